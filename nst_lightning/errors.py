@@ -1,0 +1,12 @@
+"""The one exception that the command line turns into a single line and exit code 2."""
+
+
+class UserError(ValueError):
+    """Something the user asked for cannot be done; the message is one line that says how to mend it.
+
+    A message names the argument, the requirement, the value received and what to do, in this order, for
+    example ``data.size: must be at least 16 px, got 4; choose a larger size``.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(" ".join(message.split()))
