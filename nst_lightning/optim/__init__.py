@@ -1,1 +1,5 @@
-"""TBD."""
+"""Optimisers for the image."""
+
+from nst_lightning.optim.lbfgs import LBFGS
+
+__all__ = ["LBFGS"]

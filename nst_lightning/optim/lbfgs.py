@@ -1,0 +1,193 @@
+"""Limited-memory BFGS that stays on the device: one evaluation a step, no reads by the host.
+
+With pairs ``s_i = x_{i+1} - x_i`` and ``y_i = g_{i+1} - g_i`` (oldest first, as columns of S and Y), ``R`` the upper
+triangle of ``SᵀY``, ``D`` its diagonal and ``H0 = γI`` with ``γ = sᵀy / yᵀy`` of the newest pair, the inverse Hessian
+is (Byrd, Nocedal and Schnabel, *Representations of quasi-Newton matrices*, 1994, equation 3.1)::
+
+    H g = γ g + S R⁻ᵀ ((D + γ YᵀY) w - γ Yᵀg) - γ Y w,    w = R⁻¹ Sᵀ g
+
+It equals the usual two-loop recursion (Nocedal and Wright, algorithm 7.4) but needs the history only twice, once for
+inner products and once for the sum; all recursion happens in two triangular solves of the size of the history. As in
+vector-free L-BFGS (Chen, Wang and Zhou, 2014) the number of reductions over the image does not grow with the history.
+
+Departures from the textbook: there is no line search (one step is one evaluation, the step length is ``lr``); the first
+step has a stated size instead of ``1/‖g‖₁``, so that the run depends on the units of neither the loss nor the image's
+gradient; and everything that depends on values is a mask, so that an accelerator is never waited for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+
+class LBFGS(Optimizer):
+    """L-BFGS for images: fixed buffers, masks instead of branches, one evaluation of the closure a step.
+
+    Args:
+        params: Parameters to optimise, in one group.
+        lr: Factor on every step but the first; 1 takes the quasi-Newton step as it is.
+        history_size: Number of pairs kept; the memory is ``2 * history_size + 4`` images.
+        first_step: Root mean square change of the parameters made by the first step (and by the first after a
+            restart), in the parameters' units: for an image in [0, 1], 0.01 is one percent of the range.
+        max_step: Largest root mean square change of one step; longer steps are shortened.
+        curvature: A pair is kept when ``sᵀy > curvature * ‖s‖ ‖y‖``; rounding noise fails this test.
+
+    A non-finite loss or gradient never reaches the parameters: they return to the last point with finite values and
+    the history restarts. ``skipped`` in the state counts these events.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Tensor],
+        lr: float = 1.0,
+        history_size: int = 20,
+        first_step: float = 0.01,
+        max_step: float = 0.1,
+        curvature: float = 1e-6,
+    ) -> None:
+        for name, value in {"lr": lr, "first_step": first_step, "max_step": max_step}.items():
+            if not value > 0:
+                raise ValueError(f"{name}: must be above 0, got {value}; the default is a good start")
+        if history_size < 1:
+            raise ValueError(f"history_size: must be at least 1, got {history_size}; 20 is a good start")
+        defaults = {
+            "lr": lr,
+            "history_size": history_size,
+            "first_step": first_step,
+            "max_step": max_step,
+            "curvature": curvature,
+        }
+        super().__init__(params, defaults)
+        if len(self.param_groups) != 1:
+            raise ValueError(f"params: L-BFGS takes one parameter group, got {len(self.param_groups)}; merge them")
+        self._params: list[Tensor] = self.param_groups[0]["params"]
+
+    def _initial_state(self, gradient: Tensor) -> dict[str, Any]:
+        device, m, n = gradient.device, self.param_groups[0]["history_size"], gradient.numel()
+        # MPS has no float64; elsewhere the small matrices cost nothing in double precision.
+        small = {"device": device, "dtype": torch.float32 if device.type == "mps" else torch.float64}
+        return {
+            "history": torch.zeros(2 * m, n, device=device, dtype=gradient.dtype),  # S in the first m rows, then Y
+            "sy": torch.zeros(m, m, **small),  # sᵢᵀyⱼ by slot
+            "yy": torch.zeros(m, m, **small),
+            "gamma": torch.ones((), **small),
+            "newest": torch.zeros((), device=device, dtype=torch.int64),  # slot of the newest pair
+            "count": torch.zeros((), device=device, dtype=torch.int64),
+            "have_last": torch.zeros((), device=device, dtype=torch.bool),
+            "skipped": torch.zeros((), device=device, dtype=torch.int64),
+            "last_point": torch.zeros_like(gradient),
+            "last_gradient": torch.zeros_like(gradient),
+            "last_step": torch.zeros_like(gradient),
+        }
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+        """Evaluate once and move.
+
+        Args:
+            closure: Computes gradients and returns the loss; without it the gradients present are used.
+
+        Returns:
+            What the closure returned.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        g = torch.cat([torch.zeros_like(p).view(-1) if p.grad is None else p.grad.reshape(-1) for p in self._params])
+        state = self.state[self._params[0]]
+        if not state:
+            state.update(self._initial_state(g))
+        gg = torch.dot(g, g)
+        finite = torch.isfinite(gg)
+        if isinstance(loss, Tensor):
+            finite = finite & torch.isfinite(loss).all()
+        direction = self._direction(state, g, gg, finite)
+        self._move(state, g, direction, finite)
+        return loss
+
+    def _direction(self, state: dict[str, Any], g: Tensor, gg: Tensor, finite: Tensor) -> Tensor:
+        """Store the newest pair if it is good, then apply the inverse Hessian: ``-H g``, shape (n,)."""
+        group = self.param_groups[0]
+        m, n = group["history_size"], g.numel()
+        history, sy, yy = state["history"], state["sy"], state["yy"]
+        s, y = state["last_step"], g - state["last_gradient"]
+        pair = torch.stack([s, y])
+        (ss_new, sy_new), (_, yy_new) = (pair @ pair.T).to(sy.dtype)
+        accept = finite & state["have_last"] & (sy_new > group["curvature"] * (ss_new * yy_new).sqrt())
+
+        # A refused pair writes its slot's old content back, so the slot moves on only when the pair is kept.
+        newest = torch.where(accept, (state["newest"] + 1) % m, state["newest"])
+        rows = torch.stack([newest, newest + m])
+        history.index_copy_(0, rows, torch.where(accept, pair, history.index_select(0, rows)))
+        count = torch.where(accept, (state["count"] + 1).clamp(max=m), state["count"]) * finite
+        gamma = torch.where(accept, sy_new / yy_new, state["gamma"])
+
+        products = (history @ torch.stack([s, y, g]).T).to(sy.dtype)  # (2m, 3): the one pass of reductions
+        _, s_y, s_g = products[:m].unbind(1)
+        y_s, y_y, y_g = products[m:].unbind(1)
+        _write(sy, newest, accept, row=y_s, column=s_y)
+        _write(yy, newest, accept, row=y_y, column=y_y)
+
+        # Oldest first; slots not in use (fewer pairs than slots, or a restart) become identity rows with no weight.
+        order = (newest + 1 + torch.arange(m, device=g.device)) % m
+        used = torch.arange(m, device=g.device) >= m - count
+        both = used[:, None] & used
+        sy, yy = (torch.where(both, x[order][:, order], 0) for x in (sy, yy))
+        s_g, y_g = (torch.where(used, x[order], 0) for x in (s_g, y_g))
+        diagonal = torch.where(used, sy.diagonal(), 1)
+        r = sy.triu(1) + torch.diag(diagonal)
+        w = torch.linalg.solve_triangular(r, s_g[:, None], upper=True)
+        u = torch.linalg.solve_triangular(
+            r.T, torch.where(used, sy.diagonal(), 0)[:, None] * w + gamma * (yy @ w - y_g[:, None]), upper=False
+        )
+        slots = torch.cat([order, order + m])
+        weights = torch.zeros(2 * m, device=g.device, dtype=g.dtype)
+        weights[slots] = torch.cat([u, -gamma * w]).view(-1).to(g.dtype)
+        quasi_newton = torch.addmv(g * gamma.to(g.dtype), history.T, weights)
+
+        state.update(newest=newest, count=count, gamma=gamma)
+        root_n = float(n) ** 0.5
+        steepest = g * (group["first_step"] * root_n / gg.sqrt().clamp(min=torch.finfo(g.dtype).tiny))
+        step = torch.where(count > 0, quasi_newton * group["lr"], steepest)
+        rms = torch.linalg.vector_norm(step) / root_n
+        return step * -(group["max_step"] / rms.clamp(min=torch.finfo(g.dtype).tiny)).clamp(max=1.0)
+
+    def _move(self, state: dict[str, Any], g: Tensor, step: Tensor, finite: Tensor) -> None:
+        """Take the step, or go back to the last point whose loss and gradient were finite."""
+        point = torch.cat([p.reshape(-1) for p in self._params])
+        back = torch.where(state["have_last"] | (state["skipped"] > 0), state["last_point"], point)
+        step = torch.where(finite, step, 0)
+        target = torch.where(finite, point + step, back)
+        offset = 0
+        for p in self._params:
+            p.copy_(target[offset : offset + p.numel()].view_as(p))
+            offset += p.numel()
+        state["last_point"] = torch.where(finite, point, back)
+        state["last_gradient"] = torch.where(finite, g, state["last_gradient"])
+        state["last_step"] = step
+        state["have_last"] = finite
+        state["skipped"] = state["skipped"] + (~finite)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore; unlike the base class it keeps each tensor's own type, such as float64 for the small matrices."""
+        super().load_state_dict(state_dict)
+        self._params = self.param_groups[0]["params"]
+        for index, saved in cast("dict[int, dict[str, Any]]", state_dict["state"]).items():
+            parameter = self._params[index]
+            self.state[parameter] = {
+                key: value.to(parameter.device, copy=True) if isinstance(value, Tensor) else value
+                for key, value in saved.items()
+            }
+
+
+def _write(matrix: Tensor, slot: Tensor, accept: Tensor, *, row: Tensor, column: Tensor) -> None:
+    """Set one row and one column of a square matrix in place where ``accept`` holds; ``row[slot] == column[slot]``."""
+    index = slot.view(1)
+    matrix.index_copy_(0, index, torch.where(accept, row, matrix.index_select(0, index)[0])[None])
+    matrix.index_copy_(1, index, torch.where(accept, column, matrix.index_select(1, index)[:, 0])[:, None])
