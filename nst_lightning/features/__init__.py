@@ -1,1 +1,6 @@
-"""TBD."""
+"""Frozen feature extractors."""
+
+from nst_lightning.features.extractor import Extractor, Features
+from nst_lightning.features.vgg import VGG19
+
+__all__ = ["VGG19", "Extractor", "Features"]

@@ -1,0 +1,74 @@
+"""What the objective asks of a feature extractor: named layers, their strides, and a plain dictionary of tensors."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from nst_lightning.errors import UserError
+
+Features = dict[str, Tensor]
+
+
+class Extractor(nn.Module):
+    """Base class of frozen networks that turn an image into named feature maps.
+
+    A subclass lists its layers in order of depth, with the stride of each, and computes only as deep as the last layer
+    asked for. It owns the normalisation of its input: images are RGB in [0, 1] everywhere else.
+
+    Attributes:
+        strides: Layer name -> pixels per feature cell, in order of depth.
+        origin: One phrase that says where the weights come from.
+        family: Name of the set of weights, so that a preset can ask for a certain one.
+    """
+
+    strides: ClassVar[Mapping[str, int]] = {}
+    origin: str = "no weights"
+    family: str = "unknown"
+
+    def use_layers(self, layers: Iterable[str]) -> None:
+        """Say which layers will be asked for; what lies deeper may be dropped.
+
+        Raises:
+            UserError: If a layer does not exist.
+        """
+        raise NotImplementedError
+
+    def set_compute_dtype(self, dtype: torch.dtype) -> None:
+        """Choose the floating type of the network itself; its input stays float32 and its output has this type."""
+        raise NotImplementedError
+
+    def forward(self, image: Tensor, layers: Iterable[str]) -> Features:
+        """Compute feature maps.
+
+        Args:
+            image: (1, 3, H, W), RGB in [0, 1].
+            layers: Names to return.
+
+        Returns:
+            One (1, C, h, w) tensor a name; h and w are H and W over the layer's stride, rounded down.
+        """
+        raise NotImplementedError
+
+    def rescale_to_unit_activations(self, images: Iterable[Tensor]) -> None:
+        """Scale the weights so that each channel's mean activation over these images is 1, where that was asked for."""
+
+    def check_layers(self, layers: Iterable[str], *, argument: str) -> None:
+        """Refuse names that do not exist.
+
+        Raises:
+            UserError: With the nearest name and all valid ones.
+        """
+        for layer in layers:
+            if layer not in self.strides:
+                near = difflib.get_close_matches(layer, self.strides, n=1)
+                hint = f"did you mean {near[0]}? " if near else ""
+                raise UserError(f"{argument}: no layer '{layer}' in {type(self).__name__}; {hint}valid: {', '.join(self.strides)}")
+
+    def smallest_side(self, layers: Iterable[str]) -> tuple[int, str]:
+        """The shortest side in pixels at which each layer has a cell, and the layer that asks for it."""
+        return max((self.strides[layer], layer) for layer in layers)

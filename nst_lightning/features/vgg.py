@@ -1,0 +1,168 @@
+"""VGG-19 (Simonyan and Zisserman, 2015) as a frozen extractor with layers under their names in the literature."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nst_lightning.errors import UserError
+from nst_lightning.features.extractor import Extractor, Features
+from nst_lightning.features.weights import IMAGENET_MEAN, IMAGENET_STD, Layout, load_vgg19_weights
+
+Pooling = Literal["max", "average", "l2"]
+Padding = Literal["zeros", "replicate"]
+
+BLOCKS = (2, 2, 4, 4, 4)  # convolutions a block; a pooling layer lies between blocks
+
+# Factors that bring the mean magnitude after pooling back to that of max pooling, as in Crowson's
+# style-transfer-pytorch; without them deep layers fade.
+POOLING_RESCALE = {"max": 1.0, "average": 2.0, "l2": 0.78}
+
+
+def _names() -> Iterator[tuple[str, str, int]]:
+    for block, depth in enumerate(BLOCKS, start=1):
+        for index in range(1, depth + 1):
+            yield f"conv{block}_{index}", f"relu{block}_{index}", 2 ** (block - 1)
+
+
+CONVOLUTION_NAMES = tuple(conv for conv, _, _ in _names())
+
+
+class VGG19(Extractor):
+    """VGG-19's convolutions, only as deep as the deepest layer asked for.
+
+    Layers are ``conv1_1`` ... ``conv5_4`` (before the rectifier) and ``relu1_1`` ... ``relu5_4``; with max pooling and
+    zero padding they equal those of torchvision's ``vgg19().features``.
+
+    Args:
+        weights: A .pth, .pt or .safetensors file; by default NST_VGG19_WEIGHTS, torch hub's cache or a download.
+        layout: How the stored network wants its input: torchvision's RGB, Caffe's BGR 0..255, or recognised.
+        sha256: Expected SHA-256 of the weights file, or its first digits.
+        pooling: Max as in the trained network, average as Gatys et al. advise, or l2 (root mean square).
+        rescale_pooling: For average and l2: multiply by the factor that keeps magnitudes at those of max pooling.
+        padding: What the first layer sees beyond the border: zeros (the mean colour) or the nearest pixel.
+        unit_activations: Rescale the network so that each channel's mean activation over content and style is 1.
+    """
+
+    strides = {name: stride for conv, relu, stride in _names() for name in (conv, relu)}  # noqa: RUF012
+
+    def __init__(
+        self,
+        weights: str | None = None,
+        layout: Layout = "auto",
+        sha256: str | None = None,
+        pooling: Pooling = "max",
+        rescale_pooling: bool = False,
+        padding: Padding = "zeros",
+        unit_activations: bool = False,
+    ) -> None:
+        super().__init__()
+        for name, value, allowed in (("pooling", pooling, Pooling), ("padding", padding, Padding)):
+            if value not in get_args(allowed):
+                raise UserError(f"model.extractor.{name}: must be one of {', '.join(get_args(allowed))}, got {value}")
+        if rescale_pooling and pooling == "max":
+            raise UserError("model.extractor.rescale_pooling: needs pooling average or l2, got max; leave one of them out")
+        self.pooling: Pooling = pooling
+        self.padding: Padding = padding
+        self.pooling_scale = POOLING_RESCALE[pooling] if rescale_pooling else 1.0
+        self.unit_activations = unit_activations
+        loaded = load_vgg19_weights(weights, layout=layout, sha256=sha256)
+        self.origin, self.family = loaded.origin, loaded.family
+        self.convolutions = nn.ModuleList()
+        for weight, bias in loaded.convolutions:
+            convolution = nn.Conv2d(weight.shape[1], weight.shape[0], 3, padding=1)
+            convolution.weight = nn.Parameter(weight, requires_grad=False)
+            convolution.bias = nn.Parameter(bias, requires_grad=False)
+            self.convolutions.append(convolution)
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
+        self.mean: Tensor
+        self.std: Tensor
+        self.memory_format = torch.contiguous_format
+
+    def use_layers(self, layers: Iterable[str]) -> None:
+        """Drop the convolutions below the deepest of these layers; see the base class."""
+        self.check_layers(layers, argument="layers")
+        deepest = max(CONVOLUTION_NAMES.index(layer.replace("relu", "conv")) for layer in layers)
+        self.convolutions = self.convolutions[: deepest + 1]
+
+    def set_compute_dtype(self, dtype: torch.dtype) -> None:
+        """Store the convolutions in this type, so that nothing is cast at each evaluation; see the base class.
+
+        In half precision channels lie innermost, which the matrix units of CPUs and GPUs want. In float32 the gain is
+        small, and the plain order makes every feature equal torchvision's to the last bit.
+        """
+        self.memory_format = torch.channels_last if dtype.itemsize == 2 else torch.contiguous_format
+        self.convolutions.to(dtype=dtype, memory_format=self.memory_format)  # type: ignore[call-overload]
+
+    def _pool(self, x: Tensor) -> Tensor:
+        if self.pooling == "max":
+            return F.max_pool2d(x, 2)
+        if self.pooling == "average":
+            return F.avg_pool2d(x, 2) * self.pooling_scale
+        # The root has no slope at zero, so cells without activation get a floor far below any real activation.
+        squares = F.avg_pool2d(x.float().square(), 2).clamp(min=1e-12)
+        return (squares.sqrt() * self.pooling_scale).to(x.dtype)
+
+    def _steps(self, image: Tensor) -> Iterator[tuple[str, Tensor]]:
+        """Yield every layer in order; the rectifier of a yielded convolution is computed only if asked for the next."""
+        weight = self.convolutions[0].weight
+        x = ((image - self.mean) / self.std).to(weight.dtype, memory_format=self.memory_format)
+        for index, name in enumerate(CONVOLUTION_NAMES[: len(self.convolutions)]):
+            if index and name.endswith("_1"):
+                x = self._pool(x)
+            if index == 0 and self.padding == "replicate":
+                first = self.convolutions[0]
+                x = F.conv2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), first.weight, first.bias)
+            else:
+                x = self.convolutions[index](x)
+            yield name, x
+            x = F.relu(x)
+            yield name.replace("conv", "relu"), x
+
+    def forward(self, image: Tensor, layers: Iterable[str]) -> Features:
+        """Compute feature maps; see the base class."""
+        wanted = set(layers)
+        features: Features = {}
+        # The module decides the type of the arithmetic by the type of its weights, once, not at each operation.
+        with torch.autocast(image.device.type, enabled=False):
+            for name, x in self._steps(image):
+                if name in wanted:
+                    features[name] = x
+                    if len(features) == len(wanted):
+                        break
+        return features
+
+    @torch.no_grad()
+    def rescale_to_unit_activations(self, images: Iterable[Tensor]) -> None:
+        """Scale weights so that each rectified channel's mean over these images and positions is 1.
+
+        Gatys, Ecker and Bethge (CVPR 2016), section 2: rectifiers and pooling commute with positive factors, so the
+        scaled network computes the same features up to one factor a channel. Departure: a channel that is nearly
+        silent on these few images (mean below 1 % of its layer's) is treated as having that mean, lest noise is blown up.
+
+        Args:
+            images: (1, 3, H, W) tensors, RGB in [0, 1].
+        """
+        if not self.unit_activations:
+            return
+        images = list(images)
+        previous = torch.ones(3, device=self.mean.device)
+        names = [name.replace("conv", "relu") for name in CONVOLUTION_NAMES[: len(self.convolutions)]]
+        sums = {name: torch.zeros(0) for name in names}
+        for image in images:
+            for name, x in self._steps(image):
+                if name in sums:
+                    mean = x.float().mean(dim=(0, 2, 3)) / len(images)
+                    sums[name] = mean if not len(sums[name]) else sums[name] + mean
+        for convolution, name in zip(self.convolutions, names, strict=True):
+            mean = sums[name].clamp(min=0.01 * float(sums[name].mean()))
+            weight, bias = convolution.weight, convolution.bias
+            weight.copy_(weight.float() * previous[None, :, None, None] / mean[:, None, None, None])
+            bias.copy_(bias.float() / mean)
+            previous = mean
+        self.unit_activations = False  # scaling is done once; the second time would be over scaled features
