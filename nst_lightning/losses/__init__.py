@@ -1,1 +1,8 @@
-"""TBD."""
+"""Terms of the objective: what the image is asked to keep and to take on."""
+
+from nst_lightning.losses.content import Content
+from nst_lightning.losses.gram import Gram
+from nst_lightning.losses.term import StyleFeatures, Term
+from nst_lightning.losses.tv import TotalVariation
+
+__all__ = ["Content", "Gram", "StyleFeatures", "Term", "TotalVariation"]

@@ -1,0 +1,72 @@
+"""Content: the image's features stay close to the content image's, cell by cell."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from nst_lightning.features import Features
+from nst_lightning.losses.term import StyleFeatures, Term
+
+ContentNormalization = Literal["balanced", "released", "paper"]
+
+
+def content_distance(features: Tensor, target: Tensor, normalization: ContentNormalization = "released") -> Tensor:
+    """Squared distance of feature maps.
+
+    Args:
+        features: (1, C, h, w).
+        target: The same shape.
+        normalization: ``released``, mean((F - P)²), as in Gatys' PyTorch notebook; ``paper``, ½ Σ (F - P)²
+            (Gatys, Ecker and Bethge, CVPR 2016, equation 1); ``balanced``, mean((F - P)²) / mean(P²), which is 1 for
+            features of zero and does not depend on the network's scale.
+
+    Returns:
+        A scalar of at least 0, in float32 or wider.
+    """
+    wide = features if features.dtype == torch.float64 else features.float()
+    squares = (wide - target).square()
+    if normalization == "paper":
+        return squares.sum() / 2
+    mean = squares.mean()
+    if normalization == "released":
+        return mean
+    return mean / target.square().mean().clamp(min=torch.finfo(target.dtype).tiny)
+
+
+class Content(Term):
+    """Keep the content image's features.
+
+    Args:
+        layers: Layers, as a list or with a weight each.
+        weight: Factor on the term.
+        normalization: balanced (relative to the content's own features), released (mean) or paper (half the sum).
+    """
+
+    group = "content"
+
+    def __init__(
+        self,
+        layers: dict[str, float] | list[str] = ["relu4_2"],  # noqa: B006 - a list shows as default in --help
+        weight: float = 1.0,
+        normalization: ContentNormalization = "balanced",
+    ) -> None:
+        super().__init__(layers, weight)
+        self.normalization: ContentNormalization = normalization
+        self._targets: Mapping[str, Tensor] = {}
+
+    def prepare(self, content: Features, styles: Sequence[StyleFeatures]) -> None:
+        """Keep the content's features, in their own type to halve memory under bfloat16; see the base class."""
+        self._targets = {layer: content[layer].clone() for layer in self.layers}
+
+    def values(self, image: Tensor, features: Features) -> dict[str, Tensor]:
+        """One value a layer; see the base class."""
+        result = {}
+        for layer, weight in self.layers.items():
+            target = self._targets[layer]
+            target = target if target.dtype == torch.float64 else target.float()
+            result[layer] = weight * content_distance(features[layer], target, self.normalization)
+        return result

@@ -1,0 +1,101 @@
+"""Style as correlations of channels (Gatys, Ecker and Bethge)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from nst_lightning.features import Features
+from nst_lightning.losses.statistics import gram_sum
+from nst_lightning.losses.term import StyleFeatures, Term
+
+GramNormalization = Literal["balanced", "released", "paper", "mean"]
+
+# Where content and style share a Gram matrix (the same picture, say) there is nothing to balance by; the floor keeps the
+# quotient finite. It is a squared relative distance of one percent.
+_BALANCE_FLOOR = 1e-4
+
+
+def gram_matrix(features: Tensor) -> Tensor:
+    """Mean over cells of the outer product of channels, F Fᵀ / (h w).
+
+    Args:
+        features: (1, C, h, w).
+
+    Returns:
+        (C, C), float32 or wider.
+    """
+    return gram_sum(features) / (features.shape[-2] * features.shape[-1])
+
+
+def gram_distance(gram: Tensor, target: Tensor, normalization: GramNormalization = "released") -> Tensor:
+    """Squared distance of Gram matrices.
+
+    Args:
+        gram: (C, C), from `gram_matrix`.
+        target: The same shape.
+        normalization: ``released``, mean((G - A)²) / C² (Gatys' PyTorch notebook, whose style weight is 1000); ``paper``,
+            Σ (G - A)² / (4 C²), which is 1/(4 N² M²) Σ (G' - A')² of CVPR 2016, equation 4, for matrices G' = M G when
+            both images have M cells, and its extension otherwise; ``mean``, mean((G - A)²) / C, as in scripts that divide
+            G by all its cells and channels; ``balanced``, Σ (G - A)² (the term divides it by its value at the content).
+
+    Returns:
+        A scalar of at least 0.
+    """
+    channels = gram.shape[0]
+    total = (gram - target).square().sum()
+    if normalization == "balanced":
+        return total
+    if normalization == "paper":
+        return total / (4 * channels**2)
+    return total / channels ** (4 if normalization == "released" else 3)
+
+
+class Gram(Term):
+    """Take on the style's correlations of channels.
+
+    With several styles the targets are the weighted mean of the styles' Gram matrices.
+
+    Args:
+        layers: Layers, as a list or with a weight each.
+        weight: Factor on the term.
+        normalization: balanced (each layer's distance is 1 at the content image, and the layers are averaged), released
+            (Gatys' notebook), paper (CVPR 2016) or mean (common scripts).
+    """
+
+    group = "style"
+
+    def __init__(
+        self,
+        layers: dict[str, float] | list[str] = ["relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1"],  # noqa: B006
+        weight: float = 1.0,
+        normalization: GramNormalization = "balanced",
+    ) -> None:
+        super().__init__(layers, weight)
+        self.normalization: GramNormalization = normalization
+        self._targets: dict[str, Tensor] = {}
+        self._scales: dict[str, Tensor] = {}
+
+    def prepare(self, content: Features, styles: Sequence[StyleFeatures]) -> None:
+        """Blend the styles' Gram matrices; see the base class."""
+        for layer in self.layers:
+            target = torch.stack([style.share * gram_matrix(style.features[layer]) for style in styles]).sum(0)
+            self._targets[layer] = target
+            self._scales[layer] = torch.ones_like(target[0, 0])
+            if self.normalization == "balanced":
+                at_content = gram_distance(gram_matrix(content[layer]), target, "balanced")
+                floor = _BALANCE_FLOOR * target.square().sum()
+                smallest = torch.finfo(target.dtype).tiny
+                self._scales[layer] = torch.maximum(at_content, floor).clamp(min=smallest) * max(sum(self.layers.values()), 1e-30)
+
+    def values(self, image: Tensor, features: Features) -> dict[str, Tensor]:
+        """One value a layer; see the base class."""
+        return {
+            layer: weight
+            * gram_distance(gram_matrix(features[layer]), self._targets[layer], self.normalization)
+            / self._scales[layer]
+            for layer, weight in self.layers.items()
+        }

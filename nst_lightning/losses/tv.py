@@ -1,0 +1,54 @@
+"""Total variation: neighbouring pixels stay close, against noise."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Tensor
+
+from nst_lightning.features import Features
+from nst_lightning.losses.term import Term
+
+TotalVariationKind = Literal["squared", "absolute"]
+
+
+def total_variation(image: Tensor, kind: TotalVariationKind = "squared") -> Tensor:
+    """Mean difference of neighbours, horizontal plus vertical.
+
+    Args:
+        image: (1, C, H, W), any range; a side of one pixel has no differences in its direction.
+        kind: ``squared``, mean of squared differences (as in Johnson, Alahi and Fei-Fei, 2016, up to the mean), or
+            ``absolute``, mean of absolute ones (anisotropic total variation of Rudin, Osher and Fatemi, 1992).
+
+    Returns:
+        A scalar of at least 0; for a ramp with step d in one direction it is d² or |d|.
+    """
+    total = image.new_zeros(())
+    for axis in (-2, -1):
+        if image.shape[axis] > 1:
+            difference = image.diff(dim=axis)
+            total = total + (difference.square() if kind == "squared" else difference.abs()).mean()
+    return total
+
+
+class TotalVariation(Term):
+    """Keep the picture smooth.
+
+    Args:
+        weight: Factor on the term.
+        kind: squared (smooth) or absolute (flat areas with edges).
+    """
+
+    group = "tv"
+
+    def __init__(self, weight: float = 1.0, kind: TotalVariationKind = "squared") -> None:
+        super().__init__([], weight)
+        self.kind: TotalVariationKind = kind
+
+    def values(self, image: Tensor, features: Features) -> dict[str, Tensor]:
+        """One value for the image; see the base class."""
+        return {"image": total_variation(image, self.kind)}
+
+    def columns(self) -> list[str]:
+        """The image is the only thing looked at; see the base class."""
+        return ["image"]

@@ -1,0 +1,114 @@
+"""The objective: extractor and weighted terms, from images to targets and from an image to its loss."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from nst_lightning.errors import UserError
+from nst_lightning.features import Extractor
+from nst_lightning.losses import Content, Gram, StyleFeatures, Term
+from nst_lightning.losses.term import check_weight
+
+
+class Evaluation(NamedTuple):
+    """One evaluation of the objective.
+
+    Attributes:
+        loss: The weighted total, a scalar with gradient.
+        parts: (K,) weighted values in the order of `Objective.part_names`, detached.
+    """
+
+    loss: Tensor
+    parts: Tensor
+
+
+def default_terms() -> list[Term]:
+    """The balanced objective: content as half its own mean square, each style layer relative to its start."""
+    return [Content(weight=0.5), Gram()]
+
+
+class Objective(nn.Module):
+    """Weighted sum of terms over the features of one image.
+
+    Args:
+        extractor: Frozen network.
+        terms: At least one term; names are made unique by numbering.
+        strength: Factor on all terms of the group ``style``.
+
+    Raises:
+        UserError: If there is nothing to optimise, a layer does not exist or a weight is negative or not finite.
+    """
+
+    def __init__(self, extractor: Extractor, terms: Sequence[Term], strength: float = 1.0) -> None:
+        super().__init__()
+        check_weight("model.strength", strength)
+        if not any(term.weight > 0 for term in terms):
+            raise UserError("model.terms: must hold a term with a weight above 0, got none; add a Content or Gram term")
+        self.extractor = extractor
+        self.terms = nn.ModuleList(terms)
+        self.strength = strength
+        self.layers = sorted({layer for term in terms for layer in term.layers})
+        extractor.check_layers(self.layers, argument="model.terms")
+        if self.layers:
+            extractor.use_layers(self.layers)
+        names = [term.name for term in terms]
+        for index, term in enumerate(terms):
+            if names.count(names[index]) > 1:
+                term.name = f"{names[index]}{names[: index + 1].count(names[index])}"
+        self.part_names = [f"{term.name}.{column}" for term in terms for column in term.columns()]
+        self.part_groups = [term.group for term in terms for _ in term.columns()]
+        self.requires_grad_(False)
+
+    def check_sizes(self, sizes: dict[str, tuple[int, int]]) -> None:
+        """Refuse images in which the deepest layer has no cell.
+
+        Args:
+            sizes: Argument name -> height and width in pixels.
+
+        Raises:
+            UserError: With the side that is there and the one that is needed.
+        """
+        if not self.layers:
+            return
+        needed, layer = self.extractor.smallest_side(self.layers)
+        for argument, (height, width) in sizes.items():
+            if min(height, width) < needed:
+                raise UserError(
+                    f"{argument}: the short side must be at least {needed} px for layer {layer}, got "
+                    f"{width}x{height} px; choose a larger size or leave the deepest layers out"
+                )
+
+    @torch.no_grad()
+    def prepare(self, content: Tensor, styles: Sequence[tuple[Tensor, float]]) -> None:
+        """Take all targets.
+
+        Args:
+            content: (1, 3, H, W), RGB in [0, 1], at the size of the image to come.
+            styles: Pairs of an image (1, 3, h, w) and its share; the shares sum to 1.
+        """
+        self.extractor.rescale_to_unit_activations([content, *(image for image, _ in styles)])
+        content_features = self.extractor(content, self.layers)
+        style_features = [StyleFeatures(self.extractor(image, self.layers), share) for image, share in styles]
+        for term in self.terms:
+            term.prepare(content_features, style_features)
+
+    def forward(self, image: Tensor) -> Evaluation:
+        """Evaluate.
+
+        Args:
+            image: (1, 3, H, W), RGB, nominally in [0, 1].
+
+        Returns:
+            The weighted loss and its parts.
+        """
+        features = self.extractor(image, self.layers) if self.layers else {}
+        parts = []
+        for term in self.terms:
+            factor = term.weight * (self.strength if term.group == "style" else 1.0)
+            parts += [factor * value for value in term.values(image, features).values()]
+        stacked = torch.stack(parts)
+        return Evaluation(stacked.sum(), stacked.detach())
