@@ -1,0 +1,166 @@
+"""From a file of any supported kind to upright samples."""
+
+import os
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from nst_lightning.errors import UserError
+from nst_lightning.images import deep
+from nst_lightning.images.color import Array, Raster, Space, split_alpha
+from nst_lightning.images.opening import NotFiniteError, opened
+
+# Not all that Pillow knows: some of its formats start other programs (EPS) or are no pictures (MPEG).
+_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "TIFF", "GIF", "BMP", "DIB", "PPM", "TGA", "JPEG2000", "AVIF")
+_ORIENTATION_TAG = 274
+_SMALLEST_SIDE = 2
+
+
+@dataclass(frozen=True)
+class Header:
+    """What the start of a file says: upright size in pixels, EXIF orientation, and who decodes it."""
+
+    height: int
+    width: int
+    orientation: int
+    decoder: str
+
+
+def read_header(path: Path, name: str) -> Header:
+    """Read the size of a picture without decoding it.
+
+    Args:
+        path: The file.
+        name: Configuration argument that gave the path, for messages.
+
+    Returns:
+        The header; its size is that after EXIF orientation.
+
+    Raises:
+        UserError: The file cannot be read as a picture, or the picture is too large or too small.
+    """
+    with opened(path, name) as file:
+        header = _header(file)
+    if min(header.height, header.width) < _SMALLEST_SIDE:
+        raise UserError(
+            f"{name}: must be at least {_SMALLEST_SIDE} x {_SMALLEST_SIDE} px, got {header.height} x "
+            f"{header.width} (height x width) in '{path}'; choose a larger picture"
+        )
+    return header
+
+
+def read_raster(path: Path, name: str) -> Raster:
+    """Decode the first frame of a picture, upright.
+
+    Args:
+        path: The file.
+        name: Configuration argument that gave the path, for messages.
+
+    Returns:
+        Samples in the colour space of the file.
+
+    Raises:
+        UserError: As ``read_header``, or the file is truncated, damaged or not finite.
+    """
+    header = read_header(path, name)
+    with opened(path, name) as file:
+        if header.decoder == "tiff":
+            raster = deep.read_deep_tiff(file)
+        else:
+            with Image.open(file, formats=_formats()) as image:
+                icc = image.info.get("icc_profile") or None
+                if header.decoder == "png":
+                    file.seek(0)
+                    raster = deep.read_deep_png(file.read(), icc)
+                else:
+                    raster = _from_pillow(image, icc)
+        alpha = None if raster.alpha is None else _upright(raster.alpha, header.orientation)
+        return Raster(_upright(raster.values, header.orientation), raster.space, alpha, raster.icc)
+
+
+def _header(file: BinaryIO) -> Header:
+    start = file.read(32)
+    file.seek(0)
+    if deep.is_tiff(start):
+        tiff = deep.read_tiff_header(file)
+        height, width = tiff.height, tiff.width
+        if not tiff.deep:
+            file.seek(0)
+            with Image.open(file, formats=["TIFF"]):
+                pass  # refuses what Pillow cannot decode, and bombs
+        orientation, decoder = tiff.orientation, "tiff" if tiff.deep else "pillow-tiff"
+    else:
+        with Image.open(file, formats=_formats()) as image:
+            width, height = image.size
+            orientation = _orientation(image, file)
+        decoder = "png" if deep.is_deep_png(start) else "pillow"
+    if orientation >= 5:
+        height, width = width, height
+    # Pillow turns a TIFF by itself when it decodes it.
+    return Header(height, width, 1 if decoder == "pillow-tiff" else orientation, decoder)
+
+
+def _formats() -> list[str]:
+    Image.init()
+    return [kind for kind in _FORMATS if kind in Image.OPEN]
+
+
+def _orientation(image: Image.Image, file: BinaryIO) -> int:
+    if image.format == "PNG" and "exif" not in image.info:
+        late = _late_exif(file)
+        if late is not None:
+            image.info["exif"] = late
+    try:
+        # The method of PNG images would decode the whole picture in search of a late chunk.
+        orientation = Image.Image.getexif(image).get(_ORIENTATION_TAG, 1)
+    except Exception:  # damaged EXIF, which fails in many ways, is no reason to refuse the picture
+        return 1
+    return orientation if orientation in range(1, 9) else 1
+
+
+def _late_exif(file: BinaryIO) -> bytes | None:
+    """The eXIf chunk of a PNG wherever it lies; Pillow sees one behind the pixels only when it decodes."""
+    file.seek(8)
+    while len(start := file.read(8)) == 8:
+        length, kind = struct.unpack(">I4s", start)
+        if kind == b"eXIf":
+            return file.read(length)
+        file.seek(length + 4, os.SEEK_CUR)
+    return None
+
+
+def _upright(values: Array, orientation: int) -> Array:
+    """Apply an EXIF orientation (EXIF 2.32, tag 0x0112) to ``(H, W, ...)``."""
+    if orientation >= 5:
+        values = values.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        values = values[::-1]
+    if orientation in (2, 3, 6, 7):
+        values = values[:, ::-1]
+    return values
+
+
+def _from_pillow(image: Image.Image, icc: bytes | None) -> Raster:
+    image.load()
+    if image.format == "TIFF":
+        ImageOps.exif_transpose(image, in_place=True)  # nothing left to do where load() did it
+    space: Space = "GRAY" if image.mode[0] in "1LIF" and image.mode != "LAB" else "RGB"
+    if image.mode in ("CMYK", "LAB"):
+        return Raster(np.array(image), "CMYK" if image.mode == "CMYK" else "LAB", None, icc)
+    if image.mode[0] == "F":
+        values = np.array(image, dtype=np.float32)
+        if not np.isfinite(values).all():
+            raise NotFiniteError("its samples hold NaN or infinity")
+    elif image.mode[0] == "I":
+        values = np.clip(np.array(image), 0, 65535).astype(np.uint16)
+    else:
+        plain, with_alpha = ("L", "LA") if space == "GRAY" else ("RGB", "RGBA")
+        values = np.array(image.convert(with_alpha if image.has_transparency_data else plain))
+    if values.ndim == 2:
+        values = values[..., None]
+    colours, alpha = split_alpha(values, space)
+    return Raster(colours, space, alpha, icc)

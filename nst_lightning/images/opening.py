@@ -1,0 +1,104 @@
+"""Opening files that may be anything: from each failure to one line for the user."""
+
+import contextlib
+import re
+import stat
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from PIL import Image, UnidentifiedImageError
+
+from nst_lightning.errors import UserError
+
+_SIGNATURES = re.compile(rb"\xff\xd8|\x89PNG|RIFF....WEBP|II[*+]\0|MM\0[*+]|GIF8|BM", re.DOTALL)
+_CUT = re.compile(
+    r"truncat|too small|too short|premature|failed to read|end of file|unexpected end", re.IGNORECASE
+)
+
+
+class UnsupportedError(ValueError):
+    """The file is sound, and holds something that is not read as a picture."""
+
+
+class NotFiniteError(ValueError):
+    """Floating-point samples hold NaN or infinity."""
+
+
+@contextlib.contextmanager
+def opened(path: Path, name: str) -> Iterator[BinaryIO]:
+    """Open a picture for decoding; whatever goes wrong, then or in the body, becomes a UserError.
+
+    Args:
+        path: The file.
+        name: Configuration argument that gave the path; each message starts with it.
+
+    Yields:
+        The file, at its start.
+
+    Raises:
+        UserError: One line with the argument, what it needs, what it got and what to do.
+    """
+    start = b""
+    again = "save it again or choose another picture"
+    try:
+        _check_regular(path, name)
+        with path.open("rb") as file, warnings.catch_warnings():
+            # Decoders warn of what they then fail at, and of sizes below the limit that is enforced.
+            warnings.simplefilter("ignore")
+            start = file.read(16)
+            file.seek(0)
+            yield file
+    except UserError:
+        raise
+    except PermissionError as error:
+        raise UserError(
+            f"{name}: cannot read '{path}': permission denied; make it readable or choose another picture"
+        ) from error
+    except Image.DecompressionBombError as error:
+        pixels, limit = re.findall(r"\d+", str(error))[:2]
+        raise UserError(
+            f"{name}: must have at most {2 * int(limit)} pixels, got {pixels} in '{path}'; "
+            "make the picture smaller or choose another one"
+        ) from error
+    except NotFiniteError as error:
+        raise UserError(f"{name}: needs finite pixels, got NaN or infinity in '{path}'; {again}") from error
+    except UnsupportedError as error:
+        raise UserError(f"{name}: cannot read '{path}': {error}; save it as RGB with 8 or 16 bits") from error
+    except UnidentifiedImageError as error:
+        if _SIGNATURES.match(start):
+            raise UserError(f"{name}: cannot read '{path}': its header is damaged; {again}") from error
+        raise UserError(
+            f"{name}: needs a JPEG, PNG, WebP or TIFF picture, got '{path}', which is none; "
+            "convert it or choose another picture"
+        ) from error
+    except MemoryError as error:
+        raise UserError(
+            f"{name}: cannot read '{path}': memory does not suffice; make the picture smaller"
+        ) from error
+    except Exception as error:  # decoders of damaged data raise nearly anything: struct.error, IndexError ...
+        detail = str(error) or type(error).__name__
+        reason = "the file is truncated" if _CUT.search(detail) else f"the file is damaged ({detail})"
+        raise UserError(f"{name}: cannot read '{path}': {reason}; {again}") from error
+
+
+def _check_regular(path: Path, name: str) -> None:
+    try:
+        status = path.stat()
+    except PermissionError:
+        raise
+    except (OSError, ValueError) as error:  # also a name that no file can have: too long, or with a NUL
+        raise UserError(
+            f"{name}: needs an existing picture, got '{path}', which does not exist; check the path"
+        ) from error
+    if stat.S_ISDIR(status.st_mode):
+        raise UserError(f"{name}: needs a picture, got the folder '{path}'; give the path of one file in it")
+    if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for a writer
+        raise UserError(
+            f"{name}: needs a regular file, got '{path}', a pipe or device; save the picture to a file first"
+        )
+    if status.st_size == 0:
+        raise UserError(
+            f"{name}: cannot read '{path}': the file is empty; save it again or choose another picture"
+        )
