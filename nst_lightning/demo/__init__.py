@@ -1,0 +1,16 @@
+"""A content and a style picture to try the program with, shipped inside the package.
+
+`CONTENT` is a photograph of an espresso in a red cup by Rachel Michetti, courtesy of Pikolo Espresso Bar; she
+released it under CC0 and scikit-image distributes it. `STYLE` is this project's own work and has its licence:
+`tools/paint_demo_style.py` paints it. `NOTICE.md` has the details.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+CONTENT: Final[Path] = Path(__file__).parent / "content.jpg"
+STYLE: Final[Path] = Path(__file__).parent / "style.jpg"
+
+__all__ = ["CONTENT", "STYLE"]
