@@ -175,7 +175,7 @@ def main() -> None:
     arguments = parser.parse_args()
     picture = paint(arguments.size, arguments.seed)
     # Full-resolution colour: strokes differ in hue as much as in lightness.
-    options = (
+    options: dict[str, Any] = (
         {"quality": 93, "subsampling": 0} if arguments.output.suffix.lower() in {".jpg", ".jpeg"} else {}
     )
     picture.save(arguments.output, **options)
