@@ -1,0 +1,32 @@
+"""Optimisation-based neural style transfer as a PyTorch Lightning program.
+
+`StyleTransfer` (the module), `StyleTransferData` (the data module) and `Style` and `Stage` (their parts) are all that a
+run from Python needs; the subpackages hold extractors, loss terms, optimisers and callbacks.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from nst_lightning.data import Style, StyleTransferData
+    from nst_lightning.module import StyleTransfer
+    from nst_lightning.schedule import Stage
+    from nst_lightning.trainer import StyleTrainer
+
+__version__ = "0.1.0"
+__all__ = ["Stage", "StyleTrainer", "Style", "StyleTransfer", "StyleTransferData", "__version__"]  # noqa: RUF022
+
+_HOMES = {
+    "Stage": "schedule",
+    "Style": "data",
+    "StyleTrainer": "trainer",
+    "StyleTransfer": "module",
+    "StyleTransferData": "data",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import public names when they are asked for: torch and lightning take seconds, ``nst --help`` must not."""
+    if name in _HOMES:
+        return getattr(import_module(f"nst_lightning.{_HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

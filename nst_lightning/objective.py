@@ -49,7 +49,8 @@ class Objective(nn.Module):
         if not any(term.weight > 0 for term in terms):
             raise UserError("model.terms: must hold a term with a weight above 0, got none; add a Content or Gram term")
         self.extractor = extractor
-        self.terms = nn.ModuleList(terms)
+        self.terms = list(terms)
+        self._modules_of_terms = nn.ModuleList(terms)  # registered, so that a term may have buffers
         self.strength = strength
         self.layers = sorted({layer for term in terms for layer in term.layers})
         extractor.check_layers(self.layers, argument="model.terms")
@@ -105,6 +106,11 @@ class Objective(nn.Module):
         Returns:
             The weighted loss and its parts.
         """
+        if image.requires_grad:
+            # A network with channels innermost hands its gradient back in that order; optimisers such as
+            # torch.optim.LBFGS want the parameter's own.
+            image = image.view_as(image)
+            image.register_hook(torch.Tensor.contiguous)  # type: ignore[no-untyped-call]
         features = self.extractor(image, self.layers) if self.layers else {}
         parts = []
         for term in self.terms:

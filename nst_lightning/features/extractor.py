@@ -67,7 +67,9 @@ class Extractor(nn.Module):
             if layer not in self.strides:
                 near = difflib.get_close_matches(layer, self.strides, n=1)
                 hint = f"did you mean {near[0]}? " if near else ""
-                raise UserError(f"{argument}: no layer '{layer}' in {type(self).__name__}; {hint}valid: {', '.join(self.strides)}")
+                raise UserError(
+                    f"{argument}: no layer '{layer}' in {type(self).__name__}; {hint}valid: {', '.join(self.strides)}"
+                )
 
     def smallest_side(self, layers: Iterable[str]) -> tuple[int, str]:
         """The shortest side in pixels at which each layer has a cell, and the layer that asks for it."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Iterator
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 import torch
 import torch.nn.functional as F
@@ -46,6 +47,7 @@ class VGG19(Extractor):
         rescale_pooling: For average and l2: multiply by the factor that keeps magnitudes at those of max pooling.
         padding: What the first layer sees beyond the border: zeros (the mean colour) or the nearest pixel.
         unit_activations: Rescale the network so that each channel's mean activation over content and style is 1.
+        expected: The set of weights that published numbers belong to; another one gives a warning.
     """
 
     strides = {name: stride for conv, relu, stride in _names() for name in (conv, relu)}  # noqa: RUF012
@@ -59,25 +61,34 @@ class VGG19(Extractor):
         rescale_pooling: bool = False,
         padding: Padding = "zeros",
         unit_activations: bool = False,
+        expected: Literal["any", "caffe", "torchvision"] = "any",
     ) -> None:
         super().__init__()
         for name, value, allowed in (("pooling", pooling, Pooling), ("padding", padding, Padding)):
             if value not in get_args(allowed):
                 raise UserError(f"model.extractor.{name}: must be one of {', '.join(get_args(allowed))}, got {value}")
         if rescale_pooling and pooling == "max":
-            raise UserError("model.extractor.rescale_pooling: needs pooling average or l2, got max; leave one of them out")
+            raise UserError(
+                "model.extractor.rescale_pooling: needs pooling average or l2, got max; leave one of them out"
+            )
         self.pooling: Pooling = pooling
         self.padding: Padding = padding
         self.pooling_scale = POOLING_RESCALE[pooling] if rescale_pooling else 1.0
         self.unit_activations = unit_activations
         loaded = load_vgg19_weights(weights, layout=layout, sha256=sha256)
         self.origin, self.family = loaded.origin, loaded.family
-        self.convolutions = nn.ModuleList()
+        if expected not in {"any", loaded.family}:
+            warnings.warn(
+                f"the published numbers belong to the {expected} weights, these are: {self.origin}",
+                stacklevel=2,
+            )
+        layers: list[nn.Conv2d] = []
         for weight, bias in loaded.convolutions:
             convolution = nn.Conv2d(weight.shape[1], weight.shape[0], 3, padding=1)
             convolution.weight = nn.Parameter(weight, requires_grad=False)
             convolution.bias = nn.Parameter(bias, requires_grad=False)
-            self.convolutions.append(convolution)
+            layers.append(convolution)
+        self.convolutions = nn.ModuleList(layers)
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
         self.mean: Tensor
@@ -99,6 +110,9 @@ class VGG19(Extractor):
         self.memory_format = torch.channels_last if dtype.itemsize == 2 else torch.contiguous_format
         self.convolutions.to(dtype=dtype, memory_format=self.memory_format)  # type: ignore[call-overload]
 
+    def _convolution(self, index: int) -> nn.Conv2d:
+        return cast("nn.Conv2d", self.convolutions[index])
+
     def _pool(self, x: Tensor) -> Tensor:
         if self.pooling == "max":
             return F.max_pool2d(x, 2)
@@ -110,13 +124,12 @@ class VGG19(Extractor):
 
     def _steps(self, image: Tensor) -> Iterator[tuple[str, Tensor]]:
         """Yield every layer in order; the rectifier of a yielded convolution is computed only if asked for the next."""
-        weight = self.convolutions[0].weight
-        x = ((image - self.mean) / self.std).to(weight.dtype, memory_format=self.memory_format)
+        first = self._convolution(0)
+        x = ((image - self.mean) / self.std).to(first.weight.dtype, memory_format=self.memory_format)
         for index, name in enumerate(CONVOLUTION_NAMES[: len(self.convolutions)]):
             if index and name.endswith("_1"):
                 x = self._pool(x)
             if index == 0 and self.padding == "replicate":
-                first = self.convolutions[0]
                 x = F.conv2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), first.weight, first.bias)
             else:
                 x = self.convolutions[index](x)
@@ -142,8 +155,9 @@ class VGG19(Extractor):
         """Scale weights so that each rectified channel's mean over these images and positions is 1.
 
         Gatys, Ecker and Bethge (CVPR 2016), section 2: rectifiers and pooling commute with positive factors, so the
-        scaled network computes the same features up to one factor a channel. Departure: a channel that is nearly
-        silent on these few images (mean below 1 % of its layer's) is treated as having that mean, lest noise is blown up.
+        scaled network computes the same features up to one factor a channel. Departure: a channel that is
+        nearly silent on these few images (mean below 1 % of its layer's) is treated as having that mean, lest noise is
+        blown up.
 
         Args:
             images: (1, 3, H, W) tensors, RGB in [0, 1].
@@ -159,9 +173,11 @@ class VGG19(Extractor):
                 if name in sums:
                     mean = x.float().mean(dim=(0, 2, 3)) / len(images)
                     sums[name] = mean if not len(sums[name]) else sums[name] + mean
-        for convolution, name in zip(self.convolutions, names, strict=True):
+        for index, name in enumerate(names):
             mean = sums[name].clamp(min=0.01 * float(sums[name].mean()))
+            convolution = self._convolution(index)
             weight, bias = convolution.weight, convolution.bias
+            assert bias is not None
             weight.copy_(weight.float() * previous[None, :, None, None] / mean[:, None, None, None])
             bias.copy_(bias.float() / mean)
             previous = mean

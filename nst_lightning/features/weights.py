@@ -26,8 +26,8 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 CAFFE_MEAN_BGR = (103.939, 116.779, 123.68)  # on the 0..255 scale
 
-# Norms of the first eight filters of conv1_2 in Simonyan and Zisserman's original network. Input scale and channel order
-# touch only conv1_1, so these recognise the set in either form.
+# Norms of the first eight filters of conv1_2 in Simonyan and Zisserman's original network. Input scale and channel
+# order touch only conv1_1, so these recognise the set in either form.
 _CAFFE_CONV1_2 = (1.25921, 0.80837, 1.29624, 0.69853, 0.98685, 1.10074, 0.95962, 0.46807)
 _CAFFE_CONV1_1_MAGNITUDE = 0.1565  # mean |w| for BGR 0..255 input; folded for ImageNet-normalised RGB it is 9.02
 
@@ -115,7 +115,9 @@ def read_vgg19_weights(path: Path, *, layout: Layout = "auto", sha256: str | Non
     digest = _sha256(path)
     expected = sha256 or _hash_in_name(path.name)
     if expected and not digest.startswith(expected.lower()):
-        raise UserError(f"{path}: SHA-256 must start with {expected}, got {digest[: max(8, len(expected))]}; fetch it again")
+        raise UserError(
+            f"{path}: SHA-256 must start with {expected}, got {digest[: max(8, len(expected))]}; fetch it again"
+        )
     convolutions = _convolutions(_read_tensors(path), path)
     family: Literal["caffe", "torchvision", "unknown"] = "unknown"
     if _is_caffe_network(convolutions):
@@ -126,7 +128,9 @@ def read_vgg19_weights(path: Path, *, layout: Layout = "auto", sha256: str | Non
         layout = "caffe" if family == "caffe" and _expects_bgr_255(convolutions) else "torchvision"
     if layout == "caffe":
         convolutions[0] = _fold_caffe_input(*convolutions[0])
-    label = {"caffe": "original Caffe set", "torchvision": "torchvision IMAGENET1K_V1", "unknown": "unknown set"}[family]
+    label = {"caffe": "original Caffe set", "torchvision": "torchvision IMAGENET1K_V1", "unknown": "unknown set"}[
+        family
+    ]
     return VGG19Weights(convolutions, f"{label} from {path} (sha256 {digest[:8]})", family)
 
 
@@ -161,7 +165,9 @@ def _read_tensors(path: Path) -> Mapping[str, Tensor]:
     except Exception as error:  # damaged files raise half a dozen types; none of their texts fits on a line
         reason = str(error).strip().split("\n")[0][:200] or type(error).__name__
         raise UserError(f"{path}: cannot be read as weights ({reason}); fetch the file again") from None
-    raise UserError(f"{path}: must end in .pth, .pt or .safetensors, got {path.suffix or 'no suffix'}; convert the file")
+    raise UserError(
+        f"{path}: must end in .pth, .pt or .safetensors, got {path.suffix or 'no suffix'}; convert the file"
+    )
 
 
 def _convolutions(tensors: Mapping[str, Tensor], path: Path) -> list[tuple[Tensor, Tensor]]:
@@ -169,7 +175,9 @@ def _convolutions(tensors: Mapping[str, Tensor], path: Path) -> list[tuple[Tenso
     prefix = next((p for p in ("features.", "", "module.features.") if f"{p}0.weight" in tensors), None)
     if prefix is None:
         some = ", ".join(list(tensors)[:3]) or "nothing"
-        raise UserError(f"{path}: must hold 'features.0.weight' or '0.weight' as torchvision's vgg19 does, got {some} ...")
+        raise UserError(
+            f"{path}: must hold 'features.0.weight' or '0.weight' as torchvision's vgg19 does, got {some} ..."
+        )
     convolutions: list[tuple[Tensor, Tensor]] = []
     channels = 3
     for index in CONVOLUTIONS:
@@ -180,7 +188,7 @@ def _convolutions(tensors: Mapping[str, Tensor], path: Path) -> list[tuple[Tenso
         out = weight.shape[0]
         if weight.shape != (out, channels, 3, 3) or bias.shape != (out,):
             raise UserError(
-                f"{path}: '{key}.weight' must have shape (C, {channels}, 3, 3), got {tuple(weight.shape)}; it is not VGG-19"
+                f"{path}: '{key}.weight' must be (C, {channels}, 3, 3), got {tuple(weight.shape)}; it is not VGG-19"
             )
         if not (torch.isfinite(weight).all() and torch.isfinite(bias).all()):
             raise UserError(f"{path}: '{key}' must be finite, got NaN or infinity; fetch the file again")

@@ -136,7 +136,8 @@ def _transform(values: Array, space: Space, icc: bytes) -> Array:
         outcolorspace="rgb",
         outdtype="float32" if values.dtype.kind == "f" else "uint16",
         intent=imagecodecs.CMS.INTENT.RELATIVE_COLORIMETRIC,
-        flags=imagecodecs.CMS.FLAGS.BLACKPOINTCOMPENSATION,
+        # Its shortcut for 16 bits, a table of 33 points a side, is up to 8 % off with matrix profiles.
+        flags=imagecodecs.CMS.FLAGS.BLACKPOINTCOMPENSATION | imagecodecs.CMS.FLAGS.NOOPTIMIZE,
     )
     return np.asarray(result).reshape(*values.shape[:2], 3)
 

@@ -148,9 +148,13 @@ def _from_pillow(image: Image.Image, icc: bytes | None) -> Raster:
     image.load()
     if image.format == "TIFF":
         ImageOps.exif_transpose(image, in_place=True)  # nothing left to do where load() did it
-    space: Space = "GRAY" if image.mode[0] in "1LIF" and image.mode != "LAB" else "RGB"
-    if image.mode in ("CMYK", "LAB"):
-        return Raster(np.array(image), "CMYK" if image.mode == "CMYK" else "LAB", None, icc)
+    space: Space = "GRAY" if image.mode[0] in "1LIF" else "RGB"
+    if image.mode == "CMYK":
+        return Raster(np.array(image), "CMYK", None, icc)
+    if image.mode == "LAB":
+        lab = np.array(image)
+        lab[..., 1:] ^= 128  # numpy is given a* and b* as TIFF stores them: signed bytes
+        return Raster(lab, "LAB", None, icc)
     if image.mode[0] == "F":
         values = np.array(image, dtype=np.float32)
         if not np.isfinite(values).all():

@@ -121,13 +121,15 @@ def read_deep_tiff(file: BinaryIO) -> Raster:
 def _check_pixels(pixels: int) -> None:
     limit = Image.MAX_IMAGE_PIXELS
     if limit is not None and pixels > 2 * limit:  # as Pillow: a warning from once, an error from twice
-        raise Image.DecompressionBombError(f"{pixels} pixels exceed the limit of {limit}")
+        raise Image.DecompressionBombError(f"{pixels} pixels exceed the limit of {2 * limit}")
 
 
 def _check_supported(page: Any) -> None:
     space = _SPACES.get(int(page.photometric))
     if space is None:
-        raise UnsupportedError(f"it stores {page.photometric!s} samples of {page.bitspersample} bits")
+        raise UnsupportedError(
+            f"it stores {getattr(page.photometric, 'name', page.photometric)} samples of {page.bitspersample} bits"
+        )
     if page.dtype is None or page.dtype.kind not in "uf":
         raise UnsupportedError("its samples are neither unsigned integers nor floating-point numbers")
     if not _LEAST_SAMPLES[space] <= page.samplesperpixel <= _MOST_SAMPLES:

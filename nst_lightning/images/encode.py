@@ -47,9 +47,7 @@ def format_of(path: Path, bits: int, name: str = "output") -> Format:
     """
     found = FORMATS.get(path.suffix.lower())
     if found is None:
-        raise UserError(
-            f"{name}: must end in one of {', '.join(FORMATS)}, got '{path}'; change the suffix of the path"
-        )
+        raise UserError(f"{name}: must end in one of {', '.join(FORMATS)}, got '{path}'; change the suffix of the path")
     if bits not in (8, 16):
         raise UserError(f"{name}: must have 8 or 16 bits a sample, got {bits}; choose one of them")
     if bits not in found.bits:

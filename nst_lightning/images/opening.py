@@ -13,9 +13,7 @@ from PIL import Image, UnidentifiedImageError
 from nst_lightning.errors import UserError
 
 _SIGNATURES = re.compile(rb"\xff\xd8|\x89PNG|RIFF....WEBP|II[*+]\0|MM\0[*+]|GIF8|BM", re.DOTALL)
-_CUT = re.compile(
-    r"truncat|too small|too short|premature|failed to read|end of file|unexpected end", re.IGNORECASE
-)
+_CUT = re.compile(r"truncat|too small|too short|premature|failed to read|end of file|unexpected end", re.IGNORECASE)
 
 
 class UnsupportedError(ValueError):
@@ -57,9 +55,9 @@ def opened(path: Path, name: str) -> Iterator[BinaryIO]:
             f"{name}: cannot read '{path}': permission denied; make it readable or choose another picture"
         ) from error
     except Image.DecompressionBombError as error:
-        pixels, limit = re.findall(r"\d+", str(error))[:2]
+        pixels, limit = re.findall(r"\d+", str(error))[:2]  # Pillow's words are all there is
         raise UserError(
-            f"{name}: must have at most {2 * int(limit)} pixels, got {pixels} in '{path}'; "
+            f"{name}: must have at most {limit} pixels, got {pixels} in '{path}'; "
             "make the picture smaller or choose another one"
         ) from error
     except NotFiniteError as error:
@@ -74,9 +72,7 @@ def opened(path: Path, name: str) -> Iterator[BinaryIO]:
             "convert it or choose another picture"
         ) from error
     except MemoryError as error:
-        raise UserError(
-            f"{name}: cannot read '{path}': memory does not suffice; make the picture smaller"
-        ) from error
+        raise UserError(f"{name}: cannot read '{path}': memory does not suffice; make the picture smaller") from error
     except Exception as error:  # decoders of damaged data raise nearly anything: struct.error, IndexError ...
         detail = str(error) or type(error).__name__
         reason = "the file is truncated" if _CUT.search(detail) else f"the file is damaged ({detail})"
@@ -99,6 +95,4 @@ def _check_regular(path: Path, name: str) -> None:
             f"{name}: needs a regular file, got '{path}', a pipe or device; save the picture to a file first"
         )
     if status.st_size == 0:
-        raise UserError(
-            f"{name}: cannot read '{path}': the file is empty; save it again or choose another picture"
-        )
+        raise UserError(f"{name}: cannot read '{path}': the file is empty; save it again or choose another picture")

@@ -6,10 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+Resample = Literal["bicubic", "bilinear"]
 
-def target_size(
-    height: int, width: int, size: int, side: Literal["long", "short"] = "long"
-) -> tuple[int, int]:
+
+def target_size(height: int, width: int, size: int, side: Literal["long", "short"] = "long") -> tuple[int, int]:
     """Height and width with the aspect ratio of the picture and one side of a given length.
 
     Args:
@@ -37,15 +37,17 @@ def target_size(
     return scaled(height), scaled(width)
 
 
-def resize(pixels: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resample with an antialiased bicubic filter (Keys' cubic with a = -1/2, widened when shrinking).
+def resize(pixels: Tensor, size: tuple[int, int], resample: Resample = "bicubic") -> Tensor:
+    """Resample with an antialiased filter, widened when shrinking.
 
-    The filter overshoots at edges, so that the result may leave the range of the input a little; whoever
-    writes it out clamps it.
+    Bicubic (Keys' cubic with a = -1/2) is the sharper one; it overshoots at edges, so that the result may
+    leave the range of the input a little, and whoever writes it out clamps it. Bilinear is softer and stays
+    in range.
 
     Args:
         pixels: ``(N, C, H, W)``, any floating-point type, on any device.
         size: ``(height, width)`` of the result.
+        resample: The filter.
 
     Returns:
         ``(N, C, height, width)`` in the type of ``pixels``; ``pixels`` itself when it has that size.
@@ -54,5 +56,5 @@ def resize(pixels: Tensor, size: tuple[int, int]) -> Tensor:
         return pixels
     # Half-precision sums of many taps would show as banding (and some devices have no such kernel).
     precise = pixels if pixels.dtype == torch.float64 else pixels.float()
-    resampled = F.interpolate(precise, size=size, mode="bicubic", align_corners=False, antialias=True)
+    resampled = F.interpolate(precise, size=size, mode=resample, align_corners=False, antialias=True)
     return resampled.to(pixels.dtype)

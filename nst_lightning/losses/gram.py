@@ -14,8 +14,8 @@ from nst_lightning.losses.term import StyleFeatures, Term
 
 GramNormalization = Literal["balanced", "released", "paper", "mean"]
 
-# Where content and style share a Gram matrix (the same picture, say) there is nothing to balance by; the floor keeps the
-# quotient finite. It is a squared relative distance of one percent.
+# Where content and style share a Gram matrix (the same picture, say) there is nothing to balance by; the floor keeps
+# the quotient finite. It is a squared relative distance of one percent.
 _BALANCE_FLOOR = 1e-4
 
 
@@ -37,10 +37,10 @@ def gram_distance(gram: Tensor, target: Tensor, normalization: GramNormalization
     Args:
         gram: (C, C), from `gram_matrix`.
         target: The same shape.
-        normalization: ``released``, mean((G - A)²) / C² (Gatys' PyTorch notebook, whose style weight is 1000); ``paper``,
-            Σ (G - A)² / (4 C²), which is 1/(4 N² M²) Σ (G' - A')² of CVPR 2016, equation 4, for matrices G' = M G when
-            both images have M cells, and its extension otherwise; ``mean``, mean((G - A)²) / C, as in scripts that divide
-            G by all its cells and channels; ``balanced``, Σ (G - A)² (the term divides it by its value at the content).
+        normalization: ``released``, mean((G - A)²) / C² (Gatys' PyTorch notebook, whose style weight is 1000);
+            ``paper``, Σ (G - A)² / (4 C²), which is 1/(4 N² M²) Σ (G' - A')² of CVPR 2016, equation 4, for matrices G' = M G when
+            both images have M cells, and its extension otherwise; ``mean``, mean((G - A)²) / C, as in scripts that
+            divide G by all its cells and channels; ``balanced``, Σ (G - A)² (the term divides it by its value at the content).
 
     Returns:
         A scalar of at least 0.
@@ -89,7 +89,9 @@ class Gram(Term):
                 at_content = gram_distance(gram_matrix(content[layer]), target, "balanced")
                 floor = _BALANCE_FLOOR * target.square().sum()
                 smallest = torch.finfo(target.dtype).tiny
-                self._scales[layer] = torch.maximum(at_content, floor).clamp(min=smallest) * max(sum(self.layers.values()), 1e-30)
+                self._scales[layer] = torch.maximum(at_content, floor).clamp(min=smallest) * max(
+                    sum(self.layers.values()), 1e-30
+                )
 
     def values(self, image: Tensor, features: Features) -> dict[str, Tensor]:
         """One value a layer; see the base class."""

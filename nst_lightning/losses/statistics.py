@@ -15,20 +15,22 @@ def cells(features: Tensor) -> Tensor:
 
 
 class _GramSum(torch.autograd.Function):
-    """XᵀX with a backward pass of one product, where autograd would take two (the upstream matrix is made symmetric)."""
+    """XᵀX with a backward pass of one product, where autograd would take two."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
         ctx.save_for_backward(x)
         wide = x if x.dtype == torch.float64 else x.float()
-        return wide.T @ wide
+        product: Tensor = wide.T @ wide
+        return product
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> Tensor:
         (x,) = ctx.saved_tensors
         # The result goes back into a network of x's own type, so the product gains nothing from a wider one.
-        return x @ (upstream + upstream.T).to(x.dtype)
+        product: Tensor = x @ (upstream + upstream.T).to(x.dtype)
+        return product
 
 
 def gram_sum(features: Tensor) -> Tensor:
@@ -41,7 +43,6 @@ def gram_sum(features: Tensor) -> Tensor:
         (C, C), accumulated in float32 (float64 for float64 features).
     """
     x = cells(features)
-    if x.dtype in {torch.bfloat16, torch.float16} and x.requires_grad:
-        # Half-precision gradients overflow or vanish at some loss scales; bfloat16 has float32's range and does not.
-        return _GramSum.apply(x) if x.dtype == torch.bfloat16 else _GramSum.apply(x.float())
-    return _GramSum.apply(x)
+    # float16 lacks the range for gradients of a sum over thousands of cells; bfloat16 has float32's.
+    result: Tensor = _GramSum.apply(x.float() if x.dtype == torch.float16 else x)
+    return result

@@ -22,8 +22,8 @@ class StyleFeatures(NamedTuple):
 class Term(nn.Module):
     """One part of the objective: targets taken once a stage, a value at each evaluation.
 
-    A subclass names its group, computes targets in `prepare` and unweighted values in `values`. It needs no registration:
-    naming its ``class_path`` in ``model.terms`` is enough.
+    A subclass names its group, computes targets in `prepare` and unweighted values in `values`. It needs no
+    registration: naming its ``class_path`` in ``model.terms`` is enough.
 
     Args:
         layers: Names of the layers the term looks at, as a list (each with weight 1) or as a mapping to weights.

@@ -70,12 +70,12 @@ class LBFGS(Optimizer):
     def _initial_state(self, gradient: Tensor) -> dict[str, Any]:
         device, m, n = gradient.device, self.param_groups[0]["history_size"], gradient.numel()
         # MPS has no float64; elsewhere the small matrices cost nothing in double precision.
-        small = {"device": device, "dtype": torch.float32 if device.type == "mps" else torch.float64}
+        small = torch.float32 if device.type == "mps" else torch.float64
         return {
             "history": torch.zeros(2 * m, n, device=device, dtype=gradient.dtype),  # S in the first m rows, then Y
-            "sy": torch.zeros(m, m, **small),  # sᵢᵀyⱼ by slot
-            "yy": torch.zeros(m, m, **small),
-            "gamma": torch.ones((), **small),
+            "sy": torch.zeros(m, m, device=device, dtype=small),  # sᵢᵀyⱼ by slot
+            "yy": torch.zeros(m, m, device=device, dtype=small),
+            "gamma": torch.ones((), device=device, dtype=small),
             "newest": torch.zeros((), device=device, dtype=torch.int64),  # slot of the newest pair
             "count": torch.zeros((), device=device, dtype=torch.int64),
             "have_last": torch.zeros((), device=device, dtype=torch.bool),
@@ -86,7 +86,7 @@ class LBFGS(Optimizer):
         }
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Evaluate once and move.
 
         Args:
@@ -156,7 +156,8 @@ class LBFGS(Optimizer):
         steepest = g * (group["first_step"] * root_n / gg.sqrt().clamp(min=torch.finfo(g.dtype).tiny))
         step = torch.where(count > 0, quasi_newton * group["lr"], steepest)
         rms = torch.linalg.vector_norm(step) / root_n
-        return step * -(group["max_step"] / rms.clamp(min=torch.finfo(g.dtype).tiny)).clamp(max=1.0)
+        shortened: Tensor = step * -(group["max_step"] / rms.clamp(min=torch.finfo(g.dtype).tiny)).clamp(max=1.0)
+        return shortened
 
     def _move(self, state: dict[str, Any], g: Tensor, step: Tensor, finite: Tensor) -> None:
         """Take the step, or go back to the last point whose loss and gradient were finite."""

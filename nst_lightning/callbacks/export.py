@@ -1,0 +1,69 @@
+"""The final picture."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from lightning.pytorch import Callback, Trainer
+
+from nst_lightning import __version__
+from nst_lightning.errors import UserError
+from nst_lightning.images.io import check_writable, write_image
+from nst_lightning.module import StyleTransfer
+
+
+class Export(Callback):
+    """Write the picture when the run ends, also when it is interrupted.
+
+    The picture lies in the run folder as ``result`` with the suffix of `output` (``result.png`` without one), and at
+    `output`. The alpha channel of the content is attached again where the format has one.
+
+    Args:
+        output: A second place for the picture, whose suffix says the format.
+        bits: Bits per channel, 8, or 16 for PNG and TIFF.
+        quality: Quality of JPEG and WebP, 1 to 100.
+        settings: What goes into the picture's metadata beside the program's own lines.
+    """
+
+    def __init__(
+        self, output: str | None = None, bits: int = 8, quality: int = 95, settings: dict[str, str] | None = None
+    ) -> None:
+        if bits not in {8, 16}:
+            raise UserError(f"bits: must be 8 or 16, got {bits}")
+        if not 1 <= quality <= 100:
+            raise UserError(f"quality: must be from 1 to 100, got {quality}; 95 is a good choice")
+        self.output = Path(output) if output else None
+        self.bits = bits
+        self.quality = quality
+        self.settings = settings or {}
+        if self.output:
+            check_writable(self.output, name="output", bits=bits)
+
+    def _write(self, trainer: Trainer, module: StyleTransfer) -> None:
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        suffix = self.output.suffix if self.output else ".png"
+        places = [Path(trainer.default_root_dir) / f"result{suffix}", *([self.output] if self.output else [])]
+        metadata = {
+            "Software": f"nst_lightning {__version__}",
+            "Evaluations": str(trainer.global_step),
+            "Content": str(data.content_path),
+            "Style": ", ".join(style.path for style in data.styles),
+            **self.settings,
+        }
+        alpha = data.alpha()
+        if alpha is not None and alpha.shape[-2:] != module.image.shape[-2:]:
+            alpha = None  # interrupted at a coarse stage
+        for path in places:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_image(path, module.picture(), alpha=alpha, bits=self.bits, quality=self.quality, metadata=metadata)
+            print(f"wrote {path}", file=sys.stderr)  # noqa: T201 - the last thing a user wants to know
+
+    def on_train_end(self, trainer: Trainer, pl_module: StyleTransfer) -> None:  # type: ignore[override]
+        """Write the picture; see Callback."""
+        self._write(trainer, pl_module)
+
+    def on_exception(self, trainer: Trainer, pl_module: StyleTransfer, exception: BaseException) -> None:  # type: ignore[override]
+        """Write what there is, if there is anything; see Callback."""
+        if trainer.global_step > 0:
+            self._write(trainer, pl_module)

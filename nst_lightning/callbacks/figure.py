@@ -1,0 +1,95 @@
+"""One picture that tells the run: content, style and result above a strip of the image as it changes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, Trainer
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from nst_lightning.errors import UserError
+from nst_lightning.images.io import write_image
+from nst_lightning.images.resize import resize
+from nst_lightning.module import StyleTransfer
+
+MARGIN = 12
+CAPTION = 22
+
+
+class Figure(Callback):
+    """Write ``figure.png`` at the end of the run.
+
+    Args:
+        width: Width of the figure in pixels.
+        frames: Pictures in the strip; they lie at evaluations in geometric progression, as early ones change most.
+    """
+
+    def __init__(self, width: int = 1600, frames: int = 6) -> None:
+        if width < 256 or frames < 2:
+            raise UserError(f"figure: width must be at least 256 and frames at least 2, got {width} and {frames}")
+        self.width = width
+        self.frames = frames
+        self._strip: list[tuple[int, Tensor]] = []
+        self._steps: set[int] = set()
+
+    def on_train_start(self, trainer: Trainer, pl_module: StyleTransfer) -> None:  # type: ignore[override]
+        """Choose the evaluations to show and keep the start; see Callback."""
+        total = (
+            pl_module.total_evaluations
+            if trainer.max_steps < 0
+            else min(trainer.max_steps, pl_module.total_evaluations)
+        )
+        self._steps = {max(1, round(total ** (k / (self.frames - 1)))) for k in range(1, self.frames)} | {total}
+        self._strip = []
+        self._keep(trainer, pl_module)
+
+    def _keep(self, trainer: Trainer, module: StyleTransfer) -> None:
+        image = module.image.detach()
+        height, width = image.shape[-2:]
+        cell = (self.width - MARGIN * (self.frames + 1)) // self.frames
+        size = (max(1, round(height * cell / width)), cell)
+        self._strip.append((trainer.global_step, resize(image.float(), size).clamp(0, 1).cpu()))
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: StyleTransfer, *_: Any) -> None:  # type: ignore[override]
+        """Keep a small copy where one is to be shown; see Callback."""
+        if trainer.global_step in self._steps:
+            self._keep(trainer, pl_module)
+
+    def on_train_end(self, trainer: Trainer, pl_module: StyleTransfer) -> None:  # type: ignore[override]
+        """Write the figure; see Callback."""
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        images = data.stage_images()
+        top = [
+            ("content", images.content),
+            *(
+                (f"style {i}" if len(images.styles) > 1 else "style", s)
+                for i, (s, _) in enumerate(images.styles, start=1)
+            ),
+            (f"result after {trainer.global_step} evaluations", pl_module.picture()),
+        ]
+        strip = [("start" if step == 0 else f"{step}", picture) for step, picture in self._strip[-self.frames :]]
+        rows = [_row(top, self.width), _row(strip, self.width)]
+        write_image(Path(trainer.default_root_dir) / "figure.png", torch.cat(rows, dim=-2))
+
+
+def _row(pictures: list[tuple[str, Tensor]], width: int) -> Tensor:
+    """Lay captioned pictures of one height side by side: (1, 3, h, width) in [0, 1], on white."""
+    ratios = [picture.shape[-1] / picture.shape[-2] for _, picture in pictures]
+    height = int((width - MARGIN * (len(pictures) + 1)) / sum(ratios))
+    row = torch.ones(1, 3, height + MARGIN + CAPTION, width)
+    left = MARGIN
+    for (caption, picture), ratio in zip(pictures, ratios, strict=True):
+        cell = int(height * ratio)
+        row[..., MARGIN : MARGIN + height, left : left + cell] = resize(picture, (height, cell)).clamp(0, 1)
+        row[..., MARGIN + height :, left : left + cell] = _text(caption, cell)
+        left += cell + MARGIN
+    return row
+
+
+def _text(caption: str, width: int) -> Tensor:
+    canvas = Image.new("L", (width, CAPTION), 255)
+    ImageDraw.Draw(canvas).text((0, 3), caption, fill=40, font=ImageFont.load_default(13))
+    return torch.frombuffer(bytearray(canvas.tobytes()), dtype=torch.uint8).view(1, 1, CAPTION, width) / 255

@@ -1,0 +1,85 @@
+"""A table with one row for every evaluation."""
+
+from __future__ import annotations
+
+import csv
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, Trainer
+from torch import Tensor
+
+from nst_lightning.errors import UserError
+from nst_lightning.module import StyleTransfer
+
+GROUPS = ("content", "style", "tv")
+
+
+class Metrics(Callback):
+    """Write ``metrics.csv``: step, stage, weighted losses by group and by layer, and seconds.
+
+    Values stay on the device and are read together every n evaluations, so the loop never waits for one number. On an
+    accelerator ``seconds`` is when the evaluation was handed over; it is exact where values are read.
+
+    Args:
+        every: Evaluations between two writes.
+    """
+
+    def __init__(self, every: int = 25) -> None:
+        if every < 1:
+            raise UserError(f"metrics.every: must be at least 1, got {every}")
+        self.every = every
+        self._rows: list[tuple[int, int, float, Tensor]] = []
+        self._begin = 0.0
+        self._before = 0.0  # seconds of the runs that this one continues
+
+    def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
+        """Start the clock with the first evaluation; see Callback."""
+        if not self._begin:
+            self._begin = time.perf_counter() - self._before
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: StyleTransfer, *_: Any) -> None:  # type: ignore[override]
+        """Keep a row, and write the rows kept every n evaluations; see Callback."""
+        assert pl_module.evaluation is not None
+        loss, parts = pl_module.evaluation
+        values = torch.cat([loss.detach().view(1), parts])
+        self._before = time.perf_counter() - self._begin
+        self._rows.append((trainer.global_step, pl_module.current_stage, self._before, values))
+        if len(self._rows) >= self.every:
+            self._write(trainer, pl_module)
+
+    def _write(self, trainer: Trainer, module: StyleTransfer) -> None:
+        if not self._rows:
+            return
+        path = Path(trainer.default_root_dir) / "metrics.csv"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        names, groups = module.objective.part_names, module.objective.part_groups
+        columns = [*GROUPS, *sorted(set(groups) - set(GROUPS))]
+        values = torch.stack([row[-1] for row in self._rows]).tolist()  # the one read
+        fresh = not path.exists()
+        with path.open("a", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            if fresh:
+                writer.writerow(["step", "stage", "loss", *(f"{c}_loss" for c in columns), *names, "seconds"])
+            for (step, stage, seconds, _), (loss, *parts) in zip(self._rows, values, strict=True):
+                sums = [sum((p for p, g in zip(parts, groups, strict=True) if g == column), 0.0) for column in columns]
+                writer.writerow([step, stage, loss, *sums, *parts, f"{seconds:.6f}"])
+        self._rows.clear()
+
+    def on_train_end(self, trainer: Trainer, pl_module: StyleTransfer) -> None:  # type: ignore[override]
+        """Write the rest; see Callback."""
+        self._write(trainer, pl_module)
+
+    def on_exception(self, trainer: Trainer, pl_module: StyleTransfer, exception: BaseException) -> None:  # type: ignore[override]
+        """Write the rest: what was computed is kept; see Callback."""
+        self._write(trainer, pl_module)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Seconds so far, so that a continued run counts on; see Callback."""
+        return {"seconds": self._before}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on counting; see Callback."""
+        self._before = state_dict["seconds"]

@@ -1,0 +1,87 @@
+"""What the run is doing: a line before it starts, then a bar."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import ProgressBar
+from tqdm import tqdm
+
+from nst_lightning.errors import UserError
+from nst_lightning.hardware import describe
+from nst_lightning.module import StyleTransfer
+
+
+class Progress(ProgressBar):
+    """Say device, precision, sizes and weights before the first evaluation; then show rate, time left and loss.
+
+    Args:
+        every: Evaluations between two updates; each reads the loss once.
+    """
+
+    def __init__(self, every: int = 10) -> None:
+        super().__init__()
+        if every < 1:
+            raise UserError(f"progress.every: must be at least 1, got {every}")
+        self.every = every
+        self._enabled = True
+        self._bar: tqdm[Any] | None = None
+
+    def disable(self) -> None:
+        """See ProgressBar; Lightning calls it on all processes but the first."""
+        self._enabled = False
+
+    def enable(self) -> None:
+        """See ProgressBar."""
+        self._enabled = True
+
+    def on_train_start(self, trainer: Trainer, pl_module: StyleTransfer) -> None:  # type: ignore[override]
+        """Print the line and open the bar; see Callback."""
+        if not self._enabled:
+            return
+        total = pl_module.total_evaluations
+        if trainer.max_steps >= 0:
+            total = min(total, trainer.max_steps)
+        print(start_line(trainer, pl_module), file=sys.stderr, flush=True)  # noqa: T201
+        self._bar = tqdm(total=total, initial=trainer.global_step, unit="eval", file=sys.stderr, dynamic_ncols=True)
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: StyleTransfer, *_: Any) -> None:  # type: ignore[override]
+        """Move the bar every n evaluations; see Callback."""
+        if self._bar is not None and trainer.global_step % self.every == 0:
+            self._update(trainer, pl_module)
+
+    def _update(self, trainer: Trainer, module: StyleTransfer) -> None:
+        assert self._bar is not None
+        if module.evaluation is not None:
+            self._bar.set_postfix_str(f"loss {float(module.evaluation.loss.detach()):.4g}", refresh=False)
+        self._bar.update(trainer.global_step - self._bar.n)
+
+    def on_train_end(self, trainer: Trainer, pl_module: StyleTransfer) -> None:  # type: ignore[override]
+        """Close the bar; see Callback."""
+        if self._bar is not None:
+            self._update(trainer, pl_module)
+            self._bar.close()
+            self._bar = None
+
+    def on_exception(self, trainer: Trainer, pl_module: StyleTransfer, exception: BaseException) -> None:  # type: ignore[override]
+        """Close the bar, so that what follows starts on a line of its own; see Callback."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+
+def start_line(trainer: Trainer, module: StyleTransfer) -> str:
+    """One line: device, precision and reason, sizes, length, weights, run folder."""
+    data = trainer.datamodule  # type: ignore[attr-defined]
+    hardware = describe(module.device.type)
+    reason = getattr(trainer, "precision_reason", "asked for")
+    height, width = data.stage_size()
+    styles = ", ".join(f"{w}x{h}" for h, w in data.style_sizes())
+    stages = f" in {len(module.stages)} stages" if len(module.stages) > 1 else ""
+    return (
+        f"{hardware.accelerator} ({hardware.name}), {trainer.precision} ({reason}); image {width}x{height} px, style "
+        f"{styles} px; {module.total_evaluations} evaluations{stages}; weights: {module.objective.extractor.origin}; "
+        f"run folder {trainer.default_root_dir}"
+    )

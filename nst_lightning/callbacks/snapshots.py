@@ -1,0 +1,61 @@
+"""Numbered pictures of the run."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Literal
+
+from lightning.pytorch import Callback, Trainer
+
+from nst_lightning.errors import UserError
+from nst_lightning.images.io import write_image
+from nst_lightning.module import StyleTransfer
+
+
+class Snapshots(Callback):
+    """Write the picture every n evaluations, as ``snapshots/000050.png`` in the run folder.
+
+    The loop waits only for a copy of the image; a thread encodes and writes it.
+
+    Args:
+        every: Evaluations between two snapshots; 0 writes none.
+        format: File format, png, jpg, webp or tif.
+        checkpoint: Also write a Lightning checkpoint beside each picture, to resume from.
+    """
+
+    def __init__(
+        self, every: int = 50, format: Literal["png", "jpg", "webp", "tif"] = "png", checkpoint: bool = False
+    ) -> None:
+        if every < 0:
+            raise UserError(f"snapshots.every: must be at least 0, got {every}; 0 writes none")
+        self.every = every
+        self.format = format
+        self.checkpoint = checkpoint
+        self._writer: ThreadPoolExecutor | None = None
+        self._pending: Future[None] | None = None
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: StyleTransfer, *_: Any) -> None:  # type: ignore[override]
+        """Hand a copy to the writer; see Callback."""
+        step = trainer.global_step
+        if not self.every or step % self.every:
+            return
+        path = Path(trainer.default_root_dir) / "snapshots" / f"{step:06d}.{self.format}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._wait()  # at most one picture is kept waiting in memory
+        self._writer = self._writer or ThreadPoolExecutor(1, thread_name_prefix="snapshots")
+        self._pending = self._writer.submit(write_image, path, pl_module.picture())
+        if self.checkpoint:
+            trainer.save_checkpoint(path.with_suffix(".ckpt"))
+
+    def _wait(self) -> None:
+        if self._pending is not None:
+            self._pending.result()
+            self._pending = None
+
+    def teardown(self, trainer: Trainer, pl_module: StyleTransfer, stage: str) -> None:  # type: ignore[override]
+        """Wait for the last picture; see Callback."""
+        self._wait()
+        if self._writer is not None:
+            self._writer.shutdown()
+            self._writer = None

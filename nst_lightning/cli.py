@@ -1,0 +1,68 @@
+"""The command ``nst``: finds the subcommand, and turns every user's error into one line and exit code 2."""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+
+from nst_lightning import __version__
+from nst_lightning.errors import UserError
+
+# Subcommand -> module whose `main(args)` runs it, and what it does. Modules are imported when they are run.
+SUBCOMMANDS = {
+    "fit": ("nst_lightning.fit", "make a picture from a content and a style image"),
+}
+
+USAGE = "\n".join(
+    [
+        "usage: nst SUBCOMMAND [options]",
+        "",
+        "Neural style transfer by optimisation.",
+        "",
+        "subcommands:",
+        *(f"  {name:<10}{text}" for name, (_, text) in SUBCOMMANDS.items()),
+        "",
+        "nst SUBCOMMAND --help explains the options; nst --version says which version this is.",
+    ]
+)
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run a subcommand.
+
+    Args:
+        args: Command line without the program's name; by default that of the process.
+
+    Returns:
+        The exit code: 0, 2 for a user's error, 130 for an interrupt.
+    """
+    arguments = list(sys.argv[1:] if args is None else args)
+    if not arguments or arguments[0] in {"-h", "--help"}:
+        print(USAGE)  # noqa: T201
+        return 0 if arguments else 2
+    if arguments[0] == "--version":
+        print(f"nst_lightning {__version__}")  # noqa: T201
+        return 0
+    try:
+        return _subcommand(arguments[0])(arguments[1:])
+    except UserError as error:
+        print(f"nst: error: {error}", file=sys.stderr)  # noqa: T201
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+def _subcommand(name: str) -> Callable[[Sequence[str]], int]:
+    if name not in SUBCOMMANDS:
+        near = difflib.get_close_matches(name, SUBCOMMANDS, n=1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise UserError(f"subcommand: must be one of {', '.join(SUBCOMMANDS)}, got '{name}'; {hint}see nst --help")
+    run: Callable[[Sequence[str]], int] = import_module(SUBCOMMANDS[name][0]).main
+    return run
+
+
+def entry_point() -> None:
+    """Console script."""
+    sys.exit(main())

@@ -1,0 +1,222 @@
+"""From picture files to the tensors of each stage."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, cast, get_args
+
+import torch
+from lightning.pytorch import LightningDataModule
+from torch import Tensor
+
+from nst_lightning.errors import UserError
+from nst_lightning.images.io import Picture, check_image, read_image
+from nst_lightning.images.resize import Resample, resize, target_size
+from nst_lightning.schedule import Stage
+
+Side = Literal["long", "short"]
+Start = Literal["content", "white", "grey", "noise"]
+
+SMALLEST_SIZE = 16  # one cell of VGG-19's fifth block
+
+
+@dataclass
+class Style:
+    """One style image of a blend.
+
+    Args:
+        path: Picture file.
+        weight: Share in the blend, relative to the other styles.
+        scale: Factor on the style's size; larger values make larger strokes.
+        mask: Reserved for regions; must be left out.
+    """
+
+    path: str
+    weight: float = 1.0
+    scale: float = 1.0
+    mask: str | None = None
+
+
+class StageImages(NamedTuple):
+    """The tensors of one stage, all (1, 3, h, w), float32, sRGB in [0, 1]."""
+
+    content: Tensor
+    styles: list[tuple[Tensor, float]]
+
+
+@dataclass
+class EvaluationLoader:
+    """Counts the evaluations of a stage, since the data never changes; it can resume in the middle.
+
+    Args:
+        length: Number of evaluations.
+    """
+
+    length: int
+    position: int = field(default=0, init=False)
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __iter__(self) -> Iterator[int]:
+        start, self.position = self.position, 0
+        for index in range(start, self.length):
+            self.position = index + 1
+            yield index
+        self.position = 0
+
+    def state_dict(self) -> dict[str, int]:
+        """Position, for Lightning's checkpoint."""
+        return {"position": self.position}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Go on at a position."""
+        self.position = state["position"]
+
+
+class StyleTransferData(LightningDataModule):
+    """Content, styles and the start of the run.
+
+    Args:
+        content: The picture whose content is kept.
+        style: The picture whose style is taken, or a list of paths or mappings (path, weight, scale) to blend.
+        size: Size of the result in pixels, of the side named by `side`.
+        side: Whether sizes mean the long or the short side.
+        style_size: Size of the style images, in the same sense; by default as large as `size`.
+        init: Start from content, white, grey, noise, or a picture file.
+        seed: Seed of the noise.
+        resample: Filter that resizes the pictures: bicubic keeps more detail, bilinear is what Gatys' notebook uses.
+    """
+
+    def __init__(
+        self,
+        content: str,
+        style: str | list[str | Style],
+        size: int = 512,
+        side: Side = "long",
+        style_size: int | None = None,
+        init: str = "content",
+        seed: int = 0,
+        resample: Resample = "bicubic",
+    ) -> None:
+        super().__init__()
+        for name, pixels in (("data.size", size), ("data.style_size", style_size)):
+            if pixels is not None and pixels < SMALLEST_SIZE:
+                raise UserError(f"{name}: must be at least {SMALLEST_SIZE} px, got {pixels}; choose a larger size")
+        for name, value, allowed in (("side", side, get_args(Side)), ("resample", resample, get_args(Resample))):
+            if value not in allowed:
+                raise UserError(f"data.{name}: must be one of {', '.join(allowed)}, got {value}")
+        if seed < 0:
+            raise UserError(f"data.seed: must be at least 0, got {seed}")
+        self.content_path = content
+        self.styles = _parse_styles(style)
+        self.size = size
+        self.side: Side = side
+        self.style_size = style_size if style_size is not None else size
+        self.init = init
+        self.resample: Resample = resample
+        self.seed = seed
+        self.content_shape = check_image(content, name="data.content")
+        self._style_shapes = [check_image(item.path, name="data.style") for item in self.styles]
+        if init not in get_args(Start):
+            if not Path(init).exists():
+                raise UserError(
+                    f"data.init: must be {', '.join(get_args(Start))} or a picture file, got '{init}'; no such file"
+                )
+            check_image(init, name="data.init")
+        self._content: Picture | None = None
+        self._styles: list[Picture] = []
+        self._start: Picture | None = None
+
+    def stage_size(self, scale: float = 1.0) -> tuple[int, int]:
+        """Height and width of the image at a scale of the schedule."""
+        height, width = target_size(*self.content_shape, self.size, self.side)
+        return max(1, round(height * scale)), max(1, round(width * scale))
+
+    def style_sizes(self, scale: float = 1.0) -> list[tuple[int, int]]:
+        """Height and width of each style image at a scale of the schedule."""
+        return [
+            target_size(*shape, max(1, round(self.style_size * item.scale * scale)), self.side)
+            for shape, item in zip(self._style_shapes, self.styles, strict=True)
+        ]
+
+    def setup(self, stage: str | None = None) -> None:
+        """Read the files, once.
+
+        Raises:
+            UserError: If a file cannot be read.
+        """
+        if self._content is None:
+            self._content = read_image(self.content_path, name="data.content")
+            self._styles = [read_image(item.path, name="data.style") for item in self.styles]
+            if self.init not in get_args(Start):
+                self._start = read_image(self.init, name="data.init")
+
+    @property
+    def content(self) -> Picture:
+        """The content picture at its own size."""
+        self.setup()
+        assert self._content is not None
+        return self._content
+
+    def stage_images(self, scale: float = 1.0) -> StageImages:
+        """Resize content and styles for a stage.
+
+        Args:
+            scale: Size relative to the final one.
+        """
+        content = resize(self.content.pixels, self.stage_size(scale), self.resample).clamp(0, 1)
+        total = sum(item.weight for item in self.styles)
+        styles = [
+            (resize(picture.pixels, size, self.resample).clamp(0, 1), item.weight / total)
+            for picture, size, item in zip(self._styles, self.style_sizes(scale), self.styles, strict=True)
+        ]
+        return StageImages(content, styles)
+
+    def start_image(self, scale: float = 1.0) -> Tensor:
+        """The image that the first stage starts from, (1, 3, H, W) in [0, 1].
+
+        Noise is uniform in [0, 1] and drawn on the CPU, so that one seed gives one image on every device.
+        """
+        height, width = self.stage_size(scale)
+        if self.init == "content":
+            return self.stage_images(scale).content
+        if self.init == "noise":
+            return torch.rand(1, 3, height, width, generator=torch.Generator().manual_seed(self.seed))
+        if self.init in {"white", "grey"}:
+            return torch.full((1, 3, height, width), 1.0 if self.init == "white" else 0.5)
+        self.setup()
+        assert self._start is not None
+        return resize(self._start.pixels, (height, width)).clamp(0, 1)
+
+    def alpha(self) -> Tensor | None:
+        """The content's alpha channel at the result's size, (1, 1, H, W) in [0, 1], or None."""
+        alpha = self.content.alpha
+        return None if alpha is None else resize(alpha, self.stage_size()).clamp(0, 1)
+
+    def train_dataloader(self) -> Any:
+        """Count the evaluations of the current stage."""
+        if self.trainer is None:
+            raise RuntimeError("the data module needs a trainer: call trainer.fit(model, datamodule=data)")
+        stages: list[Stage] = cast("Any", self.trainer.lightning_module).stages
+        return EvaluationLoader(stages[min(self.trainer.current_epoch, len(stages) - 1)].evaluations)
+
+
+def _parse_styles(style: str | list[str | Style]) -> list[Style]:
+    items = [style] if isinstance(style, str) else style
+    styles = [Style(item) if isinstance(item, str) else item for item in items]
+    if not styles:
+        raise UserError("data.style: must name at least one picture, got an empty list; add a path")
+    for index, item in enumerate(styles):
+        if not (math.isfinite(item.weight) and item.weight >= 0):
+            raise UserError(f"data.style[{index}].weight: must be finite and at least 0, got {item.weight}")
+        if not (math.isfinite(item.scale) and item.scale > 0):
+            raise UserError(f"data.style[{index}].scale: must be finite and above 0, got {item.scale}; 1 is neutral")
+        if item.mask is not None:
+            raise UserError(f"data.style[{index}].mask: regions are not supported yet, got '{item.mask}'; leave it out")
+    if sum(item.weight for item in styles) <= 0:
+        raise UserError("data.style: the weights must not all be 0; give one style a weight above 0")
+    return styles

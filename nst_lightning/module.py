@@ -1,0 +1,225 @@
+"""The LightningModule: the image is its only parameter."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.cli import OptimizerCallable
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from nst_lightning.data import StyleTransferData
+from nst_lightning.errors import UserError
+from nst_lightning.features import VGG19, Extractor
+from nst_lightning.hardware import choose_precision, compute_dtype, describe
+from nst_lightning.images.resize import resize
+from nst_lightning.losses import Term
+from nst_lightning.objective import Evaluation, Objective, default_terms
+from nst_lightning.optim import LBFGS
+from nst_lightning.schedule import Stage, make_schedule
+
+
+class StyleTransfer(LightningModule):
+    """Optimise an image so that its features have the content of one picture and the statistics of another.
+
+    One training step is one evaluation of loss and gradient, handed to the optimiser as its closure; one epoch is one
+    stage of the schedule. The trainer needs a `StyleTransferData` as its data module.
+
+    Args:
+        evaluations: Length of a run of one stage (default 300); leave it out when `stages` is given.
+        stages: Several stages (evaluations, scale), coarse to fine; each is an epoch.
+        strength: Style against content: factor on all style terms.
+        terms: The objective's terms; by default a balanced Content and Gram.
+        extractor: The frozen network; by default VGG-19.
+        optimizer: Callable that takes the parameters; L-BFGS by default, Adam works too.
+    """
+
+    def __init__(
+        self,
+        evaluations: int | None = None,
+        stages: list[Stage] | None = None,
+        strength: float = 1.0,
+        terms: list[Term] | None = None,
+        extractor: Extractor | None = None,
+        optimizer: OptimizerCallable = LBFGS,
+    ) -> None:
+        super().__init__()
+        # Objects stay out of the checkpoint, which holds data only; the command line adds their configuration.
+        self.save_hyperparameters(ignore=["stages", "terms", "extractor", "optimizer"])
+        self.stages = make_schedule(evaluations, stages)
+        self.objective = Objective(
+            extractor if extractor is not None else VGG19(), terms if terms is not None else default_terms(), strength
+        )
+        self.image = nn.Parameter(torch.zeros(1, 3, 16, 16))  # takes its size when the data is known
+        self.evaluation: Evaluation | None = None
+        self._optimizer = optimizer
+        self.configure_optimizers()  # a wrong argument is found now, not after the pictures are read
+        self._stage: int | None = None
+
+    @property
+    def total_evaluations(self) -> int:
+        """Evaluations over all stages; the trainer's max_steps may cut the run short."""
+        return sum(stage.evaluations for stage in self.stages)
+
+    @property
+    def current_stage(self) -> int:
+        """Index of the stage being run."""
+        return self._stage or 0
+
+    def picture(self) -> Tensor:
+        """The image as it would be exported: (1, 3, H, W), float32 on the CPU, clamped to [0, 1]."""
+        return self.image.detach().float().clamp(0, 1).cpu()
+
+    def check(self, data: StyleTransferData) -> None:
+        """Refuse what cannot work with these pictures, before any work.
+
+        Raises:
+            UserError: If an image is too small for the deepest layer.
+        """
+        for stage in self.stages:
+            sizes = {"data.size": data.stage_size(stage.scale)}
+            sizes |= {
+                f"data.style ({s.path})": n for s, n in zip(data.styles, data.style_sizes(stage.scale), strict=True)
+            }
+            self.objective.check_sizes(sizes)
+
+    @property
+    def _data(self) -> StyleTransferData:
+        data = getattr(self.trainer, "datamodule", None)
+        if not isinstance(data, StyleTransferData):
+            raise UserError(
+                f"datamodule: must be a StyleTransferData, got {type(data).__name__}; pass it to trainer.fit"
+            )
+        return data
+
+    def setup(self, stage: str) -> None:
+        """Check the trainer's settings, set its limits and give the image its size; see LightningModule."""
+        if stage != "fit":
+            raise UserError(f"trainer: style transfer has only fit, got {stage}; use trainer.fit")
+        trainer = self.trainer
+        check_trainer_settings(trainer.gradient_clip_val, trainer.accumulate_grad_batches)
+        if trainer.world_size != 1:
+            raise UserError(f"trainer.devices: must be 1, got {trainer.world_size}; one process optimises one picture")
+        choose_precision(trainer.precision, describe(self.trainer.strategy.root_device.type))
+        self.check(self._data)
+        trainer.reload_dataloaders_every_n_epochs = 1  # type: ignore[attr-defined]  # stages differ in length
+        limit = trainer.fit_loop.max_epochs
+        if limit is None or limit < 0 or limit > len(self.stages):
+            trainer.fit_loop.max_epochs = len(self.stages)
+        self._stage = None
+        self.image = nn.Parameter(self._data.start_image(self.stages[0].scale))
+
+    def on_fit_start(self) -> None:
+        """Put the extractor into the trainer's precision; see LightningModule."""
+        self.objective.extractor.set_compute_dtype(compute_dtype(str(self.trainer.precision)))
+
+    def on_train_start(self) -> None:
+        """Take targets when a run resumes in the middle of a stage; see LightningModule."""
+        self._enter_stage(self.trainer.current_epoch)
+
+    def on_train_epoch_start(self) -> None:
+        """Take targets at the start of a stage; see LightningModule."""
+        self._enter_stage(self.trainer.current_epoch)
+
+    def _enter_stage(self, index: int) -> None:
+        if index == self._stage or index >= len(self.stages):
+            return
+        images = self._data.stage_images(self.stages[index].scale)
+        content = images.content.to(self.image)
+        if self._stage is not None or self.image.shape != content.shape:
+            self._restart(content)
+        self._stage = index
+        self.objective.prepare(content, [(style.to(self.image), share) for style, share in images.styles])
+
+    @torch.no_grad()
+    def _restart(self, content: Tensor) -> None:
+        """Carry the image to another size, with a fresh optimiser."""
+        size = (content.shape[-2], content.shape[-1])
+        image = self.image.detach()
+        if tuple(image.shape[-2:]) != size:
+            if any(term.group == "content" for term in self.objective.terms):
+                # Only the change is enlarged: the content brings its own detail at the new size.
+                previous = resize(content, (image.shape[-2], image.shape[-1]))
+                image = content + resize(image - previous, size)
+            else:
+                image = resize(image, size)
+        self.image = nn.Parameter(image.clone())
+        self.trainer.strategy.setup_optimizers(self.trainer)
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """Evaluate: the weighted loss of the image as it is, a scalar; see LightningModule."""
+        self.evaluation = self.objective(self.image)
+        loss = self.evaluation.loss
+        self.log("loss", self.evaluation.loss.detach(), on_step=True, on_epoch=False, batch_size=1)
+        if self.trainer.loggers:
+            parts = dict(zip(self.objective.part_names, self.evaluation.parts, strict=True))
+            self.log_dict(parts, on_step=True, on_epoch=False, batch_size=1)
+        return loss
+
+    def configure_optimizers(self) -> Optimizer:
+        """Build the optimiser; see LightningModule."""
+        try:
+            optimizer = self._optimizer([self.image])
+        except (TypeError, ValueError) as error:
+            raise UserError(f"model.optimizer: {error}") from None
+        return one_evaluation_per_step(optimizer)
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
+        """The image and what terms keep, without the frozen network; see torch.nn.Module."""
+        state: dict[str, Any] = super().state_dict(*args, **kwargs)
+        for key in [key for key in state if "objective.extractor." in key]:
+            del state[key]
+        return state
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """Load what `state_dict` keeps; the frozen network is not missed; see torch.nn.Module."""
+        result = super().load_state_dict(state_dict, strict=False, assign=assign)
+        missing = [key for key in result.missing_keys if "objective.extractor." not in key]
+        if strict and (missing or result.unexpected_keys):
+            raise RuntimeError(f"state dict: missing {missing}, unexpected {result.unexpected_keys}")
+        return type(result)(missing, result.unexpected_keys)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Give the image the size it has in the checkpoint; see LightningModule."""
+        saved = checkpoint["state_dict"]["image"]
+        self.image = nn.Parameter(torch.empty_like(saved, device=self.image.device))
+
+
+def check_trainer_settings(gradient_clip_val: float | None, accumulate_grad_batches: int) -> None:
+    """Refuse what Lightning would do inside an evaluation.
+
+    Raises:
+        UserError: If gradients are to be clipped or accumulated.
+    """
+    if gradient_clip_val:
+        raise UserError(
+            f"trainer.gradient_clip_val: must be left out, got {gradient_clip_val}; clipped gradients falsify the "
+            "curvature that L-BFGS measures"
+        )
+    if accumulate_grad_batches != 1:
+        raise UserError(
+            f"trainer.accumulate_grad_batches: must be 1, got {accumulate_grad_batches}; an evaluation is whole"
+        )
+
+
+def one_evaluation_per_step(optimizer: Optimizer) -> Optimizer:
+    """Make one step one evaluation, so that the trainer's steps, metrics and checkpoints mean evaluations.
+
+    ``torch.optim.LBFGS`` runs up to 25 evaluations in a step by default; thirty steps of one are bitwise the same
+    as one step of thirty. Its absolute tolerances, which would stop a loss of another scale, are switched off.
+
+    Raises:
+        UserError: For a line search, which cannot work with one evaluation.
+    """
+    if isinstance(optimizer, torch.optim.LBFGS):
+        for group in optimizer.param_groups:
+            if group["line_search_fn"] is not None:
+                raise UserError(
+                    f"model.optimizer.line_search_fn: must be null, got {group['line_search_fn']}; a step is one "
+                    "evaluation, which leaves a line search none"
+                )
+            group.update(max_iter=1, max_eval=1, tolerance_grad=-1.0, tolerance_change=-1.0)
+    return optimizer

@@ -1,0 +1,125 @@
+"""The command-line parser: presets by name, and one line for every error."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import re
+from collections.abc import Sequence
+from typing import NoReturn
+
+import yaml
+from lightning.pytorch.cli import LightningArgumentParser
+
+from nst_lightning import callbacks, features, losses, optim
+from nst_lightning.errors import UserError
+from nst_lightning.presets import find_config
+
+_CONFIG_FLAGS = ("-c", "--config")
+
+
+def expand_presets(args: Sequence[str]) -> list[str]:
+    """Replace the value of every ``--config`` by a path.
+
+    Raises:
+        UserError: If it is neither a file nor a preset, or not YAML.
+    """
+    expanded: list[str] = []
+    after_flag = False
+    for arg in args:
+        flag, equals, value = arg.partition("=")
+        if after_flag:
+            expanded.append(_readable(arg))
+        elif flag in _CONFIG_FLAGS and equals:
+            expanded += [flag, _readable(value)]
+        else:
+            expanded.append(arg)
+        after_flag = arg in _CONFIG_FLAGS
+    if after_flag:
+        raise UserError(f"{args[-1]}: must be followed by a file or a preset, got nothing; try --config gatys")
+    return expanded
+
+
+def _readable(name: str) -> str:
+    path = find_config(name)
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        raise UserError(f"--config: must be YAML, got {path} with: {error}; mend the file") from None
+    if not isinstance(content, dict):
+        raise UserError(
+            f"--config: must hold keys such as model and data, got {path} with {type(content).__name__}; mend the file"
+        )
+    return str(path)
+
+
+class OneLineParser(LightningArgumentParser):
+    """A parser whose errors are one line that names argument, requirement and value, with the nearest valid key."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Raise instead of printing a page of usage and exiting; see jsonargparse.
+
+        Raises:
+            UserError: Always.
+        """
+        raise UserError(self._one_line(message)) from None
+
+    def _one_line(self, message: str) -> str:
+        unknown = _unknown_key(message)
+        if unknown is None:
+            return _shorten(message)
+        near = difflib.get_close_matches(unknown, self._known_keys(nested="." not in unknown), n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]}?" if near else "nst fit --help lists the options"
+        return f"{unknown}: there is no such option; {hint}"
+
+    def _known_keys(self, *, nested: bool) -> set[str]:
+        """Keys of the command line and of YAML; with `nested` also the arguments of classes named by class_path."""
+        keys = {action.dest for action in self._actions}
+        keys |= {".".join(key.split(".")[:n]) for key in keys for n in range(1, key.count(".") + 1)}
+        if nested:
+            keys |= {key.rsplit(".", 1)[-1] for key in keys}
+            for package in (callbacks, features, losses, optim):
+                for name in package.__all__:
+                    keys |= set(inspect.signature(getattr(package, name)).parameters)
+        return keys
+
+
+def _unknown_key(message: str) -> str | None:
+    """Find the key that a message of jsonargparse (or argparse) says is not known."""
+    for pattern in (
+        r"unrecognized arguments: -*([^\s=]+)",
+        r"Group '(?P<group>[^']+)' does not accept option '(?P<key>[^']+)'",
+        r"Option '([^']+)' is not accepted",
+        r"Key '([^']+)' is not expected",
+    ):
+        match = re.search(pattern, message, re.IGNORECASE)
+        if match:
+            return ".".join(match.groups())
+    return None
+
+
+def _shorten(message: str) -> str:
+    """Bring a message of jsonargparse, which may be a page, into the form argument, requirement, value."""
+    required = re.search(r"arguments are required: (.*)", message)
+    if required:
+        first = required.group(1).split(",")[0].strip()
+        return f"{required.group(1)}: must be given, got nothing; for example --{first} picture.jpg"
+    key = re.search(r'Parser key "([^"]+)"', message)
+    problem = re.search(r"Problem with given class_path '([^']+)':\s*(.*)", message)
+    expected = [_plain_type(t) for t in re.findall(r"Expected an? (.*?)(?:\. Got value|$)", message, re.MULTILINE)]
+    value = re.search(r"(?:Given value|Got value): (.*)", message)
+    if problem:
+        argument = key.group(1) if key else "class_path"
+        return f"{argument}: must name a class, got {problem.group(1)} ({problem.group(2)}); mend the path"
+    if key and expected and value:
+        wanted = " or ".join(dict.fromkeys(expected))
+        return f"{key.group(1)}: must be {wanted}, got {value.group(1)[:80]}; nst fit --help explains it"
+    return re.sub(r"\s+", " ", message)[:400]
+
+
+def _plain_type(text: str) -> str:
+    """``<class 'int'>`` -> int, ``typing.Literal['a', 'b']`` -> one of a, b."""
+    literal = re.fullmatch(r"(?:typing\.)?Literal\[(.*)\]", text)
+    if literal:
+        return "one of " + literal.group(1).replace("'", "")
+    return re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", text).replace("NoneType", "null")
