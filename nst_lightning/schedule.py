@@ -38,7 +38,7 @@ def make_schedule(evaluations: int | None, stages: Sequence[Stage] | None) -> li
         argument = "model.evaluations"
     elif evaluations is not None:
         raise UserError(
-            f"model.evaluations: contradicts model.stages, which has its own, got {evaluations}; leave one of the two out"
+            f"model.evaluations: contradicts model.stages, got {evaluations} and stages; leave one of the two out"
         )
     elif not stages:
         raise UserError("model.stages: must hold at least one stage, got none; leave it out for a run of one stage")

@@ -71,7 +71,7 @@ def read_raster(path: Path, name: str) -> Raster:
         if header.decoder == "tiff":
             raster = deep.read_deep_tiff(file)
         else:
-            with Image.open(file, formats=_formats()) as image:
+            with Image.open(file, formats=readable_formats()) as image:
                 icc = image.info.get("icc_profile") or None
                 if header.decoder == "png":
                     file.seek(0)
@@ -94,7 +94,7 @@ def _header(file: BinaryIO) -> Header:
                 pass  # refuses what Pillow cannot decode, and bombs
         orientation, decoder = tiff.orientation, "tiff" if tiff.deep else "pillow-tiff"
     else:
-        with Image.open(file, formats=_formats()) as image:
+        with Image.open(file, formats=readable_formats()) as image:
             width, height = image.size
             orientation = _orientation(image, file)
         decoder = "png" if deep.is_deep_png(start) else "pillow"
@@ -104,7 +104,8 @@ def _header(file: BinaryIO) -> Header:
     return Header(height, width, 1 if decoder == "pillow-tiff" else orientation, decoder)
 
 
-def _formats() -> list[str]:
+def readable_formats() -> list[str]:
+    """Names of the formats that pictures are read from, as far as this build of Pillow has them."""
     Image.init()
     return [kind for kind in _FORMATS if kind in Image.OPEN]
 

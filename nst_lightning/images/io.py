@@ -14,8 +14,10 @@ from torch import Tensor
 from nst_lightning.errors import UserError
 from nst_lightning.images.atomic import check_replaceable, replacing
 from nst_lightning.images.color import Array, off_white, over_white, to_srgb
-from nst_lightning.images.decode import read_header, read_raster
+from nst_lightning.images.decode import read_header, read_raster, readable_formats
+from nst_lightning.images.deep import is_tiff
 from nst_lightning.images.encode import DESCRIPTION_TAG, format_of
+from nst_lightning.images.opening import opened
 
 
 @dataclass(frozen=True)
@@ -183,15 +185,15 @@ def read_metadata(path: str | Path) -> dict[str, str]:
         UserError: The file cannot be read as a picture.
     """
     path = Path(path)
-    read_header(path, "image")
-    with path.open("rb") as file:
-        start = file.read(4)
+    with opened(path, "image") as file:
+        tiff = is_tiff(file.read(4))
         file.seek(0)
-        if start[:2] in (b"II", b"MM"):
-            with tifffile.TiffFile(file) as tiff:
-                text: object = tiff.pages.first.description
+        if tiff:
+            with tifffile.TiffFile(file) as pages:
+                text: object = pages.pages.first.description
         else:
-            with Image.open(file) as image:
+            with Image.open(file, formats=readable_formats()) as image:
+                # Not the method of PNG images, which decodes them.
                 exif = Image.Image.getexif(image)
                 text = image.info.get("Description") or exif.get(DESCRIPTION_TAG, "")
     try:

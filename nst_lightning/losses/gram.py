@@ -12,7 +12,7 @@ from nst_lightning.features import Features
 from nst_lightning.losses.statistics import gram_sum
 from nst_lightning.losses.term import StyleFeatures, Term
 
-GramNormalization = Literal["balanced", "released", "paper", "mean"]
+GramNormalization = Literal["balanced", "released", "paper"]
 
 # Where content and style share a Gram matrix (the same picture, say) there is nothing to balance by; the floor keeps
 # the quotient finite. It is a squared relative distance of one percent.
@@ -37,10 +37,10 @@ def gram_distance(gram: Tensor, target: Tensor, normalization: GramNormalization
     Args:
         gram: (C, C), from `gram_matrix`.
         target: The same shape.
-        normalization: ``released``, mean((G - A)²) / C² (Gatys' PyTorch notebook, whose style weight is 1000);
-            ``paper``, Σ (G - A)² / (4 C²), which is 1/(4 N² M²) Σ (G' - A')² of CVPR 2016, equation 4, for matrices G' = M G when
-            both images have M cells, and its extension otherwise; ``mean``, mean((G - A)²) / C, as in scripts that
-            divide G by all its cells and channels; ``balanced``, Σ (G - A)² (the term divides it by its value at the content).
+        normalization: ``released``, mean((G - A)²) / C², which is Gatys' PyTorch notebook (style weight 1000) and the
+            mean square of matrices divided by cells and channels of common scripts; ``paper``, Σ (G - A)² / (4 C²),
+            which is 1/(4 N² M²) Σ (G' - A')² of CVPR 2016, equation 4, for G' = M G when both images have M cells, and
+            its extension otherwise; ``balanced``, Σ (G - A)² (the term divides it by its value at the content).
 
     Returns:
         A scalar of at least 0.
@@ -51,7 +51,7 @@ def gram_distance(gram: Tensor, target: Tensor, normalization: GramNormalization
         return total
     if normalization == "paper":
         return total / (4 * channels**2)
-    return total / channels ** (4 if normalization == "released" else 3)
+    return total / channels**4
 
 
 class Gram(Term):
@@ -63,7 +63,7 @@ class Gram(Term):
         layers: Layers, as a list or with a weight each.
         weight: Factor on the term.
         normalization: balanced (each layer's distance is 1 at the content image, and the layers are averaged), released
-            (Gatys' notebook), paper (CVPR 2016) or mean (common scripts).
+            (Gatys' notebook and common scripts) or paper (CVPR 2016).
     """
 
     group = "style"
