@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast, get_args
 
@@ -12,6 +12,7 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
+from nst_lightning import demo
 from nst_lightning.errors import UserError
 from nst_lightning.images.io import Picture, check_image, read_image
 from nst_lightning.images.resize import Resample, resize, target_size
@@ -81,8 +82,9 @@ class StyleTransferData(LightningDataModule):
     """Content, styles and the start of the run.
 
     Args:
-        content: The picture whose content is kept.
-        style: The picture whose style is taken, or a list of paths or mappings (path, weight, scale) to blend.
+        content: The picture whose content is kept; demo:content is the package's own.
+        style: The picture whose style is taken (demo:style is the package's own), or a list of paths or mappings (path,
+            weight, scale) to blend.
         size: Size of the result in pixels, of the side named by `side`.
         side: Whether sizes mean the long or the short side.
         style_size: Size of the style images, in the same sense; by default as large as `size`.
@@ -111,7 +113,7 @@ class StyleTransferData(LightningDataModule):
                 raise UserError(f"data.{name}: must be one of {', '.join(allowed)}, got {value}")
         if seed < 0:
             raise UserError(f"data.seed: must be at least 0, got {seed}")
-        self.content_path = content
+        self.content_path = str(_locate(content))
         self.styles = _parse_styles(style)
         self.size = size
         self.side: Side = side
@@ -205,12 +207,18 @@ class StyleTransferData(LightningDataModule):
         return EvaluationLoader(stages[min(self.trainer.current_epoch, len(stages) - 1)].evaluations)
 
 
+def _locate(path: str) -> str | Path:
+    """Find the pictures of the demo pair, which lie wherever the package does."""
+    return {"demo:content": demo.CONTENT, "demo:style": demo.STYLE}.get(path, path)
+
+
 def _parse_styles(style: str | list[str | Style]) -> list[Style]:
     items = [style] if isinstance(style, str) else style
-    styles = [Style(item) if isinstance(item, str) else item for item in items]
+    styles = [Style(item) if isinstance(item, str) else replace(item) for item in items]
     if not styles:
         raise UserError("data.style: must name at least one picture, got an empty list; add a path")
     for index, item in enumerate(styles):
+        item.path = str(_locate(item.path))
         if not (math.isfinite(item.weight) and item.weight >= 0):
             raise UserError(f"data.style[{index}].weight: must be finite and at least 0, got {item.weight}")
         if not (math.isfinite(item.scale) and item.scale > 0):

@@ -66,9 +66,7 @@ def _trace(scene: Scene, middles: Points, length: Points, wobble: Points, steps:
 
     def way(at: Points) -> Points:
         flow = scene.direction(at)
-        return np.stack(
-            [flow[:, 0] * cosine - flow[:, 1] * sine, flow[:, 0] * sine + flow[:, 1] * cosine], -1
-        )
+        return np.stack([flow[:, 0] * cosine - flow[:, 1] * sine, flow[:, 0] * sine + flow[:, 1] * cosine], -1)
 
     def follow(stride: Points) -> list[Points]:
         path = [middles]
