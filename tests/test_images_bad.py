@@ -1,6 +1,7 @@
 """Files that are no pictures, or broken ones: one line for the user each, and nothing else."""
 
 import io
+import logging
 import os
 import struct
 import warnings
@@ -252,3 +253,12 @@ class TestDamage:
             for place in places:
                 data[place % len(data)] = rng.integers(256)
             read_or_refuse(tmp_path / "x", bytes(data))
+
+
+def test_decoders_log_nothing(tmp_path, capfd):
+    (tmp_path / "x.tif").write_bytes(FILES["tiff8"])
+    with tifffile.TiffFile(tmp_path / "x.tif", mode="r+") as file:
+        file.pages[0].tags["SamplesPerPixel"].overwrite(255)
+    read_or_refuse(tmp_path / "x", (tmp_path / "x.tif").read_bytes())
+    assert capfd.readouterr() == ("", "")
+    assert logging.getLogger("PIL").level == logging.getLogger("tifffile").level == logging.NOTSET

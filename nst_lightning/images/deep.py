@@ -1,7 +1,6 @@
 """PNG and TIFF with more than 8 bits a sample, of which Pillow would keep only 8."""
 
 import contextlib
-import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO
@@ -53,15 +52,8 @@ class TiffHeader:
 
 @contextlib.contextmanager
 def _first_page(file: BinaryIO) -> Iterator[Any]:
-    # tifffile logs each oddity it finds to standard error; what matters arrives as an exception.
-    logger = logging.getLogger("tifffile")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL + 1)
-    try:
-        with tifffile.TiffFile(file) as tiff:
-            yield tiff.pages[0]
-    finally:
-        logger.setLevel(level)
+    with tifffile.TiffFile(file) as tiff:
+        yield tiff.pages[0]
 
 
 def read_tiff_header(file: BinaryIO) -> TiffHeader:
@@ -116,6 +108,12 @@ def read_deep_tiff(file: BinaryIO) -> Raster:
         opacity = alpha[..., None]
         rgb = np.clip(to_unit(rgb) / np.where(opacity > 0, opacity, 1), 0, 1, dtype=np.float32)
     return Raster(rgb, space, alpha, icc)
+
+
+def read_tiff_description(file: BinaryIO) -> str:
+    """The ImageDescription of the first page of a TIFF; empty where there is none."""
+    with _first_page(file) as page:
+        return str(page.description)
 
 
 def _check_pixels(pixels: int) -> None:

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import tifffile
 import torch
 from PIL import Image
 from torch import Tensor
@@ -15,7 +14,7 @@ from nst_lightning.errors import UserError
 from nst_lightning.images.atomic import check_replaceable, replacing
 from nst_lightning.images.color import Array, off_white, over_white, to_srgb
 from nst_lightning.images.decode import read_header, read_raster, readable_formats
-from nst_lightning.images.deep import is_tiff
+from nst_lightning.images.deep import is_tiff, read_tiff_description
 from nst_lightning.images.encode import DESCRIPTION_TAG, format_of
 from nst_lightning.images.opening import opened
 
@@ -189,8 +188,7 @@ def read_metadata(path: str | Path) -> dict[str, str]:
         tiff = is_tiff(file.read(4))
         file.seek(0)
         if tiff:
-            with tifffile.TiffFile(file) as pages:
-                text: object = pages.pages.first.description
+            text: object = read_tiff_description(file)
         else:
             with Image.open(file, formats=readable_formats()) as image:
                 # Not the method of PNG images, which decodes them.

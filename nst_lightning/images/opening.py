@@ -1,6 +1,7 @@
 """Opening files that may be anything: from each failure to one line for the user."""
 
 import contextlib
+import logging
 import re
 import stat
 import warnings
@@ -42,9 +43,7 @@ def opened(path: Path, name: str) -> Iterator[BinaryIO]:
     again = "save it again or choose another picture"
     try:
         _check_regular(path, name)
-        with path.open("rb") as file, warnings.catch_warnings():
-            # Decoders warn of what they then fail at, and of sizes below the limit that is enforced.
-            warnings.simplefilter("ignore")
+        with path.open("rb") as file, _quiet():
             start = file.read(16)
             file.seek(0)
             yield file
@@ -77,6 +76,22 @@ def opened(path: Path, name: str) -> Iterator[BinaryIO]:
         detail = str(error) or type(error).__name__
         reason = "the file is truncated" if _CUT.search(detail) else f"the file is damaged ({detail})"
         raise UserError(f"{name}: cannot read '{path}': {reason}; {again}") from error
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence decoders, which tell of what they then fail at, and of sizes below the limit enforced here."""
+    loggers = [logging.getLogger(name) for name in ("PIL", "tifffile")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL + 1)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def _check_regular(path: Path, name: str) -> None:
