@@ -8,7 +8,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from nst_lightning.images import read_image
+from nst_lightning.images import color, read_image
 from nst_lightning.images.color import off_white, over_white, srgb_profile
 
 D65 = (0.3127, 0.3290)
@@ -140,17 +140,28 @@ def test_grey_picture_with_rgb_profile(tmp_path):
     np.testing.assert_allclose(pixels(path), float(encode_srgb((100 / 255) ** 1.8)), atol=2e-3)
 
 
+def lab_of_ink(ink):
+    return (100 - 20 * ink[:3].sum()) * (1 - ink[3]), 30 * (ink[1] - ink[0]) * (1 - ink[3]), 0
+
+
+@pytest.mark.parametrize("kind", [np.uint16, np.float32])
+def test_deep_cmyk_profile(tmp_path, kind):
+    path = tmp_path / "x.tif"
+    corners = np.array([c for c in np.ndindex(2, 2, 2, 2) if c[3] == 0]).reshape(2, 4, 4)
+    values = (corners * (1 if kind == np.float32 else 65535)).astype(kind)
+    tifffile.imwrite(path, values, photometric="separated", iccprofile=cmyk_profile(lab_of_ink))
+    expected = lab_oracle(np.array([lab_of_ink(c) for c in corners.reshape(-1, 4).astype(float)]))
+    np.testing.assert_allclose(pixels(path).reshape(-1, 3), expected, atol=6e-3)
+
+
 @pytest.mark.parametrize("suffix", ["tif", "jpg"])
 def test_cmyk_profile(tmp_path, suffix):
-    def lab_of(ink):
-        return (100 - 20 * ink[:3].sum()) * (1 - ink[3]), 30 * (ink[1] - ink[0]) * (1 - ink[3]), 0
-
     path = tmp_path / f"x.{suffix}"
     corners = np.array([c for c in np.ndindex(2, 2, 2, 2) if c[3] == 0 or sum(c) == 4], np.uint8)
     blocks = (corners * 255).reshape(3, 3, 4).repeat(8, 0).repeat(8, 1)
     options = {"quality": 100, "subsampling": 0} if suffix == "jpg" else {}
-    Image.frombytes("CMYK", (24, 24), blocks.tobytes()).save(path, icc_profile=cmyk_profile(lab_of), **options)
-    expected = lab_oracle(np.array([lab_of(c.astype(float)) for c in corners])).reshape(3, 3, 3)
+    Image.frombytes("CMYK", (24, 24), blocks.tobytes()).save(path, icc_profile=cmyk_profile(lab_of_ink), **options)
+    expected = lab_oracle(np.array([lab_of_ink(c.astype(float)) for c in corners])).reshape(3, 3, 3)
     np.testing.assert_allclose(pixels(path)[4::8, 4::8], expected, atol=6e-3)
 
 
@@ -166,6 +177,14 @@ def test_srgb_profile_leaves_the_values_alone(tmp_path):
     values = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
     Image.fromarray(values).save(path, icc_profile=imagecodecs.cms_profile("srgb"))
     np.testing.assert_array_equal(np.float32(pixels(path)), values.astype(np.float32) / np.float32(255))
+
+
+def test_srgb_profile_costs_no_conversion(tmp_path, monkeypatch):
+    path = tmp_path / "x.png"
+    Image.fromarray(np.arange(48, dtype=np.uint8).reshape(4, 4, 3)).save(path, icc_profile=srgb_profile())
+    before = pixels(path)
+    monkeypatch.setattr(color, "_transform", lambda *arguments: pytest.fail("converted"))
+    np.testing.assert_array_equal(pixels(path), before)
 
 
 @pytest.mark.parametrize(

@@ -62,6 +62,15 @@ class TestValues:
         assert (picture.alpha - alpha).abs().max() <= 0.5 * step + 1e-7
         assert (picture.pixels - shown).abs().max() <= step
 
+    def test_colours_under_full_transparency_stay(self, tmp_path, suffix, bits):
+        if bits == 16:
+            pytest.skip("Pillow, which reads the file here, keeps 8")
+        write_image(tmp_path / f"x.{suffix}", smooth(), alpha=torch.zeros(1, 1, 24, 32))
+        with Image.open(tmp_path / f"x.{suffix}") as image:
+            stored = np.array(image)
+        assert (stored[..., 3] == 0).all()
+        np.testing.assert_allclose(stored[..., :3] / 255, smooth()[0].permute(1, 2, 0), atol=0.51 / 255)
+
     def test_same_bytes_again(self, tmp_path, pixels, suffix, bits):
         for name in "ab":
             write_image(tmp_path / f"{name}.{suffix}", pixels, bits=bits, metadata=TEXTS)
