@@ -143,7 +143,13 @@ def main(args: Sequence[str]) -> int:
         warnings.filterwarnings("ignore", module=r"lightning\.")
         warnings.showwarning = _show_warning
         cli = FitCLI(args)
-        cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=cli.config.ckpt_path)
+        try:
+            cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=cli.config.ckpt_path)
+        except SystemExit:
+            # Lightning turns Ctrl-C into exit code 1; shells and schedulers expect 128 + SIGINT.
+            if cli.trainer.interrupted:
+                return 130
+            raise
     return 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from pathlib import Path
 
 from lightning.pytorch import Callback, Trainer
@@ -54,10 +55,21 @@ class Export(Callback):
         alpha = data.alpha()
         if alpha is not None and alpha.shape[-2:] != module.image.shape[-2:]:
             alpha = None  # interrupted at a coarse stage
+        failures = []
         for path in places:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_image(path, module.picture(), alpha=alpha, bits=self.bits, quality=self.quality, metadata=metadata)
-            print(f"wrote {path}", file=sys.stderr)  # noqa: T201 - the last thing a user wants to know
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                write_image(
+                    path, module.picture(), alpha=alpha, bits=self.bits, quality=self.quality, metadata=metadata
+                )
+            except (OSError, UserError) as error:  # one place that fails must not cost the other
+                failures.append(f"{path}: {error}")
+            else:
+                print(f"wrote {path}", file=sys.stderr)  # noqa: T201 - the last thing a user wants to know
+        if len(failures) == len(places):
+            raise UserError(f"output: the picture could not be written anywhere; {'; '.join(failures)}")
+        for failure in failures:
+            warnings.warn(f"could not write {failure}", stacklevel=1)
 
     def on_train_end(self, trainer: Trainer, pl_module: StyleTransfer) -> None:  # type: ignore[override]
         """Write the picture; see Callback."""

@@ -62,7 +62,7 @@ class Gram(Term):
     Args:
         layers: Layers, as a list or with a weight each.
         weight: Factor on the term.
-        normalization: balanced (each layer's distance is 1 at the content image, and the layers are averaged), released
+        normalization: balanced (each layer's distance is 1 at the content image), released
             (Gatys' notebook and common scripts) or paper (CVPR 2016).
     """
 
@@ -89,9 +89,7 @@ class Gram(Term):
                 at_content = gram_distance(gram_matrix(content[layer]), target, "balanced")
                 floor = _BALANCE_FLOOR * target.square().sum()
                 smallest = torch.finfo(target.dtype).tiny
-                self._scales[layer] = torch.maximum(at_content, floor).clamp(min=smallest) * max(
-                    sum(self.layers.values()), 1e-30
-                )
+                self._scales[layer] = torch.maximum(at_content, floor).clamp(min=smallest)
 
     def values(self, image: Tensor, features: Features) -> dict[str, Tensor]:
         """One value a layer; see the base class."""
