@@ -121,7 +121,7 @@ class StyleTransferData(LightningDataModule):
         self.init = init
         self.resample: Resample = resample
         self.seed = seed
-        self.content_shape = check_image(content, name="data.content")
+        self.content_shape = check_image(self.content_path, name="data.content")
         self._style_shapes = [check_image(item.path, name="data.style") for item in self.styles]
         if init not in get_args(Start):
             if not Path(init).exists():

@@ -29,8 +29,8 @@ class StyleTransfer(LightningModule):
     stage of the schedule. The trainer needs a `StyleTransferData` as its data module.
 
     Args:
-        evaluations: Length of a run of one stage (default 300); leave it out when `stages` is given.
-        stages: Several stages (evaluations, scale), coarse to fine; each is an epoch.
+        evaluations: Evaluations of a run of one stage at full size; leave it out for the default stages.
+        stages: Stages (evaluations, scale), coarse to fine, each an epoch; by default 200 at half size, then 100 at full.
         strength: Style against content: factor on all style terms.
         terms: The objective's terms; by default a balanced Content and Gram.
         extractor: The frozen network; by default VGG-19.
@@ -70,8 +70,13 @@ class StyleTransfer(LightningModule):
         return self._stage or 0
 
     def picture(self) -> Tensor:
-        """The image as it would be exported: (1, 3, H, W), float32 on the CPU, clamped to [0, 1]."""
+        """The image as it is now: (1, 3, H, W) at the stage's size, float32 on the CPU, clamped to [0, 1]."""
         return self.image.detach().float().clamp(0, 1).cpu()
+
+    def final_picture(self) -> Tensor:
+        """The picture at the run's own size, also when the run was cut short at a coarser stage; else as `picture`."""
+        content = self._data.stage_images().content.to(self.image)
+        return self._carried_to(content).float().clamp(0, 1).cpu()
 
     def check(self, data: StyleTransferData) -> None:
         """Refuse what cannot work with these pictures, before any work.
@@ -130,24 +135,23 @@ class StyleTransfer(LightningModule):
         images = self._data.stage_images(self.stages[index].scale)
         content = images.content.to(self.image)
         if self._stage is not None or self.image.shape != content.shape:
-            self._restart(content)
+            self.image = nn.Parameter(self._carried_to(content).clone())
+            self.trainer.strategy.setup_optimizers(self.trainer)  # what the old optimiser knew is of another size
         self._stage = index
         self.objective.prepare(content, [(style.to(self.image), share) for style, share in images.styles])
 
     @torch.no_grad()
-    def _restart(self, content: Tensor) -> None:
-        """Carry the image to another size, with a fresh optimiser."""
+    def _carried_to(self, content: Tensor) -> Tensor:
+        """The image at the size of a content image (1, 3, H, W)."""
         size = (content.shape[-2], content.shape[-1])
         image = self.image.detach()
-        if tuple(image.shape[-2:]) != size:
-            if any(term.group == "content" for term in self.objective.terms):
-                # Only the change is enlarged: the content brings its own detail at the new size.
-                previous = resize(content, (image.shape[-2], image.shape[-1]))
-                image = content + resize(image - previous, size)
-            else:
-                image = resize(image, size)
-        self.image = nn.Parameter(image.clone())
-        self.trainer.strategy.setup_optimizers(self.trainer)
+        if tuple(image.shape[-2:]) == size:
+            return image
+        if not any(term.group == "content" for term in self.objective.terms):
+            return resize(image, size)
+        # Only the change is enlarged: the content brings its own detail at the new size.
+        previous = resize(content, (image.shape[-2], image.shape[-1]))
+        return content + resize(image - previous, size)
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Evaluate: the weighted loss of the image as it is, a scalar; see LightningModule."""

@@ -52,16 +52,12 @@ class Export(Callback):
             "Style": ", ".join(style.path for style in data.styles),
             **self.settings,
         }
-        alpha = data.alpha()
-        if alpha is not None and alpha.shape[-2:] != module.image.shape[-2:]:
-            alpha = None  # interrupted at a coarse stage
+        picture, alpha = module.final_picture(), data.alpha()
         failures = []
         for path in places:
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
-                write_image(
-                    path, module.picture(), alpha=alpha, bits=self.bits, quality=self.quality, metadata=metadata
-                )
+                write_image(path, picture, alpha=alpha, bits=self.bits, quality=self.quality, metadata=metadata)
             except (OSError, UserError) as error:  # one place that fails must not cost the other
                 failures.append(f"{path}: {error}")
             else:

@@ -68,7 +68,7 @@ class Figure(Callback):
                 (f"style {i}" if len(images.styles) > 1 else "style", s)
                 for i, (s, _) in enumerate(images.styles, start=1)
             ),
-            (f"result after {trainer.global_step} evaluations", pl_module.picture()),
+            (f"result after {trainer.global_step} evaluations", pl_module.final_picture()),
         ]
         strip = [("start" if step == 0 else f"{step}", picture) for step, picture in self._strip[-self.frames :]]
         rows = [_row(top, self.width), _row(strip, self.width)]
