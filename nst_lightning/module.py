@@ -30,7 +30,7 @@ class StyleTransfer(LightningModule):
 
     Args:
         evaluations: Evaluations of a run of one stage at full size; leave it out for the default stages.
-        stages: Stages (evaluations, scale), coarse to fine, each an epoch; by default 200 at half size, then 100 at full.
+        stages: Stages (evaluations, scale), coarse to fine, each an epoch; by default 200 at half size, 100 at full.
         strength: Style against content: factor on all style terms.
         terms: The objective's terms; by default a balanced Content and Gram.
         extractor: The frozen network; by default VGG-19.
