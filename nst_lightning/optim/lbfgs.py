@@ -24,6 +24,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from nst_lightning.optim.metric import SpectralMetric
+
 
 class LBFGS(Optimizer):
     """L-BFGS for images: fixed buffers, masks instead of branches, one evaluation of the closure a step.
@@ -31,11 +33,13 @@ class LBFGS(Optimizer):
     Args:
         params: Parameters to optimise, in one group.
         lr: Factor on every step but the first; 1 takes the quasi-Newton step as it is.
-        history_size: Number of pairs kept; the memory is ``2 * history_size + 4`` images.
+        history_size: Number of pairs kept; the memory is ``2 * history_size + 5`` images.
         first_step: Root mean square change of the parameters made by the first step (and by the first after a
             restart), in the parameters' units: for an image in [0, 1], 0.01 is one percent of the range.
         max_step: Largest root mean square change of one step; longer steps are shortened.
         curvature: A pair is kept when ``sᵀy > curvature * ‖s‖ ‖y‖``; rounding noise fails this test.
+        spectral_exponent: Start from an inverse Hessian that favours low spatial frequencies f by ``f^(-2 exponent)``
+            (`SpectralMetric`); needs parameters of the shape of images. 0 measures changes in pixels.
 
     A non-finite loss or gradient never reaches the parameters: they return to the last point with finite values and
     the history restarts. ``skipped`` in the state counts these events.
@@ -49,6 +53,7 @@ class LBFGS(Optimizer):
         first_step: float = 0.01,
         max_step: float = 0.1,
         curvature: float = 1e-6,
+        spectral_exponent: float = 0.0,
     ) -> None:
         for name, value in {"lr": lr, "first_step": first_step, "max_step": max_step}.items():
             if not value > 0:
@@ -61,13 +66,32 @@ class LBFGS(Optimizer):
             "first_step": first_step,
             "max_step": max_step,
             "curvature": curvature,
+            "spectral_exponent": spectral_exponent,
         }
         super().__init__(params, defaults)
         if len(self.param_groups) != 1:
             raise ValueError(f"params: L-BFGS takes one parameter group, got {len(self.param_groups)}; merge them")
         self._params: list[Tensor] = self.param_groups[0]["params"]
+        self._metrics: list[SpectralMetric] | None = None
 
-    def _initial_state(self, gradient: Tensor) -> dict[str, Any]:
+    def _to_metric(self, gradient: Tensor) -> Tensor:
+        """Gradient (n,) in the coordinates of the metric, in which inner products are plain sums."""
+        exponent = self.param_groups[0]["spectral_exponent"]
+        if not exponent:
+            return gradient
+        if self._metrics is None:
+            self._metrics = [SpectralMetric(p.shape, exponent, p.device, p.dtype) for p in self._params]
+        pieces = torch.split(gradient, [p.numel() for p in self._params])
+        return torch.cat([metric.forward(piece) for metric, piece in zip(self._metrics, pieces, strict=True)])
+
+    def _from_metric(self, coordinates: Tensor) -> Tensor:
+        """The transpose of `_to_metric`."""
+        if self._metrics is None:
+            return coordinates
+        pieces = torch.split(coordinates, [metric.numel for metric in self._metrics])
+        return torch.cat([metric.backward(piece) for metric, piece in zip(self._metrics, pieces, strict=True)])
+
+    def _initial_state(self, point: Tensor, gradient: Tensor) -> dict[str, Any]:
         device, m, n = gradient.device, self.param_groups[0]["history_size"], gradient.numel()
         # MPS has no float64; elsewhere the small matrices cost nothing in double precision.
         small = torch.float32 if device.type == "mps" else torch.float64
@@ -80,7 +104,7 @@ class LBFGS(Optimizer):
             "count": torch.zeros((), device=device, dtype=torch.int64),
             "have_last": torch.zeros((), device=device, dtype=torch.bool),
             "skipped": torch.zeros((), device=device, dtype=torch.int64),
-            "last_point": torch.zeros_like(gradient),
+            "last_point": point.clone(),
             "last_gradient": torch.zeros_like(gradient),
             "last_step": torch.zeros_like(gradient),
         }
@@ -99,22 +123,23 @@ class LBFGS(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        g = torch.cat([torch.zeros_like(p).view(-1) if p.grad is None else p.grad.reshape(-1) for p in self._params])
+        point = torch.cat([p.reshape(-1) for p in self._params])
+        g = self._to_metric(
+            torch.cat([torch.zeros_like(p).view(-1) if p.grad is None else p.grad.reshape(-1) for p in self._params])
+        )
         state = self.state[self._params[0]]
         if not state:
-            state.update(self._initial_state(g))
-        gg = torch.dot(g, g)
-        finite = torch.isfinite(gg)
+            state.update(self._initial_state(point, g))
+        finite = torch.isfinite(torch.dot(g, g))
         if isinstance(loss, Tensor):
             finite = finite & torch.isfinite(loss).all()
-        direction = self._direction(state, g, gg, finite)
-        self._move(state, g, direction, finite)
+        self._move(state, point, g, self._direction(state, g, finite), finite)
         return loss
 
-    def _direction(self, state: dict[str, Any], g: Tensor, gg: Tensor, finite: Tensor) -> Tensor:
-        """Store the newest pair if it is good, then apply the inverse Hessian: ``-H g``, shape (n,)."""
+    def _direction(self, state: dict[str, Any], g: Tensor, finite: Tensor) -> Tensor:
+        """Store the newest pair if it is good, then apply the inverse Hessian: ``H g``, or g without pairs."""
         group = self.param_groups[0]
-        m, n = group["history_size"], g.numel()
+        m = group["history_size"]
         history, sy, yy = state["history"], state["sy"], state["yy"]
         s, y = state["last_step"], g - state["last_gradient"]
         pair = torch.stack([s, y])
@@ -152,33 +177,34 @@ class LBFGS(Optimizer):
         quasi_newton = torch.addmv(g * gamma.to(g.dtype), history.T, weights)
 
         state.update(newest=newest, count=count, gamma=gamma)
-        root_n = float(n) ** 0.5
-        steepest = g * (group["first_step"] * root_n / gg.sqrt().clamp(min=torch.finfo(g.dtype).tiny))
-        step = torch.where(count > 0, quasi_newton * group["lr"], steepest)
-        rms = torch.linalg.vector_norm(step) / root_n
-        shortened: Tensor = step * -(group["max_step"] / rms.clamp(min=torch.finfo(g.dtype).tiny)).clamp(max=1.0)
-        return shortened
+        return torch.where(count > 0, quasi_newton, g)
 
-    def _move(self, state: dict[str, Any], g: Tensor, step: Tensor, finite: Tensor) -> None:
-        """Take the step, or go back to the last point whose loss and gradient were finite."""
-        point = torch.cat([p.reshape(-1) for p in self._params])
-        back = torch.where(state["have_last"] | (state["skipped"] > 0), state["last_point"], point)
-        step = torch.where(finite, step, 0)
-        target = torch.where(finite, point + step, back)
-        offset = 0
-        for p in self._params:
-            p.copy_(target[offset : offset + p.numel()].view_as(p))
-            offset += p.numel()
-        state["last_point"] = torch.where(finite, point, back)
+    def _move(self, state: dict[str, Any], point: Tensor, g: Tensor, direction: Tensor, finite: Tensor) -> None:
+        """Step against the direction, or go back to the last point whose loss and gradient were finite."""
+        group = self.param_groups[0]
+        change = self._from_metric(direction)
+        rms = torch.linalg.vector_norm(change) / float(change.numel()) ** 0.5
+        longest = group["max_step"] / rms.clamp(min=torch.finfo(g.dtype).tiny)
+        first = longest * (group["first_step"] / group["max_step"])
+        length = torch.where(state["count"] > 0, longest.clamp(max=group["lr"]), torch.minimum(first, longest))
+        length = torch.where(finite, -length, 0)
+
+        # `last_point` is the starting point until a finite evaluation has been seen.
+        target = torch.where(finite, torch.addcmul(point, change, length), state["last_point"])
+        state["last_point"] = torch.where(finite, point, state["last_point"])
         state["last_gradient"] = torch.where(finite, g, state["last_gradient"])
-        state["last_step"] = step
+        state["last_step"] = torch.where(finite, direction * length, 0)
         state["have_last"] = finite
         state["skipped"] = state["skipped"] + (~finite)
+        pieces = torch.split(target, [p.numel() for p in self._params])
+        for p, piece in zip(self._params, pieces, strict=True):
+            p.copy_(piece.view_as(p))
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore; unlike the base class it keeps each tensor's own type, such as float64 for the small matrices."""
         super().load_state_dict(state_dict)
         self._params = self.param_groups[0]["params"]
+        self._metrics = None
         for index, saved in cast("dict[int, dict[str, Any]]", state_dict["state"]).items():
             parameter = self._params[index]
             self.state[parameter] = {

@@ -1,0 +1,54 @@
+"""Metrics for the image: initial inverse Hessians that are diagonal in spatial frequency.
+
+Style transfer is ill-conditioned in pixels: low spatial frequencies move slowly. Measuring changes of the image in a
+space in which a frequency f is worth f^a lets L-BFGS start from an inverse Hessian of H0 = F* diag(f^-2a) F, while the
+image itself stays the parameter.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+class SpectralMetric:
+    """H0 = F* diag(f^-2a) F on images, with f in cycles per pixel, clamped below at one period of the longer side.
+
+    `forward` maps a gradient g to H0^½ g, in coordinates in which inner products are plain sums: real and imaginary
+    parts of the half spectrum, with √2 on every column that stands for a conjugate pair. `backward` is its transpose,
+    so ``backward(forward(g)) = H0 g`` and inner products of forward images are ``gᵀ H0 g``.
+
+    Args:
+        shape: Shape of the image, (..., H, W).
+        exponent: a; 0 is the identity.
+        device: Device of the tables.
+        dtype: float32 or float64.
+    """
+
+    def __init__(self, shape: torch.Size, exponent: float, device: torch.device, dtype: torch.dtype) -> None:
+        self.shape = shape
+        self.numel = shape[:-1].numel() * (shape[-1] // 2 + 1) * 2
+        height, width = shape[-2:]
+        vertical = torch.fft.fftfreq(height, device=device, dtype=dtype)
+        horizontal = torch.fft.rfftfreq(width, device=device, dtype=dtype)
+        frequency = (vertical[:, None].square() + horizontal.square()).sqrt().clamp(min=1 / max(height, width))
+        amplitude = frequency.pow(-exponent)
+        pairs = torch.full_like(horizontal, 2.0)
+        pairs[0] = 1.0
+        if width % 2 == 0:
+            pairs[-1] = 1.0
+        self._to = (amplitude * pairs.sqrt())[..., None]
+        self._from = (amplitude / pairs.sqrt())[..., None]
+
+    def forward(self, gradient: Tensor) -> Tensor:
+        """H0^½ g: (n,) pixels -> (m,) coordinates, with m a little above n."""
+        spectrum = torch.view_as_real(torch.fft.rfft2(gradient.view(self.shape), norm="ortho"))
+        weighted: Tensor = spectrum * self._to
+        return weighted.view(-1)
+
+    def backward(self, coordinates: Tensor) -> Tensor:
+        """The transpose of `forward`: (m,) coordinates -> (n,) pixels."""
+        half = (*self.shape[:-1], self.shape[-1] // 2 + 1, 2)
+        spectrum = torch.view_as_complex(coordinates.view(half) * self._from)
+        pixels: Tensor = torch.fft.irfft2(spectrum, s=self.shape[-2:], norm="ortho")
+        return pixels.reshape(-1)
