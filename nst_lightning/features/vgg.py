@@ -16,6 +16,9 @@ from nst_lightning.features.weights import IMAGENET_MEAN, IMAGENET_STD, Layout, 
 
 Pooling = Literal["max", "average", "l2"]
 Padding = Literal["zeros", "replicate"]
+Units = Literal["stored", "normalised"]
+
+CAFFE_UNIT = 255 * 0.225  # 0..255 pixels in standard deviations of ImageNet's channels
 
 BLOCKS = (2, 2, 4, 4, 4)  # convolutions a block; a pooling layer lies between blocks
 
@@ -46,6 +49,8 @@ class VGG19(Extractor):
         pooling: Max as in the trained network, average as Gatys et al. advise, or l2 (root mean square).
         rescale_pooling: For average and l2: multiply by the factor that keeps magnitudes at those of max pooling.
         padding: What the first layer sees beyond the border: zeros (the mean colour) or the nearest pixel.
+        units: Scale of the activations: stored as the file has them, or normalised, which brings those of the original
+            Caffe network (fed with pixels of 0..255) down to what pixels in [0, 1] give in torchvision's.
         unit_activations: Rescale the network so that each channel's mean activation over content and style is 1.
         expected: The set of weights that published numbers belong to; another one gives a warning.
     """
@@ -60,11 +65,16 @@ class VGG19(Extractor):
         pooling: Pooling = "max",
         rescale_pooling: bool = False,
         padding: Padding = "zeros",
+        units: Units = "stored",
         unit_activations: bool = False,
         expected: Literal["any", "caffe", "torchvision"] = "any",
     ) -> None:
         super().__init__()
-        for name, value, allowed in (("pooling", pooling, Pooling), ("padding", padding, Padding)):
+        for name, value, allowed in (
+            ("pooling", pooling, Pooling),
+            ("padding", padding, Padding),
+            ("units", units, Units),
+        ):
             if value not in get_args(allowed):
                 raise UserError(f"model.extractor.{name}: must be one of {', '.join(get_args(allowed))}, got {value}")
         if rescale_pooling and pooling == "max":
@@ -83,10 +93,12 @@ class VGG19(Extractor):
                 stacklevel=2,
             )
         layers: list[nn.Conv2d] = []
-        for weight, bias in loaded.convolutions:
+        scale = CAFFE_UNIT if units == "normalised" and loaded.family == "caffe" else 1.0
+        for index, (weight, bias) in enumerate(loaded.convolutions):
             convolution = nn.Conv2d(weight.shape[1], weight.shape[0], 3, padding=1)
-            convolution.weight = nn.Parameter(weight, requires_grad=False)
-            convolution.bias = nn.Parameter(bias, requires_grad=False)
+            # Rectifiers and pooling commute with positive factors: only the first weight and all biases carry it.
+            convolution.weight = nn.Parameter(weight if index else weight / scale, requires_grad=False)
+            convolution.bias = nn.Parameter(bias / scale, requires_grad=False)
             layers.append(convolution)
         self.convolutions = nn.ModuleList(layers)
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
