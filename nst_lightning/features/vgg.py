@@ -168,7 +168,7 @@ class VGG19(Extractor):
 
         Gatys, Ecker and Bethge (CVPR 2016), section 2: rectifiers and pooling commute with positive factors, so the
         scaled network computes the same features up to one factor a channel. Departure: a channel that is
-        nearly silent on these few images (mean below 1 % of its layer's) is treated as having that mean, lest noise is
+        nearly silent on these few images (mean below 10 % of its layer's) is treated as having that mean, lest noise is
         blown up.
 
         Args:
@@ -186,7 +186,7 @@ class VGG19(Extractor):
                     mean = x.float().mean(dim=(0, 2, 3)) / len(images)
                     sums[name] = mean if not len(sums[name]) else sums[name] + mean
         for index, name in enumerate(names):
-            mean = sums[name].clamp(min=0.01 * float(sums[name].mean()))
+            mean = sums[name].clamp(min=0.1 * float(sums[name].mean()))
             convolution = self._convolution(index)
             weight, bias = convolution.weight, convolution.bias
             assert bias is not None
