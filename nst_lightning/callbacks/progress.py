@@ -79,9 +79,12 @@ def start_line(trainer: Trainer, module: StyleTransfer) -> str:
     reason = getattr(trainer, "precision_reason", "asked for")
     height, width = data.stage_size()
     styles = ", ".join(f"{w}x{h}" for h, w in data.style_sizes())
+    memory = getattr(trainer.optimizers[0], "memory", lambda: 0)()
+    remembers = f"; optimiser memory {memory / 2**20:.0f} MiB" if memory else ""
     stages = f" in {len(module.stages)} stages" if len(module.stages) > 1 else ""
     return (
         f"{hardware.accelerator} ({hardware.name}), {trainer.precision} ({reason}); image {width}x{height} px, style "
-        f"{styles} px; {module.total_evaluations} evaluations{stages}; weights: {module.objective.extractor.origin}; "
+        f"{styles} px; {module.total_evaluations} evaluations{stages}; weights: {module.objective.extractor.origin}"
+        f"{remembers}; "
         f"run folder {trainer.default_root_dir}"
     )

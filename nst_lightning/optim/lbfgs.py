@@ -18,13 +18,19 @@ gradient; and everything that depends on values is a mask, so that an accelerato
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, cast
+from typing import Any, Literal, cast, get_args
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from nst_lightning.errors import UserError
 from nst_lightning.optim.metric import SpectralMetric
+
+HistoryDtype = Literal["float32", "bfloat16"]
+Rules = Literal["image", "torch"]
+
+_CHUNK = 1 << 18  # columns of a bfloat16 history that are widened at a time
 
 
 class LBFGS(Optimizer):
@@ -40,6 +46,12 @@ class LBFGS(Optimizer):
         curvature: A pair is kept when ``sᵀy > curvature * ‖s‖ ‖y‖``; rounding noise fails this test.
         spectral_exponent: Start from an inverse Hessian that favours low spatial frequencies f by ``f^(-2 exponent)``
             (`SpectralMetric`); needs parameters of the shape of images. 0 measures changes in pixels.
+        history_dtype: float32 (float64 for float64 parameters), or bfloat16 for half the memory.
+        rules: image, as described here; or torch, which follows ``torch.optim.LBFGS``: a first step of
+            ``min(1, 1/‖g‖₁) lr``, no longest step, and pairs with ``sᵀy > 1e-10``.
+
+    Raises:
+        UserError: If an argument is out of its range.
 
     A non-finite loss or gradient never reaches the parameters: they return to the last point with finite values and
     the history restarts. ``skipped`` in the state counts these events.
@@ -54,12 +66,17 @@ class LBFGS(Optimizer):
         max_step: float = 0.1,
         curvature: float = 1e-6,
         spectral_exponent: float = 0.0,
+        history_dtype: HistoryDtype = "float32",
+        rules: Rules = "image",
     ) -> None:
         for name, value in {"lr": lr, "first_step": first_step, "max_step": max_step}.items():
             if not value > 0:
-                raise ValueError(f"{name}: must be above 0, got {value}; the default is a good start")
+                raise UserError(f"{name}: must be above 0, got {value}; the default is a good start")
         if history_size < 1:
-            raise ValueError(f"history_size: must be at least 1, got {history_size}; 20 is a good start")
+            raise UserError(f"history_size: must be at least 1, got {history_size}; 20 is a good start")
+        for name, choice, allowed in (("history_dtype", history_dtype, HistoryDtype), ("rules", rules, Rules)):
+            if choice not in get_args(allowed):
+                raise UserError(f"{name}: must be one of {', '.join(get_args(allowed))}, got {choice}")
         defaults = {
             "lr": lr,
             "history_size": history_size,
@@ -67,10 +84,12 @@ class LBFGS(Optimizer):
             "max_step": max_step,
             "curvature": curvature,
             "spectral_exponent": spectral_exponent,
+            "history_dtype": history_dtype,
+            "rules": rules,
         }
         super().__init__(params, defaults)
         if len(self.param_groups) != 1:
-            raise ValueError(f"params: L-BFGS takes one parameter group, got {len(self.param_groups)}; merge them")
+            raise UserError(f"params: L-BFGS takes one parameter group, got {len(self.param_groups)}; merge them")
         self._params: list[Tensor] = self.param_groups[0]["params"]
         self._metrics: list[SpectralMetric] | None = None
 
@@ -91,12 +110,21 @@ class LBFGS(Optimizer):
         pieces = torch.split(coordinates, [metric.numel for metric in self._metrics])
         return torch.cat([metric.backward(piece) for metric, piece in zip(self._metrics, pieces, strict=True)])
 
+    def _stored(self, dtype: torch.dtype) -> torch.dtype:
+        return torch.bfloat16 if self.param_groups[0]["history_dtype"] == "bfloat16" else dtype
+
+    def memory(self) -> int:
+        """Bytes that history and vectors will take on the device, known before the first step."""
+        full, kept = self._params[0].element_size(), self._stored(self._params[0].dtype).itemsize
+        m: int = self.param_groups[0]["history_size"]
+        return sum(p.numel() for p in self._params) * (2 * m * kept + 5 * full)
+
     def _initial_state(self, point: Tensor, gradient: Tensor) -> dict[str, Any]:
         device, m, n = gradient.device, self.param_groups[0]["history_size"], gradient.numel()
         # MPS has no float64; elsewhere the small matrices cost nothing in double precision.
         small = torch.float32 if device.type == "mps" else torch.float64
         return {
-            "history": torch.zeros(2 * m, n, device=device, dtype=gradient.dtype),  # S in the first m rows, then Y
+            "history": torch.zeros(2 * m, n, device=device, dtype=self._stored(gradient.dtype)),  # rows of S, then of Y
             "sy": torch.zeros(m, m, device=device, dtype=small),  # sᵢᵀyⱼ by slot
             "yy": torch.zeros(m, m, device=device, dtype=small),
             "gamma": torch.ones((), device=device, dtype=small),
@@ -142,18 +170,19 @@ class LBFGS(Optimizer):
         m = group["history_size"]
         history, sy, yy = state["history"], state["sy"], state["yy"]
         s, y = state["last_step"], g - state["last_gradient"]
-        pair = torch.stack([s, y])
+        pair = torch.stack([s, y]).to(history.dtype).to(g.dtype)  # as it will be remembered
         (ss_new, sy_new), (_, yy_new) = (pair @ pair.T).to(sy.dtype)
-        accept = finite & state["have_last"] & (sy_new > group["curvature"] * (ss_new * yy_new).sqrt())
+        least = 1e-10 if group["rules"] == "torch" else group["curvature"] * (ss_new * yy_new).sqrt()
+        accept = finite & state["have_last"] & (sy_new > least)
 
         # A refused pair writes its slot's old content back, so the slot moves on only when the pair is kept.
         newest = torch.where(accept, (state["newest"] + 1) % m, state["newest"])
         rows = torch.stack([newest, newest + m])
-        history.index_copy_(0, rows, torch.where(accept, pair, history.index_select(0, rows)))
+        history.index_copy_(0, rows, torch.where(accept, pair.to(history.dtype), history.index_select(0, rows)))
         count = torch.where(accept, (state["count"] + 1).clamp(max=m), state["count"]) * finite
         gamma = torch.where(accept, sy_new / yy_new, state["gamma"])
 
-        products = (history @ torch.stack([s, y, g]).T).to(sy.dtype)  # (2m, 3): the one pass of reductions
+        products = _products(history, torch.cat([pair, g[None]])).to(sy.dtype)  # (2m, 3): the one pass of reductions
         _, s_y, s_g = products[:m].unbind(1)
         y_s, y_y, y_g = products[m:].unbind(1)
         _write(sy, newest, accept, row=y_s, column=s_y)
@@ -174,7 +203,7 @@ class LBFGS(Optimizer):
         slots = torch.cat([order, order + m])
         weights = torch.zeros(2 * m, device=g.device, dtype=g.dtype)
         weights[slots] = torch.cat([u, -gamma * w]).view(-1).to(g.dtype)
-        quasi_newton = torch.addmv(g * gamma.to(g.dtype), history.T, weights)
+        quasi_newton = g * gamma.to(g.dtype) + _combination(history, weights)
 
         state.update(newest=newest, count=count, gamma=gamma)
         return torch.where(count > 0, quasi_newton, g)
@@ -185,9 +214,12 @@ class LBFGS(Optimizer):
         change = self._from_metric(direction)
         rms = torch.linalg.vector_norm(change) / float(change.numel()) ** 0.5
         longest = group["max_step"] / rms.clamp(min=torch.finfo(g.dtype).tiny)
-        first = longest * (group["first_step"] / group["max_step"])
-        length = torch.where(state["count"] > 0, longest.clamp(max=group["lr"]), torch.minimum(first, longest))
-        length = torch.where(finite, -length, 0)
+        first = longest * min(1.0, group["first_step"] / group["max_step"])
+        following = longest.clamp(max=group["lr"])
+        if group["rules"] == "torch":
+            first = (1 / torch.linalg.vector_norm(g, ord=1)).clamp(max=1.0) * group["lr"]
+            following = torch.full_like(first, group["lr"])
+        length = torch.where(finite, -torch.where(state["count"] > 0, following, first), 0)
 
         # `last_point` is the starting point until a finite evaluation has been seen.
         target = torch.where(finite, torch.addcmul(point, change, length), state["last_point"])
@@ -211,6 +243,24 @@ class LBFGS(Optimizer):
                 key: value.to(parameter.device, copy=True) if isinstance(value, Tensor) else value
                 for key, value in saved.items()
             }
+
+
+def _products(history: Tensor, vectors: Tensor) -> Tensor:
+    """Inner products of all rows, (2m, n) and (k, n) -> (2m, k), in the vectors' type."""
+    if history.dtype == vectors.dtype:
+        return history @ vectors.T
+    total = vectors.new_zeros(history.shape[0], vectors.shape[0])
+    for start in range(0, history.shape[1], _CHUNK):
+        total += history[:, start : start + _CHUNK].to(vectors.dtype) @ vectors[:, start : start + _CHUNK].T
+    return total
+
+
+def _combination(history: Tensor, weights: Tensor) -> Tensor:
+    """Weighted sum of the rows, (2m, n) and (2m,) -> (n,), in the weights' type."""
+    if history.dtype == weights.dtype:
+        return weights @ history
+    pieces = range(0, history.shape[1], _CHUNK)
+    return torch.cat([weights @ history[:, start : start + _CHUNK].to(weights.dtype) for start in pieces])
 
 
 def _write(matrix: Tensor, slot: Tensor, accept: Tensor, *, row: Tensor, column: Tensor) -> None:
