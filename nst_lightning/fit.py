@@ -18,6 +18,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from nst_lightning.callbacks import Export, Figure, Metrics, Progress, Snapshots
 from nst_lightning.data import StyleTransferData
 from nst_lightning.errors import UserError
+from nst_lightning.hardware import keep_freed_memory
 from nst_lightning.module import StyleTransfer, check_trainer_settings
 from nst_lightning.parser import OneLineParser, expand_presets
 from nst_lightning.runfolder import check_folder, create_run_folder
@@ -139,6 +140,7 @@ def main(args: Sequence[str]) -> int:
     """
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    keep_freed_memory()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"lightning\.")
         warnings.showwarning = _show_warning

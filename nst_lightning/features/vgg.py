@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from typing import Literal, cast, get_args
 
 import torch
@@ -134,8 +134,8 @@ class VGG19(Extractor):
         squares = F.avg_pool2d(x.float().square(), 2).clamp(min=1e-12)
         return (squares.sqrt() * self.pooling_scale).to(x.dtype)
 
-    def _steps(self, image: Tensor) -> Iterator[tuple[str, Tensor]]:
-        """Yield every layer in order; the rectifier of a yielded convolution is computed only if asked for the next."""
+    def _steps(self, image: Tensor, wanted: Container[str]) -> Iterator[tuple[str, Tensor]]:
+        """Yield every layer in order; the rectifier overwrites a convolution that is not wanted itself."""
         first = self._convolution(0)
         x = ((image - self.mean) / self.std).to(first.weight.dtype, memory_format=self.memory_format)
         for index, name in enumerate(CONVOLUTION_NAMES[: len(self.convolutions)]):
@@ -146,7 +146,7 @@ class VGG19(Extractor):
             else:
                 x = self.convolutions[index](x)
             yield name, x
-            x = F.relu(x)
+            x = F.relu(x, inplace=name not in wanted)
             yield name.replace("conv", "relu"), x
 
     def forward(self, image: Tensor, layers: Iterable[str]) -> Features:
@@ -155,7 +155,7 @@ class VGG19(Extractor):
         features: Features = {}
         # The module decides the type of the arithmetic by the type of its weights, once, not at each operation.
         with torch.autocast(image.device.type, enabled=False):
-            for name, x in self._steps(image):
+            for name, x in self._steps(image, wanted):
                 if name in wanted:
                     features[name] = x
                     if len(features) == len(wanted):
@@ -181,7 +181,7 @@ class VGG19(Extractor):
         names = [name.replace("conv", "relu") for name in CONVOLUTION_NAMES[: len(self.convolutions)]]
         sums = {name: torch.zeros(0) for name in names}
         for image in images:
-            for name, x in self._steps(image):
+            for name, x in self._steps(image, sums):
                 if name in sums:
                     mean = x.float().mean(dim=(0, 2, 3)) / len(images)
                     sums[name] = mean if not len(sums[name]) else sums[name] + mean

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from nst_lightning.hardware import cached_values
+
 
 def cells(features: Tensor) -> Tensor:
     """View (1, C, h, w) features as a (h w, C) matrix; without a copy where channels lie innermost."""
@@ -20,9 +22,13 @@ class _GramSum(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
         ctx.save_for_backward(x)
-        wide = x if x.dtype == torch.float64 else x.float()
-        product: Tensor = wide.T @ wide
-        return product
+        if x.dtype in {torch.float32, torch.float64}:
+            return torch.mm(x.T, x)
+        total = x.new_zeros(x.shape[1], x.shape[1], dtype=torch.float32)
+        for chunk in x.split(max(1, cached_values(x.device.type) // x.shape[1])):
+            wide = chunk.float()
+            total.addmm_(wide.T, wide)
+        return total
 
     @staticmethod
     @once_differentiable
