@@ -25,7 +25,7 @@ class _GramSum(torch.autograd.Function):
         if x.dtype in {torch.float32, torch.float64}:
             return torch.mm(x.T, x)
         total = x.new_zeros(x.shape[1], x.shape[1], dtype=torch.float32)
-        for chunk in x.split(max(1, cached_values(x.device.type) // x.shape[1])):
+        for chunk in torch.split(x, max(1, cached_values(x.device.type) // x.shape[1])):
             wide = chunk.float()
             total.addmm_(wide.T, wide)
         return total
