@@ -123,6 +123,11 @@ def compute_dtype(precision: str) -> torch.dtype:
     return {"bf16-mixed": torch.bfloat16, "64-true": torch.float64}.get(precision, torch.float32)
 
 
+def widest_dtype(accelerator: str) -> torch.dtype:
+    """The most precise floating type of a device; MPS has no float64."""
+    return torch.float32 if accelerator == "mps" else torch.float64
+
+
 def cached_values(accelerator: str) -> int:
     """How many float32 values to work on at a time: on a CPU what its cache holds, elsewhere as many as there are."""
     return 1 << 20 if accelerator == "cpu" else 1 << 62

@@ -25,6 +25,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from nst_lightning.errors import UserError
+from nst_lightning.hardware import widest_dtype
 from nst_lightning.optim.metric import SpectralMetric
 
 HistoryDtype = Literal["float32", "bfloat16"]
@@ -121,8 +122,7 @@ class LBFGS(Optimizer):
 
     def _initial_state(self, point: Tensor, gradient: Tensor) -> dict[str, Any]:
         device, m, n = gradient.device, self.param_groups[0]["history_size"], gradient.numel()
-        # MPS has no float64; elsewhere the small matrices cost nothing in double precision.
-        small = torch.float32 if device.type == "mps" else torch.float64
+        small = widest_dtype(device.type)  # the small matrices cost nothing in double precision
         return {
             "history": torch.zeros(2 * m, n, device=device, dtype=self._stored(gradient.dtype)),  # rows of S, then of Y
             "sy": torch.zeros(m, m, device=device, dtype=small),  # sᵢᵀyⱼ by slot
