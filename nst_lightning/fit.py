@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import shutil
 import sys
@@ -57,7 +58,11 @@ class FitCLI(LightningCLI):
             trainer_defaults=TRAINER_DEFAULTS,
             seed_everything_default=0,
             parser_class=OneLineParser,
-            parser_kwargs={"prog": "nst fit", "description": "Make a picture from a content and a style image."},
+            parser_kwargs={
+                "prog": "nst fit",
+                "description": "Make a picture from a content and a style image.",
+                "allow_abbrev": False,  # half a name may become another option's with the next version
+            },
             args=expand_presets(args),
             run=False,
             auto_configure_optimizers=False,
@@ -82,7 +87,7 @@ class FitCLI(LightningCLI):
         if config.ckpt_path is not None and not Path(config.ckpt_path).is_file():
             raise UserError(f"ckpt_path: must be a file, got '{config.ckpt_path}'; see the run folder's snapshots")
         check_trainer_settings(config.trainer.gradient_clip_val, config.trainer.accumulate_grad_batches)
-        resolved = self.parser.dump(config, skip_none=False)
+        resolved = self.parser.dump(config)
         defaults = [
             Progress(),
             Metrics(),
@@ -90,17 +95,26 @@ class FitCLI(LightningCLI):
             Figure(),
             Export(config.output, config.bits, config.quality, {"Configuration": resolved}),
         ]
-        self.config_init = self.parser.instantiate_classes(config)
+        # The method has a new name from jsonargparse 4.49 on; the old one warns.
+        instantiate = getattr(self.parser, "instantiate", None) or self.parser.instantiate_classes
+        try:
+            self.config_init = instantiate(config)
+        except ValueError as error:
+            raise _user_error_behind(error) or error from None
         self.datamodule, self.model = self.config_init["data"], self.config_init["model"]
         self.model.check(self.datamodule)
         self.datamodule.setup("fit")
         self._keep_hyperparameters(resolved)
+        root_is_new = not root.exists()
         names = (self.datamodule.content_path, self.datamodule.styles[0].path)
         self.folder = create_run_folder(root, "_".join(Path(name).stem for name in names))
         try:
             self.trainer = self._build_trainer(defaults)
         except BaseException:
             shutil.rmtree(self.folder, ignore_errors=True)
+            if root_is_new:
+                with contextlib.suppress(OSError):  # another run may have come to live there
+                    root.rmdir()
             raise
         (self.folder / "config.yaml").write_text(resolved, encoding="utf-8")
 
@@ -116,14 +130,23 @@ class FitCLI(LightningCLI):
         try:
             return StyleTrainer(**settings)
         except (MisconfigurationException, ValueError, TypeError) as error:
-            if isinstance(error, UserError):
-                raise
             raise UserError(f"trainer: {error}") from None
 
     def _keep_hyperparameters(self, resolved: str) -> None:
         """Put the model's configuration into its checkpoints as data; `load_from_checkpoint` rebuilds it from there."""
         model = yaml.safe_load(resolved)["model"]
         self.model.save_hyperparameters({**model, "_instantiator": "lightning.pytorch.cli.instantiate_module"})
+
+
+def _user_error_behind(error: BaseException | None) -> UserError | None:
+    """The user's error that made a class fail; jsonargparse reports it amid all the types that it tried."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        if isinstance(error, UserError):
+            return error
+        seen.add(id(error))
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def main(args: Sequence[str]) -> int:

@@ -167,7 +167,7 @@ class StyleTransfer(LightningModule):
         """Build the optimiser; see LightningModule."""
         try:
             optimizer = self._optimizer([self.image])
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, UserError) as error:
             raise UserError(f"model.optimizer: {error}") from None
         return one_evaluation_per_step(optimizer)
 

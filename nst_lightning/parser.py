@@ -6,15 +6,17 @@ import difflib
 import inspect
 import re
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import yaml
 from lightning.pytorch.cli import LightningArgumentParser
 
-from nst_lightning import callbacks, features, losses, optim
+from nst_lightning import callbacks, data, features, losses, optim, schedule
 from nst_lightning.errors import UserError
 from nst_lightning.presets import find_config
 
+_HELP = "nst fit --help explains it"
+_NO_SUCH_OPTION = "there is no such option"
 _CONFIG_FLAGS = ("-c", "--config")
 
 
@@ -53,24 +55,38 @@ def _readable(name: str) -> str:
     return str(path)
 
 
+class ParseError(UserError, ValueError):
+    """A value that does not fit; also a ValueError, since a type tried in a Union may fail where the next one fits."""
+
+
 class OneLineParser(LightningArgumentParser):
     """A parser whose errors are one line that names argument, requirement and value, with the nearest valid key."""
+
+    def add_class_arguments(self, *args: Any, **kwargs: Any) -> list[str]:
+        """Add arguments; the data module's values are pictures, never files to read settings from; see jsonargparse."""
+        if "data" in args:
+            kwargs["sub_configs"] = False
+        added: list[str] = super().add_class_arguments(*args, **kwargs)
+        return added
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise instead of printing a page of usage and exiting; see jsonargparse.
 
         Raises:
-            UserError: Always.
+            ParseError: Always.
         """
-        raise UserError(self._one_line(message)) from None
+        raise ParseError(self._one_line(message)) from None
 
     def _one_line(self, message: str) -> str:
+        inner = _inner_line(message)
+        if inner is not None:
+            return inner
         unknown = _unknown_key(message)
         if unknown is None:
             return _shorten(message)
         near = difflib.get_close_matches(unknown, self._known_keys(nested="." not in unknown), n=1, cutoff=0.5)
         hint = f"did you mean {near[0]}?" if near else "nst fit --help lists the options"
-        return f"{unknown}: there is no such option; {hint}"
+        return f"{unknown}: {_NO_SUCH_OPTION}; {hint}"
 
     def _known_keys(self, *, nested: bool) -> set[str]:
         """Keys of the command line and of YAML; with `nested` also the arguments of classes named by class_path."""
@@ -78,10 +94,20 @@ class OneLineParser(LightningArgumentParser):
         keys |= {".".join(key.split(".")[:n]) for key in keys for n in range(1, key.count(".") + 1)}
         if nested:
             keys |= {key.rsplit(".", 1)[-1] for key in keys}
-            for package in (callbacks, features, losses, optim):
-                for name in package.__all__:
-                    keys |= set(inspect.signature(getattr(package, name)).parameters)
+            for package in (callbacks, data, features, losses, optim, schedule):
+                for _, class_ in inspect.getmembers(package, inspect.isclass):
+                    if class_.__module__.startswith("nst_lightning"):
+                        keys |= set(inspect.signature(class_).parameters)
         return keys
+
+
+def _inner_line(message: str) -> str | None:
+    """Find the line that a parser of a nested class made, in what the outer parser says of all types it tried."""
+    for line in re.findall(r"^\s*- (.*)$", message, re.MULTILINE):
+        if line.endswith(_HELP) or _NO_SUCH_OPTION in line:
+            key = re.search(r'Parser key "([^"]+)"', message)
+            return f"{key.group(1)}: {line}" if key else str(line)
+    return None
 
 
 def _unknown_key(message: str) -> str | None:
@@ -113,7 +139,7 @@ def _shorten(message: str) -> str:
         return f"{argument}: must name a class, got {problem.group(1)} ({problem.group(2)}); mend the path"
     if key and expected and value:
         wanted = " or ".join(dict.fromkeys(expected))
-        return f"{key.group(1)}: must be {wanted}, got {value.group(1)[:80]}; nst fit --help explains it"
+        return f"{key.group(1)}: must be {wanted}, got {value.group(1)[:80]}; {_HELP}"
     return re.sub(r"\s+", " ", message)[:400]
 
 

@@ -6,6 +6,7 @@ from typing import Any, Literal, cast
 
 from lightning.pytorch import Trainer
 
+from nst_lightning.errors import UserError
 from nst_lightning.hardware import choose_accelerator, choose_precision, describe
 
 
@@ -43,3 +44,5 @@ class StyleTrainer(Trainer):
         self.precision_reason = precision_choice.reason
         value = cast("Any", precision_choice.value)
         super().__init__(*args, accelerator=chosen, devices=devices, precision=value, **kwargs)
+        if self.world_size != 1:
+            raise UserError(f"trainer.devices: must be 1, got {self.world_size}; one process optimises one picture")
