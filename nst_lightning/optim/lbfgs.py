@@ -31,6 +31,7 @@ from nst_lightning.optim.metric import SpectralMetric
 HistoryDtype = Literal["float32", "bfloat16"]
 Rules = Literal["image", "torch"]
 
+_IMAGE_DIMENSIONS = 3
 _CHUNK = 1 << 18  # columns of a bfloat16 history that are widened at a time
 
 
@@ -46,10 +47,11 @@ class LBFGS(Optimizer):
         max_step: Largest root mean square change of one step; longer steps are shortened.
         curvature: A pair is kept when ``sᵀy > curvature * ‖s‖ ‖y‖``; rounding noise fails this test.
         spectral_exponent: Start from an inverse Hessian that favours low spatial frequencies f by ``f^(-2 exponent)``
-            (`SpectralMetric`); needs parameters of the shape of images. 0 measures changes in pixels.
+            (`SpectralMetric`), so that large areas of colour move as fast as fine strokes. It applies to parameters of
+            the shape of images, (..., C, H, W); 0 measures changes in pixels.
         history_dtype: float32 (float64 for float64 parameters), or bfloat16 for half the memory.
         rules: image, as described here; or torch, which follows ``torch.optim.LBFGS``: a first step of
-            ``min(1, 1/‖g‖₁) lr``, no longest step, and pairs with ``sᵀy > 1e-10``.
+            ``min(1, 1/‖g‖₁) lr``, no longest step, pairs with ``sᵀy > 1e-10``, and changes measured in pixels.
 
     Raises:
         UserError: If an argument is out of its range.
@@ -66,7 +68,7 @@ class LBFGS(Optimizer):
         first_step: float = 0.01,
         max_step: float = 0.1,
         curvature: float = 1e-6,
-        spectral_exponent: float = 0.0,
+        spectral_exponent: float = 0.5,
         history_dtype: HistoryDtype = "float32",
         rules: Rules = "image",
     ) -> None:
@@ -96,8 +98,9 @@ class LBFGS(Optimizer):
 
     def _to_metric(self, gradient: Tensor) -> Tensor:
         """Gradient (n,) in the coordinates of the metric, in which inner products are plain sums."""
-        exponent = self.param_groups[0]["spectral_exponent"]
-        if not exponent:
+        group = self.param_groups[0]
+        exponent = group["spectral_exponent"]
+        if not exponent or group["rules"] == "torch" or any(p.ndim < _IMAGE_DIMENSIONS for p in self._params):
             return gradient
         if self._metrics is None:
             self._metrics = [SpectralMetric(p.shape, exponent, p.device, p.dtype) for p in self._params]
