@@ -1,4 +1,4 @@
-"""The one exception that the command line turns into a single line and exit code 2."""
+"""What reaches the user as one line: errors, with exit code 2, and notices."""
 
 
 class UserError(Exception):
@@ -12,3 +12,7 @@ class UserError(Exception):
 
     def __init__(self, message: str) -> None:
         super().__init__(" ".join(message.split()))
+
+
+class UserNotice(UserWarning):
+    """Something the user should know while the run goes on; the command line prints it as one line."""

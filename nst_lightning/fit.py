@@ -18,7 +18,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from nst_lightning.callbacks import Export, Figure, Metrics, Progress, Snapshots
 from nst_lightning.data import StyleTransferData
-from nst_lightning.errors import UserError
+from nst_lightning.errors import UserError, UserNotice
 from nst_lightning.hardware import keep_freed_memory
 from nst_lightning.module import StyleTransfer, check_trainer_settings
 from nst_lightning.parser import OneLineParser, expand_presets
@@ -166,6 +166,7 @@ def main(args: Sequence[str]) -> int:
     keep_freed_memory()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"lightning\.")
+        warnings.simplefilter("always", UserNotice)
         warnings.showwarning = _show_warning
         cli = FitCLI(args)
         try:

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from nst_lightning.features.weights import CONVOLUTIONS, ENVIRONMENT_VARIABLE
 
-WIDTHS = (4, 4, 6, 6, 8, 8, 8, 8, 10, 10, 10, 10, 10, 10, 10, 10)
+WIDTHS = (4, 4, 8, 8, 8, 8, 8, 8, 16, 16, 16, 16, 16, 16, 16, 16)
 
 
 def random_vgg19_state(seed: int = 0, widths: tuple[int, ...] = WIDTHS) -> dict[str, torch.Tensor]:

@@ -44,7 +44,7 @@ def refused(place, pair, capsys):
 
 
 def error_of(capsys, arguments):
-    before = {path for path in Path().rglob("*")}
+    before = set(Path().rglob("*"))
     code = main(arguments)
     captured = capsys.readouterr()
     lines = [line for line in captured.err.splitlines() if not line.startswith("nst: warning:")]
@@ -54,7 +54,7 @@ def error_of(capsys, arguments):
     assert not captured.out
     assert "Traceback" not in lines[0]
     assert "usage:" not in lines[0]
-    assert {path for path in Path().rglob("*")} == before, "something was left behind"
+    assert set(Path().rglob("*")) == before, "something was left behind"
     return lines[0].removeprefix("nst: error: ")
 
 
@@ -198,7 +198,8 @@ def test_weights_are_finite_and_not_negative(refused, pair, where, value):
     }[where]
     line = refused(option, style=None if where == "style" else pair[1])
     says(line, "finite and at least 0", value.replace(".nan", "nan").replace(".inf", "inf"))
-    says(line, {"term": "weight", "layer": "relu1_1", "strength": "model.strength", "style": "data.style[0].wei"}[where])
+    named = {"term": "weight", "layer": "relu1_1", "strength": "model.strength", "style": "data.style[0].weight"}
+    says(line, named[where])
 
 
 def test_styles_that_weigh_nothing(refused, pair):
@@ -326,7 +327,7 @@ def test_a_misspelt_option_comes_with_the_nearest(refused, option, near):
         ("data: {sise: 48}", "sise", "size"),
         ("trainer: {precison: 32-true}", "precison", "precision"),
         ("trainer: {max_step: 2}", "max_step", "max_steps"),
-        ("model: {extractor: {class_path: nst_lightning.features.VGG19, init_args: {poling: max}}}", "poling", "pooling"),
+        ("model: {extractor: {class_path: VGG19, init_args: {poling: max}}}", "poling", "pooling"),
         (
             "model: {terms: [{class_path: nst_lightning.losses.Gram, init_args: {normalisation: paper}}]}",
             "normalisation",

@@ -117,7 +117,7 @@ def quadratic_run(steps, **options):
     target = torch.rand(1, 3, 12, 16)
     weight = torch.rand(1, 3, 12, 16) * 10 + 0.1
     x = torch.zeros(1, 3, 12, 16, requires_grad=True)
-    optimiser = LBFGS([x], **options)
+    optimiser = LBFGS([x], spectral_exponent=0.0, **options)
     for _ in range(steps):
         optimiser.zero_grad()
         loss = (weight * (x - target).square()).sum()

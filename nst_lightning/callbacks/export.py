@@ -9,7 +9,7 @@ from pathlib import Path
 from lightning.pytorch import Callback, Trainer
 
 from nst_lightning import __version__
-from nst_lightning.errors import UserError
+from nst_lightning.errors import UserError, UserNotice
 from nst_lightning.images.io import check_writable, write_image
 from nst_lightning.module import StyleTransfer
 
@@ -65,7 +65,7 @@ class Export(Callback):
         if len(failures) == len(places):
             raise UserError(f"output: the picture could not be written anywhere; {'; '.join(failures)}")
         for failure in failures:
-            warnings.warn(f"could not write {failure}", stacklevel=1)
+            warnings.warn(f"could not write {failure}", UserNotice, stacklevel=1)
 
     def on_train_end(self, trainer: Trainer, pl_module: StyleTransfer) -> None:  # type: ignore[override]
         """Write the picture; see Callback."""

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nst_lightning.errors import UserError
+from nst_lightning.errors import UserError, UserNotice
 from nst_lightning.features.extractor import Extractor, Features
 from nst_lightning.features.weights import IMAGENET_MEAN, IMAGENET_STD, Layout, load_vgg19_weights
 
@@ -90,6 +90,7 @@ class VGG19(Extractor):
         if expected not in {"any", loaded.family}:
             warnings.warn(
                 f"the published numbers belong to the {expected} weights, these are: {self.origin}",
+                UserNotice,
                 stacklevel=2,
             )
         layers: list[nn.Conv2d] = []

@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ImageCms
 
+from nst_lightning.errors import UserNotice
+
 Array = NDArray[Any]
 Space = Literal["GRAY", "RGB", "CMYK", "LAB"]
 
@@ -84,6 +86,7 @@ def to_srgb(raster: Raster, path: Path) -> Array:
         except (RuntimeError, TypeError, ValueError) as error:  # imagecodecs' CmsError is a RuntimeError
             warnings.warn(
                 f"the colour profile in '{path}' cannot be used ({error}); its pixels are taken as sRGB",
+                UserNotice,
                 stacklevel=3,
             )
     if raster.space == "LAB":

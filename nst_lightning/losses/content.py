@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from nst_lightning.features import Features
@@ -28,10 +29,9 @@ def content_distance(features: Tensor, target: Tensor, normalization: ContentNor
         A scalar of at least 0, in float32 or wider.
     """
     wide = features if features.dtype == torch.float64 else features.float()
-    squares = (wide - target).square()
     if normalization == "paper":
-        return squares.sum() / 2
-    mean = squares.mean()
+        return F.mse_loss(wide, target, reduction="sum") / 2
+    mean = F.mse_loss(wide, target)
     if normalization == "released":
         return mean
     return mean / target.square().mean().clamp(min=torch.finfo(target.dtype).tiny)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from nst_lightning.features import Features
@@ -45,13 +46,10 @@ def gram_distance(gram: Tensor, target: Tensor, normalization: GramNormalization
     Returns:
         A scalar of at least 0.
     """
-    channels = gram.shape[0]
-    total = (gram - target).square().sum()
     if normalization == "balanced":
-        return total
-    if normalization == "paper":
-        return total / (4 * channels**2)
-    return total / channels**4
+        return (gram - target).square().sum()
+    mean = F.mse_loss(gram, target)
+    return mean / 4 if normalization == "paper" else mean / gram.shape[0] ** 2
 
 
 class Gram(Term):

@@ -11,21 +11,19 @@ from torch.autograd.function import once_differentiable
 from nst_lightning.hardware import cached_values
 
 
-def cells(features: Tensor) -> Tensor:
-    """View (1, C, h, w) features as a (h w, C) matrix; without a copy where channels lie innermost."""
-    return features.permute(0, 2, 3, 1).reshape(-1, features.shape[1])
-
-
 class _GramSum(torch.autograd.Function):
-    """XᵀX with a backward pass of one product, where autograd would take two."""
+    """F Fᵀ with a backward pass of one product, where autograd would take two."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        ctx.save_for_backward(x)
-        if x.dtype in {torch.float32, torch.float64}:
-            return torch.mm(x.T, x)
-        total = x.new_zeros(x.shape[1], x.shape[1], dtype=torch.float32)
-        for chunk in torch.split(x, max(1, cached_values(x.device.type) // x.shape[1])):
+    def forward(ctx: Any, features: Tensor) -> Tensor:
+        ctx.save_for_backward(features)
+        if features.dtype in {torch.float32, torch.float64}:
+            flat = features.flatten(2)[0]  # (C, h w)
+            return flat @ flat.T
+        # Half precision is summed in float32, and widened in pieces that a cache holds where there is one.
+        cells = _cells(features)
+        total = cells.new_zeros(cells.shape[1], cells.shape[1], dtype=torch.float32)
+        for chunk in torch.split(cells, max(1, cached_values(features.device.type) // cells.shape[1])):
             wide = chunk.float()
             total.addmm_(wide.T, wide)
         return total
@@ -33,10 +31,19 @@ class _GramSum(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> Tensor:
-        (x,) = ctx.saved_tensors
-        # The result goes back into a network of x's own type, so the product gains nothing from a wider one.
-        product: Tensor = x @ (upstream + upstream.T).to(x.dtype)
-        return product
+        (features,) = ctx.saved_tensors
+        # The result goes back into a network of the features' type, so the product gains nothing from a wider one.
+        both = (upstream + upstream.T).to(features.dtype)
+        if features.dtype in {torch.float32, torch.float64}:
+            gradient: Tensor = both @ features.flatten(2)[0]
+            return gradient.view(features.shape)
+        height, width = features.shape[-2:]
+        return (_cells(features) @ both).view(1, height, width, -1).permute(0, 3, 1, 2)
+
+
+def _cells(features: Tensor) -> Tensor:
+    """View (1, C, h, w) features as an (h w, C) matrix; without a copy where channels lie innermost."""
+    return features.permute(0, 2, 3, 1).reshape(-1, features.shape[1])
 
 
 def gram_sum(features: Tensor) -> Tensor:
@@ -48,7 +55,6 @@ def gram_sum(features: Tensor) -> Tensor:
     Returns:
         (C, C), accumulated in float32 (float64 for float64 features).
     """
-    x = cells(features)
     # float16 lacks the range for gradients of a sum over thousands of cells; bfloat16 has float32's.
-    result: Tensor = _GramSum.apply(x.float() if x.dtype == torch.float16 else x)
+    result: Tensor = _GramSum.apply(features.float() if features.dtype == torch.float16 else features)
     return result

@@ -1,0 +1,84 @@
+"""How `auto` becomes a choice, and what is refused."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from nst_lightning import hardware
+from nst_lightning.errors import UserError
+from nst_lightning.hardware import Hardware, choose_accelerator, choose_precision, compute_dtype, describe
+from nst_lightning.trainer import StyleTrainer
+
+WITH = Hardware("cpu", "new", True, "the processor has AMX", 1, False)
+WITHOUT = Hardware("cpu", "old", False, "the processor has neither", 1, False)
+APPLE = Hardware("mps", "Apple", False, "not yet measured", 1, False)
+
+
+@pytest.mark.parametrize(("machine", "precision"), [(WITH, "bf16-mixed"), (WITHOUT, "32-true")])
+@pytest.mark.parametrize("requested", ["auto", None])
+def test_auto_follows_the_hardware_and_says_why(machine, precision, requested):
+    assert choose_precision(requested, machine) == (precision, machine.bfloat16_reason)
+
+
+@pytest.mark.parametrize(
+    ("requested", "precision"), [("32", "32-true"), (32, "32-true"), ("bf16", "bf16-mixed"), (64, "64-true")]
+)
+def test_lightnings_other_names(requested, precision):
+    assert choose_precision(requested, WITHOUT).value == precision
+
+
+@pytest.mark.parametrize("requested", ["16-true", "16-mixed", "16", 16, "bf16-true", "transformer-engine", "wide"])
+def test_a_precision_that_cannot_work(requested):
+    with pytest.raises(UserError, match=rf"trainer.precision: must be auto, .*got {requested} .*use auto"):
+        choose_precision(requested, WITH)
+
+
+def test_mps_has_no_float64():
+    with pytest.raises(UserError, match="float64, which MPS lacks"):
+        choose_precision("64-true", APPLE)
+    assert hardware.widest_dtype("mps") == torch.float32
+    assert hardware.widest_dtype("cuda") == torch.float64
+
+
+def test_compute_dtype():
+    assert compute_dtype("bf16-mixed") == torch.bfloat16
+    assert compute_dtype("32-true") == torch.float32
+    assert compute_dtype("64-true") == torch.float64
+
+
+@pytest.mark.parametrize(
+    ("cuda", "mps", "best"), [(True, False, "cuda"), (False, True, "mps"), (False, False, "cpu"), (True, True, "cuda")]
+)
+def test_auto_takes_the_fastest_device(monkeypatch, cuda, mps, best):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+    assert choose_accelerator("auto").value == best
+
+
+def test_a_device_that_is_not_there(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    for name in ("cuda", "mps", "gpu"):
+        with pytest.raises(UserError, match=f"trainer.accelerator: {name} is not available .* which has cpu"):
+            choose_accelerator(name)
+
+
+def test_the_processor_is_described():
+    machine = describe("cpu")
+    assert machine.accelerator == "cpu"
+    assert str(torch.get_num_threads()) in machine.name
+    assert 1 << 28 < machine.memory < 1 << 50
+    assert machine.bfloat16_reason
+
+
+def test_trainer_resolves_auto_and_keeps_the_reason():
+    trainer = StyleTrainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)
+    assert trainer.precision == choose_precision("auto", describe("cpu")).value
+    assert trainer.precision_reason == describe("cpu").bfloat16_reason
+    assert trainer.num_devices == 1
+
+
+def test_trainer_refuses_several_devices():
+    with pytest.raises(UserError, match=r"trainer.devices: must be 1, got 2"):
+        StyleTrainer(accelerator="cpu", devices=2, logger=False, enable_checkpointing=False)
