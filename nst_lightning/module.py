@@ -156,11 +156,12 @@ class StyleTransfer(LightningModule):
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Evaluate: the weighted loss of the image as it is, a scalar; see LightningModule."""
         self.evaluation = self.objective(self.image)
-        loss = self.evaluation.loss
-        self.log("loss", self.evaluation.loss.detach(), on_step=True, on_epoch=False, batch_size=1)
-        if self.trainer.loggers:
-            parts = dict(zip(self.objective.part_names, self.evaluation.parts, strict=True))
-            self.log_dict(parts, on_step=True, on_epoch=False, batch_size=1)
+        loss, parts = self.evaluation
+        if self._trainer is not None and self.trainer.training:  # a call from elsewhere has nowhere to log to
+            self.log("loss", loss.detach(), on_step=True, on_epoch=False, batch_size=1)
+            if self.trainer.loggers:
+                named = dict(zip(self.objective.part_names, parts, strict=True))
+                self.log_dict(named, on_step=True, on_epoch=False, batch_size=1)
         return loss
 
     def configure_optimizers(self) -> Optimizer:

@@ -1,0 +1,119 @@
+"""From files to the tensors of a stage."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from PIL import Image
+
+from nst_lightning import Style, StyleTransferData, demo
+from nst_lightning.data import EvaluationLoader
+from nst_lightning.errors import UserError
+
+
+def test_sizes_mean_the_long_or_the_short_side(pair):
+    long = StyleTransferData(str(pair[0]), str(pair[1]), size=32)
+    short = StyleTransferData(str(pair[0]), str(pair[1]), size=24, side="short")
+    assert long.stage_size() == (24, 32)
+    assert short.stage_size() == (24, 32)
+    assert long.stage_size(0.5) == (12, 16)
+    assert long.stage_images().content.shape == (1, 3, 24, 32)
+
+
+def test_style_has_a_size_of_its_own(pair):
+    data = StyleTransferData(str(pair[0]), [Style(str(pair[1]), scale=1.5), str(pair[0])], size=32, style_size=20)
+    assert data.style_sizes() == [(30, 30), (15, 20)]
+    assert [style.shape[-2:] for style, _ in data.stage_images(0.5).styles] == [(15, 15), (8, 10)]
+    assert data.stage_size() == (24, 32)
+
+
+def test_weights_of_styles_become_shares(pair):
+    data = StyleTransferData(str(pair[0]), [Style(str(pair[1]), weight=3.0), Style(str(pair[0]), weight=1.0)], size=32)
+    assert [share for _, share in data.stage_images().styles] == [0.75, 0.25]
+
+
+@pytest.mark.parametrize(("init", "value"), [("white", 1.0), ("grey", 0.5)])
+def test_plain_starts(pair, init, value):
+    start = StyleTransferData(str(pair[0]), str(pair[1]), size=32, init=init).start_image()
+    assert start.shape == (1, 3, 24, 32)
+    assert (start == value).all()
+
+
+def test_start_from_content_noise_and_file(pair):
+    content = StyleTransferData(str(pair[0]), str(pair[1]), size=32)
+    assert torch.equal(content.start_image(), content.stage_images().content)
+    noise = [
+        StyleTransferData(str(pair[0]), str(pair[1]), size=32, init="noise", seed=s).start_image() for s in (1, 1, 2)
+    ]
+    assert torch.equal(noise[0], noise[1])
+    assert not torch.equal(noise[0], noise[2])
+    assert abs(float(noise[0].mean()) - 0.5) < 0.05
+    file = StyleTransferData(str(pair[0]), str(pair[1]), size=32, init=str(pair[1])).start_image()
+    assert file.shape == (1, 3, 24, 32)
+
+
+def test_images_stay_in_range_and_float32(pair):
+    for resample in ("bicubic", "bilinear"):
+        images = StyleTransferData(str(pair[0]), str(pair[1]), size=100, resample=resample).stage_images()
+        for image in (images.content, images.styles[0][0]):
+            assert image.dtype == torch.float32
+            assert 0 <= float(image.min()) <= float(image.max()) <= 1
+
+
+def test_alpha_of_the_content_has_the_results_size(tmp_path, pair):
+    path = tmp_path / "alpha.png"
+    Image.new("RGBA", (40, 20), (255, 0, 0, 128)).save(path)
+    data = StyleTransferData(str(path), str(pair[1]), size=32)
+    assert data.alpha().shape == (1, 1, 16, 32)
+    assert float(data.alpha().mean()) == pytest.approx(128 / 255, abs=1e-3)
+    assert StyleTransferData(str(pair[0]), str(pair[1])).alpha() is None
+
+
+def test_the_demo_pair_has_names():
+    data = StyleTransferData("demo:content", "demo:style")
+    assert data.content_path == str(demo.CONTENT)
+    assert data.styles[0].path == str(demo.STYLE)
+
+
+def test_a_users_style_objects_are_left_alone(pair):
+    style = Style("demo:style")
+    StyleTransferData(str(pair[0]), [style])
+    assert style.path == "demo:style"
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"size": 15}, "data.size: must be at least 16 px, got 15"),
+        ({"style_size": 3}, "data.style_size: must be at least 16 px, got 3"),
+        ({"side": "left"}, "data.side: must be one of long, short, got left"),
+        ({"resample": "sinc"}, "data.resample: must be one of bicubic, bilinear, got sinc"),
+        ({"seed": -1}, "data.seed: must be at least 0, got -1"),
+        ({"init": "purple"}, "data.init: must be content, white, grey, noise or a picture file, got 'purple'"),
+        ({"style": []}, "data.style: must name at least one picture"),
+        ({"style": [Style("x.png", weight=-1.0)]}, r"data.style\[0\].weight: must be finite and at least 0, got -1"),
+        ({"style": [Style("x.png", scale=0.0)]}, r"data.style\[0\].scale: must be finite and above 0, got 0"),
+        ({"style": [Style("x.png", weight=0.0)]}, "weights must not all be 0"),
+        ({"style": [Style("x.png", mask="m.png")]}, "regions are not supported yet, got 'm.png'"),
+    ],
+)
+def test_bad_options(pair, options, words):
+    with pytest.raises(UserError, match=words):
+        StyleTransferData(**{"content": str(pair[0]), "style": str(pair[1]), **options})
+
+
+def test_the_loader_goes_on_where_it_was():
+    loader = EvaluationLoader(5)
+    iterator = iter(loader)
+    assert [next(iterator), next(iterator)] == [0, 1]
+    state = loader.state_dict()
+    resumed = EvaluationLoader(5)
+    resumed.load_state_dict(state)
+    assert list(resumed) == [2, 3, 4]
+    assert list(resumed) == [0, 1, 2, 3, 4]
+    assert len(resumed) == 5
+
+
+def test_the_loader_needs_a_trainer(pair):
+    with pytest.raises(RuntimeError, match="needs a trainer"):
+        StyleTransferData(str(pair[0]), str(pair[1])).train_dataloader()

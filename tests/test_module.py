@@ -1,0 +1,229 @@
+"""The LightningModule: one parameter, stages, checkpoints, optimisers."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from lightning.pytorch import Callback, Trainer
+
+from nst_lightning import Stage, StyleTransfer, StyleTransferData
+from nst_lightning.callbacks import Snapshots
+from nst_lightning.cli import main
+from nst_lightning.errors import UserError
+from nst_lightning.features import VGG19
+from nst_lightning.losses import Content, Gram, Term
+from nst_lightning.optim import LBFGS
+
+
+class Losses(Callback):
+    """Collect the loss, stage and size of each evaluation."""
+
+    def __init__(self):
+        self.values, self.stages, self.sizes = [], [], []
+
+    def on_train_batch_end(self, trainer, module, *_):
+        self.values.append(float(module.evaluation.loss.detach()))
+        self.stages.append(module.current_stage)
+        self.sizes.append(tuple(module.image.shape[-2:]))
+
+
+def build(weights, **options):
+    return StyleTransfer(extractor=VGG19(str(weights)), **options)
+
+
+def fit(module, pair, tmp_path, *callbacks, ckpt_path=None, size=48, **settings):
+    losses = Losses()
+    quiet = {
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+    }
+    defaults = {"accelerator": "cpu", "max_epochs": -1, "default_root_dir": str(tmp_path), **quiet}
+    trainer = Trainer(callbacks=[losses, *callbacks], **{**defaults, **settings})
+    trainer.fit(module, datamodule=StyleTransferData(str(pair[0]), str(pair[1]), size=size), ckpt_path=ckpt_path)
+    return losses
+
+
+def test_the_image_is_the_only_parameter(tiny_weights, pair, tmp_path):
+    module = build(tiny_weights, evaluations=2)
+    fit(module, pair, tmp_path)
+    trainable = [name for name, p in module.named_parameters() if p.requires_grad]
+    assert trainable == ["image"]
+    assert module.image.shape == (1, 3, 36, 48)
+    assert "objective.extractor" in dict(module.named_modules())
+    assert not any(p.requires_grad for p in module.objective.extractor.parameters())
+    assert len(module.trainer.optimizers) == 1
+
+
+def test_training_step_returns_the_weighted_loss(tiny_weights, pair, tmp_path):
+    module = build(tiny_weights, evaluations=1)
+    fit(module, pair, tmp_path)
+    loss = module.training_step(0, 0)
+    assert loss.shape == ()
+    assert loss.requires_grad
+    torch.testing.assert_close(loss.detach(), module.evaluation.parts.sum())
+
+
+def test_one_step_is_one_evaluation(tiny_weights, pair, tmp_path):
+    losses = fit(module := build(tiny_weights, evaluations=7), pair, tmp_path)
+    assert len(losses.values) == 7 == module.trainer.global_step
+    assert losses.values[-1] < losses.values[0]
+
+
+def test_max_steps_cuts_short(tiny_weights, pair, tmp_path):
+    assert len(fit(build(tiny_weights, evaluations=9), pair, tmp_path, max_steps=4).values) == 4
+
+
+def test_stages_are_epochs(tiny_weights, pair, tmp_path):
+    module = build(tiny_weights, stages=[Stage(3, 0.5), Stage(4)])
+    losses = fit(module, pair, tmp_path)
+    assert losses.stages == [0] * 3 + [1] * 4
+    assert losses.sizes == [(18, 24)] * 3 + [(36, 48)] * 4
+    assert module.trainer.current_epoch == 2
+    assert module.total_evaluations == 7
+
+
+def test_a_run_cut_short_in_a_coarse_stage_has_a_full_picture(tiny_weights, pair, tmp_path):
+    module = build(tiny_weights, stages=[Stage(3, 0.5), Stage(4)])
+    fit(module, pair, tmp_path, max_steps=2)
+    assert module.picture().shape == (1, 3, 18, 24)
+    assert module.final_picture().shape == (1, 3, 36, 48)
+
+
+def test_only_the_change_is_enlarged(tiny_weights, pair, tmp_path):
+    """Without a change so far, the next stage starts from the content at its own size, not from an enlarged one."""
+    module = build(tiny_weights, stages=[Stage(1, 0.5), Stage(1)])
+    fit(module, pair, tmp_path, max_steps=1)
+    with torch.no_grad():
+        module.image.copy_(module._data.stage_images(0.5).content)
+    difference = (module.final_picture() - module._data.stage_images().content).abs()
+    assert float(difference.max()) < 0.1
+    assert float(difference.mean()) < 0.01
+
+
+@pytest.mark.parametrize("stages", [[Stage(8)], [Stage(4, 0.5), Stage(4)]])
+@pytest.mark.parametrize("at", [2, 4, 6])
+def test_a_resumed_run_is_bitwise_the_uninterrupted_one(tiny_weights, pair, tmp_path, stages, at):
+    whole = build(tiny_weights, stages=stages)
+    losses = fit(whole, pair, tmp_path, Snapshots(2, checkpoint=True))
+    checkpoint = tmp_path / "snapshots" / f"{at:06d}.ckpt"
+    resumed = build(tiny_weights, stages=stages)
+    rest = fit(resumed, pair, tmp_path / "second", Snapshots(2, checkpoint=True), ckpt_path=str(checkpoint))
+    assert rest.values == losses.values[at:]
+    assert torch.equal(resumed.picture(), whole.picture())
+
+
+def test_a_checkpoint_holds_no_network_and_loads_without_code(tiny_weights, pair, tmp_path):
+    fit(build(tiny_weights, evaluations=2), pair, tmp_path, Snapshots(2, checkpoint=True))
+    path = tmp_path / "snapshots" / "000002.ckpt"
+    content = torch.load(path, weights_only=True)
+    assert list(content["state_dict"]) == ["image"]
+    assert content["state_dict"]["image"].shape == (1, 3, 36, 48)
+    loaded = StyleTransfer.load_from_checkpoint(path, extractor=VGG19(str(tiny_weights)))
+    assert torch.equal(loaded.image.detach(), content["state_dict"]["image"])
+
+
+def test_a_checkpoint_of_the_command_line_rebuilds_its_model(use_tiny_weights, pair, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    arguments = ["--data.content", str(pair[0]), "--data.style", str(pair[1]), "--data.size", "32"]
+    terms = "[{class_path: Content, init_args: {weight: 0.25}}, {class_path: Gram, init_args: {layers: [relu2_1]}}]"
+    snapshots = "[{class_path: Snapshots, init_args: {every: 2, checkpoint: true}}]"
+    extra = ["--model.evaluations", "2", f"--model.terms={terms}", f"--trainer.callbacks={snapshots}"]
+    assert main(["fit", *arguments, *extra, "--model.strength", "2", "--trainer.accelerator", "cpu"]) == 0
+    (path,) = tmp_path.rglob("*.ckpt")
+    torch.load(path, weights_only=True)
+    loaded = StyleTransfer.load_from_checkpoint(path)
+    assert loaded.objective.strength == 2
+    content, gram = loaded.objective.terms
+    assert (content.weight, list(gram.layers)) == (0.25, ["relu2_1"])
+    assert loaded.image.shape == (1, 3, 24, 32)
+
+
+def test_a_state_dict_of_something_else_is_refused(tiny_weights):
+    with pytest.raises(RuntimeError, match=r"missing \['image'\], unexpected \['other'\]"):
+        build(tiny_weights, evaluations=1).load_state_dict({"other": torch.zeros(1)})
+
+
+def test_adam_works_too(tiny_weights, pair, tmp_path):
+    module = build(tiny_weights, evaluations=12, optimizer=lambda p: torch.optim.Adam(p, lr=0.02))
+    losses = fit(module, pair, tmp_path)
+    assert isinstance(module.trainer.optimizers[0], torch.optim.Adam)
+    assert losses.values[-1] < 0.8 * losses.values[0]
+
+
+def test_torch_lbfgs_is_set_to_one_evaluation_a_step(tiny_weights, pair, tmp_path):
+    losses = fit(build(tiny_weights, evaluations=6, optimizer=torch.optim.LBFGS), pair, tmp_path)
+    assert len(losses.values) == 6
+    assert losses.values[-1] < losses.values[0]
+
+
+def test_a_line_search_is_refused(tiny_weights):
+    with pytest.raises(UserError, match="line_search_fn: must be null, got strong_wolfe"):
+        build(tiny_weights, optimizer=lambda p: torch.optim.LBFGS(p, line_search_fn="strong_wolfe"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"gradient_clip_val": 1.0}, "trainer.gradient_clip_val: must be left out, got 1.0"),
+        ({"accumulate_grad_batches": 2}, "trainer.accumulate_grad_batches: must be 1, got 2"),
+        ({"precision": "16-true"}, "trainer.precision: must be auto"),
+    ],
+)
+def test_settings_that_cannot_work(tiny_weights, pair, tmp_path, settings, words):
+    with pytest.raises(UserError, match=words):
+        fit(build(tiny_weights, evaluations=2), pair, tmp_path, **settings)
+
+
+def test_a_trainer_without_pictures(tiny_weights, tmp_path):
+    trainer = Trainer(accelerator="cpu", max_epochs=-1, logger=False, enable_checkpointing=False)
+    with pytest.raises(UserError, match="datamodule: must be a StyleTransferData"):
+        trainer.fit(build(tiny_weights, evaluations=1), train_dataloaders=[0])
+
+
+class Bad(Term):
+    """NaN at one evaluation."""
+
+    def __init__(self, at):
+        super().__init__([])
+        self.at, self.calls = at, 0
+
+    def columns(self):
+        return ["nan"]
+
+    def values(self, image, features):
+        self.calls += 1
+        return {"nan": image.mean() * (float("nan") if self.calls == self.at else 0.0)}
+
+
+def test_one_evaluation_that_fails_does_not_cost_the_picture(tiny_weights, pair, tmp_path):
+    module = build(tiny_weights, evaluations=14, terms=[Content(weight=0.5), Gram(), Bad(5)])
+    losses = fit(module, pair, tmp_path)
+    assert losses.values[4] != losses.values[4]
+    assert torch.isfinite(module.image).all()
+    assert losses.values[-1] < losses.values[3]
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "64-true"])
+def test_precisions(tiny_weights, pair, tmp_path, precision):
+    module = build(tiny_weights, evaluations=4)
+    losses = fit(module, pair, tmp_path, precision=precision)
+    assert module.image.dtype == (torch.float64 if precision == "64-true" else torch.float32)
+    expected = {"bf16-mixed": torch.bfloat16, "64-true": torch.float64}.get(precision, torch.float32)
+    assert module.objective.extractor.convolutions[0].weight.dtype == expected
+    assert losses.values[-1] < losses.values[0]
+
+
+def test_start_from_white_is_balanced_by_the_content(tiny_weights, pair, tmp_path):
+    module = build(tiny_weights, evaluations=1)
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    trainer = Trainer(accelerator="cpu", max_epochs=-1, **quiet)
+    data = StyleTransferData(str(pair[0]), str(pair[1]), size=48, init="white")
+    trainer.fit(module, datamodule=data)
+    parts = module.objective(data.stage_images().content).parts
+    torch.testing.assert_close(parts, torch.tensor([0.0, 1, 1, 1, 1, 1]), rtol=1e-4, atol=1e-5)
+
+
+def test_the_default_optimiser_is_ours(tiny_weights):
+    assert isinstance(build(tiny_weights).configure_optimizers(), LBFGS)
