@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any, Optional
 
 import yaml
+from jsonargparse import Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from nst_lightning.callbacks import Export, Figure, Metrics, Progress, Snapshots
-from nst_lightning.data import StyleTransferData
+from nst_lightning.data import Style, StyleTransferData
 from nst_lightning.errors import UserError, UserNotice
 from nst_lightning.hardware import keep_freed_memory
 from nst_lightning.module import StyleTransfer, check_trainer_settings
@@ -95,12 +96,8 @@ class FitCLI(LightningCLI):
             Figure(),
             Export(config.output, config.bits, config.quality, {"Configuration": resolved}),
         ]
-        # The method has a new name from jsonargparse 4.49 on; the old one warns.
-        instantiate = getattr(self.parser, "instantiate", None) or self.parser.instantiate_classes
-        try:
-            self.config_init = instantiate(config)
-        except ValueError as error:
-            raise _user_error_behind(error) or error from None
+        _check_pictures(config.data)
+        self.config_init = self._instantiate(config)
         self.datamodule, self.model = self.config_init["data"], self.config_init["model"]
         self.model.check(self.datamodule)
         self.datamodule.setup("fit")
@@ -117,6 +114,15 @@ class FitCLI(LightningCLI):
                     root.rmdir()
             raise
         (self.folder / "config.yaml").write_text(resolved, encoding="utf-8")
+
+    def _instantiate(self, config: Namespace) -> Namespace:
+        # The method has a new name from jsonargparse 4.49 on; the old one warns.
+        instantiate = getattr(self.parser, "instantiate", None) or self.parser.instantiate_classes
+        try:
+            built: Namespace = instantiate(config)
+        except ValueError as error:
+            raise _user_error_behind(error) or error from None
+        return built
 
     def _build_trainer(self, defaults: Sequence[Callback]) -> Trainer:
         settings = dict(self.config_init["trainer"])
@@ -136,6 +142,14 @@ class FitCLI(LightningCLI):
         """Put the model's configuration into its checkpoints as data; `load_from_checkpoint` rebuilds it from there."""
         model = yaml.safe_load(resolved)["model"]
         self.model.save_hyperparameters({**model, "_instantiator": "lightning.pytorch.cli.instantiate_module"})
+
+
+def _check_pictures(config: Namespace) -> None:
+    """Find a missing picture before the model loads (or fetches) its weights, which jsonargparse would build first."""
+    settings = config.as_dict()
+    if isinstance(settings["style"], list):
+        settings["style"] = [Style(**item) if isinstance(item, dict) else item for item in settings["style"]]
+    StyleTransferData(**settings)
 
 
 def _user_error_behind(error: BaseException | None) -> UserError | None:
