@@ -214,7 +214,7 @@ def test_truncated_files_are_refused(state, tmp_path, suffix, keep):
     ("key", "change", "match"),
     [
         ("features.0.weight", lambda t: t[:, :1], r"must be \(C, 3, 3, 3\), got \(4, 1, 3, 3\)"),
-        ("features.5.weight", lambda t: t[..., :2], r"features\.5\.weight' must be \(C, 4, 3, 3\), got \(6, 4, 3, 2\)"),
+        ("features.5.weight", lambda t: t[..., :2], r"features\.5\.weight' must be \(C, 4, 3, 3\), got \(8, 4, 3, 2\)"),
         ("features.7.weight", lambda t: t.flatten(), r"features\.7\.weight' must be"),
         ("features.34.bias", lambda t: t[:-1], r"features\.34"),
         ("features.2.weight", lambda t: t * float("nan"), r"features\.2' must be finite, got NaN"),
