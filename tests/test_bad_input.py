@@ -126,9 +126,11 @@ def test_a_picture_that_the_system_refuses_is_named(refused, place, monkeypatch,
     genuine = io.open
     monkeypatch.setattr(
         "pathlib.Path.open",
-        lambda self, *args, **kwargs: (_ for _ in ()).throw(PermissionError(13, "Permission denied", str(self)))
-        if self.name == "picture.png"
-        else genuine(self, *args, **kwargs),
+        lambda self, *args, **kwargs: (
+            (_ for _ in ()).throw(PermissionError(13, "Permission denied", str(self)))
+            if self.name == "picture.png"
+            else genuine(self, *args, **kwargs)
+        ),
     )
     says(refused(**{which: path}), f"data.{which}", "picture.png")
 
