@@ -116,10 +116,8 @@ class FitCLI(LightningCLI):
         (self.folder / "config.yaml").write_text(resolved, encoding="utf-8")
 
     def _instantiate(self, config: Namespace) -> Namespace:
-        # The method has a new name from jsonargparse 4.49 on; the old one warns.
-        instantiate = getattr(self.parser, "instantiate", None) or self.parser.instantiate_classes
         try:
-            built: Namespace = instantiate(config)
+            built: Namespace = self.parser.instantiate(config)
         except ValueError as error:
             raise _user_error_behind(error) or error from None
         return built

@@ -30,7 +30,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(target)
+        os.replace(temporary, target)  # noqa: PTH105 - what pathlib calls differs between versions of Python
     except BaseException:  # an interrupt must not leave the file behind either
         temporary.unlink(missing_ok=True)
         raise
