@@ -184,9 +184,9 @@ def main(args: Sequence[str]) -> int:
         try:
             cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=cli.config.ckpt_path)
         except SystemExit:
-            # Lightning turns Ctrl-C into exit code 1; shells and schedulers expect 128 + SIGINT.
+            # Lightning exits with 1 after a signal; shells and schedulers expect 128 + its number.
             if cli.trainer.interrupted:
-                return 130
+                return 143 if cli.trainer.received_sigterm else 130
             raise
     return 0
 
