@@ -37,7 +37,7 @@ def test_fit_help_explains_every_option_of_ours(capsys):
     with pytest.raises(SystemExit) as stop:
         main(["fit", "--help"])
     assert stop.value.code == 0
-    text = re.sub(r"\s+", " ", capsys.readouterr().out)
+    text = re.sub(r"\s+", " ", capsys.readouterr().out).split("Make a picture from", 1)[1]
     for option in (
         "--output",
         "--bits",
@@ -61,12 +61,11 @@ def test_fit_help_explains_every_option_of_ours(capsys):
         "--data.seed",
         "--data.resample",
     ):
-        words = re.search(
-            rf"{re.escape(option)} (?:{{[^}}]*}}|[A-Z_]+(?:, [^ ]+ [A-Z_]+)?) ([A-Za-z0-9].*?) \((?:type|required)",
-            text,
-        )
-        assert words, option
-        assert len(words.group(1).split()) >= 3, option
+        found = re.search(rf"{re.escape(option)}[ ,](.*?) \((?:type|required)", text)
+        assert found, option
+        # Metavariables, and the option's other forms, which versions of Python show differently, are no explanation.
+        words = [word for word in found.group(1).split() if not word.startswith("-") and not word.isupper()]
+        assert len(words) >= 3, option
 
 
 def test_the_public_names_are_there():
