@@ -70,6 +70,23 @@ def test_metrics_have_one_row_for_every_evaluation(run):
     assert seconds[0] > 0
 
 
+def test_a_run_of_two_stages_resumed_by_the_command_is_bitwise_the_same(run, tmp_path):
+    stages = "--model.stages=[{evaluations: 3, scale: 0.5}, {evaluations: 4}]"
+    keep = "--trainer.callbacks=[{class_path: Snapshots, init_args: {every: 2, checkpoint: true}}]"
+    whole = run(stages, keep, evaluations=None)
+    rows = rows_of(whole)
+    assert [(int(row["step"]), int(row["stage"])) for row in rows] == [(n, int(n > 3)) for n in range(1, 8)]
+    for at in (2, 4):
+        checkpoint = whole / "snapshots" / f"{at:06d}.ckpt"
+        rest = rows_of(folder := run(stages, keep, "--ckpt_path", str(checkpoint), evaluations=None))
+        untimed = [[{**row, "seconds": ""} for row in table] for table in (rest, rows[at:])]
+        assert untimed[0] == untimed[1]
+        assert float(rest[0]["seconds"]) > float(rows[at - 1]["seconds"])  # it counts on
+        assert torch.equal(read_image(folder / "result.png").pixels, read_image(whole / "result.png").pixels)
+        names = sorted(path.stem for path in (folder / "snapshots").glob("*.png"))
+        assert names == [f"{step:06d}" for step in (4, 6) if step > at]
+
+
 class HostReads(TorchDispatchMode):
     """Counts the values that the host reads."""
 

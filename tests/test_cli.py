@@ -68,6 +68,17 @@ def test_fit_help_explains_every_option_of_ours(capsys):
         assert len(words) >= 3, option
 
 
+def test_print_config_is_a_configuration(capsys, tmp_path, monkeypatch, use_tiny_weights, pair):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stop:
+        main(["fit", "--data.content", str(pair[0]), "--data.style", str(pair[1]), "--data.size=48", "--print_config"])
+    assert stop.value.code == 0
+    text = capsys.readouterr().out
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "printed.yaml").write_text(text, encoding="utf-8")
+    assert main(["fit", "--config", "printed.yaml", "--trainer.max_steps=1", "--trainer.accelerator=cpu"]) == 0
+
+
 def test_the_public_names_are_there():
     for name in nst_lightning.__all__:
         assert getattr(nst_lightning, name) is not None

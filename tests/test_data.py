@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+import yaml
 from PIL import Image
 
 from nst_lightning import Style, StyleTransferData, demo
 from nst_lightning.data import EvaluationLoader
 from nst_lightning.errors import UserError
+from nst_lightning.fit import FitCLI
 
 
 def test_sizes_mean_the_long_or_the_short_side(pair):
@@ -30,6 +32,29 @@ def test_style_has_a_size_of_its_own(pair):
 def test_weights_of_styles_become_shares(pair):
     data = StyleTransferData(str(pair[0]), [Style(str(pair[1]), weight=3.0), Style(str(pair[0]), weight=1.0)], size=32)
     assert [share for _, share in data.stage_images().styles] == [0.75, 0.25]
+
+
+def test_styles_of_a_file_are_paths_or_mappings(pair, tmp_path, monkeypatch, use_tiny_weights):
+    """The blend that YAML asks for is the one that Python builds."""
+    monkeypatch.chdir(tmp_path)
+    items = [{"path": str(pair[1]), "weight": 3.0, "scale": 1.5}, str(pair[0])]
+    settings = {"content": str(pair[0]), "style": items, "size": 48}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump({"data": settings}), encoding="utf-8")
+    monkeypatch.setattr(FitCLI, "_build_trainer", lambda *_: None)
+    data = FitCLI(["--config", "mine.yaml", "--model.evaluations=1"]).datamodule
+    assert data.styles == [Style(str(pair[1]), weight=3.0, scale=1.5), Style(str(pair[0]))]
+    python = StyleTransferData(str(pair[0]), [Style(str(pair[1]), weight=3.0, scale=1.5), str(pair[0])], size=48)
+    for (ours, share), (theirs, other) in zip(data.stage_images().styles, python.stage_images().styles, strict=True):
+        assert share == other
+        assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize("style_size", [16, 40, 96])
+def test_the_style_size_leaves_the_content_alone(pair, style_size):
+    plain = StyleTransferData(str(pair[0]), str(pair[1]), size=32)
+    other = StyleTransferData(str(pair[0]), str(pair[1]), size=32, style_size=style_size)
+    assert torch.equal(plain.stage_images().content, other.stage_images().content)
+    assert other.stage_images().styles[0][0].shape == (1, 3, style_size, style_size)
 
 
 @pytest.mark.parametrize(("init", "value"), [("white", 1.0), ("grey", 0.5)])

@@ -140,6 +140,32 @@ def test_a_checkpoint_of_the_command_line_rebuilds_its_model(use_tiny_weights, p
     assert loaded.image.shape == (1, 3, 24, 32)
 
 
+def test_a_checkpoint_made_from_python_loads_without_arguments(use_tiny_weights, pair, tmp_path):
+    module = StyleTransfer(2, strength=3.0)
+    fit(module, pair, tmp_path, Snapshots(2, checkpoint=True))
+    loaded = StyleTransfer.load_from_checkpoint(tmp_path / "snapshots" / "000002.ckpt")
+    assert torch.equal(loaded.picture(), module.picture())
+    assert (loaded.total_evaluations, loaded.objective.strength) == (2, 3.0)
+
+
+def test_a_checkpoint_of_the_command_line_keeps_stages_extractor_and_optimiser(
+    use_tiny_weights, pair, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    pictures = ["--data.content", str(pair[0]), "--data.style", str(pair[1]), "--data.size", "48"]
+    model = ["--model.stages=[{evaluations: 1, scale: 0.5}, {evaluations: 1}]", "--model.extractor.pooling=average"]
+    optimiser = ["--model.optimizer=torch.optim.Adam", "--model.optimizer.lr=0.125"]
+    snapshots = "--trainer.callbacks=[{class_path: Snapshots, init_args: {every: 2, checkpoint: true}}]"
+    assert main(["fit", *pictures, *model, *optimiser, snapshots, "--trainer.accelerator", "cpu"]) == 0
+    (path,) = tmp_path.rglob("*.ckpt")
+    loaded = StyleTransfer.load_from_checkpoint(path)
+    assert loaded.stages == [Stage(1, 0.5), Stage(1)]
+    assert loaded.objective.extractor.pooling == "average"
+    adam = loaded.configure_optimizers()
+    assert isinstance(adam, torch.optim.Adam)
+    assert adam.param_groups[0]["lr"] == 0.125
+
+
 def test_a_state_dict_of_something_else_is_refused(tiny_weights):
     with pytest.raises(RuntimeError, match=r"missing \['image'\], unexpected \['other'\]"):
         build(tiny_weights, evaluations=1).load_state_dict({"other": torch.zeros(1)})
@@ -203,6 +229,22 @@ def test_one_evaluation_that_fails_does_not_cost_the_picture(tiny_weights, pair,
     assert losses.values[4] != losses.values[4]
     assert torch.isfinite(module.image).all()
     assert losses.values[-1] < losses.values[3]
+
+
+class Never(Bad):
+    """NaN at every evaluation."""
+
+    def values(self, image, features):
+        return {"nan": image.mean() * float("nan")}
+
+
+@pytest.mark.parametrize("term", [Bad(1), Never(0)])
+def test_without_a_finite_evaluation_before_it_the_start_is_kept(tiny_weights, pair, tmp_path, term):
+    module = build(tiny_weights, evaluations=3, terms=[Content(), Gram(), term])
+    fit(module, pair, tmp_path)
+    assert torch.isfinite(module.image).all()
+    if isinstance(term, Never):
+        assert torch.equal(module.picture(), module._data.start_image())
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "64-true"])
