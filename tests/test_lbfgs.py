@@ -7,6 +7,7 @@ import io
 import pytest
 import scipy.optimize
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from nst_lightning.errors import UserError
 from nst_lightning.optim import LBFGS
@@ -126,6 +127,23 @@ def test_a_power_of_two_in_front_of_the_loss_is_exact():
     assert torch.equal(image_run(2.0**20, dtype=torch.float32), image_run(dtype=torch.float32))
 
 
+def test_units_of_the_image_do_not_matter():
+    """A quarter of the unit, a quarter of both lengths: a quarter of each iterate, exactly."""
+
+    def run(unit):
+        generator = torch.Generator().manual_seed(6)
+        target = torch.rand(1, 3, 8, 10, generator=generator)
+        x = torch.zeros(1, 3, 8, 10, requires_grad=True)
+        optimiser = LBFGS([x], first_step=0.01 * unit, max_step=0.1 * unit)
+        for _ in range(12):
+            optimiser.zero_grad()
+            (x / unit - target).square().mul(torch.logspace(-2, 1, 240).view_as(x)).sum().backward()
+            optimiser.step()
+        return x.detach() / unit
+
+    assert torch.equal(run(0.25), run(1.0))
+
+
 def test_no_step_is_longer_than_stated():
     x = torch.zeros(1, 1, 4, 4, requires_grad=True)
     optimiser = LBFGS([x], first_step=0.01, max_step=0.05)
@@ -188,6 +206,19 @@ def test_the_image_goes_back_to_the_last_finite_point(where):
     torch.testing.assert_close(fault.x.detach(), torch.full_like(fault.x, 0.5), rtol=1e-4, atol=1e-4)
 
 
+def test_the_history_restarts_after_a_fault():
+    """The next step is a first step, of the stated size, whatever was known before."""
+    fault = Faulty({2})
+    fault.run(2)
+    state = fault.optimiser.state[fault.x]
+    assert int(state["count"]) == 1  # something is known
+    fault.run(3)
+    assert torch.equal(fault.points[3], fault.points[1])
+    change = fault.points[4] - fault.points[3]
+    assert float(change.square().mean().sqrt()) == pytest.approx(0.01, rel=1e-4)
+    assert int(state["count"]) == 1  # one new pair, from the two evaluations after the fault
+
+
 @pytest.mark.parametrize("bad", [{0}, {0, 1, 2}, {3, 4, 5}])
 def test_faults_at_the_start_and_in_a_row(bad):
     fault = Faulty(bad)
@@ -226,6 +257,30 @@ def test_a_parameter_with_channels_innermost():
             optimiser.step()
     torch.testing.assert_close(images[0], images[1])
     assert images[1].is_contiguous(memory_format=torch.channels_last)
+
+
+class Recorder(TorchDispatchMode):
+    """Collects the names of the operations called."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.names.add(func.overloadpacket.__name__)
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_step_with_a_closure_never_waits_for_the_device():
+    reads = {"_local_scalar_dense", "nonzero", "equal", "is_nonzero", "masked_select"}
+    fault = Faulty({3})
+    with Recorder() as recorder:
+        float(torch.ones(()))
+    assert recorder.names & reads  # the recorder would see a read
+    with Recorder() as recorder:
+        fault.run(8)
+    assert "index_copy_" in recorder.names
+    assert not recorder.names & reads
 
 
 @pytest.mark.parametrize("history_dtype", ["float32", "bfloat16"])

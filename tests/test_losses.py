@@ -136,6 +136,19 @@ def test_balanced_style_of_the_same_picture_is_finite():
     assert torch.isfinite(image["relu1_1"].grad).all()
 
 
+def test_balanced_style_of_the_same_picture_has_a_floor():
+    """At the content there is nothing to divide by; a hundredth of the style's Gram matrix stands in for it."""
+    content = features_of("relu1_1")
+    term = Gram(["relu1_1"])
+    term.prepare(content, [StyleFeatures(content, 1.0)])
+    flat = content["relu1_1"].double().flatten(2)[0]
+    target = flat @ flat.T / 30
+    moved = {"relu1_1": 1.1 * content["relu1_1"]}  # the Gram matrix is 1.21 times as large
+    expected = (0.21 * target).square().sum() / (0.01**2 * target.square().sum())
+    (value,) = term.values(torch.zeros(1, 3, 5, 6), moved).values()
+    assert float(value) == pytest.approx(float(expected), rel=1e-3)
+
+
 def test_several_styles_blend_linearly():
     first, second, content = (features_of("relu1_1") for _ in range(3))
     term = Gram(["relu1_1"], normalization="released")

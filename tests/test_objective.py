@@ -130,6 +130,19 @@ def test_the_gradient_has_the_images_layout(tiny_weights, pictures, dtype):
     objective(image).loss.backward()
     assert image.grad.is_contiguous()
     assert image.grad.dtype == torch.float32
+    (alone,) = torch.autograd.grad(objective(image).loss, image)  # where no accumulator copies it into place
+    assert alone.is_contiguous()
+    optimiser = torch.optim.LBFGS([image], max_iter=3)
+    start = float(objective(image).loss.detach())
+
+    def closure():
+        optimiser.zero_grad()
+        loss = objective(image).loss
+        loss.backward()
+        return loss
+
+    optimiser.step(closure)
+    assert float(objective(image).loss.detach()) < start
 
 
 def test_bfloat16_comes_close_to_float32(tiny_weights, pictures):
