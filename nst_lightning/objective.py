@@ -48,6 +48,9 @@ class Objective(nn.Module):
         check_weight("model.strength", strength)
         if not any(term.weight > 0 for term in terms):
             raise UserError("model.terms: must hold a term with a weight above 0, got none; add a Content or Gram term")
+        for term in terms:
+            if not term.columns():
+                raise UserError(f"{term.name}.layers: must name at least one layer, got none; leave the term out")
         self.extractor = extractor
         self.terms = list(terms)
         self._modules_of_terms = nn.ModuleList(terms)  # registered, so that a term may have buffers

@@ -17,6 +17,7 @@ from nst_lightning.features.weights import IMAGENET_MEAN, IMAGENET_STD, Layout, 
 Pooling = Literal["max", "average", "l2"]
 Padding = Literal["zeros", "replicate"]
 Units = Literal["stored", "normalised"]
+Expected = Literal["any", "caffe", "torchvision"]
 
 CAFFE_UNIT = 255 * 0.225  # 0..255 pixels in standard deviations of ImageNet's channels
 
@@ -67,13 +68,15 @@ class VGG19(Extractor):
         padding: Padding = "zeros",
         units: Units = "stored",
         unit_activations: bool = False,
-        expected: Literal["any", "caffe", "torchvision"] = "any",
+        expected: Expected = "any",
     ) -> None:
         super().__init__()
         for name, value, allowed in (
             ("pooling", pooling, Pooling),
             ("padding", padding, Padding),
             ("units", units, Units),
+            ("layout", layout, Layout),
+            ("expected", expected, Expected),
         ):
             if value not in get_args(allowed):
                 raise UserError(f"model.extractor.{name}: must be one of {', '.join(get_args(allowed))}, got {value}")
@@ -112,6 +115,11 @@ class VGG19(Extractor):
         """Drop the convolutions below the deepest of these layers; see the base class."""
         self.check_layers(layers, argument="layers")
         deepest = max(CONVOLUTION_NAMES.index(layer.replace("relu", "conv")) for layer in layers)
+        if deepest >= len(self.convolutions):
+            raise UserError(
+                f"layers: {CONVOLUTION_NAMES[deepest]} was dropped from this {type(self).__name__}, which was cut at "
+                f"{CONVOLUTION_NAMES[len(self.convolutions) - 1]}; build another one"
+            )
         self.convolutions = self.convolutions[: deepest + 1]
 
     def set_compute_dtype(self, dtype: torch.dtype) -> None:
@@ -187,7 +195,8 @@ class VGG19(Extractor):
                     mean = x.float().mean(dim=(0, 2, 3)) / len(images)
                     sums[name] = mean if not len(sums[name]) else sums[name] + mean
         for index, name in enumerate(names):
-            mean = sums[name].clamp(min=0.1 * float(sums[name].mean()))
+            floor = 0.1 * float(sums[name].mean())
+            mean = sums[name].clamp(min=floor) if floor > 0 else torch.ones_like(sums[name])  # a silent layer stays
             convolution = self._convolution(index)
             weight, bias = convolution.weight, convolution.bias
             assert bias is not None

@@ -185,10 +185,11 @@ def _convolutions(tensors: Mapping[str, Tensor], path: Path) -> list[tuple[Tenso
         weight, bias = tensors.get(f"{key}.weight"), tensors.get(f"{key}.bias")
         if weight is None or bias is None:
             raise UserError(f"{path}: has no '{key}.weight' and '{key}.bias'; it is not VGG-19, choose another file")
-        out = weight.shape[0]
+        out = weight.shape[0] if weight.ndim else 0
         if weight.shape != (out, channels, 3, 3) or bias.shape != (out,):
             raise UserError(
-                f"{path}: '{key}.weight' must be (C, {channels}, 3, 3), got {tuple(weight.shape)}; it is not VGG-19"
+                f"{path}: '{key}.weight' must be (C, {channels}, 3, 3), got {tuple(weight.shape)} with a bias of "
+                f"{tuple(bias.shape)}; it is not VGG-19"
             )
         if not (torch.isfinite(weight).all() and torch.isfinite(bias).all()):
             raise UserError(f"{path}: '{key}' must be finite, got NaN or infinity; fetch the file again")

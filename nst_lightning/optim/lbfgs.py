@@ -17,6 +17,7 @@ gradient; and everything that depends on values is a mask, so that an accelerato
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from typing import Any, Literal, cast, get_args
 
@@ -73,8 +74,11 @@ class LBFGS(Optimizer):
         rules: Rules = "image",
     ) -> None:
         for name, value in {"lr": lr, "first_step": first_step, "max_step": max_step}.items():
-            if not value > 0:
+            if not value > 0 or (name != "max_step" and value == math.inf):
                 raise UserError(f"{name}: must be above 0, got {value}; the default is a good start")
+        for name, value in {"curvature": curvature, "spectral_exponent": spectral_exponent}.items():
+            if not (value >= 0 and math.isfinite(value)):
+                raise UserError(f"{name}: must be finite and at least 0, got {value}; the default is a good start")
         if history_size < 1:
             raise UserError(f"history_size: must be at least 1, got {history_size}; 20 is a good start")
         for name, choice, allowed in (("history_dtype", history_dtype, HistoryDtype), ("rules", rules, Rules)):
@@ -164,6 +168,8 @@ class LBFGS(Optimizer):
         finite = torch.isfinite(torch.dot(g, g))
         if isinstance(loss, Tensor):
             finite = finite & torch.isfinite(loss).all()
+        elif isinstance(loss, float) and not math.isfinite(loss):
+            finite = torch.zeros_like(finite)
         self._move(state, point, g, self._direction(state, g, finite), finite)
         return loss
 
@@ -215,10 +221,13 @@ class LBFGS(Optimizer):
         """Step against the direction, or go back to the last point whose loss and gradient were finite."""
         group = self.param_groups[0]
         change = self._from_metric(direction)
-        rms = torch.linalg.vector_norm(change) / float(change.numel()) ** 0.5
-        longest = group["max_step"] / rms.clamp(min=torch.finfo(g.dtype).tiny)
-        first = longest * min(1.0, group["first_step"] / group["max_step"])
-        following = longest.clamp(max=group["lr"])
+        # Squares of a small gradient underflow, hence the peak; without the last clamp 0 * inf would be NaN.
+        kind = torch.finfo(g.dtype)
+        peak = change.abs().amax().clamp(min=kind.tiny)
+        rms = torch.linalg.vector_norm(change / peak) * (peak / float(change.numel()) ** 0.5)
+        inverse = 1 / rms.clamp(min=kind.tiny)
+        first = (min(group["first_step"], group["max_step"]) * inverse).clamp(max=kind.max)
+        following = (group["max_step"] * inverse).clamp(max=group["lr"])
         if group["rules"] == "torch":
             first = (1 / torch.linalg.vector_norm(g, ord=1)).clamp(max=1.0) * group["lr"]
             following = torch.full_like(first, group["lr"])
