@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Optional
 
+import torch
 import yaml
 from jsonargparse import Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -80,6 +81,17 @@ class FitCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse, without LightningCLI's warning about sys.argv; see LightningCLI."""
         self.config = parser.parse_args(args)
+        chosen = getattr(self.config.model.optimizer, "class_path", None)
+        if chosen not in {None, "nst_lightning.optim.LBFGS"}:
+            # jsonargparse hands the default's arguments on to any class that takes them too; Adam shall start from its
+            # own learning rate, not from L-BFGS's.
+            parser.set_defaults({"model.optimizer": {"class_path": chosen}})
+            self.config = parser.parse_args(args)
+        seed = self.config.seed_everything  # LightningCLI sets it next
+        if not isinstance(seed, bool) and seed is not None and not 0 <= seed < 2**32:
+            raise UserError(
+                f"seed_everything: must be from 0 to {2**32 - 1}, got {seed}; data.seed is that of the noise"
+            )
 
     def instantiate_classes(self) -> None:
         """Check settings, cheap ones first, then build model, data and trainer; see LightningCLI."""
@@ -88,6 +100,9 @@ class FitCLI(LightningCLI):
         if config.ckpt_path is not None and not Path(config.ckpt_path).is_file():
             raise UserError(f"ckpt_path: must be a file, got '{config.ckpt_path}'; see the run folder's snapshots")
         check_trainer_settings(config.trainer.gradient_clip_val, config.trainer.accumulate_grad_batches)
+        for name in ("max_steps", "max_epochs"):
+            if config.trainer[name] == 0:
+                raise UserError(f"trainer.{name}: must be at least 1, or -1 for no limit, got 0; leave it out")
         resolved = self.parser.dump(config)
         defaults = [
             Progress(),
@@ -101,19 +116,26 @@ class FitCLI(LightningCLI):
         self.datamodule, self.model = self.config_init["data"], self.config_init["model"]
         self.model.check(self.datamodule)
         self.datamodule.setup("fit")
+        if config.ckpt_path is not None:
+            _check_checkpoint(config.ckpt_path, self.model)
+        _keep_pictures(config.output, self.datamodule)
         self._keep_hyperparameters(resolved)
-        root_is_new = not root.exists()
+        self._root_is_new = not root.exists()
         names = (self.datamodule.content_path, self.datamodule.styles[0].path)
         self.folder = create_run_folder(root, "_".join(Path(name).stem for name in names))
         try:
             self.trainer = self._build_trainer(defaults)
         except BaseException:
-            shutil.rmtree(self.folder, ignore_errors=True)
-            if root_is_new:
-                with contextlib.suppress(OSError):  # another run may have come to live there
-                    root.rmdir()
+            self.discard_folder()
             raise
         (self.folder / "config.yaml").write_text(resolved, encoding="utf-8")
+
+    def discard_folder(self) -> None:
+        """Leave nothing behind of a run that came to nothing."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        if self._root_is_new:
+            with contextlib.suppress(OSError):  # another run may have come to live there
+                self.folder.parent.rmdir()
 
     def _instantiate(self, config: Namespace) -> Namespace:
         try:
@@ -148,6 +170,36 @@ def _check_pictures(config: Namespace) -> None:
     if isinstance(settings["style"], list):
         settings["style"] = [Style(**item) if isinstance(item, dict) else item for item in settings["style"]]
     StyleTransferData(**settings)
+
+
+def _keep_pictures(output: str | None, data: StyleTransferData) -> None:
+    """Refuse to write the result over a picture that it is made from."""
+    start = [data.init] if Path(data.init).is_file() else []
+    for path in [data.content_path, *(style.path for style in data.styles), *start]:
+        if output and Path(output).exists() and Path(output).samefile(path):
+            raise UserError(f"output: must not be a picture that the run reads, got '{output}'; choose another name")
+
+
+def _check_checkpoint(path: str, model: StyleTransfer) -> None:
+    """Find out before the run whether it can continue from a checkpoint; nothing in the file is executed."""
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        step, image = content["global_step"], content["state_dict"]["image"]
+        saved = content["optimizer_states"][0]["param_groups"][0]
+        del content["pytorch-lightning_version"], content["loops"], image
+    except Exception as error:  # what torch.load raises for damaged files is of half a dozen types
+        reason = str(error).split("\n")[0].split(". ")[0][:100] or type(error).__name__
+        raise UserError(
+            f"ckpt_path: must be a checkpoint of nst fit, got '{path}' ({type(error).__name__}: {reason}); "
+            "see the run folder's snapshots"
+        ) from None
+    if set(saved) != {"params", *model.configure_optimizers().param_groups[0]}:
+        raise UserError(f"ckpt_path: '{path}' was made with another optimiser; give the same model.optimizer as then")
+    if step >= model.total_evaluations:
+        raise UserError(
+            f"ckpt_path: '{path}' has {step} evaluations and the run {model.total_evaluations}, so nothing is left to "
+            "do; give more evaluations"
+        )
 
 
 def _user_error_behind(error: BaseException | None) -> UserError | None:
@@ -188,6 +240,10 @@ def main(args: Sequence[str]) -> int:
             if cli.trainer.interrupted:
                 return 143 if cli.trainer.received_sigterm else 130
             raise
+        except (MisconfigurationException, UserError) as error:
+            if not cli.trainer.global_step:  # nothing was made that could be kept
+                cli.discard_folder()
+            raise error if isinstance(error, UserError) else UserError(f"trainer: {error}") from None
     return 0
 
 

@@ -191,6 +191,11 @@ class StyleTransfer(LightningModule):
         """Give the image the size it has in the checkpoint; see LightningModule."""
         saved = checkpoint["state_dict"]["image"]
         self.image = nn.Parameter(torch.empty_like(saved, device=self.image.device))
+        epoch = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"] if "loops" in checkpoint else {}
+        if epoch.get("is_last_batch") and checkpoint["epoch"] < len(self.stages):
+            # It was the last of its stage then; it need not be in a longer run that continues it.
+            done = epoch["current"]["processed"]
+            epoch["is_last_batch"] = done >= self.stages[checkpoint["epoch"]].evaluations
 
 
 def check_trainer_settings(gradient_clip_val: float | None, accumulate_grad_batches: int) -> None:

@@ -294,6 +294,67 @@ def test_a_missing_checkpoint(refused):
     says(refused("--ckpt_path=gone.ckpt"), "ckpt_path", "gone.ckpt")
 
 
+class Executed:
+    """What a file of pickled objects may do to whoever loads it."""
+
+    def __reduce__(self):
+        return os.mkdir, ("executed",)
+
+
+@pytest.mark.parametrize("content", [b"", b"junk" * 99, {"state_dict": {}}, {"state_dict": Executed()}, None])
+def test_a_file_that_is_no_checkpoint(refused, place, pair, content):
+    if isinstance(content, dict):
+        torch.save(content, "other.ckpt")
+    else:
+        (place / "other.ckpt").write_bytes(pair[0].read_bytes() if content is None else content)
+    says(refused("--ckpt_path=other.ckpt"), "ckpt_path: must be a checkpoint of nst fit", "other.ckpt")
+    assert not (place / "executed").exists()
+
+
+@pytest.fixture
+def checkpoint(tmp_path, monkeypatch, use_tiny_weights, pair):
+    """A checkpoint at the end of a run of two evaluations."""
+    monkeypatch.chdir(tmp_path)
+    keep = "--trainer.callbacks=[{class_path: Snapshots, init_args: {every: 2, checkpoint: true}}]"
+    pictures = [f"--data.content={pair[0]}", f"--data.style={pair[1]}", "--data.size=48", "--model.evaluations=2"]
+    assert main(["fit", *pictures, keep, "--trainer.accelerator=cpu"]) == 0
+    (path,) = tmp_path.rglob("*.ckpt")
+    return path
+
+
+def test_a_checkpoint_of_another_optimizer(checkpoint, refused, capsys):
+    capsys.readouterr()
+    line = refused(f"--ckpt_path={checkpoint}", "--model.optimizer=torch.optim.Adam", evaluations="4")
+    says(line, "ckpt_path", "another optimiser", "model.optimizer")
+
+
+def test_a_checkpoint_with_nothing_left_to_do(checkpoint, refused, capsys):
+    capsys.readouterr()
+    says(refused(f"--ckpt_path={checkpoint}"), "ckpt_path", "2 evaluations", "nothing is left")
+
+
+@pytest.mark.parametrize("name", ["max_steps", "max_epochs"])
+def test_a_limit_of_nothing(refused, name):
+    says(refused(f"--trainer.{name}=0"), f"trainer.{name}: must be at least 1", "got 0")
+
+
+@pytest.mark.parametrize("seed", ["-5", "4294967296"])
+def test_a_seed_out_of_range(refused, seed):
+    says(refused(f"--seed_everything={seed}"), "seed_everything", "4294967295", seed)
+
+
+def test_a_callback_that_the_trainer_refuses(refused):
+    callback = "--trainer.callbacks=[{class_path: lightning.pytorch.callbacks.LearningRateMonitor}]"
+    says(refused(callback, "--trainer.enable_progress_bar=false"), "trainer: ", "LearningRateMonitor", "no logger")
+
+
+@pytest.mark.parametrize("which", ["content", "style"])
+def test_the_result_never_replaces_a_picture_it_is_made_from(refused, place, which):
+    (place / "mine.png").write_bytes(encoded())
+    says(refused("--output=./mine.png", **{which: "mine.png"}), "output", "mine.png")
+    assert (place / "mine.png").read_bytes() == encoded()
+
+
 # ------------------------------------------------------------------------------------ misspelt and mistyped keys
 
 

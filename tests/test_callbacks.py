@@ -7,6 +7,7 @@ import re
 
 import pytest
 import torch
+import yaml
 from lightning.pytorch import Callback, Trainer
 from PIL import Image
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -85,6 +86,22 @@ def test_a_run_of_two_stages_resumed_by_the_command_is_bitwise_the_same(run, tmp
         assert torch.equal(read_image(folder / "result.png").pixels, read_image(whole / "result.png").pixels)
         names = sorted(path.stem for path in (folder / "snapshots").glob("*.png"))
         assert names == [f"{step:06d}" for step in (4, 6) if step > at]
+
+
+def test_a_finished_run_can_be_made_longer(run):
+    keep = "--trainer.callbacks=[{class_path: Snapshots, init_args: {every: 4, checkpoint: true}}]"
+    (checkpoint,) = run(keep, evaluations=4).rglob("*.ckpt")
+    longer = rows_of(run("--ckpt_path", str(checkpoint), evaluations=7))
+    assert [row["loss"] for row in longer] == [row["loss"] for row in rows_of(run(evaluations=7))[4:]]
+
+
+@pytest.mark.parametrize("first", [[], ["--config", "gatys"]])
+def test_another_optimiser_starts_from_its_own_defaults(run, first):
+    """L-BFGS takes steps of 1, with which Adam would wreck the picture."""
+    for options, rate in ([], 1e-3), (["--model.optimizer.lr=0.02"], 0.02):
+        folder = run(*first, "--model.optimizer=torch.optim.Adam", *options, "--data.size=48", "--trainer.max_steps=1")
+        optimiser = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))["model"]["optimizer"]
+        assert (optimiser["class_path"], optimiser["init_args"]["lr"]) == ("torch.optim.Adam", rate)
 
 
 class HostReads(TorchDispatchMode):
