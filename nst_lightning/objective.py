@@ -114,10 +114,18 @@ class Objective(nn.Module):
             # torch.optim.LBFGS want the parameter's own.
             image = image.view_as(image)
             image.register_hook(torch.Tensor.contiguous)  # type: ignore[no-untyped-call]
-        features = self.extractor(image, self.layers) if self.layers else {}
-        parts = []
+        values: dict[tuple[Term, str], Tensor] = {}
+        for layer, features in self.extractor.iterate(image, self.layers):
+            for term in self.terms:
+                if layer in term.layers:
+                    values[term, layer] = term.layers[layer] * term.value(layer, features)
         for term in self.terms:
-            factor = term.weight * (self.strength if term.group == "style" else 1.0)
-            parts += [factor * value for value in term.values(image, features).values()]
-        stacked = torch.stack(parts)
+            values.update({(term, column): value for column, value in term.image_values(image).items()})
+        stacked = torch.stack(
+            [
+                term.weight * (self.strength if term.group == "style" else 1.0) * values[term, column]
+                for term in self.terms
+                for column in term.columns()
+            ]
+        )
         return Evaluation(stacked.sum(), stacked.detach())

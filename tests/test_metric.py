@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -12,8 +13,8 @@ from nst_lightning.optim.metric import SpectralMetric
 SIZES = [(6, 8), (5, 8), (6, 7), (5, 7), (1, 6), (4, 1)]
 
 
-def dense_h0(height, width, exponent):
-    """F* diag(f^-2a) F from full complex DFT matrices, for one channel."""
+def dense_h0(height, width, exponent, factors=None):
+    """F* diag(c f^-2a) F from full complex DFT matrices, for one channel."""
 
     def dft(n):
         k = torch.arange(n, dtype=torch.float64)
@@ -24,7 +25,8 @@ def dense_h0(height, width, exponent):
 
     f = (frequencies(height)[:, None].square() + frequencies(width).square()).sqrt().clamp(min=1 / max(height, width))
     transform = torch.kron(dft(height), dft(width))
-    return (transform.conj().T @ torch.diag(f.view(-1).pow(-2 * exponent)).to(transform.dtype) @ transform).real
+    diagonal = f.pow(-2 * exponent) * (1.0 if factors is None else factors)
+    return (transform.conj().T @ torch.diag(diagonal.view(-1)).to(transform.dtype) @ transform).real
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -44,18 +46,52 @@ def test_metric_of_exponent_zero_is_the_identity():
     torch.testing.assert_close(metric.backward(metric.forward(g)), g, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("size", [(4, 6), (5, 3)])
+def ring_factors(pairs, size, rings):
+    """C by its definition, with NumPy's full transform: rings of log f, ‖s‖ / ‖y‖ of each, smoothed 1-2-1."""
+    height, width = size
+    fy, fx = np.abs(np.fft.fftfreq(height)), np.abs(np.fft.fftfreq(width))
+    f = np.maximum(np.sqrt(fy[:, None] ** 2 + fx**2), 1 / max(height, width))
+    position = (np.log(f) - np.log(f).min()) / np.ptp(np.log(f))
+    ring = np.minimum(position * rings, rings - 1).astype(int)
+    _, ring = np.unique(ring, return_inverse=True)  # rings without a frequency do not count
+    ring = ring.reshape(size)
+    energies = np.zeros((2, ring.max() + 1))
+    for pair in pairs:
+        for row, (vector, power) in enumerate(zip(pair, (0.5, -0.5), strict=True)):
+            spectrum = np.fft.fft2(vector.view(size).numpy(), norm="ortho") * f**power  # s~ = f^a s, y~ = f^-a y
+            for index in range(len(energies[0])):
+                energies[row, index] += (np.abs(spectrum[ring == index]) ** 2).sum()
+    log = 0.5 * np.log(energies[0] / energies[1])
+    log -= log.mean()
+    padded = [log[0], *log, log[-1]]
+    smooth = np.array([(padded[i] + 2 * padded[i + 1] + padded[i + 2]) / 4 for i in range(len(log))])
+    return torch.from_numpy(np.exp(smooth)[ring])
+
+
+def dense_direction(pairs, gradient, size, rings):
+    """BFGS updates of H0 = γ F* diag(c f^-2a) F with γ = sᵀy / yᵀ H0 y."""
+    n = size[0] * size[1]
+    base = dense_h0(*size, 0.5, ring_factors(pairs, size, rings) if rings > 1 else None)
+    s, y = pairs[-1]
+    h = base * (s @ y) / (y @ base @ y)
+    for s, y in pairs:
+        v = torch.eye(n, dtype=torch.float64) - torch.outer(y, s) / (s @ y)
+        h = v.T @ h @ v + torch.outer(s, s) / (s @ y)
+    return -h @ gradient
+
+
+@pytest.mark.parametrize("rings", [1, 3, 32])
+@pytest.mark.parametrize("size", [(4, 6), (5, 3), (6, 5)])
 @pytest.mark.parametrize("history", [1, 2, 4])
-def test_direction_equals_a_dense_inverse_hessian(size, history):
-    """BFGS updates of H0 = γ F* diag(f^-2a) F, with γ = sᵀy / yᵀ H0 y, at every offset of the ring buffer."""
+def test_direction_equals_a_dense_inverse_hessian(size, history, rings):
+    """At every offset of the ring buffer, with the fixed metric and with the estimated one."""
     torch.manual_seed(0)
     height, width = size
     n = height * width
     factor = torch.randn(n, n, dtype=torch.float64)
     a, b = factor @ factor.T / n + 0.2 * torch.eye(n, dtype=torch.float64), torch.randn(n, dtype=torch.float64)
-    base = dense_h0(height, width, 0.5)
     x = torch.zeros(1, 1, height, width, dtype=torch.float64, requires_grad=True)
-    optimiser = LBFGS([x], history_size=history, max_step=1e9, spectral_exponent=0.5)
+    optimiser = LBFGS([x], history_size=history, max_step=1e9, spectral_exponent=0.5, rings=rings)
     pairs, last = [], None
     for _ in range(3 * history + 4):
         before = x.detach().clone().view(-1)
@@ -71,12 +107,7 @@ def test_direction_equals_a_dense_inverse_hessian(size, history):
         gradient = x.grad.detach().clone().view(-1)
         if last is not None:
             pairs = [*pairs, (before - last[0], gradient - last[1])][-history:]
-            s, y = pairs[-1]
-            h = base * (s @ y) / (y @ base @ y)
-            for s, y in pairs:
-                v = torch.eye(n, dtype=torch.float64) - torch.outer(y, s) / (s @ y)
-                h = v.T @ h @ v + torch.outer(s, s) / (s @ y)
-            expected = -h @ gradient
+            expected = dense_direction(pairs, gradient, size, rings)
             error = (x.detach().view(-1) - before - expected).norm() / expected.norm()
             assert error < 1e-10
         last = before, gradient

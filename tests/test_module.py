@@ -218,7 +218,7 @@ class Bad(Term):
     def columns(self):
         return ["nan"]
 
-    def values(self, image, features):
+    def image_values(self, image):
         self.calls += 1
         return {"nan": image.mean() * (float("nan") if self.calls == self.at else 0.0)}
 
@@ -234,7 +234,7 @@ def test_one_evaluation_that_fails_does_not_cost_the_picture(tiny_weights, pair,
 class Never(Bad):
     """NaN at every evaluation."""
 
-    def values(self, image, features):
+    def image_values(self, image):
         return {"nan": image.mean() * float("nan")}
 
 

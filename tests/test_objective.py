@@ -20,7 +20,7 @@ class Brightness(Term):
     def columns(self):
         return ["mean"]
 
-    def values(self, image, features):
+    def image_values(self, image):
         return {"mean": (image.mean() - 0.5).square()}
 
 
@@ -50,6 +50,14 @@ def prepared(tiny_weights, pictures, terms, **options):
     objective = Objective(VGG19(str(tiny_weights)), terms, **options)
     objective.prepare(pictures[0], [(pictures[1], 1.0)])
     return objective
+
+
+def test_layer_weights_scale_their_layer(tiny_weights, pictures):
+    plain = prepared(tiny_weights, pictures, [Content(["relu1_1", "relu2_1"]), Gram(["relu1_1", "relu2_1"])])
+    weights = {"relu1_1": 3.0, "relu2_1": 0.0}
+    weighted = prepared(tiny_weights, pictures, [Content(weights), Gram(weights)])
+    factors = torch.tensor([3.0, 0.0, 3.0, 0.0])
+    torch.testing.assert_close(weighted(pictures[2]).parts, factors * plain(pictures[2]).parts)
 
 
 def test_the_loss_is_the_sum_of_its_parts(tiny_weights, pictures):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import ClassVar
 
 import torch
@@ -53,6 +53,20 @@ class Extractor(nn.Module):
             One (1, C, h, w) tensor a name; h and w are H and W over the layer's stride, rounded down.
         """
         raise NotImplementedError
+
+    def iterate(self, image: Tensor, layers: Iterable[str]) -> Iterator[tuple[str, Tensor]]:
+        """Yield what `forward` returns, layer by layer.
+
+        An extractor that yields each layer as it reaches it (`VGG19` does) lets the objective put what it computes from
+        a layer between that layer and the next; automatic differentiation then holds fewer gradients at a time.
+
+        Args:
+            image: (1, 3, H, W), RGB in [0, 1].
+            layers: Names to yield.
+        """
+        wanted = list(layers)
+        if wanted:
+            yield from self(image, wanted).items()
 
     def rescale_to_unit_activations(self, images: Iterable[Tensor]) -> None:
         """Scale the weights so that each channel's mean activation over these images is 1, where that was asked for."""

@@ -62,11 +62,8 @@ class Content(Term):
         """Keep the content's features, in their own type to halve memory under bfloat16; see the base class."""
         self._targets = {layer: content[layer].clone() for layer in self.layers}
 
-    def values(self, image: Tensor, features: Features) -> dict[str, Tensor]:
-        """One value a layer; see the base class."""
-        result = {}
-        for layer, weight in self.layers.items():
-            target = self._targets[layer]
-            target = target if target.dtype == torch.float64 else target.float()
-            result[layer] = weight * content_distance(features[layer], target, self.normalization)
-        return result
+    def value(self, layer: str, features: Tensor) -> Tensor:
+        """Distance from the content's features; see the base class."""
+        target = self._targets[layer]
+        target = target if target.dtype == torch.float64 else target.float()
+        return content_distance(features, target, self.normalization)

@@ -89,11 +89,7 @@ class Gram(Term):
                 smallest = torch.finfo(target.dtype).tiny
                 self._scales[layer] = torch.maximum(at_content, floor).clamp(min=smallest)
 
-    def values(self, image: Tensor, features: Features) -> dict[str, Tensor]:
-        """One value a layer; see the base class."""
-        return {
-            layer: weight
-            * gram_distance(gram_matrix(features[layer]), self._targets[layer], self.normalization)
-            / self._scales[layer]
-            for layer, weight in self.layers.items()
-        }
+    def value(self, layer: str, features: Tensor) -> Tensor:
+        """Distance from the style's Gram matrix; see the base class."""
+        distance = gram_distance(gram_matrix(features), self._targets[layer], self.normalization)
+        return distance / self._scales[layer]

@@ -22,8 +22,9 @@ class StyleFeatures(NamedTuple):
 class Term(nn.Module):
     """One part of the objective: targets taken once a stage, a value at each evaluation.
 
-    A subclass names its group, computes targets in `prepare` and unweighted values in `values`. It needs no
-    registration: naming its ``class_path`` in ``model.terms`` is enough.
+    A subclass names its group, computes targets in `prepare` and unweighted values in `value` (of a layer) or
+    `image_values` (of the picture itself). It needs no registration: naming its ``class_path`` in ``model.terms`` is
+    enough.
 
     Args:
         layers: Names of the layers the term looks at, as a list (each with weight 1) or as a mapping to weights.
@@ -54,20 +55,34 @@ class Term(nn.Module):
             styles: Features of each style image at its own size.
         """
 
-    def values(self, image: Tensor, features: Features) -> dict[str, Tensor]:
-        """Compute the term.
+    def value(self, layer: str, features: Tensor) -> Tensor:
+        """Compute the term at one of its layers.
+
+        Layers come one by one, in order of depth, as the network reaches them, so that the backward pass makes each
+        gradient when it is needed and not before.
+
+        Args:
+            layer: Its name.
+            features: (1, C, h, w), bfloat16 under that precision: sums belong into float32.
+
+        Returns:
+            A scalar, without the weights of term and layer.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has layers but no value()")
+
+    def image_values(self, image: Tensor) -> dict[str, Tensor]:
+        """Compute what the term takes from the picture itself; nothing, unless a subclass says so.
 
         Args:
             image: (1, 3, H, W), RGB, nominally in [0, 1] but not clamped.
-            features: The layers asked for, at least float32 where the term computes in it.
 
         Returns:
-            A scalar for each of the term's own columns (its layers, as a rule), layer weights included, `weight` not.
+            A scalar for each column that is not a layer, without the weight.
         """
-        raise NotImplementedError
+        return {}
 
     def columns(self) -> list[str]:
-        """Names of the values, in the order of `values`."""
+        """Names of the values: layers, then those of `image_values`."""
         return list(self.layers)
 
 

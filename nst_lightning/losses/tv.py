@@ -6,7 +6,6 @@ from typing import Literal
 
 from torch import Tensor
 
-from nst_lightning.features import Features
 from nst_lightning.losses.term import Term
 
 TotalVariationKind = Literal["squared", "absolute"]
@@ -45,7 +44,7 @@ class TotalVariation(Term):
         super().__init__([], weight)
         self.kind: TotalVariationKind = kind
 
-    def values(self, image: Tensor, features: Features) -> dict[str, Tensor]:
+    def image_values(self, image: Tensor) -> dict[str, Tensor]:
         """One value for the image; see the base class."""
         return {"image": total_variation(image, self.kind)}
 

@@ -1,14 +1,19 @@
 """Limited-memory BFGS that stays on the device: one evaluation a step, no reads by the host.
 
 With pairs ``s_i = x_{i+1} - x_i`` and ``y_i = g_{i+1} - g_i`` (oldest first, as columns of S and Y), ``R`` the upper
-triangle of ``SᵀY``, ``D`` its diagonal and ``H0 = γI`` with ``γ = sᵀy / yᵀy`` of the newest pair, the inverse Hessian
+triangle of ``SᵀY``, ``D`` its diagonal and ``H0 = γC`` with ``γ = sᵀy / yᵀCy`` of the newest pair, the inverse Hessian
 is (Byrd, Nocedal and Schnabel, *Representations of quasi-Newton matrices*, 1994, equation 3.1)::
 
-    H g = γ g + S R⁻ᵀ ((D + γ YᵀY) w - γ Yᵀg) - γ Y w,    w = R⁻¹ Sᵀ g
+    H g = γ C (g - Y w) + S R⁻ᵀ ((D + γ YᵀCY) w - γ YᵀC g),    w = R⁻¹ Sᵀ g
 
 It equals the usual two-loop recursion (Nocedal and Wright, algorithm 7.4) but needs the history only twice, once for
 inner products and once for the sum; all recursion happens in two triangular solves of the size of the history. As in
 vector-free L-BFGS (Chen, Wang and Zhou, 2014) the number of reductions over the image does not grow with the history.
+
+All this happens in the coordinates of a metric (`SpectralMetric`), where C is a factor for each ring of spatial
+frequencies. Were the Hessian diagonal in frequency, ``c = ‖s‖ / ‖y‖`` on a ring would be its inverse; so C is that
+quotient over the pairs of the history, smoothed over neighbouring rings. Inner products are kept ring by ring, so C may
+change at every step and the direction is still that of BFGS from H0, exactly.
 
 Departures from the textbook: there is no line search (one step is one evaluation, the step length is ``lr``); the first
 step has a stated size instead of ``1/‖g‖₁``, so that the run depends on the units of neither the loss nor the image's
@@ -33,6 +38,7 @@ HistoryDtype = Literal["float32", "bfloat16"]
 Rules = Literal["image", "torch"]
 
 _IMAGE_DIMENSIONS = 3
+_WIDEST = 7.0  # natural logarithm of the largest correction of a ring, against a few unlucky pairs
 _CHUNK = 1 << 18  # columns of a bfloat16 history that are widened at a time
 
 
@@ -50,6 +56,8 @@ class LBFGS(Optimizer):
         spectral_exponent: Start from an inverse Hessian that favours low spatial frequencies f by ``f^(-2 exponent)``
             (`SpectralMetric`), so that large areas of colour move as fast as fine strokes. It applies to parameters of
             the shape of images, (..., C, H, W); 0 measures changes in pixels.
+        rings: Number of rings of spatial frequency on which that favour is corrected by the curvature measured on the
+            way; 1 leaves it as it is.
         history_dtype: float32 (float64 for float64 parameters), or bfloat16 for half the memory.
         rules: image, as described here; or torch, which follows ``torch.optim.LBFGS``: a first step of
             ``min(1, 1/‖g‖₁) lr``, no longest step, pairs with ``sᵀy > 1e-10``, and changes measured in pixels.
@@ -70,6 +78,7 @@ class LBFGS(Optimizer):
         max_step: float = 0.1,
         curvature: float = 1e-6,
         spectral_exponent: float = 0.5,
+        rings: int = 32,
         history_dtype: HistoryDtype = "float32",
         rules: Rules = "image",
     ) -> None:
@@ -79,8 +88,9 @@ class LBFGS(Optimizer):
         for name, value in {"curvature": curvature, "spectral_exponent": spectral_exponent}.items():
             if not (value >= 0 and math.isfinite(value)):
                 raise UserError(f"{name}: must be finite and at least 0, got {value}; the default is a good start")
-        if history_size < 1:
-            raise UserError(f"history_size: must be at least 1, got {history_size}; 20 is a good start")
+        for name, count in {"history_size": history_size, "rings": rings}.items():
+            if count < 1:
+                raise UserError(f"{name}: must be at least 1, got {count}; the default is a good start")
         for name, choice, allowed in (("history_dtype", history_dtype, HistoryDtype), ("rules", rules, Rules)):
             if choice not in get_args(allowed):
                 raise UserError(f"{name}: must be one of {', '.join(get_args(allowed))}, got {choice}")
@@ -91,6 +101,7 @@ class LBFGS(Optimizer):
             "max_step": max_step,
             "curvature": curvature,
             "spectral_exponent": spectral_exponent,
+            "rings": rings,
             "history_dtype": history_dtype,
             "rules": rules,
         }
@@ -107,7 +118,7 @@ class LBFGS(Optimizer):
         if not exponent or group["rules"] == "torch" or any(p.ndim < _IMAGE_DIMENSIONS for p in self._params):
             return gradient
         if self._metrics is None:
-            self._metrics = [SpectralMetric(p.shape, exponent, p.device, p.dtype) for p in self._params]
+            self._metrics = [SpectralMetric(p.shape, exponent, p.device, p.dtype, group["rings"]) for p in self._params]
         pieces = torch.split(gradient, [p.numel() for p in self._params])
         return torch.cat([metric.forward(piece) for metric, piece in zip(self._metrics, pieces, strict=True)])
 
@@ -127,20 +138,30 @@ class LBFGS(Optimizer):
         m: int = self.param_groups[0]["history_size"]
         return sum(p.numel() for p in self._params) * (2 * m * kept + 5 * full)
 
-    def _initial_state(self, point: Tensor, gradient: Tensor) -> dict[str, Any]:
+    def _ring_sizes(self) -> list[list[int]]:
+        """Coordinates of each ring of each parameter; one ring of all where nothing is estimated."""
+        if self._metrics is None or self.param_groups[0]["rings"] == 1:
+            metrics = self._metrics
+            return [[sum(metric.numel for metric in metrics) if metrics else sum(p.numel() for p in self._params)]]
+        return [metric.sizes for metric in self._metrics]
+
+    def _initial_state(self) -> dict[str, Any]:
+        point = torch.cat([p.reshape(-1) for p in self._params])
+        gradient = self._to_metric(torch.zeros_like(point))
         device, m, n = gradient.device, self.param_groups[0]["history_size"], gradient.numel()
+        rings = sum(len(sizes) for sizes in self._ring_sizes())
         small = widest_dtype(device.type)  # the small matrices cost nothing in double precision
         return {
             "history": torch.zeros(2 * m, n, device=device, dtype=self._stored(gradient.dtype)),  # rows of S, then of Y
             "sy": torch.zeros(m, m, device=device, dtype=small),  # sᵢᵀyⱼ by slot
-            "yy": torch.zeros(m, m, device=device, dtype=small),
-            "gamma": torch.ones((), device=device, dtype=small),
+            "yy": torch.zeros(rings, m, m, device=device, dtype=small),  # yᵢᵀyⱼ by ring and slot
+            "ss": torch.zeros(rings, m, device=device, dtype=small),  # sᵢᵀsᵢ
             "newest": torch.zeros((), device=device, dtype=torch.int64),  # slot of the newest pair
             "count": torch.zeros((), device=device, dtype=torch.int64),
             "have_last": torch.zeros((), device=device, dtype=torch.bool),
             "skipped": torch.zeros((), device=device, dtype=torch.int64),
-            "last_point": point.clone(),
-            "last_gradient": torch.zeros_like(gradient),
+            "last_point": point,
+            "last_gradient": gradient,
             "last_step": torch.zeros_like(gradient),
         }
 
@@ -154,6 +175,9 @@ class LBFGS(Optimizer):
         Returns:
             What the closure returned.
         """
+        state = self.state[self._params[0]]
+        if not state:  # before the closure, so that what stays comes to lie before what goes in the heap
+            state.update(self._initial_state())
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -162,9 +186,6 @@ class LBFGS(Optimizer):
         g = self._to_metric(
             torch.cat([torch.zeros_like(p).view(-1) if p.grad is None else p.grad.reshape(-1) for p in self._params])
         )
-        state = self.state[self._params[0]]
-        if not state:
-            state.update(self._initial_state(point, g))
         finite = torch.isfinite(torch.dot(g, g))
         if isinstance(loss, Tensor):
             finite = finite & torch.isfinite(loss).all()
@@ -177,7 +198,7 @@ class LBFGS(Optimizer):
         """Store the newest pair if it is good, then apply the inverse Hessian: ``H g``, or g without pairs."""
         group = self.param_groups[0]
         m = group["history_size"]
-        history, sy, yy = state["history"], state["sy"], state["yy"]
+        history, sy, yy, ss = state["history"], state["sy"], state["yy"], state["ss"]
         s, y = state["last_step"], g - state["last_gradient"]
         pair = torch.stack([s, y]).to(history.dtype).to(g.dtype)  # as it will be remembered
         (ss_new, sy_new), (_, yy_new) = (pair @ pair.T).to(sy.dtype)
@@ -189,32 +210,40 @@ class LBFGS(Optimizer):
         rows = torch.stack([newest, newest + m])
         history.index_copy_(0, rows, torch.where(accept, pair.to(history.dtype), history.index_select(0, rows)))
         count = torch.where(accept, (state["count"] + 1).clamp(max=m), state["count"]) * finite
-        gamma = torch.where(accept, sy_new / yy_new, state["gamma"])
 
-        products = _products(history, torch.cat([pair, g[None]])).to(sy.dtype)  # (2m, 3): the one pass of reductions
-        _, s_y, s_g = products[:m].unbind(1)
-        y_s, y_y, y_g = products[m:].unbind(1)
-        _write(sy, newest, accept, row=y_s, column=s_y)
+        rings = self._ring_sizes()
+        sizes = [size for of_parameter in rings for size in of_parameter]
+        vectors = torch.split(torch.cat([pair, g[None]]), sizes, dim=1)
+        # (rings, 2m, 3): the one pass of reductions
+        products = torch.stack([_products(h, v) for h, v in zip(history.split(sizes, dim=1), vectors, strict=True)])
+        s_s, s_y, s_g = products[:, :m].to(sy.dtype).unbind(2)
+        y_s, y_y, y_g = products[:, m:].to(sy.dtype).unbind(2)
+        _write(sy, newest, accept, row=y_s.sum(0), column=s_y.sum(0))
         _write(yy, newest, accept, row=y_y, column=y_y)
+        slot = newest.view(1)
+        ss.index_copy_(1, slot, torch.where(accept, s_s.index_select(1, slot), ss.index_select(1, slot)))
 
         # Oldest first; slots not in use (fewer pairs than slots, or a restart) become identity rows with no weight.
         order = (newest + 1 + torch.arange(m, device=g.device)) % m
         used = torch.arange(m, device=g.device) >= m - count
         both = used[:, None] & used
-        sy, yy = (torch.where(both, x[order][:, order], 0) for x in (sy, yy))
-        s_g, y_g = (torch.where(used, x[order], 0) for x in (s_g, y_g))
-        diagonal = torch.where(used, sy.diagonal(), 1)
-        r = sy.triu(1) + torch.diag(diagonal)
+        sy, yy = (torch.where(both, x[..., order, :][..., order], 0) for x in (sy, yy))
+        ss, s_g, y_g = (torch.where(used, x[..., order], 0) for x in (ss, s_g.sum(0), y_g))
+        scales = _ring_scales(ss.sum(1), yy.diagonal(dim1=1, dim2=2).sum(1), [len(sizes) for sizes in rings])
+        ycy, y_c_g = torch.tensordot(scales, yy, 1), scales @ y_g
+        gamma = torch.where(count > 0, sy[-1, -1] / ycy[-1, -1], 1)
+        r = sy.triu(1) + torch.diag(torch.where(used, sy.diagonal(), 1))
         w = torch.linalg.solve_triangular(r, s_g[:, None], upper=True)
         u = torch.linalg.solve_triangular(
-            r.T, torch.where(used, sy.diagonal(), 0)[:, None] * w + gamma * (yy @ w - y_g[:, None]), upper=False
+            r.T, sy.diagonal()[:, None] * w + gamma * (ycy @ w - y_c_g[:, None]), upper=False
         )
-        slots = torch.cat([order, order + m])
-        weights = torch.zeros(2 * m, device=g.device, dtype=g.dtype)
-        weights[slots] = torch.cat([u, -gamma * w]).view(-1).to(g.dtype)
-        quasi_newton = g * gamma.to(g.dtype) + _combination(history, weights)
+        of_s, of_y = (g.new_zeros(m).index_copy_(0, order, x.view(-1).to(g.dtype)) for x in (u, w))
+        factors = torch.cat(
+            [c.expand(size) for c, size in zip((gamma * scales).to(g.dtype).unbind(), sizes, strict=True)]
+        )
+        quasi_newton = _combination(history[:m], of_s) + factors * (g - _combination(history[m:], of_y))
 
-        state.update(newest=newest, count=count, gamma=gamma)
+        state.update(newest=newest, count=count)
         return torch.where(count > 0, quasi_newton, g)
 
     def _move(self, state: dict[str, Any], point: Tensor, g: Tensor, direction: Tensor, finite: Tensor) -> None:
@@ -275,8 +304,30 @@ def _combination(history: Tensor, weights: Tensor) -> Tensor:
     return torch.cat([weights @ history[:, start : start + _CHUNK].to(weights.dtype) for start in pieces])
 
 
+def _ring_scales(ss: Tensor, yy: Tensor, rings: list[int]) -> Tensor:
+    """Inverse curvature of each ring, ‖s‖ / ‖y‖ over the history, smoothed; any common factor is left to γ.
+
+    Args:
+        ss: (rings,) squared lengths of steps, summed over the history.
+        yy: The same of changes of the gradient.
+        rings: Number of rings of each parameter; smoothing stays within one.
+
+    Returns:
+        (rings,) positive factors; ones where there is nothing to measure.
+    """
+    known = (ss > 0) & (yy > 0)
+    logarithm = torch.where(known, (ss.log() - yy.log()) / 2, 0)
+    mean = logarithm.sum() / known.sum().clamp(min=1)
+    logarithm = torch.where(known, logarithm - mean, 0).clamp(-_WIDEST, _WIDEST)
+    smooth = []
+    for piece in torch.split(logarithm, rings):
+        padded = torch.cat([piece[:1], piece, piece[-1:]])
+        smooth.append((padded[:-2] + 2 * piece + padded[2:]) / 4)
+    return torch.cat(smooth).exp()
+
+
 def _write(matrix: Tensor, slot: Tensor, accept: Tensor, *, row: Tensor, column: Tensor) -> None:
-    """Set one row and one column of a square matrix in place where ``accept`` holds; ``row[slot] == column[slot]``."""
+    """Set one row and one column of square matrices in place where ``accept`` holds; they agree where they cross."""
     index = slot.view(1)
-    matrix.index_copy_(0, index, torch.where(accept, row, matrix.index_select(0, index)[0])[None])
-    matrix.index_copy_(1, index, torch.where(accept, column, matrix.index_select(1, index)[:, 0])[:, None])
+    for dim, values in ((-2, row.unsqueeze(-2)), (-1, column.unsqueeze(-1))):
+        matrix.index_copy_(dim, index, torch.where(accept, values, matrix.index_select(dim, index)))
