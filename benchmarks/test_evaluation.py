@@ -1,74 +1,44 @@
-"""Seconds per evaluation: loss, gradient and update, by accelerator, size, precision and optimiser."""
+"""Seconds per evaluation: loss, gradient and update."""
 
 from __future__ import annotations
 
-from functools import partial
-
 import pytest
 import torch
-
-from nst_lightning.errors import UserError
-from nst_lightning.features import VGG19
-from nst_lightning.hardware import compute_dtype, describe
-from nst_lightning.objective import Objective, default_terms
-from nst_lightning.optim import LBFGS
-
-ACCELERATORS = [
-    name
-    for name, there in (
-        ("cpu", True),
-        ("cuda", torch.cuda.is_available()),
-        ("mps", torch.backends.mps.is_available()),
-    )
-    if there
-]
-OPTIMIZERS = {
-    "lbfgs": LBFGS,
-    "torch_lbfgs": partial(
-        torch.optim.LBFGS, max_iter=1, max_eval=1, history_size=100, tolerance_grad=-1, tolerance_change=-1
-    ),
-    "adam": partial(torch.optim.Adam, lr=0.02),
-}
+from programs import OPTIMIZERS, baseline_step, our_step, synchronize
 
 
-def synchronize(accelerator):
-    """Wait for the device, so that a time is the time of the work and not of handing it over."""
-    if accelerator == "cuda":
-        torch.cuda.synchronize()
-    elif accelerator == "mps":
-        torch.mps.synchronize()
+def timed_step(step, accelerator):
+    """A step that ends when the device has finished."""
 
-
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
-@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
-@pytest.mark.parametrize("size", [256, 512])
-@pytest.mark.parametrize("accelerator", ACCELERATORS)
-def test_evaluation(benchmark, accelerator, size, precision, optimizer):
-    """One training step without Lightning around it."""
-    if precision == "bf16-mixed" and not describe(accelerator).bfloat16:
-        pytest.skip(f"{accelerator} has no native bfloat16")
-    try:
-        extractor = VGG19()
-    except UserError as error:
-        pytest.skip(str(error))
-    objective = Objective(extractor, default_terms()).to(accelerator)
-    extractor.set_compute_dtype(compute_dtype(precision))
-    generator = torch.Generator().manual_seed(0)
-    content, style = (torch.rand(1, 3, size * 3 // 4, size, generator=generator).to(accelerator) for _ in range(2))
-    objective.prepare(content, [(style, 1.0)])
-    image = content.clone().requires_grad_()
-    optimiser = OPTIMIZERS[optimizer]([image])
-
-    def closure():
-        optimiser.zero_grad()
-        loss = objective(image).loss
-        loss.backward()
-        return loss
-
-    def step():
-        optimiser.step(closure)
+    def run():
+        step()
         synchronize(accelerator)
 
-    benchmark.extra_info.update(hardware=describe(accelerator).name, torch=torch.__version__)
-    benchmark.pedantic(step, rounds=8, warmup_rounds=3)
+    return run
+
+
+def test_baseline(timed, fits, accelerator, size):
+    """Plain PyTorch, float32."""
+    fits(accelerator, size)
+    step, image = baseline_step(size, accelerator)
+    timed(timed_step(step, accelerator), "evaluation", size, program="baseline", accelerator=accelerator,
+          precision="32-true", optimizer="torch lbfgs", extractor="vgg19")  # fmt: skip
+    assert torch.isfinite(image).all()
+
+
+def test_size(timed, fits, accelerator, precision, size):
+    """The project with its default optimiser."""
+    fits(accelerator, size)
+    step, image = our_step(size, accelerator, precision)
+    timed(timed_step(step, accelerator), "evaluation", size, program="nst_lightning", accelerator=accelerator,
+          precision=precision, optimizer="lbfgs", extractor="vgg19")  # fmt: skip
+    assert torch.isfinite(image).all()
+
+
+@pytest.mark.parametrize("other", [name for name in OPTIMIZERS if name != "lbfgs"])
+def test_other_optimizers(timed, accelerator, precision, other):
+    """The same at 512 px with every other optimiser."""
+    step, image = our_step(512, accelerator, precision, other)
+    timed(timed_step(step, accelerator), "evaluation", 512, program="nst_lightning", accelerator=accelerator,
+          precision=precision, optimizer=other, extractor="vgg19")  # fmt: skip
     assert torch.isfinite(image).all()

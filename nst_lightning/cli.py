@@ -13,6 +13,7 @@ from nst_lightning.errors import UserError
 # Subcommand -> module whose `main(args)` runs it, and what it does. Modules are imported when they are run.
 SUBCOMMANDS = {
     "fit": ("nst_lightning.fit", "make a picture from a content and a style image"),
+    "benchmark": ("nst_lightning.benchmark", "measure speed and memory against plain PyTorch on this machine"),
 }
 
 USAGE = "\n".join(
@@ -22,7 +23,7 @@ USAGE = "\n".join(
         "Neural style transfer by optimisation.",
         "",
         "subcommands:",
-        *(f"  {name:<10}{text}" for name, (_, text) in SUBCOMMANDS.items()),
+        *(f"  {name:<11}{text}" for name, (_, text) in SUBCOMMANDS.items()),
         "",
         "nst SUBCOMMAND --help explains the options; nst --version says which version this is.",
     ]

@@ -18,7 +18,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
-from nst_lightning.callbacks import Export, Figure, Metrics, Progress, Snapshots
+from nst_lightning.callbacks import Export, Faults, Figure, Metrics, Progress, Snapshots
 from nst_lightning.data import Style, StyleTransferData
 from nst_lightning.errors import UserError, UserNotice
 from nst_lightning.hardware import keep_freed_memory
@@ -107,6 +107,7 @@ class FitCLI(LightningCLI):
         defaults = [
             Progress(),
             Metrics(),
+            Faults(),
             Snapshots(config.snapshot_every),
             Figure(),
             Export(config.output, config.bits, config.quality, {"Configuration": resolved}),

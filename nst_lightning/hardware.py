@@ -123,6 +123,12 @@ def compute_dtype(precision: str) -> torch.dtype:
     return {"bf16-mixed": torch.bfloat16, "64-true": torch.float64}.get(precision, torch.float32)
 
 
+def allow_tf32(allowed: bool) -> None:
+    """Say whether CUDA may round the factors of float32 products and convolutions to TF32's 10 bits."""
+    torch.backends.cuda.matmul.allow_tf32 = allowed
+    torch.backends.cudnn.allow_tf32 = allowed
+
+
 def widest_dtype(accelerator: str) -> torch.dtype:
     """The most precise floating type of a device; MPS has no float64."""
     return torch.float32 if accelerator == "mps" else torch.float64

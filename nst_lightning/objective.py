@@ -95,8 +95,10 @@ class Objective(nn.Module):
             styles: Pairs of an image (1, 3, h, w) and its share; the shares sum to 1.
         """
         self.extractor.rescale_to_unit_activations([content, *(image for image, _ in styles)])
-        content_features = self.extractor(content, self.layers)
-        style_features = [StyleFeatures(self.extractor(image, self.layers), share) for image, share in styles]
+        content_features = dict(self.extractor.iterate(content, self.layers))
+        style_features = [
+            StyleFeatures(dict(self.extractor.iterate(image, self.layers)), share) for image, share in styles
+        ]
         for term in self.terms:
             term.prepare(content_features, style_features)
 

@@ -10,10 +10,15 @@ from nst_lightning.errors import UserError
 _PACKAGE = Path(__file__).parent
 
 
+def beside_package(name: str) -> Path:
+    """A folder that lies inside an installed package, and beside it in a checkout."""
+    installed = _PACKAGE / name
+    return installed if installed.is_dir() else _PACKAGE.parent / name
+
+
 def presets_folder() -> Path:
-    """The folder of presets: inside an installed package, or beside it in a checkout."""
-    installed = _PACKAGE / "configs"
-    return installed if installed.is_dir() else _PACKAGE.parent / "configs"
+    """The folder of presets."""
+    return beside_package("configs")
 
 
 def preset_names() -> list[str]:

@@ -82,3 +82,14 @@ def test_trainer_resolves_auto_and_keeps_the_reason():
 def test_trainer_refuses_several_devices():
     with pytest.raises(UserError, match=r"trainer.devices: must be 1, got 2"):
         StyleTrainer(accelerator="cpu", devices=2, logger=False, enable_checkpointing=False)
+
+
+@pytest.mark.parametrize("allowed", [False, True])
+def test_tf32_only_when_asked_for(allowed):
+    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    try:
+        StyleTrainer(accelerator="cpu", logger=False, enable_checkpointing=False, **({"tf32": True} if allowed else {}))
+        assert torch.backends.cuda.matmul.allow_tf32 is allowed
+        assert torch.backends.cudnn.allow_tf32 is allowed
+    finally:
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before

@@ -69,11 +69,11 @@ def ring_factors(pairs, size, rings):
 
 
 def dense_direction(pairs, gradient, size, rings):
-    """BFGS updates of H0 = γ F* diag(c f^-2a) F with γ = sᵀy / yᵀ H0 y."""
+    """BFGS updates of H0 = γ F* diag(c f^-2a) F with γ = 1.5 sᵀy / yᵀ H0 y."""
     n = size[0] * size[1]
     base = dense_h0(*size, 0.5, ring_factors(pairs, size, rings) if rings > 1 else None)
     s, y = pairs[-1]
-    h = base * (s @ y) / (y @ base @ y)
+    h = 1.5 * base * (s @ y) / (y @ base @ y)
     for s, y in pairs:
         v = torch.eye(n, dtype=torch.float64) - torch.outer(y, s) / (s @ y)
         h = v.T @ h @ v + torch.outer(s, s) / (s @ y)
@@ -91,7 +91,7 @@ def test_direction_equals_a_dense_inverse_hessian(size, history, rings):
     factor = torch.randn(n, n, dtype=torch.float64)
     a, b = factor @ factor.T / n + 0.2 * torch.eye(n, dtype=torch.float64), torch.randn(n, dtype=torch.float64)
     x = torch.zeros(1, 1, height, width, dtype=torch.float64, requires_grad=True)
-    optimiser = LBFGS([x], history_size=history, max_step=1e9, spectral_exponent=0.5, rings=rings)
+    optimiser = LBFGS([x], history_size=history, max_step=1e9, spectral_exponent=0.5, rings=rings, relaxation=1.5)
     pairs, last = [], None
     for _ in range(3 * history + 4):
         before = x.detach().clone().view(-1)

@@ -191,6 +191,8 @@ class VGG19(Extractor):
     def iterate(self, image: Tensor, layers: Iterable[str]) -> Iterator[tuple[str, Tensor]]:
         """Yield feature maps in order of depth, and go no deeper than the last; see the base class."""
         missing = wanted = set(layers)
+        if not wanted:
+            return
         self._choose_algorithms()
         # The module decides the type of the arithmetic by the type of its weights, once, not at each operation.
         with torch.autocast(image.device.type, enabled=False):

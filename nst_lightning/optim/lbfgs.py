@@ -58,6 +58,8 @@ class LBFGS(Optimizer):
             the shape of images, (..., C, H, W); 0 measures changes in pixels.
         rings: Number of rings of spatial frequency on which that favour is corrected by the curvature measured on the
             way; 1 leaves it as it is.
+        relaxation: Factor on γ under the metric. Steps lean to directions of high curvature, so the γ measured along
+            them is short for all others; 2 saves a sixth of the evaluations, 4 diverges.
         history_dtype: float32 (float64 for float64 parameters), or bfloat16 for half the memory.
         rules: image, as described here; or torch, which follows ``torch.optim.LBFGS``: a first step of
             ``min(1, 1/‖g‖₁) lr``, no longest step, pairs with ``sᵀy > 1e-10``, and changes measured in pixels.
@@ -79,10 +81,12 @@ class LBFGS(Optimizer):
         curvature: float = 1e-6,
         spectral_exponent: float = 0.5,
         rings: int = 32,
+        relaxation: float = 2.0,
         history_dtype: HistoryDtype = "float32",
         rules: Rules = "image",
     ) -> None:
-        for name, value in {"lr": lr, "first_step": first_step, "max_step": max_step}.items():
+        positive = {"lr": lr, "first_step": first_step, "max_step": max_step, "relaxation": relaxation}
+        for name, value in positive.items():
             if not value > 0 or (name != "max_step" and value == math.inf):
                 raise UserError(f"{name}: must be above 0, got {value}; the default is a good start")
         for name, value in {"curvature": curvature, "spectral_exponent": spectral_exponent}.items():
@@ -102,6 +106,7 @@ class LBFGS(Optimizer):
             "curvature": curvature,
             "spectral_exponent": spectral_exponent,
             "rings": rings,
+            "relaxation": relaxation,
             "history_dtype": history_dtype,
             "rules": rules,
         }
@@ -231,7 +236,8 @@ class LBFGS(Optimizer):
         ss, s_g, y_g = (torch.where(used, x[..., order], 0) for x in (ss, s_g.sum(0), y_g))
         scales = _ring_scales(ss.sum(1), yy.diagonal(dim1=1, dim2=2).sum(1), [len(sizes) for sizes in rings])
         ycy, y_c_g = torch.tensordot(scales, yy, 1), scales @ y_g
-        gamma = torch.where(count > 0, sy[-1, -1] / ycy[-1, -1], 1)
+        relaxation = 1.0 if self._metrics is None else group["relaxation"]
+        gamma = torch.where(count > 0, relaxation * sy[-1, -1] / ycy[-1, -1], 1)
         r = sy.triu(1) + torch.diag(torch.where(used, sy.diagonal(), 1))
         w = torch.linalg.solve_triangular(r, s_g[:, None], upper=True)
         u = torch.linalg.solve_triangular(

@@ -1,0 +1,40 @@
+"""A process of its own that makes evaluations and prints, in bytes, how far memory rose above what imports took."""
+
+from __future__ import annotations
+
+import resource
+import sys
+
+import torch
+from programs import baseline_step, our_step, synchronize
+
+EVALUATIONS = 105  # the baseline's history of 100 is full
+
+
+def resident() -> int:
+    """Highest resident size of this process so far."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
+
+
+def main() -> None:
+    """Run what the arguments say: program, accelerator, precision, size."""
+    program, accelerator, precision, size = sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4])
+    before = resident()
+    if program == "baseline":
+        step, _ = baseline_step(size, accelerator)
+    else:
+        step, _ = our_step(size, accelerator, precision)
+    for _ in range(EVALUATIONS):
+        step()
+    synchronize(accelerator)
+    if accelerator == "cuda":
+        print(torch.cuda.max_memory_reserved())
+    elif accelerator == "mps":
+        print(torch.mps.driver_allocated_memory())
+    else:
+        print(resident() - before)
+
+
+if __name__ == "__main__":
+    main()

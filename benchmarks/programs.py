@@ -1,0 +1,95 @@
+"""What is measured: one evaluation and update of the project and of the baseline, on the same pictures and weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import baseline
+import torch
+from torch import Tensor
+
+from nst_lightning.data import StyleTransferData
+from nst_lightning.features import VGG19
+from nst_lightning.hardware import compute_dtype, describe, keep_freed_memory
+from nst_lightning.losses import Content, Gram
+from nst_lightning.objective import Objective, default_terms
+from nst_lightning.optim import LBFGS
+
+EXTRACTORS = {"vgg19": partial(VGG19, units="normalised")}
+OPTIMIZERS = {
+    "lbfgs": LBFGS,
+    "lbfgs in pixels": partial(LBFGS, spectral_exponent=0.0),
+    "lbfgs, bfloat16 history": partial(LBFGS, history_dtype="bfloat16"),
+    "torch lbfgs": partial(torch.optim.LBFGS, max_iter=1, history_size=100, tolerance_grad=-1, tolerance_change=-1),
+    "adam": partial(torch.optim.Adam, lr=0.02),
+}
+
+Step = Callable[[], Tensor | float]
+
+
+def pictures(size: int, accelerator: str) -> tuple[Tensor, Tensor]:
+    """The demo's content and style with a long side of `size` pixels: (1, 3, H, W) in [0, 1] each."""
+    data = StyleTransferData(content="demo:content", style="demo:style", size=size, side="long")
+    data.setup("fit")
+    images = data.stage_images(1.0)
+    return images.content.to(accelerator), images.styles[0][0].to(accelerator)
+
+
+def baseline_step(size: int, accelerator: str) -> tuple[Step, Tensor]:
+    """The baseline's evaluation, and its image."""
+    extractor = EXTRACTORS["vgg19"]()
+    weights = [(layer.weight, layer.bias) for layer in extractor.convolutions]
+    network = baseline.Network(weights, extractor.mean, extractor.std).to(accelerator)
+    return baseline.make_step(network, *pictures(size, accelerator))
+
+
+def our_step(
+    size: int,
+    accelerator: str,
+    precision: str,
+    optimizer: str = "lbfgs",
+    extractor: str = "vgg19",
+    objective: str = "default",
+) -> tuple[Step, Tensor]:
+    """The project's evaluation, without Lightning, and its image; it reads nothing back.
+
+    Args:
+        size: Long side in pixels.
+        accelerator: cpu, cuda or mps.
+        precision: 32-true or bf16-mixed.
+        optimizer: A key of `OPTIMIZERS`.
+        extractor: A key of `EXTRACTORS`.
+        objective: default (balanced) or baseline (the same function of the image as the baseline's).
+    """
+    keep_freed_memory()  # as `nst fit` does
+    terms = default_terms()
+    if objective == "baseline":
+        terms = [Content(normalization="released"), Gram(weight=baseline.STYLE_WEIGHT, normalization="released")]
+    whole = Objective(EXTRACTORS[extractor](), terms).to(accelerator)
+    whole.extractor.set_compute_dtype(compute_dtype(precision))
+    content, style = pictures(size, accelerator)
+    whole.prepare(content, [(style, 1.0)])
+    image = content.clone().requires_grad_()
+    optimiser = OPTIMIZERS[optimizer]([image])
+
+    def closure() -> Tensor:
+        optimiser.zero_grad()
+        loss = whole(image).loss
+        loss.backward()
+        return loss.detach()
+
+    return partial(optimiser.step, closure), image
+
+
+def synchronize(accelerator: str) -> None:
+    """Wait for the device, so that a time is the time of the work and not of handing it over."""
+    if accelerator == "cuda":
+        torch.cuda.synchronize()
+    elif accelerator == "mps":
+        torch.mps.synchronize()
+
+
+def precisions(accelerator: str) -> list[str]:
+    """Precisions in which a device has native arithmetic."""
+    return ["32-true", *(["bf16-mixed"] if describe(accelerator).bfloat16 else [])]

@@ -1,0 +1,30 @@
+"""Peak memory of a run of 105 evaluations above the level after imports, each in a process of its own, at 512 px."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from programs import precisions
+
+SIZE = 512
+
+
+@pytest.mark.parametrize("program", ["baseline", "nst_lightning"])
+def test_peak_memory(benchmark, accelerator, program):
+    """Bytes, and the run's seconds beside them."""
+    precision = "32-true" if program == "baseline" else precisions(accelerator)[-1]
+    command = [sys.executable, str(Path(__file__).with_name("memory.py")), program, accelerator, precision, str(SIZE)]
+    printed = []
+
+    def run():
+        printed.append(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
+
+    benchmark.extra_info.update(
+        suite="memory", size=SIZE, accelerator=accelerator, precision=precision, program=program
+    )
+    benchmark.pedantic(run, rounds=1)
+    benchmark.extra_info["bytes"] = int(printed[0])
+    assert int(printed[0]) > 0

@@ -1,0 +1,252 @@
+"""``nst benchmark``: runs the suites of ``benchmarks/``, prints a table of ratios, keeps JSON and a plot."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import math
+import platform
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn
+
+from nst_lightning import __version__
+from nst_lightning.errors import UserError
+from nst_lightning.hardware import choose_accelerator, choose_precision, describe
+from nst_lightning.images.atomic import replacing
+from nst_lightning.presets import beside_package
+
+SUITES = {
+    "peak": "test_peak.py",
+    "evaluation": "test_evaluation.py",
+    "optimizer": "test_optimizer.py",
+    "overhead": "test_overhead.py",
+    "memory": "test_memory.py",
+    "target": "test_target.py",
+}
+PACKAGES = ("torch", "torchvision", "lightning", "pytest-benchmark", "numpy")
+
+
+class Row(NamedTuple):
+    """One line of the table."""
+
+    suite: str
+    what: str
+    median: str
+    spread: str
+    ratio: str
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; nst benchmark --help lists the options")
+
+
+def _parse(args: Sequence[str]) -> argparse.Namespace:
+    parser = _Parser(
+        prog="nst benchmark",
+        description="Measure the project against plain PyTorch in one run, on every accelerator that is there.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--suites", default=",".join(SUITES), help="comma-separated (default: %(default)s)")
+    parser.add_argument("--accelerators", default="auto", help="cpu, cuda, mps, or auto for all (default: auto)")
+    parser.add_argument("--precisions", default="auto", help="32-true, bf16-mixed, or auto for all that are native")
+    parser.add_argument("--sizes", default="256,512,1024,2048", help="long sides in pixels (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=10, help="repetitions of each measurement (default: 10)")
+    parser.add_argument(
+        "--output", default="benchmarks/results", help="folder for JSON and plot (default: %(default)s)"
+    )
+    options = parser.parse_args(list(args))
+    for suite in options.suites.split(","):
+        if suite not in SUITES:
+            raise UserError(f"--suites: must be of {', '.join(SUITES)}, got '{suite}'; leave it out for all")
+    sizes = options.sizes.split(",")
+    if not all(size.isascii() and size.isdigit() and int(size) >= 64 for size in sizes):
+        raise UserError(f"--sizes: must be whole numbers of at least 64, got '{options.sizes}'; try 256,512")
+    if options.rounds < 1:
+        raise UserError(f"--rounds: must be at least 1, got {options.rounds}; 10 is a good start")
+    for name in options.accelerators.split(","):
+        if name not in {"auto", "cpu", "cuda", "mps"}:
+            raise UserError(f"--accelerators: must be of cpu, cuda, mps, or auto, got '{name}'; try auto")
+        found = choose_accelerator(name).value
+        for precision in options.precisions.split(","):
+            choose_precision(precision, describe(found))
+    for package in ("pytest", "pytest_benchmark", "matplotlib"):
+        if importlib.util.find_spec(package) is None:
+            raise UserError(f"{package}: must be installed, it is not; pip install 'nst_lightning[benchmark]'")
+    return options
+
+
+def main(args: Sequence[str]) -> int:
+    """Run ``nst benchmark``.
+
+    Args:
+        args: Command line after the subcommand.
+
+    Returns:
+        0, or 1 if a suite failed (what it measured before is kept).
+
+    Raises:
+        UserError: If something asked for cannot be done.
+    """
+    options = _parse(args)
+    folder = Path(options.output)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--output: must be a folder, got '{folder}' ({error.strerror}); choose another") from None
+    code, benchmarks = _measure(options)
+    if not benchmarks:
+        raise UserError(f"benchmarks: nothing was measured (pytest ended with {code}); see the messages above")
+    result = {**_environment(), "arguments": list(args), "benchmarks": benchmarks}
+    rows = table(benchmarks)
+    print(format_table(rows))  # noqa: T201
+    device = next(iter(benchmarks))["accelerator"] if len({b.get("accelerator") for b in benchmarks}) == 1 else "all"
+    stem = f"{datetime.now(timezone.utc):%Y-%m-%d_%H%M%S}_{device}"
+    with replacing(folder / f"{stem}.json") as file:
+        file.write((json.dumps(result, indent=1) + "\n").encode())
+    plotted = draw(benchmarks, folder / f"{stem}.png")
+    print(f"{folder / stem}.json" + (f", {folder / stem}.png" if plotted else ""))  # noqa: T201
+    return 1 if code else 0
+
+
+def _measure(options: argparse.Namespace) -> tuple[int, list[dict[str, Any]]]:
+    """Run pytest in a process of its own, so that nothing of this one is measured."""
+    suites = beside_package("benchmarks")
+    with tempfile.TemporaryDirectory() as temporary:
+        report = Path(temporary) / "report.json"
+        command = [
+            *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", str(suites / "pytest.ini")),
+            *("--rootdir", str(suites), "--benchmark-only", "--benchmark-disable-gc", "--benchmark-quiet"),
+            *(f"--benchmark-json={report}", f"--rounds={options.rounds}"),
+            *(f"--{name}={getattr(options, name)}" for name in ("accelerators", "precisions", "sizes")),
+            *(str(suites / SUITES[suite]) for suite in options.suites.split(",")),
+        ]
+        code = subprocess.run(command, check=False).returncode
+        if not report.is_file() or not report.stat().st_size:
+            return code, []
+        measured = json.loads(report.read_text(encoding="utf-8"))["benchmarks"]
+    kept = ("median", "iqr", "min", "max", "mean", "stddev", "rounds")
+    return code, [{**b["extra_info"], **{key: b["stats"][key] for key in kept}} for b in measured]
+
+
+def _environment() -> dict[str, Any]:
+    """Commit, versions and hardware."""
+    git = subprocess.run(
+        ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"],
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    accelerator = choose_accelerator("auto").value
+    return {
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "commit": git.stdout.strip() or None,
+        "versions": {
+            "nst_lightning": __version__,
+            "python": platform.python_version(),
+            **{package: version(package) for package in PACKAGES},
+        },
+        "hardware": {name: describe(name).name for name in dict.fromkeys(("cpu", accelerator))},
+        "system": platform.platform(terse=True),
+    }
+
+
+def _facts(benchmark: dict[str, Any], *keys: str) -> tuple[Any, ...]:
+    return tuple(benchmark.get(key) for key in keys)
+
+
+def _seconds(value: float) -> str:
+    return f"{value:.3g} s" if value >= 0.1 else f"{1000 * value:.3g} ms"
+
+
+def table(benchmarks: list[dict[str, Any]]) -> list[Row]:
+    """Lines with medians, spread and the ratio to the baseline of the same run.
+
+    Args:
+        benchmarks: Measurements with their facts, as in the JSON file.
+
+    Returns:
+        One row each, in the order measured.
+    """
+    comparable = ("suite", "accelerator", "size")
+    baselines = {_facts(b, *comparable): b for b in benchmarks if b.get("program") == "baseline"}
+    rows = []
+    for b in benchmarks:
+        base = baselines.get(_facts(b, *comparable))
+        size = f" {b['size']} px" if b.get("size") else ""
+        details = ", ".join(str(b[key]) for key in ("program", "precision", "optimizer", "kind", "dtype") if b.get(key))
+        median, spread, ratio = _seconds(b["median"]), f"± {_seconds(b['iqr'] / 2)}", ""
+        if b["suite"] == "peak":
+            median, spread = f"{b['gigaflops']:.0f} GFLOP/s", ""
+        elif b["suite"] == "memory":
+            median, spread = f"{b['bytes'] / 2**20:.0f} MiB", ""
+            ratio = f"{b['bytes'] / base['bytes']:.2f}" if base else ""
+        elif b["suite"] == "overhead":
+            median, spread = f"+{_seconds(b['overhead_seconds'])} a step", f"± {_seconds(b['overhead_spread'])}"
+            rows.append(Row("snapshot", f"{b['accelerator']}{size}", _seconds(b["snapshot_seconds"]), "", ""))
+        elif b["suite"] == "target":
+            spread = f"{b.get('evaluations', math.nan)} of {b['baseline_evaluations']} evaluations"
+            ratio = f"{b['median'] / b['baseline_seconds']:.2f}"
+        elif base and b["suite"] in {"evaluation", "optimizer"}:
+            ratio = f"{b['median'] / base['median']:.2f}"
+        rows.append(Row(b["suite"], f"{b['accelerator']}{size}, {details}", median, spread, ratio))
+    return rows
+
+
+def format_table(rows: list[Row]) -> str:
+    """The rows as text in columns."""
+    header = Row("suite", "what", "median", "spread", "ratio to baseline")
+    widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
+    return "\n".join(
+        "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in [header, *rows]
+    )
+
+
+def draw(benchmarks: list[dict[str, Any]], path: Path) -> bool:
+    """Plot seconds per evaluation against size, for each program, precision and device.
+
+    Args:
+        benchmarks: As in the JSON file.
+        path: PNG file to write.
+
+    Returns:
+        Whether there was anything to plot.
+    """
+    import matplotlib as mpl  # noqa: PLC0415 - an extra, and slow to import
+
+    mpl.use("agg")
+    from matplotlib import pyplot as plt  # noqa: PLC0415
+
+    lines: dict[str, list[dict[str, Any]]] = {}
+    for b in benchmarks:
+        if b["suite"] == "evaluation" and b["optimizer"] in {"lbfgs", "torch lbfgs"}:
+            if b["program"] == "nst_lightning" and b["optimizer"] != "lbfgs":
+                continue
+            lines.setdefault(" ".join(_facts(b, "program", "accelerator", "precision")), []).append(b)
+    if not lines:
+        return False
+    figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
+    for label, unsorted in lines.items():
+        points = sorted(unsorted, key=lambda b: b["size"])
+        medians = [b["median"] for b in points]
+        below, above = ([abs(b[key] - b["median"]) for b in points] for key in ("min", "max"))
+        style = "--" if label.startswith("baseline") else "-"
+        axes.errorbar(
+            [b["size"] for b in points], medians, [below, above], fmt=style, marker="o", capsize=3, label=label
+        )
+    axes.set(xscale="log", yscale="log", xlabel="long side in pixels", ylabel="seconds per evaluation")
+    ticks = sorted({b["size"] for points in lines.values() for b in points})
+    axes.set_xticks(ticks, [str(size) for size in ticks])
+    axes.minorticks_off()
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+    return True

@@ -1,0 +1,50 @@
+"""Says when evaluations were not finite."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+from lightning.pytorch import Callback, Trainer
+
+from nst_lightning.errors import UserError, UserNotice
+from nst_lightning.module import StyleTransfer
+
+
+class Faults(Callback):
+    """Warn when the optimiser had to go back because a loss or gradient was NaN or infinite.
+
+    The optimiser deals with it on the device, without a word; its counter is read every n evaluations.
+
+    Args:
+        every: Evaluations between two looks.
+    """
+
+    def __init__(self, every: int = 25) -> None:
+        if every < 1:
+            raise UserError(f"faults.every: must be at least 1, got {every}; 25 is a good start")
+        self.every = every
+        self._known = 0
+
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        """Look every n evaluations; see Callback."""
+        if trainer.global_step % self.every == 0:
+            self._look(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: StyleTransfer) -> None:  # type: ignore[override]
+        """Look before the next stage brings a new optimiser; see Callback."""
+        self._look(trainer)
+        self._known = 0
+
+    def _look(self, trainer: Trainer) -> None:
+        counters = [state["skipped"] for state in trainer.optimizers[0].state.values() if "skipped" in state]
+        count = int(counters[0]) if counters else 0
+        if count > self._known:
+            warnings.warn(
+                f"up to evaluation {trainer.global_step}: {count - self._known} with a loss or gradient that was not "
+                "finite; the image went back to the last good one and the run goes on; if it happens often, use "
+                "precision 32-true",
+                UserNotice,
+                stacklevel=1,
+            )
+        self._known = max(self._known, count)
