@@ -25,7 +25,7 @@ _ALIASES = {
     "16": "16-mixed",
 }
 _REFUSED = {
-    "16-mixed": "its gradient scaling cannot drive L-BFGS",
+    "16-mixed": "float16 lacks the range of Gram matrices, and scaling waits for the device at every step",
     "16-true": "half precision overflows to NaN",
     "bf16-true": "an image in bfloat16 loses the small steps",
     "transformer-engine": "the extractor has no transformer layers",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import runpy
 import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -14,8 +13,9 @@ from torch import nn
 from nst_lightning import benchmark
 from nst_lightning.cli import main
 from nst_lightning.features import VGG19
+from nst_lightning.presets import beside_package
 
-FOLDER = Path(benchmark.__file__).parents[1] / "benchmarks"
+FOLDER = beside_package("benchmarks")
 
 
 def measurement(program="nst_lightning", **facts):

@@ -2,7 +2,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from nst_lightning.features import VGG19
 from nst_lightning.features.winograd import WinogradFilter, winograd_conv2d
+
+
+@pytest.fixture
+def network(tiny_weights, monkeypatch):
+    """Build a small random VGG-19 in which every layer counts as wide."""
+    monkeypatch.setattr("nst_lightning.features.vgg.WINOGRAD_CHANNELS", (1, 1))
+    return lambda **options: VGG19(str(tiny_weights), **options)
 
 
 @pytest.mark.parametrize(("height", "width"), [(4, 4), (8, 12), (1, 1), (6, 8), (8, 6), (3, 9), (5, 7), (22, 17)])
@@ -48,3 +56,44 @@ def test_error_of_one_layer(dtype, limit):
     assert result.dtype == dtype
     assert result.is_contiguous(memory_format=torch.channels_last)
     assert (result.double() - exact).norm() / exact.norm() < limit
+
+
+LAYERS = ["relu1_1", "relu3_1", "relu4_2"]
+
+
+@pytest.mark.parametrize("pooling", ["max", "average"])
+def test_network_with_winograd_equals_the_direct_one(network, pooling):
+    """In float32, gradients included, at a ragged size."""
+    results = []
+    for algorithm in ("direct", "winograd"):
+        extractor = network(pooling=pooling, convolution=algorithm)
+        image = torch.rand(1, 3, 37, 50, generator=torch.Generator().manual_seed(1)).requires_grad_()
+        features = extractor(image, LAYERS)
+        sum(x.square().mean() for x in features.values()).backward()
+        results.append((features, image.grad))
+        assert bool(extractor._winograd) == (algorithm == "winograd")
+    (expected, gradient), (features, other) = results
+    for name in LAYERS:
+        torch.testing.assert_close(features[name], expected[name], rtol=1e-4, atol=1e-5)
+    assert (other - gradient).norm() / gradient.norm() < 1e-4
+
+
+def test_automatic_choice_follows_the_precision(network):
+    extractor, image = network(), torch.rand(1, 3, 32, 32)
+    for dtype, chosen in ((torch.float32, False), (torch.bfloat16, True), (torch.float32, False)):
+        extractor.set_compute_dtype(dtype)
+        extractor(image, ["relu3_1"])
+        assert bool(extractor._winograd) == chosen
+
+
+def test_rescaling_the_network_transforms_its_filters_anew(network):
+    extractor, image = network(unit_activations=True), torch.rand(1, 3, 64, 64)
+    extractor.set_compute_dtype(torch.bfloat16)
+    before = extractor(image, ["relu3_1"])["relu3_1"]
+    extractor.rescale_to_unit_activations([image])
+    after = extractor(image, ["relu3_1"])["relu3_1"].float()
+    assert not torch.equal(before.float(), after)
+    direct = network(convolution="direct", unit_activations=True)
+    direct.rescale_to_unit_activations([image])
+    expected = direct(image, ["relu3_1"])["relu3_1"]
+    assert (after - expected).norm() / expected.norm() < 0.05

@@ -151,6 +151,8 @@ class VGG19(Extractor):
     def _choose_algorithms(self) -> None:
         """Transform the filters of wide layers, before feature maps come to lie between what stays in memory."""
         weight = self._convolution(0).weight
+        if any(bank.filter.device != weight.device for bank in self._winograd.values()):
+            self._winograd.clear()
         automatic = weight.dtype == torch.bfloat16 and weight.device.type == "cpu"
         if self._winograd or self.convolution == "direct" or (self.convolution == "auto" and not automatic):
             return

@@ -48,7 +48,7 @@ class LBFGS(Optimizer):
     Args:
         params: Parameters to optimise, in one group.
         lr: Factor on every step but the first; 1 takes the quasi-Newton step as it is.
-        history_size: Number of pairs kept; the memory is ``2 * history_size + 5`` images.
+        history_size: Number of pairs kept; the memory is ``2 * history_size + 5`` images, and 2 for the metric.
         first_step: Root mean square change of the parameters made by the first step (and by the first after a
             restart), in the parameters' units: for an image in [0, 1], 0.01 is one percent of the range.
         max_step: Largest root mean square change of one step; longer steps are shortened.
@@ -116,13 +116,19 @@ class LBFGS(Optimizer):
         self._params: list[Tensor] = self.param_groups[0]["params"]
         self._metrics: list[SpectralMetric] | None = None
 
+    def _is_plain(self) -> bool:
+        """Whether changes are measured in pixels: asked for, or no parameter for images."""
+        group = self.param_groups[0]
+        off = not group["spectral_exponent"] or group["rules"] == "torch"
+        return off or any(p.ndim < _IMAGE_DIMENSIONS for p in self._params)
+
     def _to_metric(self, gradient: Tensor) -> Tensor:
         """Gradient (n,) in the coordinates of the metric, in which inner products are plain sums."""
-        group = self.param_groups[0]
-        exponent = group["spectral_exponent"]
-        if not exponent or group["rules"] == "torch" or any(p.ndim < _IMAGE_DIMENSIONS for p in self._params):
+        if self._is_plain():
             return gradient
+        group = self.param_groups[0]
         if self._metrics is None:
+            exponent = group["spectral_exponent"]
             self._metrics = [SpectralMetric(p.shape, exponent, p.device, p.dtype, group["rings"]) for p in self._params]
         pieces = torch.split(gradient, [p.numel() for p in self._params])
         return torch.cat([metric.forward(piece) for metric, piece in zip(self._metrics, pieces, strict=True)])
@@ -141,7 +147,8 @@ class LBFGS(Optimizer):
         """Bytes that history and vectors will take on the device, known before the first step."""
         full, kept = self._params[0].element_size(), self._stored(self._params[0].dtype).itemsize
         m: int = self.param_groups[0]["history_size"]
-        return sum(p.numel() for p in self._params) * (2 * m * kept + 5 * full)
+        tables = 0 if self._is_plain() else 2  # the metric's, and where it sorts coordinates to
+        return sum(p.numel() for p in self._params) * (2 * m * kept + (5 + tables) * full)
 
     def _ring_sizes(self) -> list[list[int]]:
         """Coordinates of each ring of each parameter; one ring of all where nothing is estimated."""

@@ -55,8 +55,9 @@ class SpectralMetric:
         ring = np.broadcast_to(np.minimum(position * rings, rings - 1).astype(np.int64), (*shape[:-1], len(horizontal)))
         self.sizes = [2 * int(count) for count in np.bincount(ring.ravel()) if count]
         order = np.argsort(ring, axis=None, kind="stable")
-        self._order = torch.from_numpy(order).to(device) if len(self.sizes) > 1 else None
-        self._inverse = torch.from_numpy(np.argsort(order)).to(device) if len(self.sizes) > 1 else None
+        sort, unsort = (torch.from_numpy(index.astype(np.int32)) for index in (order, np.argsort(order)))
+        self._order = sort.to(device) if len(self.sizes) > 1 else None
+        self._inverse = unsort.to(device) if len(self.sizes) > 1 else None
 
     def forward(self, gradient: Tensor) -> Tensor:
         """H0^½ g: (n,) pixels -> (m,) coordinates, with m a little above n."""
