@@ -11,7 +11,7 @@ import time
 from lightning.pytorch import Callback
 from programs import synchronize
 
-from nst_lightning.callbacks import Export, Figure, Metrics, Progress, Snapshots
+from nst_lightning.callbacks import Export, Faults, Figure, Metrics, Progress, Snapshots
 from nst_lightning.data import StyleTransferData
 from nst_lightning.features import Extractor
 from nst_lightning.losses import TotalVariation
@@ -19,8 +19,8 @@ from nst_lightning.module import StyleTransfer
 from nst_lightning.optim import LBFGS
 from nst_lightning.trainer import StyleTrainer
 
-SIZE, WARM_UP, STEPS = 256, 30, 200
-EVERY = 20
+SIZE, WARM_UP, STEPS = 256, 30, 230
+EVERY = 50  # the default of `nst fit`
 
 
 class NoNetwork(Extractor):
@@ -72,7 +72,7 @@ def test_loop(benchmark, accelerator, tmp_path):
         data = StyleTransferData(content="demo:content", style="demo:style", size=SIZE)
         module = StyleTransfer(evaluations=STEPS, terms=[TotalVariation()], extractor=NoNetwork())
         clock, snapshots = Clock(accelerator), TimedSnapshots(EVERY)
-        callbacks = [clock, Progress(), Metrics(), snapshots, Figure(), Export(str(tmp_path / "result.png"))]
+        callbacks = [clock, Progress(), Metrics(), Faults(), snapshots, Figure(), Export(str(tmp_path / "result.png"))]
         trainer = StyleTrainer(
             accelerator=accelerator, callbacks=callbacks, default_root_dir=tmp_path, logger=False, max_epochs=-1,
             enable_checkpointing=False, enable_model_summary=False,

@@ -214,7 +214,9 @@ def _to_array(tensor: Tensor, channels: int, what: str) -> Array:
     """``(1, C, H, W)`` to ``(H, W, C)`` float32 in ``[0, 1]``."""
     if tensor.ndim != 4 or tensor.shape[:2] != (1, channels):
         raise ValueError(f"{what} must be (1, {channels}, H, W), got {tuple(tensor.shape)}")
-    tensor = tensor.detach().to("cpu", torch.float32)
-    if not bool(torch.isfinite(tensor).all()):
+    # NumPy from here: PyTorch would start a team of threads for a writer beside the run, and with more threads than
+    # cores OpenMP puts all of them to sleep between loops, which costs the run 10 ms an evaluation.
+    values = tensor.detach().to("cpu", torch.float32).numpy()
+    if not np.isfinite(values).all():
         raise ValueError(f"{what} must be finite, got NaN or infinity")
-    return np.asarray(tensor[0].clamp(0, 1).permute(1, 2, 0).contiguous().numpy())
+    return np.ascontiguousarray(np.clip(values[0], 0, 1).transpose(1, 2, 0))

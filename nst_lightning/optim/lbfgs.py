@@ -211,8 +211,10 @@ class LBFGS(Optimizer):
         group = self.param_groups[0]
         m = group["history_size"]
         history, sy, yy, ss = state["history"], state["sy"], state["yy"], state["ss"]
-        s, y = state["last_step"], g - state["last_gradient"]
-        pair = torch.stack([s, y]).to(history.dtype).to(g.dtype)  # as it will be remembered
+        vectors = torch.stack([state["last_step"], g - state["last_gradient"], g])
+        pair = vectors[:2]
+        if history.dtype != g.dtype:
+            pair.copy_(pair.to(history.dtype))  # as it will be remembered
         (ss_new, sy_new), (_, yy_new) = (pair @ pair.T).to(sy.dtype)
         least = 1e-10 if group["rules"] == "torch" else group["curvature"] * (ss_new * yy_new).sqrt()
         accept = finite & state["have_last"] & (sy_new > least)
@@ -225,9 +227,8 @@ class LBFGS(Optimizer):
 
         rings = self._ring_sizes()
         sizes = [size for of_parameter in rings for size in of_parameter]
-        vectors = torch.split(torch.cat([pair, g[None]]), sizes, dim=1)
-        # (rings, 2m, 3): the one pass of reductions
-        products = torch.stack([_products(h, v) for h, v in zip(history.split(sizes, dim=1), vectors, strict=True)])
+        slices = zip(torch.split(history, sizes, dim=1), torch.split(vectors, sizes, dim=1), strict=True)
+        products = torch.stack([_products(h, v) for h, v in slices])  # (rings, 2m, 3): the one pass of reductions
         s_s, s_y, s_g = products[:, :m].to(sy.dtype).unbind(2)
         y_s, y_y, y_g = products[:, m:].to(sy.dtype).unbind(2)
         _write(sy, newest, accept, row=y_s.sum(0), column=s_y.sum(0))
