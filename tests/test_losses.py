@@ -128,11 +128,11 @@ def test_balanced_style_of_the_same_picture_is_finite():
     content = features_of("relu1_1")
     term = Gram(["relu1_1"])
     term.prepare(content, [StyleFeatures(content, 1.0)])
-    image = {"relu1_1": content["relu1_1"].clone().requires_grad_()}
-    (value,) = term.values(torch.zeros(1, 3, 5, 6), image).values()
+    features = content["relu1_1"].clone().requires_grad_()
+    value = term.value("relu1_1", features)
     value.backward()
     assert float(value.detach()) == pytest.approx(0, abs=1e-6)
-    assert torch.isfinite(image["relu1_1"].grad).all()
+    assert torch.isfinite(features.grad).all()
 
 
 def test_balanced_style_of_the_same_picture_has_a_floor():
@@ -142,9 +142,9 @@ def test_balanced_style_of_the_same_picture_has_a_floor():
     term.prepare(content, [StyleFeatures(content, 1.0)])
     flat = content["relu1_1"].double().flatten(2)[0]
     target = flat @ flat.T / 30
-    moved = {"relu1_1": 1.1 * content["relu1_1"]}  # the Gram matrix is 1.21 times as large
+    moved = 1.1 * content["relu1_1"]  # the Gram matrix is 1.21 times as large
     expected = (0.21 * target).square().sum() / (0.01**2 * target.square().sum())
-    (value,) = term.values(torch.zeros(1, 3, 5, 6), moved).values()
+    value = term.value("relu1_1", moved)
     assert float(value) == pytest.approx(float(expected), rel=1e-3)
 
 
