@@ -115,6 +115,8 @@ def choose_precision(requested: str | int | None, hardware: Hardware) -> Choice:
         )
     if name == "64-true" and hardware.accelerator == "mps":
         raise UserError("trainer.precision: 64-true needs float64, which MPS lacks; use 32-true or accelerator cpu")
+    if name == "bf16-mixed" and not hardware.bfloat16 and hardware.accelerator != "mps":
+        return Choice(name, f"asked for, though 32-true is many times faster here: {hardware.bfloat16_reason}")
     return Choice(name, "asked for")
 
 

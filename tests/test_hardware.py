@@ -34,6 +34,11 @@ def test_a_precision_that_cannot_work(requested):
         choose_precision(requested, WITH)
 
 
+def test_emulated_bfloat16_is_called_slow():
+    assert "32-true is many times faster here: the processor has neither" in choose_precision("bf16", WITHOUT).reason
+    assert choose_precision("bf16", WITH).reason == choose_precision("bf16", APPLE).reason == "asked for"
+
+
 def test_mps_has_no_float64():
     with pytest.raises(UserError, match="float64, which MPS lacks"):
         choose_precision("64-true", APPLE)

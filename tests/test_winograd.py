@@ -9,7 +9,8 @@ from nst_lightning.features.winograd import WinogradFilter, winograd_conv2d
 @pytest.fixture
 def network(tiny_weights, monkeypatch):
     """Build a small random VGG-19 in which every layer counts as wide."""
-    monkeypatch.setattr("nst_lightning.features.vgg.WINOGRAD_CHANNELS", (1, 1))
+    every = {torch.bfloat16: (1, 1), torch.float32: (1, 1)}
+    monkeypatch.setattr("nst_lightning.features.vgg.WINOGRAD_CHANNELS", every)
     return lambda **options: VGG19(str(tiny_weights), **options)
 
 
@@ -37,12 +38,14 @@ def test_value_by_hand():
     torch.testing.assert_close(counted[0, 0], expected, rtol=1e-12, atol=1e-12)
 
 
-def test_strips_do_not_show(monkeypatch):
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_strips_do_not_show(monkeypatch, dtype):
     torch.manual_seed(0)
-    x, weight = torch.randn(1, 4, 30, 26, dtype=torch.float64), torch.randn(6, 4, 3, 3, dtype=torch.float64)
-    whole = winograd_conv2d(x, WinogradFilter(weight), torch.zeros(6).double())
-    monkeypatch.setattr("nst_lightning.features.winograd._STRIP", 36 * 6 * 7 * 3)
-    torch.testing.assert_close(winograd_conv2d(x, WinogradFilter(weight), torch.zeros(6).double()), whole)
+    x, weight = torch.randn(1, 4, 30, 26, dtype=dtype), torch.randn(6, 4, 3, 3, dtype=dtype)
+    whole = winograd_conv2d(x, WinogradFilter(weight), torch.zeros(6, dtype=dtype))
+    for name, value in (("_STRIP", 36 * 6 * 7 * 3), ("_STRIP_IN_CACHE", 1), ("_LEAST_TILES", 15)):
+        monkeypatch.setattr(f"nst_lightning.features.winograd.{name}", value)
+    torch.testing.assert_close(winograd_conv2d(x, WinogradFilter(weight), torch.zeros(6, dtype=dtype)), whole)
 
 
 @pytest.mark.parametrize(("dtype", "limit"), [(torch.bfloat16, 0.008), (torch.float32, 2e-6)])
@@ -78,12 +81,22 @@ def test_network_with_winograd_equals_the_direct_one(network, pooling):
     assert (other - gradient).norm() / gradient.norm() < 1e-4
 
 
-def test_automatic_choice_follows_the_precision(network):
+def test_automatic_choice_follows_precision_and_device(network):
     extractor, image = network(), torch.rand(1, 3, 32, 32)
-    for dtype, chosen in ((torch.float32, False), (torch.bfloat16, True), (torch.float32, False)):
+    for dtype, chosen in ((torch.float32, True), (torch.float64, False), (torch.bfloat16, True)):
         extractor.set_compute_dtype(dtype)
-        extractor(image, ["relu3_1"])
+        features = extractor(image.to(torch.float64 if dtype == torch.float64 else torch.float32), ["relu3_1"])["relu3_1"]
         assert bool(extractor._winograd) == chosen
+        assert features.is_contiguous(memory_format=torch.channels_last) == chosen
+    elsewhere = network().to("meta")
+    elsewhere._choose_algorithms()
+    assert not elsewhere._winograd
+
+
+def test_narrow_layers_are_convolved_directly(tiny_weights):
+    extractor = VGG19(str(tiny_weights))
+    assert extractor(torch.rand(1, 3, 16, 16), ["relu1_1"])["relu1_1"].is_contiguous()
+    assert not extractor._winograd
 
 
 def test_rescaling_the_network_transforms_its_filters_anew(network):

@@ -24,9 +24,10 @@ Algorithm = Literal["auto", "direct", "winograd"]
 
 CAFFE_UNIT = 255 * 0.225  # 0..255 pixels in standard deviations of ImageNet's channels
 
-# Winograd's algorithm pays where arithmetic costs more than moving data about, which is a matter of channels: the
-# smaller and the larger number of a layer's two must be at least this.
-WINOGRAD_CHANNELS = (128, 256)
+# Winograd's algorithm pays where arithmetic costs more than moving data about, which is a matter of channels and of the
+# type: the smaller and the larger number of a layer's two must be at least this. Measured on two cores, bfloat16 with
+# AVX512-BF16 and float32 with AVX2.
+WINOGRAD_CHANNELS = {torch.bfloat16: (128, 256), torch.float32: (64, 64)}
 
 BLOCKS = (2, 2, 4, 4, 4)  # convolutions a block; a pooling layer lies between blocks
 
@@ -47,8 +48,8 @@ CONVOLUTION_NAMES = tuple(conv for conv, _, _ in _names())
 class VGG19(Extractor):
     """VGG-19's convolutions, only as deep as the deepest layer asked for.
 
-    Layers are ``conv1_1`` ... ``conv5_4`` (before the rectifier) and ``relu1_1`` ... ``relu5_4``; with max pooling and
-    zero padding they equal those of torchvision's ``vgg19().features``.
+    Layers are ``conv1_1`` ... ``conv5_4`` (before the rectifier) and ``relu1_1`` ... ``relu5_4``; with max pooling,
+    zero padding and direct convolution they equal those of torchvision's ``vgg19().features``, in float32 bitwise.
 
     Args:
         weights: A .pth, .pt or .safetensors file; by default NST_VGG19_WEIGHTS, torch hub's cache or a download.
@@ -61,8 +62,9 @@ class VGG19(Extractor):
             Caffe network (fed with pixels of 0..255) down to what pixels in [0, 1] give in torchvision's.
         unit_activations: Rescale the network so that each channel's mean activation over content and style is 1.
         expected: The set of weights that published numbers belong to; another one gives a warning.
-        convolution: Algorithm of wide layers: direct; winograd, with fewer products and more rounding; or auto, which
-            is winograd under bfloat16 on a CPU (a third less time for an evaluation) and direct elsewhere.
+        convolution: Algorithm of wide layers: direct; winograd, with fewer products and more rounding (2e-6 of a layer's
+            values in float32, 0.006 in bfloat16); or auto, which is winograd on a CPU (a third less time for an
+            evaluation) and direct elsewhere and in float64.
     """
 
     strides = {name: stride for conv, relu, stride in _names() for name in (conv, relu)}  # noqa: RUF012
@@ -101,6 +103,8 @@ class VGG19(Extractor):
         self.unit_activations = unit_activations
         self.convolution: Algorithm = convolution
         self._winograd: dict[int, WinogradFilter] = {}  # by layer, from the weights as they are
+        self._prepared_on: torch.device | None = None  # where algorithms were chosen; None when it is to be done anew
+        self._order = torch.contiguous_format
         loaded = load_vgg19_weights(weights, layout=layout, sha256=sha256)
         self.origin, self.family = loaded.origin, loaded.family
         if expected not in {"any", loaded.family}:
@@ -122,7 +126,6 @@ class VGG19(Extractor):
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
         self.mean: Tensor
         self.std: Tensor
-        self.memory_format = torch.contiguous_format
 
     def use_layers(self, layers: Iterable[str]) -> None:
         """Drop the convolutions below the deepest of these layers; see the base class."""
@@ -136,31 +139,37 @@ class VGG19(Extractor):
         self.convolutions = self.convolutions[: deepest + 1]
 
     def set_compute_dtype(self, dtype: torch.dtype) -> None:
-        """Store the convolutions in this type, so that nothing is cast at each evaluation; see the base class.
-
-        In half precision channels lie innermost, which the matrix units of CPUs and GPUs want. In float32 the gain is
-        small, and the plain order makes every feature equal torchvision's to the last bit.
-        """
-        self.memory_format = torch.channels_last if dtype.itemsize == 2 else torch.contiguous_format
-        self.convolutions.to(dtype=dtype, memory_format=self.memory_format)  # type: ignore[call-overload]
-        self._winograd.clear()
+        """Store the convolutions in this type, so that nothing is cast at each evaluation; see the base class."""
+        self.convolutions.to(dtype=dtype)
+        self._prepared_on = None
 
     def _convolution(self, index: int) -> nn.Conv2d:
         return cast("nn.Conv2d", self.convolutions[index])
 
-    def _choose_algorithms(self) -> None:
-        """Transform the filters of wide layers, before feature maps come to lie between what stays in memory."""
-        weight = self._convolution(0).weight
-        if any(bank.filter.device != weight.device for bank in self._winograd.values()):
+    def _choose_algorithms(self) -> torch.memory_format:
+        """Transform the filters of wide layers, before feature maps come to lie between what stays in memory.
+
+        Returns:
+            The order of dimensions that the layers want: channels lie innermost for matrix products, that is in half
+            precision and in Winograd's algorithm. Elsewhere the gain is small, and the plain order makes every feature
+            equal torchvision's to the last bit.
+        """
+        first = self._convolution(0).weight
+        if self._prepared_on != first.device:
+            self._prepared_on = first.device
             self._winograd.clear()
-        automatic = weight.dtype == torch.bfloat16 and weight.device.type == "cpu"
-        if self._winograd or self.convolution == "direct" or (self.convolution == "auto" and not automatic):
-            return
-        for index in range(len(self.convolutions)):
-            weight = self._convolution(index).weight
-            fewer, more = sorted(weight.shape[:2])
-            if fewer >= WINOGRAD_CHANNELS[0] and more >= WINOGRAD_CHANNELS[1]:
-                self._winograd[index] = WinogradFilter(weight)
+            least = WINOGRAD_CHANNELS.get(first.dtype)
+            automatic = self.convolution == "auto" and first.device.type == "cpu"
+            if least and (automatic or self.convolution == "winograd"):
+                for index in range(len(self.convolutions)):
+                    weight = self._convolution(index).weight
+                    fewer, more = sorted(weight.shape[:2])
+                    if fewer >= least[0] and more >= least[1]:
+                        self._winograd[index] = WinogradFilter(weight)
+            inside = self._winograd or first.dtype.itemsize == 2
+            self._order = torch.channels_last if inside else torch.contiguous_format
+            self.convolutions.to(memory_format=self._order)  # type: ignore[call-overload]
+        return self._order
 
     def _convolve(self, index: int, x: Tensor) -> Tensor:
         convolution = self._convolution(index)
@@ -176,8 +185,8 @@ class VGG19(Extractor):
 
     def _steps(self, image: Tensor, wanted: Container[str]) -> Iterator[tuple[str, Tensor]]:
         """Yield every layer in order; the rectifier overwrites a convolution that is not wanted itself."""
-        x = (image - self.mean) / self.std
-        x = x.to(self._convolution(0).weight.dtype, memory_format=self.memory_format)
+        order = self._choose_algorithms()
+        x = ((image - self.mean) / self.std).to(self._convolution(0).weight.dtype, memory_format=order)
         for index, name in enumerate(CONVOLUTION_NAMES[: len(self.convolutions)]):
             if index and name.endswith("_1"):
                 x = self._pool(x)
@@ -195,7 +204,6 @@ class VGG19(Extractor):
         missing = wanted = set(layers)
         if not wanted:
             return
-        self._choose_algorithms()
         # The module decides the type of the arithmetic by the type of its weights, once, not at each operation.
         with torch.autocast(image.device.type, enabled=False):
             for name, x in self._steps(image, wanted):
@@ -237,5 +245,5 @@ class VGG19(Extractor):
             weight.copy_(weight.float() * previous[None, :, None, None] / mean[:, None, None, None])
             bias.copy_(bias.float() / mean)
             previous = mean
-        self._winograd.clear()
+        self._prepared_on = None
         self.unit_activations = False  # scaling is done once; the second time would be over scaled features

@@ -19,14 +19,15 @@ from functools import cache
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 _TILE, _FILTER = 4, 3
 _INPUT = _TILE + _FILTER - 1
 _POINTS = (0.0, 2 / 3, -2 / 3, 4 / 3, -4 / 3)  # and infinity
-_STRIP = 1 << 22  # transformed values at a time: enough rows for fast products, little enough for memory
+# Transformed values at a time: in half precision, whose products first rearrange the whole filter, many; else as many as
+# a core's cache holds, but at least so many tiles that reading the filter does not cost more than the products.
+_STRIP, _STRIP_IN_CACHE, _LEAST_TILES = 1 << 22, 1 << 19, 64
 
 
 class _Transforms(NamedTuple):
@@ -93,8 +94,10 @@ class WinogradFilter:
 def _correlate(x: Tensor, of_input: Tensor, filters: Tensor, of_output: Tensor, bias: Tensor) -> Tensor:
     _, channels, height, width = x.shape
     down, across = -(-height // _TILE), -(-width // _TILE)  # tiles
-    missing = (1, _TILE * across - width + 1, 1, _TILE * down - height + 1)
-    padded = F.pad(x.permute(0, 2, 3, 1)[0], (0, 0, *missing))  # (H + 2, W + 2, C)
+    padded = x.new_empty(_TILE * down + 2, _TILE * across + 2, channels)  # F.pad would clear all of it first
+    padded[1 : height + 1, 1 : width + 1] = x.permute(0, 2, 3, 1)[0]
+    for border in (padded[0], padded[height + 1 :], padded[:, 0], padded[:, width + 1 :]):
+        border.zero_()
     result = torch.empty(
         (1, filters.shape[2], _TILE * down, _TILE * across),
         dtype=x.dtype,
@@ -102,9 +105,11 @@ def _correlate(x: Tensor, of_input: Tensor, filters: Tensor, of_output: Tensor, 
         memory_format=torch.channels_last,
     )
     by_tile = result.permute(0, 2, 3, 1).view(down, _TILE, across, _TILE, -1)
-    strips = -(-down * across * 36 * max(filters.shape[1:]) // _STRIP)
+    values = 36 * max(filters.shape[1:])  # of a tile
+    at_a_time = _STRIP if x.dtype.itemsize == 2 else max(_STRIP_IN_CACHE, _LEAST_TILES * values)
+    strips = -(-down * across * values // at_a_time)
     rows = -(-down // min(strips, down))
-    one, other = (x.new_empty(36 * rows * across * max(filters.shape[1:])) for _ in range(2))
+    one, other = (x.new_empty(rows * across * values) for _ in range(2))
     to_row, to_column, _ = padded.stride()
     for top in range(0, down, rows):
         strip = min(rows, down - top)

@@ -18,7 +18,7 @@ class _GramSum(torch.autograd.Function):
     def forward(ctx: Any, features: Tensor) -> Tensor:
         ctx.save_for_backward(features)
         if features.dtype in {torch.float32, torch.float64}:
-            flat = features.flatten(2)[0]  # (C, h w)
+            flat = features.flatten(2)[0]  # (C, h w); a view, whichever dimension lies innermost
             return flat @ flat.T
         # Half precision is summed in float32, and widened in pieces that a cache holds where there is one.
         cells = _cells(features)
@@ -34,7 +34,7 @@ class _GramSum(torch.autograd.Function):
         (features,) = ctx.saved_tensors
         # The result goes back into a network of the features' type, so the product gains nothing from a wider one.
         both = (upstream + upstream.T).to(features.dtype)
-        if features.dtype in {torch.float32, torch.float64}:
+        if features.is_contiguous():
             gradient: Tensor = both @ features.flatten(2)[0]
             return gradient.view(features.shape)
         height, width = features.shape[-2:]
