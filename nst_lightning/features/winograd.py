@@ -94,27 +94,31 @@ class WinogradFilter:
 def _correlate(x: Tensor, of_input: Tensor, filters: Tensor, of_output: Tensor, bias: Tensor) -> Tensor:
     _, channels, height, width = x.shape
     down, across = -(-height // _TILE), -(-width // _TILE)  # tiles
-    padded = x.new_empty(_TILE * down + 2, _TILE * across + 2, channels)  # F.pad would clear all of it first
-    padded[1 : height + 1, 1 : width + 1] = x.permute(0, 2, 3, 1)[0]
-    for border in (padded[0], padded[height + 1 :], padded[:, 0], padded[:, width + 1 :]):
-        border.zero_()
     result = torch.empty(
         (1, filters.shape[2], _TILE * down, _TILE * across),
         dtype=x.dtype,
         device=x.device,
         memory_format=torch.channels_last,
     )
+    pixels = x.permute(0, 2, 3, 1)[0]
     by_tile = result.permute(0, 2, 3, 1).view(down, _TILE, across, _TILE, -1)
     values = 36 * max(filters.shape[1:])  # of a tile
     at_a_time = _STRIP if x.dtype.itemsize == 2 else max(_STRIP_IN_CACHE, _LEAST_TILES * values)
     strips = -(-down * across * values // at_a_time)
     rows = -(-down // min(strips, down))
     one, other = (x.new_empty(rows * across * values) for _ in range(2))
+    padded = x.new_zeros(_TILE * rows + 2, _TILE * across + 2, channels)  # its first and last columns stay zero
     to_row, to_column, _ = padded.stride()
     for top in range(0, down, rows):
         strip = min(rows, down - top)
+        first, last = _TILE * top - 1, min(_TILE * (top + strip) + 1, height)  # rows that these tiles see
+        above = max(0, -first)
+        seen = last - first - above
+        padded[:above].zero_()
+        padded[above : above + seen, 1 : width + 1] = pixels[first + above : last]
+        padded[above + seen :].zero_()
         cells, wide = strip * across * channels, strip * across * filters.shape[2]
-        windows = padded[_TILE * top :].as_strided(
+        windows = padded.as_strided(
             (_INPUT, _INPUT, strip, across, channels), (to_row, to_column, _TILE * to_row, _TILE * to_column, 1)
         )
         tiles, transformed = one[: 36 * cells].view(36, -1), other[: 36 * cells].view(36, -1)
