@@ -95,12 +95,15 @@ class Objective(nn.Module):
             styles: Pairs of an image (1, 3, h, w) and its share; the shares sum to 1.
         """
         self.extractor.rescale_to_unit_activations([content, *(image for image, _ in styles)])
-        content_features = dict(self.extractor.iterate(content, self.layers))
-        style_features = [
-            StyleFeatures(dict(self.extractor.iterate(image, self.layers)), share) for image, share in styles
-        ]
-        for term in self.terms:
-            term.prepare(content_features, style_features)
+        # Side by side and without zip, which remembers: only one layer of each picture is in memory at a time.
+        networks = [self.extractor.iterate(image, self.layers) for image in [content, *(image for image, _ in styles)]]
+        for _ in self.layers:
+            (layer, of_content), *of_styles = (next(network) for network in networks)
+            blend = [StyleFeatures(found[1], share) for found, (_, share) in zip(of_styles, styles, strict=True)]
+            for term in self.terms:
+                if layer in term.layers:
+                    term.prepare(layer, of_content, blend)
+            del of_content, of_styles, blend
 
     def forward(self, image: Tensor) -> Evaluation:
         """Evaluate.

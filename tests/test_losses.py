@@ -118,8 +118,8 @@ def features_of(*layers):
 def test_balanced_style_is_one_a_layer_at_the_content():
     content, style = features_of("relu1_1", "relu2_1"), features_of("relu1_1", "relu2_1")
     term = Gram(["relu1_1", "relu2_1"])
-    term.prepare(content, [StyleFeatures(style, 1.0)])
     for layer in term.layers:
+        term.prepare(layer, content[layer], [StyleFeatures(style[layer], 1.0)])
         assert float(term.value(layer, content[layer])) == pytest.approx(1.0)
         assert float(term.value(layer, style[layer])) == pytest.approx(0, abs=1e-10)
 
@@ -127,7 +127,7 @@ def test_balanced_style_is_one_a_layer_at_the_content():
 def test_balanced_style_of_the_same_picture_is_finite():
     content = features_of("relu1_1")
     term = Gram(["relu1_1"])
-    term.prepare(content, [StyleFeatures(content, 1.0)])
+    term.prepare("relu1_1", content["relu1_1"], [StyleFeatures(content["relu1_1"], 1.0)])
     features = content["relu1_1"].clone().requires_grad_()
     value = term.value("relu1_1", features)
     value.backward()
@@ -139,7 +139,7 @@ def test_balanced_style_of_the_same_picture_has_a_floor():
     """At the content there is nothing to divide by; a hundredth of the style's Gram matrix stands in for it."""
     content = features_of("relu1_1")
     term = Gram(["relu1_1"])
-    term.prepare(content, [StyleFeatures(content, 1.0)])
+    term.prepare("relu1_1", content["relu1_1"], [StyleFeatures(content["relu1_1"], 1.0)])
     flat = content["relu1_1"].double().flatten(2)[0]
     target = flat @ flat.T / 30
     moved = 1.1 * content["relu1_1"]  # the Gram matrix is 1.21 times as large
@@ -149,12 +149,12 @@ def test_balanced_style_of_the_same_picture_has_a_floor():
 
 
 def test_several_styles_blend_linearly():
-    first, second, content = (features_of("relu1_1") for _ in range(3))
+    first, second, content = (features_of("relu1_1")["relu1_1"] for _ in range(3))
     term = Gram(["relu1_1"], normalization="released")
-    term.prepare(content, [StyleFeatures(first, 0.25), StyleFeatures(second, 0.75)])
-    blend = 0.25 * gram_matrix(first["relu1_1"]) + 0.75 * gram_matrix(second["relu1_1"])
-    expected = torch.nn.MSELoss()(gram_matrix(content["relu1_1"]), blend) / 16
-    torch.testing.assert_close(term.value("relu1_1", content["relu1_1"]), expected)
+    term.prepare("relu1_1", content, [StyleFeatures(first, 0.25), StyleFeatures(second, 0.75)])
+    blend = 0.25 * gram_matrix(first) + 0.75 * gram_matrix(second)
+    expected = torch.nn.MSELoss()(gram_matrix(content), blend) / 16
+    torch.testing.assert_close(term.value("relu1_1", content), expected)
 
 
 @pytest.mark.parametrize("value", [-1.0, float("nan"), float("inf")])

@@ -62,9 +62,9 @@ class VGG19(Extractor):
             Caffe network (fed with pixels of 0..255) down to what pixels in [0, 1] give in torchvision's.
         unit_activations: Rescale the network so that each channel's mean activation over content and style is 1.
         expected: The set of weights that published numbers belong to; another one gives a warning.
-        convolution: Algorithm of wide layers: direct; winograd, with fewer products and more rounding (2e-6 of a layer's
-            values in float32, 0.006 in bfloat16); or auto, which is winograd on a CPU (a third less time for an
-            evaluation) and direct elsewhere and in float64.
+        convolution: Algorithm of wide layers: direct; winograd, with fewer products and more rounding (2e-6 of a
+            layer's values in float32, 0.006 in bfloat16); or auto, which is winograd on a CPU (a third less time for
+            an evaluation) and direct elsewhere and in float64.
     """
 
     strides = {name: stride for conv, relu, stride in _names() for name in (conv, relu)}  # noqa: RUF012
@@ -116,7 +116,8 @@ class VGG19(Extractor):
         layers: list[nn.Conv2d] = []
         scale = CAFFE_UNIT if units == "normalised" and loaded.family == "caffe" else 1.0
         for index, (weight, bias) in enumerate(loaded.convolutions):
-            layer = nn.Conv2d(weight.shape[1], weight.shape[0], 3, padding=1)
+            # On no device, or the layer would draw random weights first, for a second and 80 MB.
+            layer = nn.Conv2d(weight.shape[1], weight.shape[0], 3, padding=1, device="meta")
             # Rectifiers and pooling commute with positive factors: only the first weight and all biases carry it.
             layer.weight = nn.Parameter(weight if index else weight / scale, requires_grad=False)
             layer.bias = nn.Parameter(bias / scale, requires_grad=False)

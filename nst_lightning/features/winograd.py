@@ -25,8 +25,8 @@ from torch.autograd.function import once_differentiable
 _TILE, _FILTER = 4, 3
 _INPUT = _TILE + _FILTER - 1
 _POINTS = (0.0, 2 / 3, -2 / 3, 4 / 3, -4 / 3)  # and infinity
-# Transformed values at a time: in half precision, whose products first rearrange the whole filter, many; else as many as
-# a core's cache holds, but at least so many tiles that reading the filter does not cost more than the products.
+# Transformed values at a time: in half precision, whose products first rearrange the whole filter, many; else as many
+# as a core's cache holds, but at least so many tiles that reading the filter does not cost more than the products.
 _STRIP, _STRIP_IN_CACHE, _LEAST_TILES = 1 << 22, 1 << 19, 64
 
 
@@ -95,13 +95,9 @@ def _correlate(x: Tensor, of_input: Tensor, filters: Tensor, of_output: Tensor, 
     _, channels, height, width = x.shape
     down, across = -(-height // _TILE), -(-width // _TILE)  # tiles
     result = torch.empty(
-        (1, filters.shape[2], _TILE * down, _TILE * across),
-        dtype=x.dtype,
-        device=x.device,
-        memory_format=torch.channels_last,
+        (1, filters.shape[2], height, width), dtype=x.dtype, device=x.device, memory_format=torch.channels_last
     )
-    pixels = x.permute(0, 2, 3, 1)[0]
-    by_tile = result.permute(0, 2, 3, 1).view(down, _TILE, across, _TILE, -1)
+    pixels, outcome = (image.permute(0, 2, 3, 1)[0] for image in (x, result))
     values = 36 * max(filters.shape[1:])  # of a tile
     at_a_time = _STRIP if x.dtype.itemsize == 2 else max(_STRIP_IN_CACHE, _LEAST_TILES * values)
     strips = -(-down * across * values // at_a_time)
@@ -127,11 +123,14 @@ def _correlate(x: Tensor, of_input: Tensor, filters: Tensor, of_output: Tensor, 
         products, outputs = one[: 36 * wide].view(36, -1), other[: 16 * wide].view(16, -1)
         torch.bmm(transformed.view(36, -1, channels), filters, out=products.view(36, strip * across, -1))
         torch.mm(of_output, products, out=outputs)
-        outputs = outputs.view(_TILE, _TILE, strip, across, -1)
-        torch.add(outputs.permute(2, 0, 3, 1, 4), bias, out=by_tile[top : top + strip])
-    if result.shape[-2:] == x.shape[-2:]:
-        return result
-    return result[..., :height, :width].clone(memory_format=torch.channels_last)
+        outputs = outputs.view(_TILE, _TILE, strip, across, -1).permute(2, 0, 3, 1, 4)
+        here = outcome[_TILE * top : _TILE * (top + strip)]
+        if here.numel() == outputs.numel():
+            torch.add(outputs, bias, out=here.view(outputs.shape))
+        else:  # tiles reach beyond the border
+            whole = torch.add(outputs, bias).reshape(_TILE * strip, _TILE * across, -1)
+            here.copy_(whole[: here.shape[0], :width])
+    return result
 
 
 class _Convolution(torch.autograd.Function):

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nst_lightning.features import Features
 from nst_lightning.losses.term import StyleFeatures, Term
 
 ContentNormalization = Literal["balanced", "released", "paper"]
@@ -56,11 +55,11 @@ class Content(Term):
     ) -> None:
         super().__init__(layers, weight)
         self.normalization: ContentNormalization = normalization
-        self._targets: Mapping[str, Tensor] = {}
+        self._targets: dict[str, Tensor] = {}
 
-    def prepare(self, content: Features, styles: Sequence[StyleFeatures]) -> None:
+    def prepare(self, layer: str, content: Tensor, styles: Sequence[StyleFeatures]) -> None:
         """Keep the content's features, in their own type to halve memory under bfloat16; see the base class."""
-        self._targets = {layer: content[layer].clone() for layer in self.layers}
+        self._targets[layer] = content.clone()
 
     def value(self, layer: str, features: Tensor) -> Tensor:
         """Distance from the content's features; see the base class."""

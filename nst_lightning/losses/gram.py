@@ -9,7 +9,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nst_lightning.features import Features
 from nst_lightning.losses.statistics import gram_sum
 from nst_lightning.losses.term import StyleFeatures, Term
 
@@ -77,17 +76,16 @@ class Gram(Term):
         self._targets: dict[str, Tensor] = {}
         self._scales: dict[str, Tensor] = {}
 
-    def prepare(self, content: Features, styles: Sequence[StyleFeatures]) -> None:
+    def prepare(self, layer: str, content: Tensor, styles: Sequence[StyleFeatures]) -> None:
         """Blend the styles' Gram matrices; see the base class."""
-        for layer in self.layers:
-            target = torch.stack([style.share * gram_matrix(style.features[layer]) for style in styles]).sum(0)
-            self._targets[layer] = target
-            self._scales[layer] = torch.ones_like(target[0, 0])
-            if self.normalization == "balanced":
-                at_content = gram_distance(gram_matrix(content[layer]), target, "balanced")
-                floor = _BALANCE_FLOOR * target.square().sum()
-                smallest = torch.finfo(target.dtype).tiny
-                self._scales[layer] = torch.maximum(at_content, floor).clamp(min=smallest)
+        target = torch.stack([style.share * gram_matrix(style.features) for style in styles]).sum(0)
+        self._targets[layer] = target
+        self._scales[layer] = torch.ones_like(target[0, 0])
+        if self.normalization == "balanced":
+            at_content = gram_distance(gram_matrix(content), target, "balanced")
+            floor = _BALANCE_FLOOR * target.square().sum()
+            smallest = torch.finfo(target.dtype).tiny
+            self._scales[layer] = torch.maximum(at_content, floor).clamp(min=smallest)
 
     def value(self, layer: str, features: Tensor) -> Tensor:
         """Distance from the style's Gram matrix; see the base class."""

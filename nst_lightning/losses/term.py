@@ -9,22 +9,21 @@ from typing import ClassVar, NamedTuple
 from torch import Tensor, nn
 
 from nst_lightning.errors import UserError
-from nst_lightning.features import Features
 
 
 class StyleFeatures(NamedTuple):
-    """Features of one style image and its share in the blend; the shares of all styles sum to 1."""
+    """Features of one style image at a layer, (1, C, h, w), and its share in the blend; shares sum to 1."""
 
-    features: Features
+    features: Tensor
     share: float
 
 
 class Term(nn.Module):
     """One part of the objective: targets taken once a stage, a value at each evaluation.
 
-    A subclass names its group, computes targets in `prepare` and unweighted values in `value` (of a layer) or
-    `image_values` (of the picture itself). It needs no registration: naming its ``class_path`` in ``model.terms`` is
-    enough.
+    A subclass names its group, takes targets in `prepare` (of a layer) and computes unweighted values in `value` (of a
+    layer) or `image_values` (of the picture itself). It needs no registration: naming its ``class_path`` in
+    ``model.terms`` is enough.
 
     Args:
         layers: Names of the layers the term looks at, as a list (each with weight 1) or as a mapping to weights.
@@ -47,11 +46,14 @@ class Term(nn.Module):
         for layer, value in self.layers.items():
             check_weight(f"{self.name}.layers.{layer}", value)
 
-    def prepare(self, content: Features, styles: Sequence[StyleFeatures]) -> None:
-        """Take targets from the features of content and styles, under no gradient.
+    def prepare(self, layer: str, content: Tensor, styles: Sequence[StyleFeatures]) -> None:
+        """Take targets from the features of content and styles at one of the term's layers, under no gradient.
+
+        Layers come one by one, so that only one layer's features are in memory; keep a copy of what is to stay.
 
         Args:
-            content: Features of the content image at this stage's size.
+            layer: Its name.
+            content: Features of the content image at this stage's size, (1, C, h, w).
             styles: Features of each style image at its own size.
         """
 
