@@ -11,7 +11,7 @@ from torch import Tensor
 
 from nst_lightning.data import StyleTransferData
 from nst_lightning.features import VGG19
-from nst_lightning.hardware import compute_dtype, describe, keep_freed_memory
+from nst_lightning.hardware import allow_tf32, compute_dtype, describe, keep_freed_memory
 from nst_lightning.losses import Content, Gram
 from nst_lightning.objective import Objective, default_terms
 from nst_lightning.optim import LBFGS
@@ -38,6 +38,7 @@ def pictures(size: int, accelerator: str) -> tuple[Tensor, Tensor]:
 
 def baseline_step(size: int, accelerator: str) -> tuple[Step, Tensor]:
     """The baseline's evaluation, and its image."""
+    torch.backends.cudnn.allow_tf32 = True  # as PyTorch comes, and scripts leave it
     extractor = EXTRACTORS["vgg19"]()
     weights = [(layer.weight, layer.bias) for layer in extractor.convolutions]
     network = baseline.Network(weights, extractor.mean, extractor.std).to(accelerator)
@@ -63,6 +64,7 @@ def our_step(
         objective: default (balanced) or baseline (the same function of the image as the baseline's).
     """
     keep_freed_memory()  # as `nst fit` does
+    allow_tf32(False)
     terms = default_terms()
     if objective == "baseline":
         terms = [Content(normalization="released"), Gram(weight=baseline.STYLE_WEIGHT, normalization="released")]

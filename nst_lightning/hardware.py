@@ -126,9 +126,13 @@ def compute_dtype(precision: str) -> torch.dtype:
 
 
 def allow_tf32(allowed: bool) -> None:
-    """Say whether CUDA may round the factors of float32 products and convolutions to TF32's 10 bits."""
+    """Say whether CUDA may round the factors of float32 products and convolutions to TF32's 10 bits.
+
+    Sums of bfloat16 products stay float32 in any case, also where a long sum is shared out and put together again.
+    """
     torch.backends.cuda.matmul.allow_tf32 = allowed
     torch.backends.cudnn.allow_tf32 = allowed
+    torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
 
 
 def widest_dtype(accelerator: str) -> torch.dtype:

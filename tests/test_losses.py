@@ -48,8 +48,11 @@ def test_gram_matrix_by_hand():
     assert gram_matrix(features).tolist() == [[2.5, 0.5], [0.5, 5.0]]
 
 
-def test_gram_sum_in_bfloat16_is_accumulated_in_float32():
-    features = torch.randn(1, 6, 40, 70).bfloat16().contiguous(memory_format=torch.channels_last)
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_gram_sum_in_bfloat16_is_accumulated_in_float32(device):
+    if device == "cuda" and not torch.cuda.is_available():
+        pytest.skip("needs CUDA")
+    features = torch.randn(1, 6, 40, 70).bfloat16().contiguous(memory_format=torch.channels_last).to(device)
     exact = features.double().flatten(2)[0]
     ours = gram_sum(features)
     assert ours.dtype == torch.float32

@@ -169,7 +169,7 @@ class VGG19(Extractor):
                         self._winograd[index] = WinogradFilter(weight)
             inside = self._winograd or first.dtype.itemsize == 2
             self._order = torch.channels_last if inside else torch.contiguous_format
-            self.convolutions.to(memory_format=self._order)  # type: ignore[call-overload]
+            self.convolutions.to(memory_format=self._order)  # type: ignore[call-overload, unused-ignore]
         return self._order
 
     def _convolve(self, index: int, x: Tensor) -> Tensor:

@@ -92,6 +92,7 @@ class WinogradFilter:
 
 
 def _correlate(x: Tensor, of_input: Tensor, filters: Tensor, of_output: Tensor, bias: Tensor) -> Tensor:
+    """Correlate strip by strip; only the result itself is as large as the feature map."""
     _, channels, height, width = x.shape
     down, across = -(-height // _TILE), -(-width // _TILE)  # tiles
     result = torch.empty(
@@ -125,10 +126,10 @@ def _correlate(x: Tensor, of_input: Tensor, filters: Tensor, of_output: Tensor, 
         torch.mm(of_output, products, out=outputs)
         outputs = outputs.view(_TILE, _TILE, strip, across, -1).permute(2, 0, 3, 1, 4)
         here = outcome[_TILE * top : _TILE * (top + strip)]
-        if here.numel() == outputs.numel():
-            torch.add(outputs, bias, out=here.view(outputs.shape))
-        else:  # tiles reach beyond the border
-            whole = torch.add(outputs, bias).reshape(_TILE * strip, _TILE * across, -1)
+        inside = here.numel() == outputs.numel()  # else tiles reach beyond the border
+        whole = here if inside else x.new_empty(_TILE * strip, _TILE * across, filters.shape[2])
+        torch.add(outputs, bias, out=whole.view(outputs.shape))
+        if not inside:
             here.copy_(whole[: here.shape[0], :width])
     return result
 

@@ -20,8 +20,10 @@ class _GramSum(torch.autograd.Function):
         if features.dtype in {torch.float32, torch.float64}:
             flat = features.flatten(2)[0]  # (C, h w); a view, whichever dimension lies innermost
             return flat @ flat.T
-        # Half precision is summed in float32, and widened in pieces that a cache holds where there is one.
         cells = _cells(features)
+        if features.device.type == "cuda":  # its matrix units take products of halves exactly and sum them in float32
+            return torch.mm(cells.T, cells, out_dtype=torch.float32)
+        # Elsewhere half precision is widened first, in pieces that a cache holds.
         total = cells.new_zeros(cells.shape[1], cells.shape[1], dtype=torch.float32)
         for chunk in torch.split(cells, max(1, cached_values(features.device.type) // cells.shape[1])):
             wide = chunk.float()
