@@ -105,12 +105,11 @@ def main(args: Sequence[str]) -> int:
     if not benchmarks:
         raise UserError(f"benchmarks: nothing was measured (pytest ended with {code}); see the messages above")
     result = {**_environment(), "arguments": list(args), "benchmarks": benchmarks}
-    rows = table(benchmarks)
-    print(format_table(rows))  # noqa: T201
     device = next(iter(benchmarks))["accelerator"] if len({b.get("accelerator") for b in benchmarks}) == 1 else "all"
     stem = f"{datetime.now(timezone.utc):%Y-%m-%d_%H%M%S}_{device}"
     with replacing(folder / f"{stem}.json") as file:
         file.write((json.dumps(result, indent=1) + "\n").encode())
+    print(format_table(table(benchmarks)))  # noqa: T201
     plotted = draw(benchmarks, folder / f"{stem}.png")
     print(f"{folder / stem}.json" + (f", {folder / stem}.png" if plotted else ""))  # noqa: T201
     return 1 if code else 0
@@ -187,7 +186,7 @@ def table(benchmarks: list[dict[str, Any]]) -> list[Row]:
             median, spread = f"{b['gigaflops']:.0f} GFLOP/s", ""
         elif b["suite"] == "memory":
             median, spread = f"{b['bytes'] / 2**20:.0f} MiB", ""
-            ratio = f"{b['bytes'] / base['bytes']:.2f}" if base else ""
+            ratio = f"{b['bytes'] / base['bytes']:.2f}" if base and base["bytes"] else ""
         elif b["suite"] == "overhead":
             median, spread = f"+{_seconds(b['overhead_seconds'])} a step", f"± {_seconds(b['overhead_spread'])}"
             rows.append(Row("snapshot", f"{b['accelerator']}{size}", _seconds(b["snapshot_seconds"]), "", ""))
