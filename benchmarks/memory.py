@@ -15,7 +15,7 @@ EVALUATIONS = 105  # the baseline's history of 100 is full
 def resident() -> int:
     """Highest resident size of this process so far."""
     status = Path("/proc/self/status")
-    if status.exists():  # Linux hands ru_maxrss on from the parent, which may have been larger than this process ever is
+    if status.exists():  # Linux hands ru_maxrss on from the parent, which may have been the larger process
         return next(1024 * int(line.split()[1]) for line in status.read_text().splitlines() if "VmHWM" in line)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else 1024 * peak
