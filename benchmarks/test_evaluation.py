@@ -27,11 +27,12 @@ def test_baseline(timed, fits, accelerator, size):
 
 
 def test_size(timed, fits, accelerator, precision, size):
-    """The project with its default optimiser."""
+    """The project with its default optimiser, in turn with plain PyTorch."""
     fits(accelerator, size)
+    other, _ = baseline_step(size, accelerator)
     step, image = our_step(size, accelerator, precision)
-    timed(timed_step(step, accelerator), "evaluation", size, program="nst_lightning", accelerator=accelerator,
-          precision=precision, optimizer="lbfgs", extractor="vgg19")  # fmt: skip
+    timed(timed_step(step, accelerator), "evaluation", size, timed_step(other, accelerator), program="nst_lightning",
+          accelerator=accelerator, precision=precision, optimizer="lbfgs", extractor="vgg19")  # fmt: skip
     assert torch.isfinite(image).all()
 
 

@@ -194,7 +194,7 @@ def table(benchmarks: list[dict[str, Any]]) -> list[Row]:
             spread = f"{b.get('evaluations', math.nan)} of {b['baseline_evaluations']} evaluations"
             ratio = f"{b['median'] / b['baseline_seconds']:.2f}"
         elif base and b["suite"] in {"evaluation", "optimizer"}:
-            ratio = f"{b['median'] / base['median']:.2f}"
+            ratio = f"{b['median'] / b.get('beside_seconds', base['median']):.2f}"
         rows.append(Row(b["suite"], f"{b['accelerator']}{size}, {details}", median, spread, ratio))
     return rows
 

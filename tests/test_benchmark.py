@@ -37,6 +37,11 @@ def test_ratios_are_to_the_baseline_of_the_same_size_and_device():
     assert rows[1].spread == "± 10 ms"
 
 
+def test_a_baseline_measured_in_turn_comes_before_one_measured_earlier():
+    rows = benchmark.table([measurement("baseline", median=2.0), measurement(median=1.0, beside_seconds=4.0)])
+    assert [row.ratio for row in rows] == ["1.00", "0.25"]
+
+
 def test_other_suites_have_their_own_figures():
     rows = benchmark.table(
         [
