@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import statistics
-import time
 
 import pytest
 import torch
@@ -70,25 +69,18 @@ def fits():
 def timed(request, benchmark):
     """Time a step: warm up, then so many rounds that large sizes do not take hours.
 
-    Another step given as ``baseline`` is run and timed before each round: a machine whose speed drifts within minutes
-    drifts for both, so the ratio to it means something.
+    What is given as ``beside`` (it returns seconds) is called before each round: a machine whose speed drifts within
+    minutes drifts for both, so the ratio to it means something.
     """
 
-    def run(step, suite, size=0, baseline=None, **facts):
+    def run(step, suite, size=0, beside=None, **facts):
         rounds = request.config.getoption("rounds")
         rounds = rounds if size <= 512 else max(3, rounds // 2) if size <= 1024 else 3
         benchmark.extra_info.update(suite=suite, size=size, **facts)
-        beside = []
-
-        def in_turn():
-            begin = time.perf_counter()
-            baseline()
-            beside.append(time.perf_counter() - begin)
-
-        benchmark.pedantic(
-            step, setup=in_turn if baseline else None, rounds=rounds, warmup_rounds=3 if size <= 512 else 1
-        )
-        if beside:
-            benchmark.extra_info["beside_seconds"] = statistics.median(beside[-rounds:])
+        seconds = []
+        in_turn = None if beside is None else lambda: seconds.append(beside())
+        benchmark.pedantic(step, setup=in_turn, rounds=rounds, warmup_rounds=3 if size <= 512 else 1)
+        if seconds:
+            benchmark.extra_info["beside_seconds"] = statistics.median(seconds[-rounds:])
 
     return run

@@ -38,16 +38,11 @@ def pictures(size: int, accelerator: str) -> tuple[Tensor, Tensor]:
 
 def baseline_step(size: int, accelerator: str) -> tuple[Step, Tensor]:
     """The baseline's evaluation, and its image."""
+    torch.backends.cudnn.allow_tf32 = True  # as PyTorch comes, and scripts leave it
     extractor = EXTRACTORS["vgg19"]()
     weights = [(layer.weight, layer.bias) for layer in extractor.convolutions]
     network = baseline.Network(weights, extractor.mean, extractor.std).to(accelerator)
-    make_one, image = baseline.make_step(network, *pictures(size, accelerator))
-
-    def step() -> float:
-        torch.backends.cudnn.allow_tf32 = True  # as PyTorch comes, and scripts leave it
-        return make_one()
-
-    return step, image
+    return baseline.make_step(network, *pictures(size, accelerator))
 
 
 def our_step(
@@ -69,6 +64,7 @@ def our_step(
         objective: default (balanced) or baseline (the same function of the image as the baseline's).
     """
     keep_freed_memory()  # as `nst fit` does
+    allow_tf32(False)
     terms = default_terms()
     if objective == "baseline":
         terms = [Content(normalization="released"), Gram(weight=baseline.STYLE_WEIGHT, normalization="released")]
@@ -80,7 +76,6 @@ def our_step(
     optimiser = OPTIMIZERS[optimizer]([image])
 
     def closure() -> Tensor:
-        allow_tf32(False)  # at each step, since the baseline may run in between
         optimiser.zero_grad()
         loss = whole(image).loss
         loss.backward()

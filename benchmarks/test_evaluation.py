@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from beside import baseline_beside
 from programs import OPTIMIZERS, baseline_step, our_step, synchronize
 
 
@@ -29,10 +30,10 @@ def test_baseline(timed, fits, accelerator, size):
 def test_size(timed, fits, accelerator, precision, size):
     """The project with its default optimiser, in turn with plain PyTorch."""
     fits(accelerator, size)
-    other, _ = baseline_step(size, accelerator)
     step, image = our_step(size, accelerator, precision)
-    timed(timed_step(step, accelerator), "evaluation", size, timed_step(other, accelerator), program="nst_lightning",
-          accelerator=accelerator, precision=precision, optimizer="lbfgs", extractor="vgg19")  # fmt: skip
+    with baseline_beside(size, accelerator) as beside:
+        timed(timed_step(step, accelerator), "evaluation", size, beside, program="nst_lightning",
+              accelerator=accelerator, precision=precision, optimizer="lbfgs", extractor="vgg19")  # fmt: skip
     assert torch.isfinite(image).all()
 
 

@@ -136,3 +136,9 @@ def test_the_baseline_minimises_what_the_project_calls_released(tiny_weights, mo
     step, image = baseline["make_step"](baseline["Network"](weights, extractor.mean, extractor.std), content, style)
     assert step() == pytest.approx(float(total.detach()), rel=1e-4)
     assert not torch.equal(image, content)
+
+
+def test_the_baseline_runs_beside_in_a_process_of_its_own(use_tiny_weights):
+    baseline_beside = runpy.run_path(str(FOLDER / "beside.py"))["baseline_beside"]
+    with baseline_beside(64, "cpu") as step:
+        assert all(0 < step() < 60 for _ in range(3))
