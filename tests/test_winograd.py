@@ -3,6 +3,7 @@ import torch
 import torch.nn.functional as F
 
 from nst_lightning.features import VGG19
+from nst_lightning.features.strips import PooledSink
 from nst_lightning.features.winograd import WinogradFilter, winograd_conv2d
 
 
@@ -26,6 +27,52 @@ def test_double_precision_equals_direct_convolution(height, width):
     (gradient,) = torch.autograd.grad(ours, x, upstream)
     (expected,) = torch.autograd.grad(direct, x, upstream)
     torch.testing.assert_close(gradient, expected, rtol=1e-11, atol=1e-11)
+
+
+FOLLOWING = {
+    "rectifier": (True, None, F.relu),
+    "max": (True, "max", lambda x: F.max_pool2d(F.relu(x), 2)),
+    "average": (True, "average", lambda x: F.avg_pool2d(F.relu(x), 2)),
+}
+
+
+@pytest.mark.parametrize("following", FOLLOWING)
+@pytest.mark.parametrize(("height", "width"), [(4, 4), (8, 12), (2, 3), (6, 8), (5, 7), (22, 17), (19, 30), (33, 6)])
+def test_rectifier_and_pooling_inside_equal_torchs(monkeypatch, following, height, width):
+    """Values and gradients, in strips of several heights."""
+    rectify, pool, reference = FOLLOWING[following]
+    torch.manual_seed(0)
+    x = torch.randn(1, 5, height, width, dtype=torch.float64, requires_grad=True)
+    weight, bias = torch.randn(7, 5, 3, 3, dtype=torch.float64), torch.randn(7, dtype=torch.float64)
+    direct = reference(F.conv2d(x, weight, bias, padding=1))
+    upstream = torch.randn_like(direct)
+    (expected,) = torch.autograd.grad(direct, x, upstream)
+    for tiles in (1, 12, 1000):
+        monkeypatch.setattr("nst_lightning.features.winograd._STRIP_IN_CACHE", 1)
+        monkeypatch.setattr("nst_lightning.features.winograd._LEAST_TILES", tiles)
+        ours = winograd_conv2d(x, WinogradFilter(weight), bias, rectify, pool)
+        torch.testing.assert_close(ours, direct, rtol=1e-11, atol=1e-11)
+        assert ours.is_contiguous(memory_format=torch.channels_last)
+        (gradient,) = torch.autograd.grad(ours, x, upstream)
+        torch.testing.assert_close(gradient, expected, rtol=1e-11, atol=1e-11)
+
+
+def test_of_equal_largest_values_the_first_takes_the_gradient():
+    """As in torch; a filter with one entry makes copies, exactly."""
+    tiles = torch.ones(1, 1, 4, 4, dtype=torch.float64)
+    tiles[..., 2:, :] = torch.tensor([[-1.0, -1, 3, 5], [-1, -1, 5, 5]])
+    sink = PooledSink(tiles, 4, 4, torch.zeros(1, dtype=torch.float64), "max")
+    sink.write(0, tiles.view(4, 4, 1, 1, 1))
+    assert sink.result.flatten().tolist() == [1, 1, 0, 5]
+    assert sink.codes.flatten().tolist() == [1, 1, 0, 2]
+
+
+@pytest.mark.parametrize("pool", [None, "max", "average"])
+def test_what_is_not_finite_stays_so(pool):
+    x = torch.zeros(1, 1, 8, 8)
+    x[..., 3, 3] = torch.nan
+    result = winograd_conv2d(x, WinogradFilter(torch.ones(1, 1, 3, 3)), torch.zeros(1), True, pool)
+    assert not result.isfinite().all()
 
 
 def test_value_by_hand():

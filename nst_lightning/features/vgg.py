@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from typing import Literal, cast, get_args
 
 import torch
@@ -43,6 +43,8 @@ def _names() -> Iterator[tuple[str, str, int]]:
 
 
 CONVOLUTION_NAMES = tuple(conv for conv, _, _ in _names())
+LAST_OF_BLOCK = frozenset(f"conv{block}_{depth}" for block, depth in enumerate(BLOCKS, start=1))
+POOLS: dict[Pooling, Callable[[Tensor], Tensor]] = {"max": max_pool, "average": average_pool, "l2": l2_pool}
 
 
 class VGG19(Extractor):
@@ -174,27 +176,38 @@ class VGG19(Extractor):
 
     def _convolve(self, index: int, x: Tensor) -> Tensor:
         convolution = self._convolution(index)
-        if index in self._winograd:
-            return winograd_conv2d(x, self._winograd[index], cast("Tensor", convolution.bias))
         if index == 0 and self.padding == "replicate":
             return F.conv2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), convolution.weight, convolution.bias)
         return cast("Tensor", convolution(x))
 
-    def _pool(self, x: Tensor) -> Tensor:
-        pooled = {"max": max_pool, "average": average_pool, "l2": l2_pool}[self.pooling](x)
-        return pooled if self.pooling_scale == 1.0 else pooled * self.pooling_scale
-
     def _steps(self, image: Tensor, wanted: Container[str]) -> Iterator[tuple[str, Tensor]]:
-        """Yield every layer in order; the rectifier overwrites a convolution that is not wanted itself."""
+        """Yield the wanted layers in order, and go no further than they are taken."""
         order = self._choose_algorithms()
         x = ((image - self.mean) / self.std).to(self._convolution(0).weight.dtype, memory_format=order)
         for index, name in enumerate(CONVOLUTION_NAMES[: len(self.convolutions)]):
-            if index and name.endswith("_1"):
-                x = self._pool(x)
-            x = self._convolve(index, x)
-            yield name, x
-            x = F.relu(x, inplace=name not in wanted)
-            yield name.replace("conv", "relu"), x
+            rectified = name.replace("conv", "relu")
+            pool = self.pooling if name in LAST_OF_BLOCK and index + 1 < len(self.convolutions) else None
+            if index in self._winograd:
+                bias = cast("Tensor", self._convolution(index).bias)
+                rectify = name not in wanted
+                fused = pool if rectify and rectified not in wanted and pool != "l2" else None
+                x = winograd_conv2d(x, self._winograd[index], bias, rectify, fused)
+                if not rectify:
+                    yield name, x
+                    x = F.relu(x)
+            else:
+                fused = None
+                x = self._convolve(index, x)
+                if name in wanted:
+                    yield name, x
+                x = F.relu(x, inplace=name not in wanted)
+            if rectified in wanted:
+                yield rectified, x
+            if pool:
+                if not fused:
+                    x = POOLS[pool](x)
+                if self.pooling_scale != 1.0:
+                    x = x * self.pooling_scale
 
     def forward(self, image: Tensor, layers: Iterable[str]) -> Features:
         """Compute feature maps; see the base class."""
@@ -208,11 +221,10 @@ class VGG19(Extractor):
         # The module decides the type of the arithmetic by the type of its weights, once, not at each operation.
         with torch.autocast(image.device.type, enabled=False):
             for name, x in self._steps(image, wanted):
-                if name in wanted:
-                    yield name, x
-                    missing = missing - {name}
-                    if not missing:
-                        return
+                yield name, x
+                missing = missing - {name}
+                if not missing:
+                    return
 
     @torch.no_grad()
     def rescale_to_unit_activations(self, images: Iterable[Tensor]) -> None:
@@ -234,9 +246,8 @@ class VGG19(Extractor):
         sums = {name: torch.zeros(0) for name in names}
         for image in images:
             for name, x in self._steps(image, sums):
-                if name in sums:
-                    mean = x.float().mean(dim=(0, 2, 3)) / len(images)
-                    sums[name] = mean if not len(sums[name]) else sums[name] + mean
+                mean = x.float().mean(dim=(0, 2, 3)) / len(images)
+                sums[name] = mean if not len(sums[name]) else sums[name] + mean
         for index, name in enumerate(names):
             floor = 0.1 * float(sums[name].mean())
             mean = sums[name].clamp(min=floor) if floor > 0 else torch.ones_like(sums[name])  # a silent layer stays

@@ -22,6 +22,17 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from nst_lightning.features.strips import (
+    MapSink,
+    MapSource,
+    Pool,
+    PooledSink,
+    PooledSource,
+    RectifiedSource,
+    Sink,
+    Source,
+)
+
 _TILE, _FILTER = 4, 3
 _INPUT = _TILE + _FILTER - 1
 _POINTS = (0.0, 2 / 3, -2 / 3, 4 / 3, -4 / 3)  # and infinity
@@ -77,34 +88,29 @@ class WinogradFilter:
         self._input = transforms.input.to(weight)
         self._output = transforms.output.to(weight)
 
-    def correlate(self, x: Tensor, bias: Tensor) -> Tensor:
-        """``conv2d(x, weight, bias, padding=1)``: (1, C, H, W) -> (1, K, H, W), channels innermost."""
-        return _correlate(x, self._input, self.filter, self._output, bias)
+    def correlate(self, source: Source, sink: Sink) -> None:
+        """``conv2d(source, weight, padding=1)`` into the sink."""
+        _correlate(source, self._input, self.filter, self._output, sink)
 
-    def back(self, gradient: Tensor) -> Tensor:
-        """The gradient with respect to x: (1, K, H, W) -> (1, C, H, W).
+    def back(self, source: Source, sink: Sink) -> None:
+        """The gradient with respect to the input of `correlate`, from the gradient with respect to its result.
 
         It is the correlation with the filter turned around. Turning input and output tiles around instead leaves the
         transformed filter as it is, with rows and columns exchanged.
         """
-        none = gradient.new_zeros(())
-        return _correlate(gradient, self._input.flip(1), self.filter.transpose(1, 2), self._output.flip(0), none)
+        _correlate(source, self._input.flip(1), self.filter.transpose(1, 2), self._output.flip(0), sink)
 
 
-def _correlate(x: Tensor, of_input: Tensor, filters: Tensor, of_output: Tensor, bias: Tensor) -> Tensor:
-    """Correlate strip by strip; only the result itself is as large as the feature map."""
-    _, channels, height, width = x.shape
+def _correlate(source: Source, of_input: Tensor, filters: Tensor, of_output: Tensor, sink: Sink) -> None:
+    """Correlate strip by strip; nothing between source and sink is as large as a feature map."""
+    height, width, channels = source.shape
     down, across = -(-height // _TILE), -(-width // _TILE)  # tiles
-    result = torch.empty(
-        (1, filters.shape[2], height, width), dtype=x.dtype, device=x.device, memory_format=torch.channels_last
-    )
-    pixels, outcome = (image.permute(0, 2, 3, 1)[0] for image in (x, result))
     values = 36 * max(filters.shape[1:])  # of a tile
-    at_a_time = _STRIP if x.dtype.itemsize == 2 else max(_STRIP_IN_CACHE, _LEAST_TILES * values)
+    at_a_time = _STRIP if filters.dtype.itemsize == 2 else max(_STRIP_IN_CACHE, _LEAST_TILES * values)
     strips = -(-down * across * values // at_a_time)
     rows = -(-down // min(strips, down))
-    one, other = (x.new_empty(rows * across * values) for _ in range(2))
-    padded = x.new_zeros(_TILE * rows + 2, _TILE * across + 2, channels)  # its first and last columns stay zero
+    one, other = (filters.new_empty(rows * across * values) for _ in range(2))
+    padded = filters.new_zeros(_TILE * rows + 2, _TILE * across + 2, channels)  # its outer columns stay zero
     to_row, to_column, _ = padded.stride()
     for top in range(0, down, rows):
         strip = min(rows, down - top)
@@ -112,7 +118,7 @@ def _correlate(x: Tensor, of_input: Tensor, filters: Tensor, of_output: Tensor, 
         above = max(0, -first)
         seen = last - first - above
         padded[:above].zero_()
-        padded[above : above + seen, 1 : width + 1] = pixels[first + above : last]
+        source.read(first + above, padded[above : above + seen, 1 : width + 1])
         padded[above + seen :].zero_()
         cells, wide = strip * across * channels, strip * across * filters.shape[2]
         windows = padded.as_strided(
@@ -124,40 +130,53 @@ def _correlate(x: Tensor, of_input: Tensor, filters: Tensor, of_output: Tensor, 
         products, outputs = one[: 36 * wide].view(36, -1), other[: 16 * wide].view(16, -1)
         torch.bmm(transformed.view(36, -1, channels), filters, out=products.view(36, strip * across, -1))
         torch.mm(of_output, products, out=outputs)
-        outputs = outputs.view(_TILE, _TILE, strip, across, -1).permute(2, 0, 3, 1, 4)
-        here = outcome[_TILE * top : _TILE * (top + strip)]
-        inside = here.numel() == outputs.numel()  # else tiles reach beyond the border
-        whole = here if inside else x.new_empty(_TILE * strip, _TILE * across, filters.shape[2])
-        torch.add(outputs, bias, out=whole.view(outputs.shape))
-        if not inside:
-            here.copy_(whole[: here.shape[0], :width])
-    return result
+        sink.write(_TILE * top, outputs.view(_TILE, _TILE, strip, across, -1))
 
 
 class _Convolution(torch.autograd.Function):
     """Neither input nor weight is kept for the backward pass, which needs only the transformed filter."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, filters: WinogradFilter, bias: Tensor) -> Tensor:
-        ctx.filters = filters
-        return filters.correlate(x, bias)
+    def forward(ctx: Any, x: Tensor, filters: WinogradFilter, bias: Tensor, rectify: bool, pool: Pool | None) -> Tensor:
+        height, width = x.shape[-2:]
+        ctx.filters, ctx.pool, ctx.size = filters, pool, (height, width)
+        if pool:
+            pooled = PooledSink(x, height, width, bias, pool)
+            filters.correlate(MapSource(x), pooled)
+            ctx.save_for_backward(pooled.codes)
+            return pooled.result
+        sink = MapSink(x, len(bias), height, width, bias, rectify)
+        filters.correlate(MapSource(x), sink)
+        ctx.save_for_backward(*[sink.result] * rectify)
+        return sink.result
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        return ctx.filters.back(gradient), None, None
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None, None]:
+        source: Source = MapSource(gradient)
+        if ctx.pool:
+            source = PooledSource(gradient, ctx.saved_tensors[0], ctx.size, ctx.pool)
+        elif ctx.saved_tensors:
+            source = RectifiedSource(gradient, ctx.saved_tensors[0])
+        sink = MapSink(gradient, ctx.filters.filter.shape[1], *ctx.size)
+        ctx.filters.back(source, sink)
+        return sink.result, None, None, None, None
 
 
-def winograd_conv2d(x: Tensor, filters: WinogradFilter, bias: Tensor) -> Tensor:
-    """3x3 convolution with zero padding of 1 and a frozen filter.
+def winograd_conv2d(
+    x: Tensor, filters: WinogradFilter, bias: Tensor, rectify: bool = False, pool: Pool | None = None
+) -> Tensor:
+    """3x3 convolution with zero padding of 1 and a frozen filter, and what follows it in a network.
 
     Args:
         x: (1, C, H, W), of the filter's type.
         filters: From the weight (K, C, 3, 3).
         bias: (K,).
+        rectify: Whether a rectifier follows.
+        pool: Pooling over cells of 2x2 that follows the rectifier, which it implies.
 
     Returns:
-        (1, K, H, W), channels innermost.
+        (1, K, H, W), or (1, K, H // 2, W // 2) if pooled; channels innermost.
     """
-    result: Tensor = _Convolution.apply(x, filters, bias)
+    result: Tensor = _Convolution.apply(x, filters, bias, rectify, pool)
     return result
