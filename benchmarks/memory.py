@@ -22,13 +22,13 @@ def resident() -> int:
 
 
 def main() -> None:
-    """Run what the arguments say: program, accelerator, precision, size."""
-    program, accelerator, precision, size = sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4])
+    """Run what the arguments say: program, accelerator, precision, size, extractor."""
+    program, accelerator, precision, size, extractor = *sys.argv[1:4], int(sys.argv[4]), sys.argv[5]
     before = resident()
     if program == "baseline":
         step, _ = baseline_step(size, accelerator)
     else:
-        step, _ = our_step(size, accelerator, precision)
+        step, _ = our_step(size, accelerator, precision, extractor=extractor)
     for _ in range(EVALUATIONS):
         step()
     synchronize(accelerator)

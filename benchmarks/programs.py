@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from nst_lightning.data import StyleTransferData
-from nst_lightning.features import VGG19
+from nst_lightning.features import VGG19, CompactVGG19
 from nst_lightning.hardware import allow_tf32, compute_dtype, describe, keep_freed_memory
 from nst_lightning.losses import Content, Gram
 from nst_lightning.objective import Objective, default_terms
 from nst_lightning.optim import LBFGS
 
-EXTRACTORS = {"vgg19": partial(VGG19, units="normalised")}
+EXTRACTORS = {"vgg19": partial(VGG19, units="normalised"), "compact": CompactVGG19}
 OPTIMIZERS = {
     "lbfgs": LBFGS,
     "lbfgs in pixels": partial(LBFGS, spectral_exponent=0.0),

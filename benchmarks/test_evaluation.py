@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from beside import baseline_beside
-from programs import OPTIMIZERS, baseline_step, our_step, synchronize
+from programs import EXTRACTORS, OPTIMIZERS, baseline_step, our_step, synchronize
 
 
 def timed_step(step, accelerator):
@@ -27,13 +27,14 @@ def test_baseline(timed, fits, accelerator, size):
     assert torch.isfinite(image).all()
 
 
-def test_size(timed, fits, accelerator, precision, size):
+@pytest.mark.parametrize("extractor", EXTRACTORS)
+def test_size(timed, fits, accelerator, precision, size, extractor):
     """The project with its default optimiser, in turn with plain PyTorch."""
     fits(accelerator, size)
-    step, image = our_step(size, accelerator, precision)
+    step, image = our_step(size, accelerator, precision, extractor=extractor)
     with baseline_beside(size, accelerator) as beside:
         timed(timed_step(step, accelerator), "evaluation", size, beside, program="nst_lightning",
-              accelerator=accelerator, precision=precision, optimizer="lbfgs", extractor="vgg19")  # fmt: skip
+              accelerator=accelerator, precision=precision, optimizer="lbfgs", extractor=extractor)  # fmt: skip
     assert torch.isfinite(image).all()
 
 

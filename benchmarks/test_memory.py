@@ -7,23 +7,26 @@ import sys
 from pathlib import Path
 
 import pytest
-from programs import precisions
+from programs import EXTRACTORS, precisions
 
 SIZE = 512
 
 
-@pytest.mark.parametrize("program", ["baseline", "nst_lightning"])
-def test_peak_memory(benchmark, accelerator, program):
+@pytest.mark.parametrize(
+    ("program", "extractor"), [("baseline", "vgg19"), *(("nst_lightning", name) for name in EXTRACTORS)]
+)
+def test_peak_memory(benchmark, accelerator, program, extractor):
     """Bytes, and the run's seconds beside them."""
     precision = "32-true" if program == "baseline" else precisions(accelerator)[-1]
-    command = [sys.executable, str(Path(__file__).with_name("memory.py")), program, accelerator, precision, str(SIZE)]
+    script = str(Path(__file__).with_name("memory.py"))
+    command = [sys.executable, script, program, accelerator, precision, str(SIZE), extractor]
     printed = []
 
     def run():
         printed.append(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
 
     benchmark.extra_info.update(
-        suite="memory", size=SIZE, accelerator=accelerator, precision=precision, program=program
+        suite="memory", size=SIZE, accelerator=accelerator, precision=precision, program=program, extractor=extractor
     )
     benchmark.pedantic(run, rounds=1)
     benchmark.extra_info["bytes"] = int(printed[0])

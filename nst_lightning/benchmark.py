@@ -180,7 +180,8 @@ def table(benchmarks: list[dict[str, Any]]) -> list[Row]:
     for b in benchmarks:
         base = baselines.get(_facts(b, *comparable))
         size = f" {b['size']} px" if b.get("size") else ""
-        details = ", ".join(str(b[key]) for key in ("program", "precision", "optimizer", "kind", "dtype") if b.get(key))
+        keys = ("program", "extractor", "precision", "optimizer", "kind", "dtype")
+        details = ", ".join(str(b[key]) for key in keys if b.get(key) not in {None, "", "vgg19"})
         median, spread, ratio = _seconds(b["median"]), f"± {_seconds(b['iqr'] / 2)}", ""
         if b["suite"] == "peak":
             median, spread = f"{b['gigaflops']:.0f} GFLOP/s", ""
@@ -228,7 +229,8 @@ def draw(benchmarks: list[dict[str, Any]], path: Path) -> bool:
         if b["suite"] == "evaluation" and b["optimizer"] in {"lbfgs", "torch lbfgs"}:
             if b["program"] == "nst_lightning" and b["optimizer"] != "lbfgs":
                 continue
-            lines.setdefault(" ".join(_facts(b, "program", "accelerator", "precision")), []).append(b)
+            facts = _facts(b, "program", "extractor", "accelerator", "precision")
+            lines.setdefault(" ".join(fact for fact in facts if fact not in {None, "vgg19"}), []).append(b)
     if not lines:
         return False
     figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")

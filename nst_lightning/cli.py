@@ -13,6 +13,8 @@ from nst_lightning.errors import UserError
 # Subcommand -> module whose `main(args)` runs it, and what it does. Modules are imported when they are run.
 SUBCOMMANDS = {
     "fit": ("nst_lightning.fit", "make a picture from a content and a style image"),
+    "distill": ("nst_lightning.distillation.command", "train the compact encoder"),
+    "score": ("nst_lightning.distillation.score", "judge the compact encoder by VGG-19"),
     "benchmark": ("nst_lightning.benchmark", "measure speed and memory against plain PyTorch on this machine"),
 }
 

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nst_lightning.errors import UserError
 from nst_lightning.features import Extractor
 from nst_lightning.losses import Content, Gram, StyleFeatures, Term
-from nst_lightning.losses.term import check_weight
+from nst_lightning.losses.term import Widening, check_weight
 
 
 class Evaluation(NamedTuple):
@@ -95,6 +96,10 @@ class Objective(nn.Module):
             styles: Pairs of an image (1, 3, h, w) and its share; the shares sum to 1.
         """
         self.extractor.rescale_to_unit_activations([content, *(image for image, _ in styles)])
+        widenings = {layer: widening_of(self.extractor.widening(layer)) for layer in self.layers}
+        for term in self.terms:
+            if term.quadratic:
+                term.widenings = {layer: found for layer in term.layers if (found := widenings[layer]) is not None}
         # Side by side and without zip, which remembers: only one layer of each picture is in memory at a time.
         networks = [self.extractor.iterate(image, self.layers) for image in [content, *(image for image, _ in styles)]]
         for _ in self.layers:
@@ -102,8 +107,17 @@ class Objective(nn.Module):
             blend = [StyleFeatures(found[1], share) for found, (_, share) in zip(of_styles, styles, strict=True)]
             for term in self.terms:
                 if layer in term.layers:
-                    term.prepare(layer, of_content, blend)
+                    term.prepare(
+                        layer,
+                        self._for_term(term, layer, of_content),
+                        [StyleFeatures(self._for_term(term, layer, found), share) for found, share in blend],
+                    )
             del of_content, of_styles, blend
+
+    def _for_term(self, term: Term, layer: str, features: Tensor) -> Tensor:
+        """Features at the width that a term takes them."""
+        widening = None if term.quadratic else self.extractor.widening(layer)
+        return features if widening is None else F.conv2d(features, widening[:, :, None, None].to(features.dtype))
 
     def forward(self, image: Tensor) -> Evaluation:
         """Evaluate.
@@ -123,7 +137,7 @@ class Objective(nn.Module):
         for layer, features in self.extractor.iterate(image, self.layers):
             for term in self.terms:
                 if layer in term.layers:
-                    values[term, layer] = term.layers[layer] * term.value(layer, features)
+                    values[term, layer] = term.layers[layer] * term.value(layer, self._for_term(term, layer, features))
         for term in self.terms:
             values.update({(term, column): value for column, value in term.image_values(image).items()})
         stacked = torch.stack(
@@ -134,3 +148,13 @@ class Objective(nn.Module):
             ]
         )
         return Evaluation(stacked.sum(), stacked.detach())
+
+
+def widening_of(matrix: Tensor | None) -> Widening | None:
+    """What terms need of a linear map (C, c), with a root from the eigenvalues of its moments."""
+    if matrix is None:
+        return None
+    wide = matrix.detach().double().cpu()  # once, and some devices have no float64
+    values, vectors = torch.linalg.eigh(wide.T @ wide)
+    root = values.clamp(min=0).sqrt()[:, None] * vectors.T
+    return Widening(root.to(device=matrix.device, dtype=torch.float32), matrix.shape[0])

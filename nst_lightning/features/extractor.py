@@ -71,6 +71,14 @@ class Extractor(nn.Module):
     def rescale_to_unit_activations(self, images: Iterable[Tensor]) -> None:
         """Scale the weights so that each channel's mean activation over these images is 1, where that was asked for."""
 
+    def widening(self, layer: str) -> Tensor | None:
+        """The linear map from a layer's features to those that losses are about, if they are not the same.
+
+        Returns:
+            (C, c) matrix for features of c channels, or None.
+        """
+        return None
+
     def check_layers(self, layers: Iterable[str], *, argument: str) -> None:
         """Refuse names that do not exist.
 

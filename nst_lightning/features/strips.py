@@ -13,6 +13,8 @@ from torch import Tensor
 
 Pool = Literal["max", "average"]
 
+TILE = 4  # results come in tiles of 4x4, a multiple of what pooling takes together
+
 
 class Source(Protocol):
     """Input of a convolution: a map of (height, width, channels)."""

@@ -16,25 +16,15 @@ direct algorithm's is 0.002 and the customary points' 0.015.
 from __future__ import annotations
 
 from functools import cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from nst_lightning.features.strips import (
-    MapSink,
-    MapSource,
-    Pool,
-    PooledSink,
-    PooledSource,
-    RectifiedSource,
-    Sink,
-    Source,
-)
+from nst_lightning.features.strips import TILE, Sink, Source
 
-_TILE, _FILTER = 4, 3
-_INPUT = _TILE + _FILTER - 1
+_FILTER = 3
+_INPUT = TILE + _FILTER - 1
 _POINTS = (0.0, 2 / 3, -2 / 3, 4 / 3, -4 / 3)  # and infinity
 # Transformed values at a time: in half precision, whose products first rearrange the whole filter, many; else as many
 # as a core's cache holds, but at least so many tiles that reading the filter does not cost more than the products.
@@ -57,7 +47,7 @@ def _transforms() -> _Transforms:
         infinity = torch.eye(count, dtype=torch.float64)[-1:]
         return torch.cat([points[:, None] ** torch.arange(count), infinity])
 
-    one_dimensional = torch.linalg.inv(powers(_INPUT)).T, powers(_FILTER), powers(_TILE).T
+    one_dimensional = torch.linalg.inv(powers(_INPUT)).T, powers(_FILTER), powers(TILE).T
     b, g, a = (torch.kron(matrix, matrix) for matrix in one_dimensional)
     of_input, of_output = _scales_for_bfloat16(b), _scales_for_bfloat16(a.T)
     return _Transforms(b * of_input[:, None], g / (of_input * of_output)[:, None], a * of_output)
@@ -82,6 +72,7 @@ class WinogradFilter:
         transforms = _transforms()
         exact = torch.float64 if weight.dtype == torch.float64 else torch.float32
         flat = weight.detach().to(exact).permute(2, 3, 1, 0).reshape(9, -1)
+        self.channels = weight.shape[1]
         self.filter = weight.new_empty(36, weight.shape[1], weight.shape[0])
         for matrix, row in zip(self.filter, transforms.filter.to(flat), strict=True):  # one at a time, to save memory
             matrix.view(-1).copy_(row @ flat)
@@ -104,17 +95,17 @@ class WinogradFilter:
 def _correlate(source: Source, of_input: Tensor, filters: Tensor, of_output: Tensor, sink: Sink) -> None:
     """Correlate strip by strip; nothing between source and sink is as large as a feature map."""
     height, width, channels = source.shape
-    down, across = -(-height // _TILE), -(-width // _TILE)  # tiles
+    down, across = -(-height // TILE), -(-width // TILE)  # tiles
     values = 36 * max(filters.shape[1:])  # of a tile
     at_a_time = _STRIP if filters.dtype.itemsize == 2 else max(_STRIP_IN_CACHE, _LEAST_TILES * values)
     strips = -(-down * across * values // at_a_time)
     rows = -(-down // min(strips, down))
     one, other = (filters.new_empty(rows * across * values) for _ in range(2))
-    padded = filters.new_zeros(_TILE * rows + 2, _TILE * across + 2, channels)  # its outer columns stay zero
+    padded = filters.new_zeros(TILE * rows + 2, TILE * across + 2, channels)  # its outer columns stay zero
     to_row, to_column, _ = padded.stride()
     for top in range(0, down, rows):
         strip = min(rows, down - top)
-        first, last = _TILE * top - 1, min(_TILE * (top + strip) + 1, height)  # rows that these tiles see
+        first, last = TILE * top - 1, min(TILE * (top + strip) + 1, height)  # rows that these tiles see
         above = max(0, -first)
         seen = last - first - above
         padded[:above].zero_()
@@ -122,7 +113,7 @@ def _correlate(source: Source, of_input: Tensor, filters: Tensor, of_output: Ten
         padded[above + seen :].zero_()
         cells, wide = strip * across * channels, strip * across * filters.shape[2]
         windows = padded.as_strided(
-            (_INPUT, _INPUT, strip, across, channels), (to_row, to_column, _TILE * to_row, _TILE * to_column, 1)
+            (_INPUT, _INPUT, strip, across, channels), (to_row, to_column, TILE * to_row, TILE * to_column, 1)
         )
         tiles, transformed = one[: 36 * cells].view(36, -1), other[: 36 * cells].view(36, -1)
         tiles.view(windows.shape).copy_(windows)
@@ -130,53 +121,4 @@ def _correlate(source: Source, of_input: Tensor, filters: Tensor, of_output: Ten
         products, outputs = one[: 36 * wide].view(36, -1), other[: 16 * wide].view(16, -1)
         torch.bmm(transformed.view(36, -1, channels), filters, out=products.view(36, strip * across, -1))
         torch.mm(of_output, products, out=outputs)
-        sink.write(_TILE * top, outputs.view(_TILE, _TILE, strip, across, -1))
-
-
-class _Convolution(torch.autograd.Function):
-    """Neither input nor weight is kept for the backward pass, which needs only the transformed filter."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, filters: WinogradFilter, bias: Tensor, rectify: bool, pool: Pool | None) -> Tensor:
-        height, width = x.shape[-2:]
-        ctx.filters, ctx.pool, ctx.size = filters, pool, (height, width)
-        if pool:
-            pooled = PooledSink(x, height, width, bias, pool)
-            filters.correlate(MapSource(x), pooled)
-            ctx.save_for_backward(pooled.codes)
-            return pooled.result
-        sink = MapSink(x, len(bias), height, width, bias, rectify)
-        filters.correlate(MapSource(x), sink)
-        ctx.save_for_backward(*[sink.result] * rectify)
-        return sink.result
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None, None]:
-        source: Source = MapSource(gradient)
-        if ctx.pool:
-            source = PooledSource(gradient, ctx.saved_tensors[0], ctx.size, ctx.pool)
-        elif ctx.saved_tensors:
-            source = RectifiedSource(gradient, ctx.saved_tensors[0])
-        sink = MapSink(gradient, ctx.filters.filter.shape[1], *ctx.size)
-        ctx.filters.back(source, sink)
-        return sink.result, None, None, None, None
-
-
-def winograd_conv2d(
-    x: Tensor, filters: WinogradFilter, bias: Tensor, rectify: bool = False, pool: Pool | None = None
-) -> Tensor:
-    """3x3 convolution with zero padding of 1 and a frozen filter, and what follows it in a network.
-
-    Args:
-        x: (1, C, H, W), of the filter's type.
-        filters: From the weight (K, C, 3, 3).
-        bias: (K,).
-        rectify: Whether a rectifier follows.
-        pool: Pooling over cells of 2x2 that follows the rectifier, which it implies.
-
-    Returns:
-        (1, K, H, W), or (1, K, H // 2, W // 2) if pooled; channels innermost.
-    """
-    result: Tensor = _Convolution.apply(x, filters, bias, rectify, pool)
-    return result
+        sink.write(TILE * top, outputs.view(TILE, TILE, strip, across, -1))

@@ -9,12 +9,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nst_lightning.losses.term import StyleFeatures, Term
+from nst_lightning.losses.statistics import gram_sum
+from nst_lightning.losses.term import StyleFeatures, Term, Widening
 
 ContentNormalization = Literal["balanced", "released", "paper"]
 
 
-def content_distance(features: Tensor, target: Tensor, normalization: ContentNormalization = "released") -> Tensor:
+def content_distance(
+    features: Tensor,
+    target: Tensor,
+    normalization: ContentNormalization = "released",
+    widening: Widening | None = None,
+) -> Tensor:
     """Squared distance of feature maps.
 
     Args:
@@ -23,17 +29,34 @@ def content_distance(features: Tensor, target: Tensor, normalization: ContentNor
         normalization: ``released``, mean((F - P)²), as in Gatys' PyTorch notebook; ``paper``, ½ Σ (F - P)²
             (Gatys, Ecker and Bethge, CVPR 2016, equation 1); ``balanced``, mean((F - P)²) / mean(P²), which is 1 for
             features of zero and does not depend on the network's scale.
+        widening: For narrow features.
 
     Returns:
         A scalar of at least 0, in float32 or wider.
     """
     wide = features if features.dtype == torch.float64 else features.float()
+    if widening is not None:
+        return _narrow_distance(wide, target, normalization, widening)
     if normalization == "paper":
         return F.mse_loss(wide, target, reduction="sum") / 2
     mean = F.mse_loss(wide, target)
     if normalization == "released":
         return mean
     return mean / target.square().mean().clamp(min=torch.finfo(target.dtype).tiny)
+
+
+def _narrow_distance(
+    features: Tensor, target: Tensor, normalization: ContentNormalization, widening: Widening
+) -> Tensor:
+    """Sums of squares of widened features are tr(WᵀW F Fᵀ)."""
+    root = widening.root.to(target.dtype)
+    metric = root.T @ root
+    total = (metric * gram_sum(features - target)).sum()
+    if normalization == "paper":
+        return total / 2
+    if normalization == "released":
+        return total / (widening.channels * target.shape[-2] * target.shape[-1])
+    return total / (metric * gram_sum(target)).sum().clamp(min=torch.finfo(target.dtype).tiny)
 
 
 class Content(Term):
@@ -46,6 +69,7 @@ class Content(Term):
     """
 
     group = "content"
+    quadratic = True
 
     def __init__(
         self,
@@ -65,4 +89,4 @@ class Content(Term):
         """Distance from the content's features; see the base class."""
         target = self._targets[layer]
         target = target if target.dtype == torch.float64 else target.float()
-        return content_distance(features, target, self.normalization)
+        return content_distance(features, target, self.normalization, self.widenings.get(layer))

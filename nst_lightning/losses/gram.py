@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nst_lightning.losses.statistics import gram_sum
-from nst_lightning.losses.term import StyleFeatures, Term
+from nst_lightning.losses.term import StyleFeatures, Term, Widening
 
 GramNormalization = Literal["balanced", "released", "paper"]
 
@@ -19,19 +19,27 @@ GramNormalization = Literal["balanced", "released", "paper"]
 _BALANCE_FLOOR = 1e-4
 
 
-def gram_matrix(features: Tensor) -> Tensor:
+def gram_matrix(features: Tensor, widening: Widening | None = None) -> Tensor:
     """Mean over cells of the outer product of channels, F Fᵀ / (h w).
 
     Args:
         features: (1, C, h, w).
+        widening: For narrow features: the result R F Fᵀ Rᵀ / (h w) has the distances of the full matrices, which are
+            never formed.
 
     Returns:
         (C, C), float32 or wider.
     """
-    return gram_sum(features) / (features.shape[-2] * features.shape[-1])
+    gram = gram_sum(features) / (features.shape[-2] * features.shape[-1])
+    if widening is None:
+        return gram
+    root = widening.root.to(gram.dtype)
+    return root @ gram @ root.T
 
 
-def gram_distance(gram: Tensor, target: Tensor, normalization: GramNormalization = "released") -> Tensor:
+def gram_distance(
+    gram: Tensor, target: Tensor, normalization: GramNormalization = "released", channels: int | None = None
+) -> Tensor:
     """Squared distance of Gram matrices.
 
     Args:
@@ -41,14 +49,16 @@ def gram_distance(gram: Tensor, target: Tensor, normalization: GramNormalization
             mean square of matrices divided by cells and channels of common scripts; ``paper``, Σ (G - A)² / (4 C²),
             which is 1/(4 N² M²) Σ (G' - A')² of CVPR 2016, equation 4, for G' = M G when both images have M cells, and
             its extension otherwise; ``balanced``, Σ (G - A)² (the term divides it by its value at the content).
+        channels: C of the full matrices, if these were formed from narrow features.
 
     Returns:
         A scalar of at least 0.
     """
     if normalization == "balanced":
         return (gram - target).square().sum()
-    mean = F.mse_loss(gram, target)
-    return mean / 4 if normalization == "paper" else mean / gram.shape[0] ** 2
+    channels = gram.shape[0] if channels is None else channels
+    mean = F.mse_loss(gram, target) * (gram.shape[0] / channels) ** 2
+    return mean / 4 if normalization == "paper" else mean / channels**2
 
 
 class Gram(Term):
@@ -64,6 +74,7 @@ class Gram(Term):
     """
 
     group = "style"
+    quadratic = True
 
     def __init__(
         self,
@@ -78,16 +89,19 @@ class Gram(Term):
 
     def prepare(self, layer: str, content: Tensor, styles: Sequence[StyleFeatures]) -> None:
         """Blend the styles' Gram matrices; see the base class."""
-        target = torch.stack([style.share * gram_matrix(style.features) for style in styles]).sum(0)
+        widening = self.widenings.get(layer)
+        target = torch.stack([style.share * gram_matrix(style.features, widening) for style in styles]).sum(0)
         self._targets[layer] = target
         self._scales[layer] = torch.ones_like(target[0, 0])
         if self.normalization == "balanced":
-            at_content = gram_distance(gram_matrix(content), target, "balanced")
+            at_content = gram_distance(gram_matrix(content, widening), target, "balanced")
             floor = _BALANCE_FLOOR * target.square().sum()
             smallest = torch.finfo(target.dtype).tiny
             self._scales[layer] = torch.maximum(at_content, floor).clamp(min=smallest)
 
     def value(self, layer: str, features: Tensor) -> Tensor:
         """Distance from the style's Gram matrix; see the base class."""
-        distance = gram_distance(gram_matrix(features), self._targets[layer], self.normalization)
+        widening = self.widenings.get(layer)
+        gram, channels = gram_matrix(features, widening), widening.channels if widening else None
+        distance = gram_distance(gram, self._targets[layer], self.normalization, channels)
         return distance / self._scales[layer]

@@ -18,6 +18,18 @@ class StyleFeatures(NamedTuple):
     share: float
 
 
+class Widening(NamedTuple):
+    """What inner products of channels need to know of a linear map W from narrow to full features.
+
+    Attributes:
+        root: (c, c) matrix R with RᵀR = WᵀW: distances between R F are those between W F.
+        channels: C, of the full features.
+    """
+
+    root: Tensor
+    channels: int
+
+
 class Term(nn.Module):
     """One part of the objective: targets taken once a stage, a value at each evaluation.
 
@@ -33,15 +45,19 @@ class Term(nn.Module):
         group: Which total the term counts in (column ``<group>_loss`` of the metrics); ``model.strength`` scales the
             group ``style``.
         name: Prefix of the term's own columns in the metrics.
+        quadratic: Whether the term takes narrow features, whose `widenings` it heeds; others get them at full width.
+        widenings: Layer -> what inner products need, for narrow features; set before `prepare`.
     """
 
     group: ClassVar[str] = "other"
+    quadratic: ClassVar[bool] = False
 
     def __init__(self, layers: Mapping[str, float] | Sequence[str], weight: float = 1.0) -> None:
         super().__init__()
         self.name = type(self).__name__.lower()
         self.layers = dict(layers) if isinstance(layers, Mapping) else dict.fromkeys(layers, 1.0)
         self.weight = weight
+        self.widenings: dict[str, Widening] = {}
         check_weight(f"{self.name}.weight", weight)
         for layer, value in self.layers.items():
             check_weight(f"{self.name}.layers.{layer}", value)

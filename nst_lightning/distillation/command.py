@@ -1,0 +1,63 @@
+"""``nst distill``: train the compact encoder from a YAML file."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Sequence
+from typing import Optional
+
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+
+from nst_lightning.distillation.data import DistillationData
+from nst_lightning.distillation.module import Distillation
+from nst_lightning.parser import OneLineParser
+
+
+class _DistillCLI(LightningCLI):
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_argument("--ckpt_path", type=Optional[str], default=None, help="Checkpoint to continue from.")
+
+
+def main(args: Sequence[str]) -> int:
+    """Run ``nst distill``.
+
+    Args:
+        args: Command line after the subcommand.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        UserError: If something asked for cannot be done.
+    """
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"lightning\.")
+        cli = _DistillCLI(
+            Distillation,
+            DistillationData,
+            save_config_callback=None,
+            seed_everything_default=0,
+            trainer_defaults={
+                "max_epochs": -1,
+                "logger": {"class_path": "CSVLogger", "init_args": {"save_dir": "runs", "name": "distill"}},
+                "enable_checkpointing": False,  # the one below knows how often
+                "enable_model_summary": False,
+                "reload_dataloaders_every_n_epochs": 1,
+            },
+            parser_class=OneLineParser,
+            parser_kwargs={"prog": "nst distill", "description": "Train the compact encoder."},
+            args=list(args),
+            run=False,
+            load_from_checkpoint_support=False,
+        )
+        if not cli.trainer.checkpoint_callbacks:
+            every = cli.model.hparams["save_every"]
+            cli.trainer.callbacks.append(  # type: ignore[attr-defined]
+                ModelCheckpoint(every_n_train_steps=every, save_last=True)
+            )
+        cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=cli.config.ckpt_path)
+    return 0

@@ -1,0 +1,159 @@
+"""A student in closed form: channels chosen by pivoted factorisation, everything else by least squares.
+
+Layer by layer from the image on. The channels of the teacher that best explain the others, in the sense of linear
+regression on sampled cells, become the student's; the regression of all channels on the chosen ones folds into the next
+convolution and is the map of a tapped layer. Each convolution is then fitted anew on the student's own inputs, which
+makes up for part of what was lost before, and kept where that brings its outputs nearer to the teacher's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from nst_lightning.distillation.network import NAMES, CompactNetwork
+from nst_lightning.features.topology import LAST_OF_BLOCK
+
+_RIDGE = 1e-4  # relative to the mean square of a regressor
+
+
+@dataclass(frozen=True)
+class LayerReport:
+    """What a layer lost.
+
+    Attributes:
+        name: The layer after its rectifier.
+        selection: Share of the teacher's energy that its chosen channels do not explain.
+        student: Share that the student's own channels do not explain.
+        curve: (C,) share left by the best 1, 2, ... C channels.
+    """
+
+    name: str
+    selection: float
+    student: float
+    curve: Tensor
+
+
+def choose_channels(features: Tensor, count: int) -> tuple[list[int], Tensor]:
+    """Pivoted Cholesky factorisation of the second moments, which is pivoted QR of the features.
+
+    Args:
+        features: (N, C) samples. Channels are weighed by the root of their size: between equal say for each, and a
+            choice made by the few strongest.
+        count: How many channels to choose.
+
+    Returns:
+        Indices in the order of choice, and the share of energy that is left after 1, 2, ... C of them.
+    """
+    wide = features.double()
+    size = wide.square().mean(0).clamp(min=1e-12).sqrt()
+    scaled = wide / size.sqrt()
+    rest = scaled.T @ scaled / len(scaled)
+    total, chosen, left = rest.trace(), [], []
+    for _ in range(rest.shape[0]):
+        pivot = int(rest.diagonal().argmax())
+        chosen.append(pivot)
+        column = rest[:, pivot] / rest[pivot, pivot].clamp(min=1e-12).sqrt()
+        rest = rest - torch.outer(column, column)
+        left.append(rest.trace() / total)
+    return sorted(chosen[:count]), torch.stack(left).clamp(min=0).float()
+
+
+def regress(inputs: Tensor, targets: Tensor) -> Tensor:
+    """Ridge regression without intercept: (N, k), (N, C) -> (C, k)."""
+    x, y = inputs.double(), targets.double()
+    moments = x.T @ x
+    moments.diagonal().add_(_RIDGE * moments.diagonal().mean())
+    solution: Tensor = torch.linalg.solve(moments, x.T @ y)
+    return solution.T.float()
+
+
+@torch.no_grad()
+def compress(
+    teacher: CompactNetwork, widths: Sequence[int], images: Sequence[Tensor], samples: int = 60_000, seed: int = 0
+) -> tuple[CompactNetwork, list[LayerReport]]:
+    """Make a student.
+
+    The deepest layer has a cell for 256 pixels and some two thousand weights a channel: it takes hundreds of images of
+    224 px to fit those rather than learn the images by heart.
+
+    Args:
+        teacher: The network at full width.
+        widths: Channels of the student's conv1_1 ... conv5_1.
+        images: (1, 3, h, w) each, RGB in [0, 1]. Feature maps of one layer of all are kept, in half precision.
+        samples: Cells to sample a layer.
+        seed: Of the sampling.
+
+    Returns:
+        The student, and what each layer lost.
+    """
+    student = CompactNetwork(widths, teacher.widths)
+    generator = torch.Generator().manual_seed(seed)
+    of_teacher = [((image - teacher.mean) / teacher.std).half() for image in images]
+    of_student, widening, reports = list(of_teacher), torch.eye(3), []
+    each = -(-samples // len(images))
+    for index, name in enumerate(NAMES):
+        full, narrow = teacher.convolution(index), student.convolution(index)
+        cells = [torch.randperm(x[0, 0].numel(), generator=generator)[:each] for x in of_teacher]
+        sampled = []
+        for i, x in enumerate(of_teacher):
+            before = full(x.float())  # the rectifier
+            sampled.append(_at(before, cells[i]))
+            of_teacher[i] = _half(F.relu(before))
+        targets = torch.cat(sampled)
+        chosen, curve = choose_channels(targets.relu(), widths[index])
+        assert full.bias is not None and narrow.bias is not None
+        narrow.weight.copy_(torch.einsum("oihw,ij->ojhw", full.weight[chosen], widening))
+        narrow.bias.copy_(full.bias[chosen])
+        if index:
+            _refit(narrow, of_student, cells, targets[:, chosen])
+        sampled = []
+        for i, x in enumerate(of_student):
+            after = F.relu(narrow(x.float()))
+            sampled.append(_at(after, cells[i]))
+            of_student[i] = _half(after)
+        ours, goal = torch.cat(sampled), targets.relu()
+        widening = regress(ours, goal)
+        tap = name.replace("conv", "relu")
+        if tap in student.maps:
+            student.maps[tap].copy_(widening)
+        energy = goal.square().sum()
+        best = goal - goal[:, chosen] @ regress(goal[:, chosen], goal).T
+        left = goal - ours @ widening.T
+        reports.append(
+            LayerReport(tap, float(best.square().sum() / energy), float(left.square().sum() / energy), curve)
+        )
+        if name in LAST_OF_BLOCK:
+            of_teacher, of_student = ([F.max_pool2d(x, 2) for x in maps] for maps in (of_teacher, of_student))
+    return student, reports
+
+
+def _half(x: Tensor) -> Tensor:
+    """Half precision, in its range."""
+    return x.clamp(max=torch.finfo(torch.half).max).half()
+
+
+def _at(features: Tensor, cells: Tensor) -> Tensor:
+    """Values (N, C) of (1, C, h, w) at flat cell indices."""
+    return features.flatten(2)[0, :, cells].T
+
+
+def _refit(convolution: torch.nn.Conv2d, inputs: Sequence[Tensor], cells: Sequence[Tensor], targets: Tensor) -> None:
+    """Fit a convolution to the teacher's values before the rectifier, channel by channel where that helps after it."""
+    patches = torch.cat(
+        [_at(F.unfold(x.float(), 3, padding=1)[..., None], c) for x, c in zip(inputs, cells, strict=True)]
+    )
+    patches = torch.cat([patches, patches.new_ones(len(patches), 1)], dim=1)
+    assert convolution.bias is not None
+    old = torch.cat([convolution.weight.flatten(1), convolution.bias[:, None]], dim=1)
+    fit = len(patches) * 4 // 5  # the images of the last fifth judge
+    new = old + regress(patches[:fit], targets[:fit] - patches[:fit] @ old.T)
+    goal = targets[fit:].relu()
+    errors = [((patches[fit:] @ weights.T).relu() - goal).square().sum(0) for weights in (old, new)]
+    better = torch.where((errors[1] < errors[0])[:, None], new, old)
+    convolution.weight.copy_(better[:, :-1].view_as(convolution.weight))
+    convolution.bias.copy_(better[:, -1])

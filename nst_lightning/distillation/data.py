@@ -1,0 +1,128 @@
+"""Pairs of crops to train the student on: photographs, paintings, mixtures of them, and noise."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from lightning.pytorch import LightningDataModule
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from nst_lightning.errors import UserError
+from nst_lightning.images.io import read_image
+from nst_lightning.images.resize import resize, target_size
+
+SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
+_HELD_OUT_EVERY = 20  # of each folder, in the order of names
+
+
+class Pair(NamedTuple):
+    """Two crops, (3, S, S) each (with a batch dimension from the loader), RGB in [0, 1]."""
+
+    image: Tensor
+    style: Tensor
+
+
+def split_folder(folder: Path, *, argument: str) -> tuple[list[Path], list[Path]]:
+    """Pictures of a folder, to train on and held out.
+
+    Raises:
+        UserError: If there are too few.
+    """
+    paths = sorted(path for path in folder.glob("*") if path.suffix.lower() in SUFFIXES)
+    if len(paths) < _HELD_OUT_EVERY:
+        raise UserError(
+            f"{argument}: must be a folder with at least {_HELD_OUT_EVERY} pictures, got {len(paths)} in '{folder}'"
+        )
+    held_out = paths[_HELD_OUT_EVERY - 1 :: _HELD_OUT_EVERY]
+    return [path for path in paths if path not in set(held_out)], held_out
+
+
+def read_scaled(path: Path, size: int) -> Tensor:
+    """Read a picture with its short side at a size: (1, 3, h, w), RGB in [0, 1]."""
+    pixels = read_image(path).pixels
+    pixels = pixels if pixels.ndim == 4 else pixels[None]
+    return resize(pixels.float(), target_size(pixels.shape[-2], pixels.shape[-1], size, "short")).clamp(0, 1)
+
+
+class _Pairs(Dataset[Pair]):
+    """Random pairs; the same index and seed give the same pair."""
+
+    def __init__(self, photos: list[Path], art: list[Path], crop: int, length: int, seed: int) -> None:
+        self.photos, self.art, self.crop, self.length, self.seed = photos, art, crop, length, seed
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> Pair:
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + index)
+        kind = float(torch.rand((), generator=generator))
+        image = self._crop(self.art if kind > 0.75 else self.photos, generator)
+        if kind < 0.15:  # as on the way from one picture to another
+            image = image.lerp(self._crop(self.art, generator), float(torch.rand((), generator=generator)))
+        elif kind < 0.35:
+            spread = 0.5 * float(torch.rand((), generator=generator)) ** 2
+            image = (image + spread * torch.randn(image.shape, generator=generator)).clamp(-0.2, 1.2)
+        return Pair(image, self._crop(self.art, generator))
+
+    def _crop(self, paths: list[Path], generator: torch.Generator) -> Tensor:
+        path = paths[int(torch.randint(len(paths), (), generator=generator))]
+        scale = 1 + 0.6 * float(torch.rand((), generator=generator))
+        pixels = read_scaled(path, round(self.crop * scale))[0]
+        top, left = (int(torch.randint(n - self.crop + 1, (), generator=generator)) for n in pixels.shape[1:])
+        pixels = pixels[:, top : top + self.crop, left : left + self.crop]
+        return pixels.flip(2) if torch.rand((), generator=generator) < 0.5 else pixels
+
+
+class DistillationData(LightningDataModule):
+    """Crops for `Distillation`.
+
+    Args:
+        photos: Folder of photographs.
+        art: Folder of paintings, drawings and textures.
+        crop: Side of the crops in pixels.
+        steps: Pairs of an epoch.
+        batch_size: Pairs at a time.
+        workers: Processes that read pictures.
+        seed: Of the choice of crops; an epoch adds to it.
+    """
+
+    def __init__(
+        self,
+        photos: str,
+        art: str,
+        crop: int = 224,
+        steps: int = 500,
+        batch_size: int = 1,
+        workers: int = 0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if crop < 32:
+            raise UserError(f"data.crop: must be at least 32, got {crop}; the deepest layer needs cells")
+        self.crop, self.steps, self.batch_size, self.workers, self.seed = crop, steps, batch_size, workers, seed
+        self.train_photos, self.held_out_photos = split_folder(Path(photos), argument="data.photos")
+        self.train_art, self.held_out_art = split_folder(Path(art), argument="data.art")
+
+    def train_dataloader(self) -> DataLoader[Pair]:
+        """An epoch's pairs; see LightningDataModule."""
+        epoch = self.trainer.current_epoch if self.trainer is not None else 0
+        length = self.steps * self.batch_size
+        pairs = _Pairs(self.train_photos, self.train_art, self.crop, length, self.seed + 7919 * epoch)
+        return DataLoader(pairs, self.batch_size, num_workers=self.workers)
+
+    def pair(self, index: int) -> Pair:
+        """One training pair, without a batch dimension."""
+        return _Pairs(self.train_photos, self.train_art, self.crop, index + 1, self.seed)[index]
+
+    def held_out(self, count: int, size: int) -> list[tuple[Tensor, Tensor]]:
+        """Pairs of whole pictures, (1, 3, h, w) each with the short side at a size, that training never sees."""
+        return [
+            (
+                read_scaled(self.held_out_photos[i % len(self.held_out_photos)], size),
+                read_scaled(self.held_out_art[i % len(self.held_out_art)], size),
+            )
+            for i in range(count)
+        ]

@@ -1,0 +1,295 @@
+"""Training of the student: features, Gram matrices and, above all, the gradients that an image gets from them."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import deque
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+
+from nst_lightning import __version__
+from nst_lightning.distillation.compression import compress
+from nst_lightning.distillation.data import DistillationData, Pair
+from nst_lightning.distillation.network import NAMES, CompactNetwork
+from nst_lightning.distillation.storage import load_student, save_student
+from nst_lightning.errors import UserError
+from nst_lightning.features import VGG19
+from nst_lightning.features.compact import TAPS
+from nst_lightning.losses.gram import gram_matrix
+from nst_lightning.optim import LBFGS
+
+STYLE_TAPS = tuple(tap for tap in TAPS if tap != "relu4_2")
+WIDTHS = (16, 24, 48, 64, 112, 96, 64, 64, 192, 208, 224, 240, 384)
+_FEWEST_INPUTS = 64  # biases count as so many
+
+Grams = Mapping[str, Tensor]
+
+
+def style_distances(grams: Grams, targets: Grams) -> dict[str, Tensor]:
+    """Squared Frobenius distance of each layer's Gram matrix, a scalar a layer."""
+    return {tap: (grams[tap] - targets[tap]).square().sum() for tap in STYLE_TAPS}
+
+
+class Distillation(LightningModule):
+    """Train a narrow network to steer the optimisation of an image as VGG-19 does.
+
+    A step takes a picture and a style. On both the student's features and Gram matrices, brought to the teacher's
+    width, shall be the teacher's; so shall the difference of the two Gram matrices, which is what moves the image; and
+    so shall the direction in which the image is moved by a style loss with random weights of the layers. A share of the
+    pictures comes from runs that the student itself steered, where its own errors have grown.
+
+    Args:
+        teacher: VGG-19's weights; see `VGG19`.
+        student: Weights to start from (.safetensors); by default the teacher compressed in closed form.
+        widths: Channels of conv1_1 ... conv5_1, if the student is made by compression.
+        compression_pairs: Pairs of pictures that the compression looks at; they want 8 MB of memory each.
+        learning_rate: Of Adam, relative to each tensor's root mean square (they differ a thousandfold) over the root of
+            its inputs a channel; it rises over the first steps and falls to zero along a cosine.
+        steps: Length of the training; the trainer's max_steps is set to it.
+        feature_weight: Weight of the features' relative error.
+        gram_weight: Weight of the Gram matrices' relative error.
+        gap_weight: Weight of the relative error of differences between Gram matrices.
+        gradient_weight: Weight of one minus the cosine of image gradients; 0 saves more than half the time.
+        run_share: Share of pictures that come from the student's own runs.
+        runs_every: Steps between two such runs.
+        output: Where the weights are written as training goes on.
+        save_every: Steps between two of these files.
+    """
+
+    def __init__(
+        self,
+        teacher: str | None = None,
+        student: str | None = None,
+        widths: list[int] = list(WIDTHS),  # noqa: B006 - a list shows as default in --help
+        compression_pairs: int = 200,
+        learning_rate: float = 0.08,
+        steps: int = 4000,
+        feature_weight: float = 1.0,
+        gram_weight: float = 1.0,
+        gap_weight: float = 0.05,
+        gradient_weight: float = 0.5,
+        run_share: float = 0.35,
+        runs_every: int = 60,
+        output: str = "compact_vgg19.safetensors",
+        save_every: int = 250,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.teacher = VGG19(teacher)
+        self.teacher.use_layers(TAPS)
+        self.full = teacher_widths(self.teacher)
+        if len(widths) != len(self.full) or not all(0 < w <= full for w, full in zip(widths, self.full, strict=True)):
+            raise UserError(
+                f"model.widths: must be {len(self.full)} numbers from 1 to VGG-19's own {self.full}, got {widths}"
+            )
+        self.student = load_student(Path(student)) if student else CompactNetwork(widths, self.full)
+        self.made = student is not None
+        self._pool: deque[tuple[Tensor, Tensor]] = deque(maxlen=96)
+
+    def setup(self, stage: str) -> None:
+        """Compress the teacher if there is no student yet; see LightningModule."""
+        self.trainer.fit_loop.epoch_loop.max_steps = self.hparams["steps"]
+        if self.made or self.trainer.ckpt_path:
+            return
+        self.made = True
+        data = self._data
+        images = [image[None] for index in range(self.hparams["compression_pairs"]) for image in data.pair(index)]
+        full = teacher_network(self.teacher)
+        self.student, reports = compress(full, self.student.widths, images)
+        for report in reports:
+            print(f"{report.name}: chosen channels leave {report.selection:.3f}, the student {report.student:.3f}")  # noqa: T201
+
+    @property
+    def _data(self) -> DistillationData:
+        data = getattr(self.trainer, "datamodule", None)
+        if not isinstance(data, DistillationData):
+            raise UserError(
+                f"datamodule: must be a DistillationData, got {type(data).__name__}; pass it to trainer.fit"
+            )
+        return data
+
+    def training_step(self, batch: Pair, batch_idx: int) -> Tensor:
+        """Compare student and teacher on one pair, batch by batch element; see LightningModule."""
+        if self.hparams["run_share"] and self.global_step % self.hparams["runs_every"] == 0:
+            self._pool.extend(self.run(batch.image[:1], batch.style[:1]))
+        losses = []
+        for index in range(len(batch.image)):
+            pair = batch.image[index : index + 1], batch.style[index : index + 1]
+            chosen = torch.rand(2)
+            if self._pool and float(chosen[0]) < self.hparams["run_share"]:
+                pair = self._pool[int(chosen[1] * len(self._pool))]
+            losses.append(torch.stack(list(self.compare(*pair).values())))
+        parts = dict(zip(("features", "gram", "gap", "gradient"), torch.stack(losses).mean(0), strict=True))
+        self.log_dict({name: value.detach() for name, value in parts.items()}, batch_size=1)
+        weights = [self.hparams[f"{name}_weight"] for name in ("feature", "gram", "gap", "gradient")]
+        return torch.stack([w * value for w, value in zip(weights, parts.values(), strict=True)]).sum()
+
+    def compare(self, image: Tensor, style: Tensor) -> dict[str, Tensor]:
+        """The parts of the loss on one pair, each a scalar.
+
+        Args:
+            image: (1, 3, H, W), RGB, nominally in [0, 1].
+            style: The same.
+        """
+        follow = self.hparams["gradient_weight"] > 0
+        x = image.detach().requires_grad_(follow)
+        with torch.set_grad_enabled(follow):
+            goal = self.teacher(x, TAPS)
+            goal_grams = {tap: gram_matrix(goal[tap])[None] for tap in STYLE_TAPS}
+        with torch.no_grad():
+            goal_style = self.teacher(style, TAPS)
+            goal_targets = {tap: gram_matrix(goal_style[tap])[None] for tap in STYLE_TAPS}
+        ours_at = image.detach().requires_grad_(follow)
+        ours, ours_style = self.student(ours_at), self.student(style)
+        grams = {tap: self.student.widened_gram(tap, ours[tap]) for tap in STYLE_TAPS}
+        targets = {tap: self.student.widened_gram(tap, ours_style[tap]) for tap in STYLE_TAPS}
+        features = [
+            _relative(self.student.widen(tap, found[tap]), wanted[tap].detach())
+            for found, wanted in ((ours, goal), (ours_style, goal_style))
+            for tap in TAPS
+        ]
+        gram = [
+            _relative(found[tap], wanted[tap].detach())
+            for found, wanted in ((grams, goal_grams), (targets, goal_targets))
+            for tap in STYLE_TAPS
+        ]
+        gap = [
+            _relative(
+                grams[tap] - targets[tap], (goal_grams[tap] - goal_targets[tap]).detach(), 0.01 * goal_targets[tap]
+            )
+            for tap in STYLE_TAPS
+        ]
+        gradient = torch.zeros((), device=image.device)
+        if follow:
+            weights = torch.rand(len(STYLE_TAPS), device=image.device).log().neg()  # all mixtures are as likely
+            shares = dict(zip(STYLE_TAPS, weights / weights.sum(), strict=True))
+            scales = {tap: value.detach() for tap, value in style_distances(goal_grams, goal_targets).items()}
+            (theirs,) = torch.autograd.grad(_mixture(goal_grams, goal_targets, scales, shares), x)
+            (mine,) = torch.autograd.grad(_mixture(grams, targets, scales, shares), ours_at, create_graph=True)
+            gradient = 1 - F.cosine_similarity(mine.flatten(1), theirs.flatten(1), eps=1e-20).mean()
+        means = {
+            name: torch.stack(found).mean() for name, found in (("features", features), ("gram", gram), ("gap", gap))
+        }
+        return {**means, "gradient": gradient}
+
+    def run(self, content: Tensor, style: Tensor, evaluations: int = 40) -> list[tuple[Tensor, Tensor]]:
+        """Steer an optimisation with the student as it is, and return images on its way, each with the style.
+
+        Args:
+            content: (1, 3, H, W), RGB in [0, 1].
+            style: The same.
+            evaluations: Length of the run.
+        """
+        image = content.detach().clone().requires_grad_()
+        optimiser = LBFGS([image])
+        with torch.no_grad():
+            at_style, at_content = self.student(style), self.student(content)
+            targets = {tap: self.student.widened_gram(tap, at_style[tap]) for tap in STYLE_TAPS}
+            grams = {tap: self.student.widened_gram(tap, at_content[tap]) for tap in STYLE_TAPS}
+            scales = style_distances(grams, targets)
+            kept = self.student.widen("relu4_2", at_content["relu4_2"])
+        weights = [parameter.requires_grad for parameter in self.student.parameters()]
+        self.student.requires_grad_(False)
+
+        def closure() -> Tensor:
+            optimiser.zero_grad()
+            with torch.enable_grad():
+                found = self.student(image)
+                distances = style_distances({t: self.student.widened_gram(t, found[t]) for t in STYLE_TAPS}, targets)
+                loss = torch.stack([distances[t] / scales[t].clamp(min=1e-12) for t in STYLE_TAPS]).sum()
+                loss = loss + 0.5 * _relative(self.student.widen("relu4_2", found["relu4_2"]), kept)
+                loss.backward()  # type: ignore[no-untyped-call]
+            return loss.detach()
+
+        images = []
+        keep = {round(evaluations ** (i / 3)) for i in range(1, 4)}
+        for evaluation in range(evaluations):
+            optimiser.step(closure)
+            if evaluation + 1 in keep and bool(image.isfinite().all()):
+                images.append((image.detach().clone(), style.detach()))
+        for parameter, wanted in zip(self.student.parameters(), weights, strict=True):
+            parameter.requires_grad_(wanted)
+        return images
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Adam with warm-up and a cosine; see LightningModule."""
+        steps, warm = self.hparams["steps"], 100
+
+        def factor(step: int) -> float:
+            return min(1.0, (step + 1) / warm) * 0.5 * (1 + math.cos(math.pi * min(1.0, step / steps)))
+
+        # Adam moves all weights of a channel at once, and its inputs are positive: the more there are, the less each.
+        groups, rate = [], self.hparams["learning_rate"]
+        for parameter in self.student.parameters():
+            size = float(parameter.detach().square().mean().sqrt())
+            inputs = max(parameter[0].numel(), _FEWEST_INPUTS)
+            groups.append({"params": [parameter], "lr": rate * max(size, 1e-3) / inputs**0.5})
+        optimizer = torch.optim.Adam(groups)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        """Write the weights now and then; see LightningModule."""
+        if self.global_step % self.hparams["save_every"] == 0:
+            self.save()
+
+    def on_train_end(self) -> None:
+        """Write the weights; see LightningModule."""
+        self.save()
+
+    def save(self) -> None:
+        """Write the student to the output."""
+        paths = {"teacher", "student", "output"}  # nobody else's business
+        facts = {
+            "network": "compact VGG-19 of nst_lightning",
+            "version": __version__,
+            "teacher": f"VGG-19, {self.teacher.family} set; Visual Geometry Group, University of Oxford, CC BY 4.0",
+            "training": json.dumps({k: v for k, v in self.hparams.items() if k not in paths}),
+            "steps": str(self.global_step),
+        }
+        save_student(Path(self.hparams["output"]), self.student, facts)
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
+        """The student alone; see torch.nn.Module."""
+        state: dict[str, Any] = super().state_dict(*args, **kwargs)
+        return {key: value for key, value in state.items() if not key.startswith("teacher.")}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """Load the student; the teacher is not missed; see torch.nn.Module."""
+        student = {key.removeprefix("student."): value for key, value in state_dict.items()}
+        return self.student.load_state_dict(student, strict=strict, assign=assign)
+
+
+def teacher_widths(teacher: VGG19) -> list[int]:
+    """Channels of conv1_1 ... conv5_1."""
+    return [cast("nn.Conv2d", layer).out_channels for layer in teacher.convolutions[: len(NAMES)]]
+
+
+def teacher_network(teacher: VGG19) -> CompactNetwork:
+    """VGG-19 in the form of a student at full width."""
+    full = CompactNetwork(teacher_widths(teacher), teacher_widths(teacher))
+    for index in range(len(NAMES)):
+        full.convolution(index).load_state_dict(teacher.convolutions[index].state_dict())
+    return full
+
+
+def _mixture(grams: Grams, targets: Grams, scales: Grams, shares: Grams) -> Tensor:
+    """Style loss with shares of layers, each layer relative to its scale."""
+    distances = style_distances(grams, targets)
+    return torch.stack([shares[tap] * distances[tap] / scales[tap].clamp(min=1e-12) for tap in STYLE_TAPS]).sum()
+
+
+def _relative(found: Tensor, wanted: Tensor, floor: Tensor | None = None) -> Tensor:
+    """Squared error over the square of what was wanted, both summed."""
+    size = wanted.square().sum()
+    if floor is not None:
+        size = size + floor.square().sum()
+    return (found - wanted).square().sum() / size.clamp(min=1e-12)

@@ -1,0 +1,83 @@
+"""The student: VGG-19's layers with fewer channels, and a linear map from each tapped layer to the teacher's width."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nst_lightning.features.compact import TAPS
+from nst_lightning.features.topology import CONVOLUTION_NAMES, LAST_OF_BLOCK
+from nst_lightning.features.weights import IMAGENET_MEAN, IMAGENET_STD
+
+TEACHER_WIDTHS = (64, 64, 128, 128, 256, 256, 256, 256, 512, 512, 512, 512, 512)  # conv1_1 ... conv5_1
+NAMES = CONVOLUTION_NAMES[: len(TEACHER_WIDTHS)]
+
+
+class CompactNetwork(nn.Module):
+    """A trainable VGG-19 of any widths, for batches; the extractor that ships is `CompactVGG19`.
+
+    Args:
+        widths: Channels of conv1_1 ... conv5_1.
+        teacher_widths: The teacher's.
+    """
+
+    def __init__(self, widths: Sequence[int], teacher_widths: Sequence[int] = TEACHER_WIDTHS) -> None:
+        super().__init__()
+        self.widths = tuple(widths)
+        channels = (3, *self.widths)
+        self.convolutions = nn.ModuleList(
+            nn.Conv2d(before, after, 3, padding=1) for before, after in zip(channels, self.widths, strict=False)
+        )
+        self.maps = nn.ParameterDict(
+            {
+                tap: nn.Parameter(torch.eye(teacher_widths[index], self.widths[index]))
+                for tap in TAPS
+                for index in [NAMES.index(tap.replace("relu", "conv"))]
+            }
+        )
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
+        self.mean: Tensor
+        self.std: Tensor
+
+    def convolution(self, index: int) -> nn.Conv2d:
+        """The convolution of `NAMES` at this index."""
+        return cast("nn.Conv2d", self.convolutions[index])
+
+    def forward(self, image: Tensor, taps: Iterable[str] = TAPS) -> dict[str, Tensor]:
+        """Compute narrow features.
+
+        Args:
+            image: (B, 3, H, W), RGB in [0, 1].
+            taps: Layers to return.
+
+        Returns:
+            (B, c, h, w) a layer, c being the student's own width.
+        """
+        wanted, found = set(taps), {}
+        x = (image - self.mean) / self.std
+        for index, name in enumerate(NAMES):
+            x = F.relu(self.convolution(index)(x))
+            tap = name.replace("conv", "relu")
+            if tap in wanted:
+                found[tap] = x
+                if len(found) == len(wanted):
+                    break
+            if name in LAST_OF_BLOCK:
+                x = F.max_pool2d(x, 2)
+        return found
+
+    def widen(self, tap: str, features: Tensor) -> Tensor:
+        """Bring narrow features (B, c, h, w) to the teacher's width."""
+        return torch.einsum("tc,bchw->bthw", self.maps[tap], features)
+
+    def widened_gram(self, tap: str, features: Tensor) -> Tensor:
+        """Gram matrices (B, C, C) of the widened features, formed from the narrow ones."""
+        flat = features.flatten(2)
+        widening = self.maps[tap]
+        gram: Tensor = widening @ (flat @ flat.transpose(1, 2) / flat.shape[2]) @ widening.T
+        return gram

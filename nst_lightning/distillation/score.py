@@ -1,0 +1,242 @@
+"""``nst score``: how well a narrow encoder steers the optimisation, as VGG-19 sees it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import NoReturn
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from nst_lightning.distillation.data import read_scaled, split_folder
+from nst_lightning.errors import UserError
+from nst_lightning.features import VGG19, CompactVGG19, Extractor
+from nst_lightning.hardware import choose_precision, compute_dtype, describe, keep_freed_memory
+from nst_lightning.images.io import write_image
+from nst_lightning.losses.gram import gram_matrix
+from nst_lightning.objective import Objective, default_terms
+from nst_lightning.optim import LBFGS
+
+STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
+UNSEEN_LAYERS = ("relu1_2", "relu2_2", "relu3_3", "relu4_3")  # that no objective here looks at
+CONTENT_LAYER = "relu4_2"
+
+
+@dataclass(frozen=True)
+class Result:
+    """What VGG-19 says of a picture.
+
+    Attributes:
+        closed: Layer -> share of the style gap closed, 1 - ‖G - A‖ / ‖G_content - A‖.
+        content: ‖F - P‖ / ‖P‖ at relu4_2.
+        seconds: An evaluation's.
+    """
+
+    closed: dict[str, float]
+    content: float
+    seconds: float
+
+    def mean(self, layers: Sequence[str]) -> float:
+        """Mean share closed over some layers."""
+        return statistics.fmean(self.closed[layer] for layer in layers)
+
+
+@torch.no_grad()
+def judge(judge_network: Extractor, picture: Tensor, content: Tensor, style: Tensor, seconds: float) -> Result:
+    """Score a picture with VGG-19 in float32.
+
+    Args:
+        judge_network: VGG-19.
+        picture: (1, 3, H, W), RGB, clamped to [0, 1] here.
+        content: (1, 3, H, W).
+        style: (1, 3, h, w).
+        seconds: Of an evaluation, to pass on.
+    """
+    layers = [*STYLE_LAYERS, *UNSEEN_LAYERS, CONTENT_LAYER]
+    found, before, goal = (judge_network(image, layers) for image in (picture.clamp(0, 1), content, style))
+    closed = {}
+    for layer in (*STYLE_LAYERS, *UNSEEN_LAYERS):
+        ours, start, target = (gram_matrix(features[layer]) for features in (found, before, goal))
+        closed[layer] = 1 - float((ours - target).norm() / (start - target).norm())
+    kept = before[CONTENT_LAYER]
+    return Result(closed, float((found[CONTENT_LAYER] - kept).norm() / kept.norm()), seconds)
+
+
+class Steering:
+    """An optimisation of the balanced objective with one encoder.
+
+    Args:
+        extractor: The encoder, in its compute type.
+        content: (1, 3, H, W), RGB in [0, 1].
+        style: (1, 3, h, w).
+    """
+
+    def __init__(self, extractor: Extractor, content: Tensor, style: Tensor) -> None:
+        self.objective = Objective(extractor, default_terms())
+        self.objective.prepare(content, [(style, 1.0)])
+        self.content = content
+
+    def gradient(self, image: Tensor) -> Tensor:
+        """Gradient of the loss at an image."""
+        x = image.detach().clone().requires_grad_()
+        self.objective(x).loss.backward()
+        assert x.grad is not None
+        return x.grad
+
+    def run(self, evaluations: int, keep: Sequence[int] = ()) -> tuple[Tensor, float, list[Tensor]]:
+        """Optimise from the content on.
+
+        Returns:
+            The picture, seconds of an evaluation, and the images before the evaluations in ``keep``.
+        """
+        image = self.content.clone().requires_grad_()
+        optimiser = LBFGS([image])
+
+        def closure() -> Tensor:
+            optimiser.zero_grad()
+            loss: Tensor = self.objective(image).loss
+            loss.backward()  # type: ignore[no-untyped-call]
+            return loss.detach()
+
+        kept = []
+        begin = time.perf_counter()
+        for evaluation in range(evaluations):
+            if evaluation in keep:
+                kept.append(image.detach().clone())
+            optimiser.step(closure)
+        return image.detach(), (time.perf_counter() - begin) / evaluations, kept
+
+
+def _pairs(arguments: argparse.Namespace) -> list[tuple[str, Path, Path]]:
+    if arguments.photos:
+        photos = split_folder(Path(arguments.photos), argument="photos")[1]
+        art = split_folder(Path(arguments.art), argument="art")[1]
+        chosen = [(photos[i % len(photos)], art[i % len(art)]) for i in range(arguments.count)]
+    else:
+        chosen = [(Path(c), Path(s)) for c, s in zip(arguments.content, arguments.style, strict=True)]
+    return [(f"{content.stem}_{style.stem}", content, style) for content, style in chosen]
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; see nst score --help")
+
+
+def parse(args: Sequence[str]) -> argparse.Namespace:
+    """Read the command line.
+
+    Raises:
+        UserError: If it does not make sense.
+    """
+    parser = _Parser("nst score", description=__doc__, allow_abbrev=False)
+    parser.add_argument("--student", help="weights of the student (.safetensors); by default those in the package")
+    parser.add_argument("--content", nargs="+", default=[], help="content pictures")
+    parser.add_argument("--style", nargs="+", default=[], help="style pictures, one for each content")
+    parser.add_argument("--photos", help="folder of photographs of which the held-out ones are contents")
+    parser.add_argument("--art", help="folder of paintings of which the held-out ones are styles")
+    parser.add_argument("--count", type=int, default=12, help="pairs to take from the folders")
+    parser.add_argument("--size", type=int, nargs="+", default=[256], help="short side in pixels")
+    parser.add_argument("--evaluations", type=int, default=150)
+    parser.add_argument("--output", default="runs/score", help="folder for sheets and figures")
+    parsed = parser.parse_args(args)
+    if len(parsed.content) != len(parsed.style):
+        raise UserError(f"style: must be as many as content ({len(parsed.content)}), got {len(parsed.style)}")
+    if bool(parsed.content) == bool(parsed.photos and parsed.art):
+        raise UserError("content: give pairs by --content and --style, or folders by --photos and --art")
+    return parsed
+
+
+def main(args: Sequence[str]) -> int:
+    """Run ``nst score``.
+
+    Args:
+        args: Command line after the subcommand.
+
+    Returns:
+        The exit code.
+    """
+    arguments = parse(args)
+    keep_freed_memory()
+    dtype = compute_dtype(choose_precision("auto", describe("cpu")).value)
+    folder = Path(arguments.output)
+    folder.mkdir(parents=True, exist_ok=True)
+    judge_network, teacher = VGG19(units="normalised"), VGG19(units="normalised")
+    student = CompactVGG19(arguments.student)
+    teacher.set_compute_dtype(dtype)
+    student.set_compute_dtype(dtype)
+    rows = []
+    networks = judge_network, teacher, student
+    for size in arguments.size:
+        for name, *paths in _pairs(arguments):
+            content, style = (read_scaled(path, size) for path in paths)
+            row = _row(f"{name}_{size}", networks, (content, style), arguments.evaluations, folder)
+            rows.append({"size": size, **row})
+            print(_line(rows[-1]), flush=True)  # noqa: T201
+            (folder / "score.json").write_text(json.dumps(rows, indent=1), encoding="utf-8")
+    for size in arguments.size:
+        print(_summary([row for row in rows if row["size"] == size], size))  # noqa: T201
+    return 0
+
+
+def _row(
+    name: str,
+    networks: tuple[Extractor, Extractor, Extractor],
+    pictures: tuple[Tensor, Tensor],
+    evaluations: int,
+    folder: Path,
+) -> dict[str, object]:
+    """Run teacher and student on one pair, and let VGG-19 compare."""
+    (judge_network, teacher, student), (content, style) = networks, pictures
+    by_teacher, by_student = Steering(teacher, content, style), Steering(student, content, style)
+    steps = [0, evaluations // 10, evaluations // 2]
+    reference, slow, way = by_teacher.run(evaluations, keep=steps)
+    picture, fast, _ = by_student.run(evaluations)
+    cosines = [_cosine(by_teacher.gradient(image), by_student.gradient(image)) for image in way]
+    theirs = judge(judge_network, reference, content, style, slow)
+    ours = judge(judge_network, picture, content, style, fast)
+    write_image(folder / f"{name}.png", torch.cat([reference, picture], dim=3).clamp(0, 1))
+    return {
+        "pair": name,
+        "teacher": asdict(theirs),
+        "student": asdict(ours),
+        "share": ours.mean(STYLE_LAYERS) / theirs.mean(STYLE_LAYERS),
+        "share_unseen": ours.mean(UNSEEN_LAYERS) / theirs.mean(UNSEEN_LAYERS),
+        "share_relu5_1": ours.closed["relu5_1"] / theirs.closed["relu5_1"],
+        "content": ours.content / theirs.content,
+        "cosines": dict(zip(map(str, steps), cosines, strict=True)),
+    }
+
+
+def _cosine(one: Tensor, other: Tensor) -> float:
+    return float(F.cosine_similarity(one.flatten(), other.flatten(), dim=0))
+
+
+def _line(row: dict[str, object]) -> str:
+    ours, theirs = row["student"], row["teacher"]
+    assert isinstance(ours, dict) and isinstance(theirs, dict) and isinstance(row["cosines"], dict)
+    layers = " ".join(f"{ours['closed'][layer]:.2f}/{theirs['closed'][layer]:.2f}" for layer in STYLE_LAYERS)
+    cosines = " ".join(f"{value:.2f}" for value in row["cosines"].values())
+    return (
+        f"{row['pair']} px: share {row['share']:.3f}, layers {layers}, unseen {row['share_unseen']:.3f}, "
+        f"content {row['content']:.2f}, cosines {cosines}, seconds {ours['seconds']:.3f}/{theirs['seconds']:.3f}"
+    )
+
+
+def _summary(rows: list[dict[str, object]], size: int) -> str:
+    def over(key: str, worst: str) -> str:
+        values = [float(str(row[key])) for row in rows]
+        extreme = min(values) if worst == "least" else max(values)
+        return f"{statistics.median(values):.3f} ({worst} {extreme:.3f})"
+
+    return (
+        f"{len(rows)} pairs, {size} px: median share of VGG-19's closed gap {over('share', 'least')}, relu5_1 "
+        f"{over('share_relu5_1', 'least')}, unseen layers {over('share_unseen', 'least')}, content distance over "
+        f"VGG-19's {over('content', 'most')}"
+    )

@@ -1,0 +1,131 @@
+"""A narrow VGG-19 that comes with the package: a quarter of the work or less, and nothing to download."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from nst_lightning.errors import UserError
+from nst_lightning.features.topology import Algorithm, Padding, Pooling, VGGNetwork, check_choice
+from nst_lightning.features.vgg import CAFFE_UNIT, Units
+from nst_lightning.features.weights import CONVOLUTIONS
+
+EMBEDDED = Path(__file__).with_name("compact_vgg19.safetensors")
+EMBEDDED_SHA256 = "a6a10dc1f2b1a37e19496298105afec3bb65474d6ec75ab52c746fbd47294028"
+
+TAPS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu4_2", "relu5_1")
+
+
+class CompactWeights(NamedTuple):
+    """A student's weights, float32.
+
+    Attributes:
+        convolutions: Weight (out, in, 3, 3) and bias (out,), from conv1_1 on.
+        maps: Tapped layer -> (C, c) matrix that brings its c channels to the C of VGG-19.
+        metadata: How it was made.
+        sha256: Of the file.
+    """
+
+    convolutions: list[tuple[Tensor, Tensor]]
+    maps: dict[str, Tensor]
+    metadata: dict[str, str]
+    sha256: str
+
+
+def read_compact_weights(path: Path, *, argument: str = "model.extractor.weights") -> CompactWeights:
+    """Read a student's file; nothing in it is executed.
+
+    Raises:
+        UserError: If the file is missing, damaged, not the one that belongs to this version, or holds something else.
+    """
+    if not path.is_file():
+        raise UserError(f"{argument}: must be a file, got '{path}'; leave it out for the weights in the package")
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    if path == EMBEDDED and sha256 != EMBEDDED_SHA256:
+        raise UserError(
+            f"{path}: SHA-256 must start with {EMBEDDED_SHA256[:8]}, got {sha256[:8]}; install the package again"
+        )
+    try:
+        with safe_open(path, "pt") as file:
+            tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 - no mapping
+            metadata = dict(file.metadata() or {})
+        keys = [key for key in CONVOLUTIONS if f"features.{key}.weight" in tensors]
+        convolutions = [(tensors[f"features.{key}.weight"], tensors[f"features.{key}.bias"]) for key in keys]
+        maps = {tap: tensors[f"maps.{tap}"] for tap in TAPS}
+    except Exception as error:  # damaged files raise half a dozen types
+        reason = str(error).split("\n")[0][:150] or type(error).__name__
+        raise UserError(
+            f"{argument}: '{path}' cannot be read as a compact encoder ({reason}); leave it out for the package's own"
+        ) from None
+    return CompactWeights(convolutions, maps, metadata, sha256)
+
+
+class CompactVGG19(VGGNetwork):
+    """VGG-19's layers with fewer channels, trained to steer the optimisation of an image as VGG-19 does.
+
+    It takes VGG-19's place in any configuration that asks for no other layers than relu1_1, relu2_1, relu3_1, relu4_1,
+    relu4_2 and relu5_1. Features come narrow; `widening` is the linear map to VGG-19's own channels. Terms that are
+    quadratic in the features (`Content`, `Gram`) take it into account on small matrices, for others the objective
+    widens the features, and either way losses have the magnitude that they have with VGG-19.
+
+    Args:
+        weights: A .safetensors file made by ``nst distill``; by default the one in the package.
+        pooling: Max as it was trained, or average or l2 as with VGG-19, which it then follows less closely.
+        rescale_pooling: For average and l2: multiply by the factor that keeps magnitudes at those of max pooling.
+        padding: What the first layer sees beyond the border: zeros (the mean colour) or the nearest pixel.
+        units: Scale of the activations: stored as its teacher, the original Caffe network, has them, or normalised to
+            what pixels in [0, 1] give in torchvision's network.
+        unit_activations: Rescale the channels of VGG-19 so that each one's mean over content and style is 1.
+        convolution: Algorithm of wide layers: auto, direct or winograd; see `VGG19`.
+    """
+
+    strides = {tap: VGGNetwork.strides[tap] for tap in TAPS}  # noqa: RUF012
+
+    def __init__(
+        self,
+        weights: str | None = None,
+        pooling: Pooling = "max",
+        rescale_pooling: bool = False,
+        padding: Padding = "zeros",
+        units: Units = "normalised",
+        unit_activations: bool = False,
+        convolution: Algorithm = "auto",
+    ) -> None:
+        check_choice("units", units, Units)
+        loaded = read_compact_weights(Path(weights) if weights else EMBEDDED)
+        super().__init__(loaded.convolutions, pooling, rescale_pooling, padding, convolution)
+        self.unit_activations = unit_activations
+        where = weights or "the package"
+        self.origin = f"compact VGG-19 from {where} (sha256 {loaded.sha256[:8]})"
+        self.family = "compact"
+        scale = CAFFE_UNIT if units == "normalised" else 1.0
+        for tap, widening in loaded.maps.items():
+            self.register_buffer(f"widening_{tap}", widening / scale, persistent=False)
+
+    def widening(self, layer: str) -> Tensor:
+        """See the base class."""
+        found: Tensor = getattr(self, f"widening_{layer}")
+        return found
+
+    @torch.no_grad()
+    def rescale_to_unit_activations(self, images: Iterable[Tensor]) -> None:
+        """Scale the widened channels so that each one's mean over these images is 1; see `VGG19`."""
+        if not self.unit_activations:
+            return
+        images = list(images)
+        taps = [tap for tap in TAPS if tap in self.reachable()]
+        sums = {tap: torch.zeros(()) for tap in taps}
+        for image in images:
+            for tap, x in self.iterate(image, taps):
+                sums[tap] = sums[tap].to(image) + x.float().mean(dim=(0, 2, 3)) / len(images)
+        for tap, narrow in sums.items():
+            mean = self.widening(tap) @ narrow
+            floor = 0.1 * mean.mean()
+            self.widening(tap).div_(torch.where(floor > 0, mean.clamp(min=floor), torch.ones_like(mean))[:, None])
+        self.unit_activations = False

@@ -1,0 +1,51 @@
+"""Convolution by its definition, strip by strip, so that what follows it happens in the cache."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from nst_lightning.features.strips import TILE, Sink, Source
+
+_STRIP = 1 << 19  # values of a strip
+
+
+class DirectFilter:
+    """A frozen 3x3 filter bank.
+
+    Args:
+        weight: (K, C, 3, 3); its type is that of the arithmetic.
+    """
+
+    def __init__(self, weight: Tensor) -> None:
+        innermost = torch.channels_last
+        self.channels = weight.shape[1]
+        self._forward = weight.detach().contiguous(memory_format=innermost)
+        self._back = weight.detach().transpose(0, 1).flip(2, 3).contiguous(memory_format=innermost)
+
+    def correlate(self, source: Source, sink: Sink) -> None:
+        """``conv2d(source, weight, padding=1)`` into the sink."""
+        _correlate(source, self._forward, sink)
+
+    def back(self, source: Source, sink: Sink) -> None:
+        """The gradient with respect to the input of `correlate`, from the gradient with respect to its result."""
+        _correlate(source, self._back, sink)
+
+
+def _correlate(source: Source, weight: Tensor, sink: Sink) -> None:
+    height, width, channels = source.shape
+    down, across = -(-height // TILE), -(-width // TILE)
+    rows = max(1, min(down, _STRIP // (TILE * TILE * across * max(weight.shape[:2]))))
+    padded = weight.new_zeros(TILE * rows + 2, TILE * across + 2, channels)  # its outer columns stay zero
+    for top in range(0, down, rows):
+        strip = min(rows, down - top)
+        first, last = TILE * top - 1, min(TILE * (top + strip) + 1, height)  # rows that these outputs see
+        above = max(0, -first)
+        seen = last - first - above
+        padded[:above].zero_()
+        source.read(first + above, padded[above : above + seen, 1 : width + 1])
+        padded[above + seen :].zero_()
+        outputs = F.conv2d(padded[None, : TILE * strip + 2].permute(0, 3, 1, 2), weight)
+        tiles = outputs.permute(0, 2, 3, 1).reshape(strip, TILE, across, TILE, -1)
+        sink.write(TILE * top, tiles.permute(1, 3, 0, 2, 4))

@@ -1,0 +1,213 @@
+"""VGG-19's layers (Simonyan and Zisserman, 2015) at any widths: names, order of arithmetic, early stop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Iterable, Iterator
+from typing import Literal, cast, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nst_lightning.errors import UserError
+from nst_lightning.features.convolution import FilterBank, frozen_conv2d
+from nst_lightning.features.direct import DirectFilter
+from nst_lightning.features.extractor import Extractor, Features
+from nst_lightning.features.pooling import average_pool, l2_pool, max_pool
+from nst_lightning.features.weights import IMAGENET_MEAN, IMAGENET_STD
+from nst_lightning.features.winograd import WinogradFilter
+
+Pooling = Literal["max", "average", "l2"]
+Padding = Literal["zeros", "replicate"]
+Algorithm = Literal["auto", "direct", "winograd"]
+
+# Winograd's algorithm pays where arithmetic costs more than moving data about, which is a matter of channels and of the
+# type: the smaller and the larger number of a layer's two must be at least this. Measured on two cores, bfloat16 with
+# AVX512-BF16 and float32 with AVX2.
+WINOGRAD_CHANNELS = {torch.bfloat16: (128, 256), torch.float32: (64, 64)}
+
+BLOCKS = (2, 2, 4, 4, 4)  # convolutions a block; a pooling layer lies between blocks
+
+# Factors that bring the mean magnitude after pooling back to that of max pooling, as in Crowson's
+# style-transfer-pytorch; without them deep layers fade.
+POOLING_RESCALE = {"max": 1.0, "average": 2.0, "l2": 0.78}
+
+
+def _names() -> Iterator[tuple[str, str, int]]:
+    for block, depth in enumerate(BLOCKS, start=1):
+        for index in range(1, depth + 1):
+            yield f"conv{block}_{index}", f"relu{block}_{index}", 2 ** (block - 1)
+
+
+CONVOLUTION_NAMES = tuple(conv for conv, _, _ in _names())
+LAST_OF_BLOCK = frozenset(f"conv{block}_{depth}" for block, depth in enumerate(BLOCKS, start=1))
+POOLS: dict[Pooling, Callable[[Tensor], Tensor]] = {"max": max_pool, "average": average_pool, "l2": l2_pool}
+
+
+class VGGNetwork(Extractor):
+    """Frozen convolutions in VGG-19's order, only as deep as the deepest layer asked for.
+
+    Args:
+        convolutions: Pairs of weight (out, in, 3, 3) and bias (out,), float32, from conv1_1 on; they must fit together.
+        pooling: Max as in the trained network, average as Gatys et al. advise, or l2 (root mean square).
+        rescale_pooling: For average and l2: multiply by the factor that keeps magnitudes at those of max pooling.
+        padding: What the first layer sees beyond the border: zeros (the mean colour) or the nearest pixel.
+        convolution: Algorithm of wide layers: direct; winograd, with fewer products and more rounding (2e-6 of a
+            layer's values in float32, 0.006 in bfloat16); or auto, which is winograd on a CPU (a third less time for
+            an evaluation) and direct elsewhere and in float64.
+
+    Raises:
+        UserError: If a choice does not exist.
+    """
+
+    strides = {name: stride for conv, relu, stride in _names() for name in (conv, relu)}  # noqa: RUF012
+
+    def __init__(
+        self,
+        convolutions: Iterable[tuple[Tensor, Tensor]],
+        pooling: Pooling,
+        rescale_pooling: bool,
+        padding: Padding,
+        convolution: Algorithm,
+    ) -> None:
+        super().__init__()
+        check_choice("pooling", pooling, Pooling)
+        check_choice("padding", padding, Padding)
+        check_choice("convolution", convolution, Algorithm)
+        if rescale_pooling and pooling == "max":
+            raise UserError(
+                "model.extractor.rescale_pooling: needs pooling average or l2, got max; leave one of them out"
+            )
+        self.pooling: Pooling = pooling
+        self.padding: Padding = padding
+        self.pooling_scale = POOLING_RESCALE[pooling] if rescale_pooling else 1.0
+        self.convolution: Algorithm = convolution
+        self._filters: dict[int, FilterBank] = {}  # by layer, from the weights as they are
+        self._prepared_on: torch.device | None = None  # where algorithms were chosen; None when it is to be done anew
+        self._order = torch.contiguous_format
+        layers: list[nn.Conv2d] = []
+        for weight, bias in convolutions:
+            # On no device, or the layer would draw random weights first, for a second and 80 MB.
+            layer = nn.Conv2d(weight.shape[1], weight.shape[0], 3, padding=1, device="meta")
+            layer.weight = nn.Parameter(weight, requires_grad=False)
+            layer.bias = nn.Parameter(bias, requires_grad=False)
+            layers.append(layer)
+        self.convolutions = nn.ModuleList(layers)
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
+        self.mean: Tensor
+        self.std: Tensor
+
+    def use_layers(self, layers: Iterable[str]) -> None:
+        """Drop the convolutions below the deepest of these layers; see the base class."""
+        self.check_layers(layers, argument="layers")
+        deepest = max(CONVOLUTION_NAMES.index(layer.replace("relu", "conv")) for layer in layers)
+        if deepest >= len(self.convolutions):
+            raise UserError(
+                f"layers: {CONVOLUTION_NAMES[deepest]} was dropped from this {type(self).__name__}, which was cut at "
+                f"{CONVOLUTION_NAMES[len(self.convolutions) - 1]}; build another one"
+            )
+        self.convolutions = self.convolutions[: deepest + 1]
+
+    def set_compute_dtype(self, dtype: torch.dtype) -> None:
+        """Store the convolutions in this type, so that nothing is cast at each evaluation; see the base class."""
+        self.convolutions.to(dtype=dtype)
+        self._prepared_on = None
+
+    def reachable(self) -> list[str]:
+        """Layers that the convolutions left by `use_layers` reach."""
+        kept = CONVOLUTION_NAMES[: len(self.convolutions)]
+        return [layer for layer in self.strides if layer.replace("relu", "conv") in kept]
+
+    def _convolution(self, index: int) -> nn.Conv2d:
+        return cast("nn.Conv2d", self.convolutions[index])
+
+    def _choose_algorithms(self) -> torch.memory_format:
+        """Transform the filters of wide layers, before feature maps come to lie between what stays in memory.
+
+        Returns:
+            The order of dimensions that the layers want: channels lie innermost for matrix products, that is in half
+            precision and in Winograd's algorithm. Elsewhere the gain is small, and the plain order makes every feature
+            equal torchvision's to the last bit.
+        """
+        first = self._convolution(0).weight
+        if self._prepared_on != first.device:
+            self._prepared_on = first.device
+            self._filters.clear()
+            least = WINOGRAD_CHANNELS.get(first.dtype)
+            automatic = self.convolution == "auto" and first.device.type == "cpu"
+            if least and (automatic or self.convolution == "winograd"):
+                for index in range(len(self.convolutions)):
+                    weight = self._convolution(index).weight
+                    fewer, more = sorted(weight.shape[:2])
+                    if fewer >= least[0] and more >= least[1]:
+                        self._filters[index] = WinogradFilter(weight)
+            inside = self._filters or first.dtype.itemsize == 2
+            self._order = torch.channels_last if inside else torch.contiguous_format
+            self.convolutions.to(memory_format=self._order)  # type: ignore[call-overload, unused-ignore]
+            if inside and automatic:
+                for index in range(self.padding == "replicate", len(self.convolutions)):
+                    self._filters.setdefault(index, DirectFilter(self._convolution(index).weight))
+        return self._order
+
+    def _convolve(self, index: int, x: Tensor) -> Tensor:
+        convolution = self._convolution(index)
+        if index == 0 and self.padding == "replicate":
+            return F.conv2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), convolution.weight, convolution.bias)
+        return cast("Tensor", convolution(x))
+
+    def _steps(self, image: Tensor, wanted: Container[str]) -> Iterator[tuple[str, Tensor]]:
+        """Yield the wanted layers in order, and go no further than they are taken."""
+        order = self._choose_algorithms()
+        x = ((image - self.mean) / self.std).to(self._convolution(0).weight.dtype, memory_format=order)
+        for index, name in enumerate(CONVOLUTION_NAMES[: len(self.convolutions)]):
+            rectified = name.replace("conv", "relu")
+            pool = self.pooling if name in LAST_OF_BLOCK and index + 1 < len(self.convolutions) else None
+            if index in self._filters:
+                bias = cast("Tensor", self._convolution(index).bias)
+                rectify = name not in wanted
+                fused = pool if rectify and rectified not in wanted and pool != "l2" else None
+                x = frozen_conv2d(x, self._filters[index], bias, rectify, fused)
+                if not rectify:
+                    yield name, x
+                    x = F.relu(x)
+            else:
+                fused = None
+                x = self._convolve(index, x)
+                if name in wanted:
+                    yield name, x
+                x = F.relu(x, inplace=name not in wanted)
+            if rectified in wanted:
+                yield rectified, x
+            if pool:
+                if not fused:
+                    x = POOLS[pool](x)
+                if self.pooling_scale != 1.0:
+                    x = x * self.pooling_scale
+
+    def forward(self, image: Tensor, layers: Iterable[str]) -> Features:
+        """Compute feature maps; see the base class."""
+        return dict(self.iterate(image, layers))
+
+    def iterate(self, image: Tensor, layers: Iterable[str]) -> Iterator[tuple[str, Tensor]]:
+        """Yield feature maps in order of depth, and go no deeper than the last; see the base class."""
+        missing = wanted = set(layers)
+        if not wanted:
+            return
+        # The module decides the type of the arithmetic by the type of its weights, once, not at each operation.
+        with torch.autocast(image.device.type, enabled=False):
+            for name, x in self._steps(image, wanted):
+                yield name, x
+                missing = missing - {name}
+                if not missing:
+                    return
+
+
+def check_choice(argument: str, value: str, allowed: object) -> None:
+    """Refuse a value that a Literal type does not list.
+
+    Raises:
+        UserError: With the valid ones.
+    """
+    if value not in get_args(allowed):
+        raise UserError(f"model.extractor.{argument}: must be one of {', '.join(get_args(allowed))}, got {value}")

@@ -1,0 +1,190 @@
+"""Compression in closed form, and the training of the compact encoder."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+from nst_lightning.cli import main
+from nst_lightning.distillation.compression import choose_channels, compress, regress
+from nst_lightning.distillation.data import DistillationData, split_folder
+from nst_lightning.distillation.module import Distillation, teacher_network, teacher_widths
+from nst_lightning.distillation.network import NAMES
+from nst_lightning.distillation.storage import load_student, save_student
+from nst_lightning.errors import UserError
+from nst_lightning.features import VGG19
+from nst_lightning.features.compact import TAPS
+
+HALF = [2, 3, 4, 5, 6, 6, 6, 6, 10, 10, 10, 10, 12]
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    root = tmp_path_factory.mktemp("distill")
+    generator = np.random.default_rng(0)
+    for kind in ("photos", "art"):
+        (root / kind).mkdir()
+        for index in range(20):
+            coarse = torch.tensor(generator.random((1, 3, 7, 9)))
+            pixels = F.interpolate(coarse, size=(70, 90), mode="bicubic").clamp(0, 1)[0].permute(1, 2, 0) * 255
+            Image.fromarray(pixels.byte().numpy()).save(root / kind / f"{index:02}.png")
+    return root / "photos", root / "art"
+
+
+@pytest.fixture
+def teacher(tiny_weights):
+    extractor = VGG19(str(tiny_weights))
+    extractor.use_layers(TAPS)
+    return extractor
+
+
+def test_channels_are_chosen_as_by_pivoted_qr():
+    import scipy.linalg
+
+    generator = torch.Generator().manual_seed(0)
+    features = (torch.randn(400, 12, generator=generator) @ torch.randn(12, 12, generator=generator)).relu()
+    chosen, left = choose_channels(features, 5)
+    size = features.double().square().mean(0).sqrt()
+    _, r, order = scipy.linalg.qr((features / size.sqrt()).numpy(), mode="economic", pivoting=True)
+    assert chosen == sorted(order[:5].tolist())
+    energy = np.square(r).sum()
+    expected = [np.square(r[k:, k:]).sum() / energy for k in range(1, 13)]
+    np.testing.assert_allclose(left[:-1], expected[:-1], rtol=1e-4)
+
+
+def test_regression_against_numpy():
+    generator = torch.Generator().manual_seed(0)
+    x, truth = torch.randn(500, 6, generator=generator), torch.randn(4, 6, generator=generator)
+    found = regress(x, x @ truth.T)
+    expected = np.linalg.lstsq(x.numpy(), (x @ truth.T).numpy(), rcond=None)[0].T
+    np.testing.assert_allclose(found, expected, rtol=1e-2, atol=1e-3)  # the ridge pulls a little
+
+
+def test_compression_to_full_width_is_the_teacher(teacher):
+    full = teacher_network(teacher)
+    images = [torch.rand(1, 3, 48, 48, generator=torch.Generator().manual_seed(i)) for i in range(6)]
+    student, reports = compress(full, teacher_widths(teacher), images, samples=5000)
+    assert [report.name for report in reports] == [name.replace("conv", "relu") for name in NAMES]
+    for tap, expected in teacher(images[0], TAPS).items():
+        with torch.no_grad():
+            ours = student.widen(tap, student(images[0])[tap])
+        assert (ours - expected).norm() < 0.05 * expected.norm()
+
+
+def test_compression_loses_less_with_more_channels(teacher):
+    images = [torch.rand(1, 3, 48, 48, generator=torch.Generator().manual_seed(i)) for i in range(6)]
+    losses = []
+    for widths in (HALF, [max(1, w // 2) for w in HALF]):
+        _, reports = compress(teacher_network(teacher), widths, images, samples=5000)
+        assert all(0 <= report.selection < 1 for report in reports)
+        losses.append(sum(report.student for report in reports))
+    assert losses[0] < losses[1]
+
+
+def test_a_perfect_student_has_no_loss(tiny_weights, teacher):
+    module = Distillation(str(tiny_weights), widths=teacher_widths(teacher))
+    module.student = teacher_network(teacher)
+    generator = torch.Generator().manual_seed(0)
+    image, style = (torch.rand(1, 3, 48, 40, generator=generator) for _ in range(2))
+    for name, value in module.compare(image, style).items():
+        assert 0 <= float(value.detach()) + 1e-6 < 1e-5, name
+
+
+def test_gradient_part_is_one_minus_the_cosine(tiny_weights, teacher, tmp_path, monkeypatch):
+    """Against the same cosine from the extractor and the losses that ship, for one layer."""
+    from nst_lightning.features import CompactVGG19
+    from nst_lightning.losses import Gram
+    from nst_lightning.objective import Objective
+
+    images = [torch.rand(1, 3, 48, 48, generator=torch.Generator().manual_seed(i)) for i in range(4)]
+    student, _ = compress(teacher_network(teacher), HALF, images, samples=3000)
+    path = tmp_path / "student.safetensors"
+    save_student(path, student, {})
+    gradients = []
+    for extractor in (VGG19(str(tiny_weights)), CompactVGG19(str(path))):
+        objective = Objective(extractor, [Gram(["relu3_1"])])
+        objective.prepare(images[1], [(images[2], 1.0)])
+        x = images[0].clone().requires_grad_()
+        objective(x).loss.backward()
+        gradients.append(x.grad.flatten())
+    expected = 1 - float(F.cosine_similarity(*gradients, dim=0))
+    module = Distillation(str(tiny_weights), str(path), widths=HALF)
+    only = torch.tensor([1.0, 1, 1e-30, 1, 1])  # minus its logarithm is the weight
+    monkeypatch.setattr("torch.rand", lambda *_, **__: only)
+    assert float(module.compare(images[0], images[2])["gradient"].detach()) == pytest.approx(expected, abs=2e-3)
+
+
+def test_training_by_command_improves_saves_and_resumes(tiny_weights, folders, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    common = ["distill", "--model.teacher", str(tiny_weights), "--model.widths", str(HALF)]
+    common += ["--data.photos", str(folders[0]), "--data.art", str(folders[1]), "--data.crop", "48"]
+    common += ["--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false", "--model.runs_every", "4"]
+    common += [
+        "--trainer.log_every_n_steps",
+        "1",
+        "--model.learning_rate",
+        "4e-3",
+        "--model.gradient_weight",
+        "0.05",
+        "--model.save_every",
+        "5",
+    ]
+    common += ["--model.compression_pairs", "4"]
+    assert main([*common, "--model.steps", "1", "--model.output", "start.safetensors"]) == 0
+    assert main([*common, "--model.steps", "80", "--model.output", "trained.safetensors"]) == 0
+    pairs = DistillationData(*map(str, folders), crop=48).held_out(1, 48)
+    losses = []
+    for name in ("start.safetensors", "trained.safetensors"):
+        module = Distillation(str(tiny_weights), name, widths=HALF)
+        losses.append({key: float(value.detach()) for key, value in module.compare(*pairs[0]).items()})
+        assert module.student.widths == tuple(HALF)
+    assert losses[1]["features"] + losses[1]["gram"] < losses[0]["features"] + losses[0]["gram"]
+    lines = (tmp_path / "runs/distill/version_1/metrics.csv").read_text().split()
+    assert lines[0] == "epoch,features,gap,gradient,gram,step"
+    assert len(lines) == 81
+    (checkpoint,) = tmp_path.glob("runs/distill/version_1/checkpoints/last.ckpt")
+    more = ["--model.steps", "82", "--ckpt_path", str(checkpoint), "--model.output", "resumed.safetensors"]
+    assert main([*common, *more]) == 0
+    trained, resumed = (load_student(Path(f"{name}.safetensors")).maps["relu3_1"] for name in ("trained", "resumed"))
+    assert 0 < (trained - resumed).norm() < 0.1 * trained.norm()  # two steps further, not begun anew
+
+
+def test_held_out_pictures_are_never_trained_on(folders):
+    train, held_out = split_folder(folders[0], argument="photos")
+    assert len(train) == 19
+    assert [path.name for path in held_out] == ["19.png"]
+    assert not set(train) & set(held_out)
+
+
+def test_pairs_are_reproducible(folders):
+    data = DistillationData(*map(str, folders), crop=32)
+    one, same, other = data.pair(3), data.pair(3), data.pair(4)
+    assert torch.equal(one.image, same.image)
+    assert not torch.equal(one.image, other.image)
+    assert one.image.shape == one.style.shape == (3, 32, 32)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--data.crop", "8"], "data.crop: must be at least 32, got 8"),
+        (["--data.art", "/nowhere"], "data.art: must be a folder with at least 20 pictures, got 0"),
+        (["--model.widths", "[1,2]"], "model.widths: must be 13 numbers"),
+        (["--model.student", "none.safetensors"], "cannot be read as a student's weights"),
+    ],
+)
+def test_errors_of_training_are_one_line(tiny_weights, folders, capsys, arguments, message):
+    common = ["distill", "--model.teacher", str(tiny_weights), "--model.widths", str(HALF)]
+    common += ["--data.photos", str(folders[0]), "--data.art", str(folders[1])]
+    assert main([*common, *arguments]) == 2
+    error = capsys.readouterr().err.strip()
+    assert message in error
+    assert "\n" not in error
+
+
+def test_widths_beyond_the_teachers_are_refused(tiny_weights):
+    with pytest.raises(UserError, match="numbers from 1 to"):
+        Distillation(str(tiny_weights), widths=[64] * 13)
