@@ -17,7 +17,7 @@ from nst_lightning.features.vgg import CAFFE_UNIT, Units
 from nst_lightning.features.weights import CONVOLUTIONS
 
 EMBEDDED = Path(__file__).with_name("compact_vgg19.safetensors")
-EMBEDDED_SHA256 = "a6a10dc1f2b1a37e19496298105afec3bb65474d6ec75ab52c746fbd47294028"
+EMBEDDED_SHA256 = "9546de906291fb043f800b49e388090d868708fcd964e483f1dd3bffcc97384f"
 
 TAPS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu4_2", "relu5_1")
 

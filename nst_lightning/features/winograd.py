@@ -28,7 +28,7 @@ _INPUT = TILE + _FILTER - 1
 _POINTS = (0.0, 2 / 3, -2 / 3, 4 / 3, -4 / 3)  # and infinity
 # Transformed values at a time: in half precision, whose products first rearrange the whole filter, many; else as many
 # as a core's cache holds, but at least so many tiles that reading the filter does not cost more than the products.
-_STRIP, _STRIP_IN_CACHE, _LEAST_TILES = 1 << 22, 1 << 19, 64
+_STRIP, _STRIP_IN_CACHE, _LEAST_TILES = 1 << 22, 1 << 20, 64
 
 
 class _Transforms(NamedTuple):
