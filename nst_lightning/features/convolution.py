@@ -25,11 +25,13 @@ class FilterBank(Protocol):
 
     Attributes:
         channels: C.
+        adds_bias: Whether it adds the bias, or leaves that to the sink.
     """
 
     channels: int
+    adds_bias: bool
 
-    def correlate(self, source: Source, sink: Sink) -> None:
+    def correlate(self, source: Source, sink: Sink, bias: Tensor) -> None:
         """Convolve with zero padding of 1."""
         ...
 
@@ -45,13 +47,14 @@ class _Convolution(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, filters: FilterBank, bias: Tensor, rectify: bool, pool: Pool | None) -> Tensor:
         height, width = x.shape[-2:]
         ctx.filters, ctx.pool, ctx.size = filters, pool, (height, width)
+        rest = torch.zeros_like(bias) if filters.adds_bias else bias
         if pool:
-            pooled = PooledSink(x, height, width, bias, pool)
-            filters.correlate(MapSource(x), pooled)
+            pooled = PooledSink(x, height, width, rest, pool)
+            filters.correlate(MapSource(x), pooled, bias)
             ctx.save_for_backward(pooled.codes)
             return pooled.result
-        sink = MapSink(x, len(bias), height, width, bias, rectify)
-        filters.correlate(MapSource(x), sink)
+        sink = MapSink(x, len(bias), height, width, None if filters.adds_bias else bias, rectify)
+        filters.correlate(MapSource(x), sink, bias)
         ctx.save_for_backward(*[sink.result] * rectify)
         return sink.result
 

@@ -68,6 +68,8 @@ class WinogradFilter:
         weight: (K, C, 3, 3); its type is that of the arithmetic.
     """
 
+    adds_bias = False
+
     def __init__(self, weight: Tensor) -> None:
         transforms = _transforms()
         exact = torch.float64 if weight.dtype == torch.float64 else torch.float32
@@ -79,8 +81,8 @@ class WinogradFilter:
         self._input = transforms.input.to(weight)
         self._output = transforms.output.to(weight)
 
-    def correlate(self, source: Source, sink: Sink) -> None:
-        """``conv2d(source, weight, padding=1)`` into the sink."""
+    def correlate(self, source: Source, sink: Sink, bias: Tensor) -> None:
+        """``conv2d(source, weight, padding=1)`` into the sink, which adds the bias."""
         _correlate(source, self._input, self.filter, self._output, sink)
 
     def back(self, source: Source, sink: Sink) -> None:
