@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import shutil
 import sys
 import warnings
@@ -24,6 +23,7 @@ from nst_lightning.errors import UserError, UserNotice
 from nst_lightning.hardware import keep_freed_memory
 from nst_lightning.module import StyleTransfer, check_trainer_settings
 from nst_lightning.parser import OneLineParser, expand_presets
+from nst_lightning.quiet import lightning_quiet
 from nst_lightning.runfolder import check_folder, create_run_folder
 from nst_lightning.trainer import StyleTrainer
 
@@ -226,11 +226,8 @@ def main(args: Sequence[str]) -> int:
     Raises:
         UserError: If something asked for cannot be done.
     """
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
     keep_freed_memory()
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module=r"lightning\.")
+    with lightning_quiet():
         warnings.simplefilter("always", UserNotice)
         warnings.showwarning = _show_warning
         cli = FitCLI(args)

@@ -69,7 +69,7 @@ def test_of_equal_largest_values_the_first_takes_the_gradient():
     """As in torch; a filter with one entry makes copies, exactly."""
     tiles = torch.ones(1, 1, 4, 4, dtype=torch.float64)
     tiles[..., 2:, :] = torch.tensor([[-1.0, -1, 3, 5], [-1, -1, 5, 5]])
-    sink = PooledSink(tiles, 4, 4, torch.zeros(1, dtype=torch.float64), "max")
+    sink = PooledSink(tiles, 1, 4, 4, torch.zeros(1, dtype=torch.float64), "max")
     sink.write(0, tiles.view(4, 4, 1, 1, 1))
     assert sink.result.flatten().tolist() == [1, 1, 0, 5]
     assert sink.codes.flatten().tolist() == [1, 1, 0, 2]

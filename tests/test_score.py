@@ -7,7 +7,8 @@ import torch
 
 from nst_lightning.cli import main
 from nst_lightning.distillation.module import teacher_network
-from nst_lightning.distillation.score import STYLE_LAYERS, UNSEEN_LAYERS, Steering, judge
+from nst_lightning.distillation.score import STYLE_LAYERS, UNSEEN_LAYERS, judge
+from nst_lightning.distillation.steering import Steering
 from nst_lightning.distillation.storage import save_student
 from nst_lightning.features import VGG19
 from nst_lightning.features.compact import TAPS
@@ -22,7 +23,7 @@ def images():
 def test_the_style_itself_closes_the_gap_and_the_content_nothing(tiny_weights, images):
     content, style = images
     network = VGG19(str(tiny_weights))
-    whole, nothing = judge(network, style, content, style, 1.0), judge(network, content, content, style, 1.0)
+    whole, nothing = judge(network, style, content, style), judge(network, content, content, style)
     assert whole.mean(STYLE_LAYERS) == pytest.approx(1)
     assert nothing.mean([*STYLE_LAYERS, *UNSEEN_LAYERS]) == pytest.approx(0)
     assert nothing.content == 0
@@ -37,7 +38,7 @@ def test_half_of_the_gap_by_hand(images):
             return {layer: image.mean(1, keepdim=True) for layer in layers}
 
     content, style, picture = (torch.full((1, 3, 8, 8), b) for b in (0.2, 0.8, 0.6))
-    result = judge(Grey(), picture, content, style, 1.0)
+    result = judge(Grey(), picture, content, style)
     assert result.closed["relu3_1"] == pytest.approx(1 - (0.64 - 0.36) / (0.64 - 0.04))
     assert result.content == pytest.approx(2)
 

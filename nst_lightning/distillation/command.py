@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import warnings
 from collections.abc import Sequence
 from typing import Optional
 
@@ -13,6 +11,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from nst_lightning.distillation.data import DistillationData
 from nst_lightning.distillation.module import Distillation
 from nst_lightning.parser import OneLineParser
+from nst_lightning.quiet import lightning_quiet
 
 
 class _DistillCLI(LightningCLI):
@@ -32,10 +31,7 @@ def main(args: Sequence[str]) -> int:
     Raises:
         UserError: If something asked for cannot be done.
     """
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module=r"lightning\.")
+    with lightning_quiet():
         cli = _DistillCLI(
             Distillation,
             DistillationData,

@@ -29,13 +29,11 @@ class LayerReport:
         name: The layer after its rectifier.
         selection: Share of the teacher's energy that its chosen channels do not explain.
         student: Share that the student's own channels do not explain.
-        curve: (C,) share left by the best 1, 2, ... C channels.
     """
 
     name: str
     selection: float
     student: float
-    curve: Tensor
 
 
 def choose_channels(features: Tensor, count: int) -> tuple[list[int], Tensor]:
@@ -105,7 +103,7 @@ def compress(
             sampled.append(_at(before, cells[i]))
             of_teacher[i] = _half(F.relu(before))
         targets = torch.cat(sampled)
-        chosen, curve = choose_channels(targets.relu(), widths[index])
+        chosen, _ = choose_channels(targets.relu(), widths[index])
         assert full.bias is not None and narrow.bias is not None
         narrow.weight.copy_(torch.einsum("oihw,ij->ojhw", full.weight[chosen], widening))
         narrow.bias.copy_(full.bias[chosen])
@@ -124,9 +122,7 @@ def compress(
         energy = goal.square().sum()
         best = goal - goal[:, chosen] @ regress(goal[:, chosen], goal).T
         left = goal - ours @ widening.T
-        reports.append(
-            LayerReport(tap, float(best.square().sum() / energy), float(left.square().sum() / energy), curve)
-        )
+        reports.append(LayerReport(tap, float(best.square().sum() / energy), float(left.square().sum() / energy)))
         if name in LAST_OF_BLOCK:
             of_teacher, of_student = ([F.max_pool2d(x, 2) for x in maps] for maps in (of_teacher, of_student))
     return student, reports

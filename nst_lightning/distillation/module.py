@@ -19,12 +19,12 @@ from nst_lightning import __version__
 from nst_lightning.distillation.compression import compress
 from nst_lightning.distillation.data import DistillationData, Pair
 from nst_lightning.distillation.network import NAMES, CompactNetwork
+from nst_lightning.distillation.steering import Steering
 from nst_lightning.distillation.storage import load_student, save_student
 from nst_lightning.errors import UserError
 from nst_lightning.features import VGG19
 from nst_lightning.features.compact import TAPS
 from nst_lightning.losses.gram import gram_matrix
-from nst_lightning.optim import LBFGS
 
 STYLE_TAPS = tuple(tap for tap in TAPS if tap != "relu4_2")
 WIDTHS = (16, 24, 48, 64, 112, 96, 64, 64, 192, 208, 224, 240, 384)
@@ -126,11 +126,11 @@ class Distillation(LightningModule):
             chosen = torch.rand(2)
             if self._pool and float(chosen[0]) < self.hparams["run_share"]:
                 pair = self._pool[int(chosen[1] * len(self._pool))]
-            losses.append(torch.stack(list(self.compare(*pair).values())))
-        parts = dict(zip(("features", "gram", "gap", "gradient"), torch.stack(losses).mean(0), strict=True))
+            losses.append(self.compare(*pair))
+        parts = {name: torch.stack([loss[name] for loss in losses]).mean() for name in losses[0]}
         self.log_dict({name: value.detach() for name, value in parts.items()}, batch_size=1)
-        weights = [self.hparams[f"{name}_weight"] for name in ("feature", "gram", "gap", "gradient")]
-        return torch.stack([w * value for w, value in zip(weights, parts.values(), strict=True)]).sum()
+        weights = {name: self.hparams[f"{name.removesuffix('s')}_weight"] for name in parts}
+        return torch.stack([weights[name] * value for name, value in parts.items()]).sum()
 
     def compare(self, image: Tensor, style: Tensor) -> dict[str, Tensor]:
         """The parts of the loss on one pair, each a scalar.
@@ -188,36 +188,11 @@ class Distillation(LightningModule):
             style: The same.
             evaluations: Length of the run.
         """
-        image = content.detach().clone().requires_grad_()
-        optimiser = LBFGS([image])
-        with torch.no_grad():
-            at_style, at_content = self.student(style), self.student(content)
-            targets = {tap: self.student.widened_gram(tap, at_style[tap]) for tap in STYLE_TAPS}
-            grams = {tap: self.student.widened_gram(tap, at_content[tap]) for tap in STYLE_TAPS}
-            scales = style_distances(grams, targets)
-            kept = self.student.widen("relu4_2", at_content["relu4_2"])
-        weights = [parameter.requires_grad for parameter in self.student.parameters()]
-        self.student.requires_grad_(False)
-
-        def closure() -> Tensor:
-            optimiser.zero_grad()
-            with torch.enable_grad():
-                found = self.student(image)
-                distances = style_distances({t: self.student.widened_gram(t, found[t]) for t in STYLE_TAPS}, targets)
-                loss = torch.stack([distances[t] / scales[t].clamp(min=1e-12) for t in STYLE_TAPS]).sum()
-                loss = loss + 0.5 * _relative(self.student.widen("relu4_2", found["relu4_2"]), kept)
-                loss.backward()  # type: ignore[no-untyped-call]
-            return loss.detach()
-
-        images = []
-        keep = {round(evaluations ** (i / 3)) for i in range(1, 4)}
-        for evaluation in range(evaluations):
-            optimiser.step(closure)
-            if evaluation + 1 in keep and bool(image.isfinite().all()):
-                images.append((image.detach().clone(), style.detach()))
-        for parameter, wanted in zip(self.student.parameters(), weights, strict=True):
-            parameter.requires_grad_(wanted)
-        return images
+        keep = [round(evaluations ** (i / 3)) - 1 for i in range(1, 4)]
+        with torch.enable_grad():
+            _, _, images = Steering(self.student, content, style).run(evaluations, keep)
+        self.student.requires_grad_()  # an objective freezes its extractor
+        return [(image, style) for image in images if bool(image.isfinite().all())]
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Adam with warm-up and a cosine; see LightningModule."""

@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nst_lightning.features.compact import TAPS
+from nst_lightning.features.compact import TAPS, CompactVGG19
+from nst_lightning.features.extractor import Extractor, Features
 from nst_lightning.features.topology import CONVOLUTION_NAMES, LAST_OF_BLOCK
 from nst_lightning.features.weights import IMAGENET_MEAN, IMAGENET_STD
 
@@ -17,13 +18,15 @@ TEACHER_WIDTHS = (64, 64, 128, 128, 256, 256, 256, 256, 512, 512, 512, 512, 512)
 NAMES = CONVOLUTION_NAMES[: len(TEACHER_WIDTHS)]
 
 
-class CompactNetwork(nn.Module):
+class CompactNetwork(Extractor):
     """A trainable VGG-19 of any widths, for batches; the extractor that ships is `CompactVGG19`.
 
     Args:
         widths: Channels of conv1_1 ... conv5_1.
         teacher_widths: The teacher's.
     """
+
+    strides = CompactVGG19.strides
 
     def __init__(self, widths: Sequence[int], teacher_widths: Sequence[int] = TEACHER_WIDTHS) -> None:
         super().__init__()
@@ -48,17 +51,26 @@ class CompactNetwork(nn.Module):
         """The convolution of `NAMES` at this index."""
         return cast("nn.Conv2d", self.convolutions[index])
 
-    def forward(self, image: Tensor, taps: Iterable[str] = TAPS) -> dict[str, Tensor]:
+    def use_layers(self, layers: Iterable[str]) -> None:
+        """Keep all layers: others may be asked for later; see the base class."""
+        self.check_layers(layers, argument="layers")
+
+    def widening(self, layer: str) -> Tensor:
+        """The map of a layer, as it is now; see the base class."""
+        found: Tensor = self.maps[layer].detach()
+        return found
+
+    def forward(self, image: Tensor, layers: Iterable[str] = TAPS) -> Features:
         """Compute narrow features.
 
         Args:
             image: (B, 3, H, W), RGB in [0, 1].
-            taps: Layers to return.
+            layers: Layers to return.
 
         Returns:
             (B, c, h, w) a layer, c being the student's own width.
         """
-        wanted, found = set(taps), {}
+        wanted, found = set(layers), {}
         x = (image - self.mean) / self.std
         for index, name in enumerate(NAMES):
             x = F.relu(self.convolution(index)(x))
@@ -76,7 +88,10 @@ class CompactNetwork(nn.Module):
         return torch.einsum("tc,bchw->bthw", self.maps[tap], features)
 
     def widened_gram(self, tap: str, features: Tensor) -> Tensor:
-        """Gram matrices (B, C, C) of the widened features, formed from the narrow ones."""
+        """Gram matrices (B, C, C) of the widened features, formed from the narrow ones.
+
+        In plain operations, which training differentiates twice; `gram_matrix` can be differentiated once.
+        """
         flat = features.flatten(2)
         widening = self.maps[tap]
         gram: Tensor = widening @ (flat @ flat.transpose(1, 2) / flat.shape[2]) @ widening.T

@@ -5,24 +5,22 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from nst_lightning.distillation.data import read_scaled, split_folder
+from nst_lightning.distillation.steering import Steering
 from nst_lightning.errors import UserError
 from nst_lightning.features import VGG19, CompactVGG19, Extractor
 from nst_lightning.hardware import choose_precision, compute_dtype, describe, keep_freed_memory
 from nst_lightning.images.io import write_image
 from nst_lightning.losses.gram import gram_matrix
-from nst_lightning.objective import Objective, default_terms
-from nst_lightning.optim import LBFGS
 
 STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
 UNSEEN_LAYERS = ("relu1_2", "relu2_2", "relu3_3", "relu4_3")  # that no objective here looks at
@@ -36,12 +34,10 @@ class Result:
     Attributes:
         closed: Layer -> share of the style gap closed, 1 - ‖G - A‖ / ‖G_content - A‖.
         content: ‖F - P‖ / ‖P‖ at relu4_2.
-        seconds: An evaluation's.
     """
 
     closed: dict[str, float]
     content: float
-    seconds: float
 
     def mean(self, layers: Sequence[str]) -> float:
         """Mean share closed over some layers."""
@@ -49,7 +45,7 @@ class Result:
 
 
 @torch.no_grad()
-def judge(judge_network: Extractor, picture: Tensor, content: Tensor, style: Tensor, seconds: float) -> Result:
+def judge(judge_network: Extractor, picture: Tensor, content: Tensor, style: Tensor) -> Result:
     """Score a picture with VGG-19 in float32.
 
     Args:
@@ -57,7 +53,6 @@ def judge(judge_network: Extractor, picture: Tensor, content: Tensor, style: Ten
         picture: (1, 3, H, W), RGB, clamped to [0, 1] here.
         content: (1, 3, H, W).
         style: (1, 3, h, w).
-        seconds: Of an evaluation, to pass on.
     """
     layers = [*STYLE_LAYERS, *UNSEEN_LAYERS, CONTENT_LAYER]
     found, before, goal = (judge_network(image, layers) for image in (picture.clamp(0, 1), content, style))
@@ -66,52 +61,7 @@ def judge(judge_network: Extractor, picture: Tensor, content: Tensor, style: Ten
         ours, start, target = (gram_matrix(features[layer]) for features in (found, before, goal))
         closed[layer] = 1 - float((ours - target).norm() / (start - target).norm())
     kept = before[CONTENT_LAYER]
-    return Result(closed, float((found[CONTENT_LAYER] - kept).norm() / kept.norm()), seconds)
-
-
-class Steering:
-    """An optimisation of the balanced objective with one encoder.
-
-    Args:
-        extractor: The encoder, in its compute type.
-        content: (1, 3, H, W), RGB in [0, 1].
-        style: (1, 3, h, w).
-    """
-
-    def __init__(self, extractor: Extractor, content: Tensor, style: Tensor) -> None:
-        self.objective = Objective(extractor, default_terms())
-        self.objective.prepare(content, [(style, 1.0)])
-        self.content = content
-
-    def gradient(self, image: Tensor) -> Tensor:
-        """Gradient of the loss at an image."""
-        x = image.detach().clone().requires_grad_()
-        self.objective(x).loss.backward()
-        assert x.grad is not None
-        return x.grad
-
-    def run(self, evaluations: int, keep: Sequence[int] = ()) -> tuple[Tensor, float, list[Tensor]]:
-        """Optimise from the content on.
-
-        Returns:
-            The picture, seconds of an evaluation, and the images before the evaluations in ``keep``.
-        """
-        image = self.content.clone().requires_grad_()
-        optimiser = LBFGS([image])
-
-        def closure() -> Tensor:
-            optimiser.zero_grad()
-            loss: Tensor = self.objective(image).loss
-            loss.backward()  # type: ignore[no-untyped-call]
-            return loss.detach()
-
-        kept = []
-        begin = time.perf_counter()
-        for evaluation in range(evaluations):
-            if evaluation in keep:
-                kept.append(image.detach().clone())
-            optimiser.step(closure)
-        return image.detach(), (time.perf_counter() - begin) / evaluations, kept
+    return Result(closed, float((found[CONTENT_LAYER] - kept).norm() / kept.norm()))
 
 
 def _pairs(arguments: argparse.Namespace) -> list[tuple[str, Path, Path]]:
@@ -191,7 +141,7 @@ def _row(
     pictures: tuple[Tensor, Tensor],
     evaluations: int,
     folder: Path,
-) -> dict[str, object]:
+) -> dict[str, Any]:
     """Run teacher and student on one pair, and let VGG-19 compare."""
     (judge_network, teacher, student), (content, style) = networks, pictures
     by_teacher, by_student = Steering(teacher, content, style), Steering(student, content, style)
@@ -199,8 +149,8 @@ def _row(
     reference, slow, way = by_teacher.run(evaluations, keep=steps)
     picture, fast, _ = by_student.run(evaluations)
     cosines = [_cosine(by_teacher.gradient(image), by_student.gradient(image)) for image in way]
-    theirs = judge(judge_network, reference, content, style, slow)
-    ours = judge(judge_network, picture, content, style, fast)
+    theirs = judge(judge_network, reference, content, style)
+    ours = judge(judge_network, picture, content, style)
     write_image(folder / f"{name}.png", torch.cat([reference, picture], dim=3).clamp(0, 1))
     return {
         "pair": name,
@@ -210,6 +160,7 @@ def _row(
         "share_unseen": ours.mean(UNSEEN_LAYERS) / theirs.mean(UNSEEN_LAYERS),
         "share_relu5_1": ours.closed["relu5_1"] / theirs.closed["relu5_1"],
         "content": ours.content / theirs.content,
+        "seconds": {"student": fast, "teacher": slow},
         "cosines": dict(zip(map(str, steps), cosines, strict=True)),
     }
 
@@ -218,20 +169,19 @@ def _cosine(one: Tensor, other: Tensor) -> float:
     return float(F.cosine_similarity(one.flatten(), other.flatten(), dim=0))
 
 
-def _line(row: dict[str, object]) -> str:
-    ours, theirs = row["student"], row["teacher"]
-    assert isinstance(ours, dict) and isinstance(theirs, dict) and isinstance(row["cosines"], dict)
+def _line(row: dict[str, Any]) -> str:
+    ours, theirs, cosines, seconds = (row[key] for key in ("student", "teacher", "cosines", "seconds"))
     layers = " ".join(f"{ours['closed'][layer]:.2f}/{theirs['closed'][layer]:.2f}" for layer in STYLE_LAYERS)
-    cosines = " ".join(f"{value:.2f}" for value in row["cosines"].values())
+    along = " ".join(f"{value:.2f}" for value in cosines.values())
     return (
         f"{row['pair']} px: share {row['share']:.3f}, layers {layers}, unseen {row['share_unseen']:.3f}, "
-        f"content {row['content']:.2f}, cosines {cosines}, seconds {ours['seconds']:.3f}/{theirs['seconds']:.3f}"
+        f"content {row['content']:.2f}, cosines {along}, seconds {seconds['student']:.3f}/{seconds['teacher']:.3f}"
     )
 
 
-def _summary(rows: list[dict[str, object]], size: int) -> str:
+def _summary(rows: list[dict[str, Any]], size: int) -> str:
     def over(key: str, worst: str) -> str:
-        values = [float(str(row[key])) for row in rows]
+        values = [row[key] for row in rows]
         extreme = min(values) if worst == "least" else max(values)
         return f"{statistics.median(values):.3f} ({worst} {extreme:.3f})"
 

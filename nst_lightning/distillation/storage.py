@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
-from safetensors import safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from nst_lightning.distillation.network import NAMES, CompactNetwork
 from nst_lightning.errors import UserError
-from nst_lightning.features.compact import TAPS
+from nst_lightning.features.compact import TAPS, read_compact_weights
 from nst_lightning.features.weights import CONVOLUTIONS
 
 
@@ -43,18 +41,12 @@ def load_student(path: Path) -> CompactNetwork:
         UserError: If the file does not hold a student.
     """
     try:
-        with safe_open(path, "pt") as file:
-            tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 - no mapping
-        widths = [len(tensors[f"features.{key}.bias"]) for key in CONVOLUTIONS[: len(NAMES)]]
-        student = CompactNetwork(widths, [0] * len(NAMES))
-        for tap, parameter in student.maps.items():
-            parameter.data = torch.empty_like(tensors[f"maps.{tap}"])
-        state = {f"maps.{tap}": tensors[f"maps.{tap}"] for tap in TAPS}
-        for index, key in zip(range(len(NAMES)), CONVOLUTIONS, strict=False):
-            for name in ("weight", "bias"):
-                state[f"convolutions.{index}.{name}"] = tensors[f"features.{key}.{name}"]
-        student.load_state_dict(state)
-    except Exception as error:  # missing, damaged or another network's
-        reason = str(error).split("\n")[0][:150] or type(error).__name__
-        raise UserError(f"student: '{path}' cannot be read as a student's weights ({reason})") from None
+        loaded = read_compact_weights(path, argument="model.student")
+    except UserError as error:
+        raise UserError(f"student: '{path}' cannot be read as a student's weights ({error})") from None
+    student = CompactNetwork([len(bias) for _, bias in loaded.convolutions])
+    for index, (weight, bias) in enumerate(loaded.convolutions):
+        student.convolution(index).load_state_dict({"weight": weight, "bias": bias})
+    for tap, widening in loaded.maps.items():
+        student.maps[tap] = nn.Parameter(widening)
     return student

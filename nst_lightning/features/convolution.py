@@ -47,13 +47,13 @@ class _Convolution(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, filters: FilterBank, bias: Tensor, rectify: bool, pool: Pool | None) -> Tensor:
         height, width = x.shape[-2:]
         ctx.filters, ctx.pool, ctx.size = filters, pool, (height, width)
-        rest = torch.zeros_like(bias) if filters.adds_bias else bias
+        rest = None if filters.adds_bias else bias
         if pool:
-            pooled = PooledSink(x, height, width, rest, pool)
+            pooled = PooledSink(x, len(bias), height, width, rest, pool)
             filters.correlate(MapSource(x), pooled, bias)
             ctx.save_for_backward(pooled.codes)
             return pooled.result
-        sink = MapSink(x, len(bias), height, width, None if filters.adds_bias else bias, rectify)
+        sink = MapSink(x, len(bias), height, width, rest, rectify)
         filters.correlate(MapSource(x), sink, bias)
         ctx.save_for_backward(*[sink.result] * rectify)
         return sink.result

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nst_lightning.features.strips import TILE, Sink, Source
+from nst_lightning.features.strips import TILE, Sink, Source, read_strips, tiles_of
 
 _STRIP = 1 << 19  # values of a strip
 
@@ -36,18 +36,9 @@ class DirectFilter:
 
 
 def _correlate(source: Source, weight: Tensor, sink: Sink, bias: Tensor | None = None) -> None:
-    height, width, channels = source.shape
-    down, across = -(-height // TILE), -(-width // TILE)
+    down, across = tiles_of(source)
     rows = max(1, min(down, _STRIP // (TILE * TILE * across * max(weight.shape[:2]))))
-    padded = weight.new_zeros(TILE * rows + 2, TILE * across + 2, channels)  # its outer columns stay zero
-    for top in range(0, down, rows):
-        strip = min(rows, down - top)
-        first, last = TILE * top - 1, min(TILE * (top + strip) + 1, height)  # rows that these outputs see
-        above = max(0, -first)
-        seen = last - first - above
-        padded[:above].zero_()
-        source.read(first + above, padded[above : above + seen, 1 : width + 1])
-        padded[above + seen :].zero_()
-        outputs = F.conv2d(padded[None, : TILE * strip + 2].permute(0, 3, 1, 2), weight, bias)
+    for top, strip, padded in read_strips(source, rows, weight):
+        outputs = F.conv2d(padded[None].permute(0, 3, 1, 2), weight, bias)
         tiles = outputs.permute(0, 2, 3, 1).reshape(strip, TILE, across, TILE, -1)
         sink.write(TILE * top, tiles.permute(1, 3, 0, 2, 4))

@@ -6,6 +6,7 @@ asked for never exists at full size. All maps have one picture and channels inne
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Literal, Protocol
 
 import torch
@@ -37,6 +38,36 @@ class Sink(Protocol):
         Tiles may reach beyond the lower and right border.
         """
         ...
+
+
+def read_strips(source: Source, rows: int, like: Tensor) -> Iterator[tuple[int, int, Tensor]]:
+    """Read a map with a border of one pixel, zero beyond the map.
+
+    Args:
+        source: The map.
+        rows: Rows of tiles at a time.
+        like: Type and device.
+
+    Yields:
+        The first row of tiles, how many there are, and (4 n + 2, 4 across + 2, C) values, overwritten by the next.
+    """
+    height, width, channels = source.shape
+    down, across = tiles_of(source)
+    padded = like.new_zeros(TILE * rows + 2, TILE * across + 2, channels)  # its outer columns stay zero
+    for top in range(0, down, rows):
+        strip = min(rows, down - top)
+        first, last = TILE * top - 1, min(TILE * (top + strip) + 1, height)  # rows that these tiles see
+        above = max(0, -first)
+        seen = last - first - above
+        padded[:above].zero_()
+        source.read(first + above, padded[above : above + seen, 1 : width + 1])
+        padded[above + seen :].zero_()
+        yield top, strip, padded[: TILE * strip + 2]
+
+
+def tiles_of(source: Source) -> tuple[int, int]:
+    """Tiles down and across, the last ones maybe beyond the border."""
+    return -(-source.shape[0] // TILE), -(-source.shape[1] // TILE)
 
 
 def _rows(feature_map: Tensor) -> Tensor:
@@ -107,8 +138,7 @@ class PooledSource:
     Args:
         gradient: After pooling, (1, C, H // 2, W // 2).
         codes: From `PooledSink`.
-        height: H.
-        width: W.
+        size: H and W.
         pool: Kind of pooling.
     """
 
@@ -170,15 +200,16 @@ class PooledSink:
 
     Args:
         like: Type and device.
+        channels: C.
         height: Of the map that is pooled.
         width: Of the map that is pooled.
-        bias: (C,).
+        bias: (C,) or None.
         pool: Kind of pooling.
     """
 
-    def __init__(self, like: Tensor, height: int, width: int, bias: Tensor, pool: Pool) -> None:
-        self.result = _empty(like, len(bias), height // 2, width // 2)
-        self.codes = _empty(like, len(bias), height // 2, width // 2, torch.uint8)
+    def __init__(self, like: Tensor, channels: int, height: int, width: int, bias: Tensor | None, pool: Pool) -> None:
+        self.result = _empty(like, channels, height // 2, width // 2)
+        self.codes = _empty(like, channels, height // 2, width // 2, torch.uint8)
         self._bias, self._pool = bias, pool
 
     def write(self, top: int, tiles: Tensor) -> None:
@@ -189,10 +220,12 @@ class PooledSink:
             pooled = torch.maximum(torch.maximum(*corners[:2]), torch.maximum(*corners[2:]))
             codes = _bits([corner == pooled for corner in corners])
             codes &= -codes  # the lowest bit: of equals only the first
-            pooled.add_(self._bias).relu_()
+            if self._bias is not None:  # the same for all four, so the largest stays the largest
+                pooled.add_(self._bias)
+            pooled.relu_()
             codes *= pooled > 0
         else:
-            corners = [corner.add(self._bias).relu_() for corner in corners]
+            corners = [(corner if self._bias is None else corner + self._bias).relu() for corner in corners]
             codes = _bits([corner > 0 for corner in corners])
             pooled = (corners[0].add_(corners[1])).add_(corners[2].add_(corners[3])).mul_(0.25)
         here = slice(top // 2, top // 2 + 2 * tiles.shape[2])

@@ -21,7 +21,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from nst_lightning.features.strips import TILE, Sink, Source
+from nst_lightning.features.strips import TILE, Sink, Source, read_strips, tiles_of
 
 _FILTER = 3
 _INPUT = TILE + _FILTER - 1
@@ -96,23 +96,15 @@ class WinogradFilter:
 
 def _correlate(source: Source, of_input: Tensor, filters: Tensor, of_output: Tensor, sink: Sink) -> None:
     """Correlate strip by strip; nothing between source and sink is as large as a feature map."""
-    height, width, channels = source.shape
-    down, across = -(-height // TILE), -(-width // TILE)  # tiles
+    channels = source.shape[2]
+    down, across = tiles_of(source)
     values = 36 * max(filters.shape[1:])  # of a tile
     at_a_time = _STRIP if filters.dtype.itemsize == 2 else max(_STRIP_IN_CACHE, _LEAST_TILES * values)
     strips = -(-down * across * values // at_a_time)
     rows = -(-down // min(strips, down))
     one, other = (filters.new_empty(rows * across * values) for _ in range(2))
-    padded = filters.new_zeros(TILE * rows + 2, TILE * across + 2, channels)  # its outer columns stay zero
-    to_row, to_column, _ = padded.stride()
-    for top in range(0, down, rows):
-        strip = min(rows, down - top)
-        first, last = TILE * top - 1, min(TILE * (top + strip) + 1, height)  # rows that these tiles see
-        above = max(0, -first)
-        seen = last - first - above
-        padded[:above].zero_()
-        source.read(first + above, padded[above : above + seen, 1 : width + 1])
-        padded[above + seen :].zero_()
+    for top, strip, padded in read_strips(source, rows, filters):
+        to_row, to_column, _ = padded.stride()
         cells, wide = strip * across * channels, strip * across * filters.shape[2]
         windows = padded.as_strided(
             (_INPUT, _INPUT, strip, across, channels), (to_row, to_column, TILE * to_row, TILE * to_column, 1)

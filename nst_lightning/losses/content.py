@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from nst_lightning.losses.statistics import gram_sum
@@ -20,6 +19,7 @@ def content_distance(
     target: Tensor,
     normalization: ContentNormalization = "released",
     widening: Widening | None = None,
+    energy: Tensor | None = None,
 ) -> Tensor:
     """Squared distance of feature maps.
 
@@ -30,33 +30,28 @@ def content_distance(
             (Gatys, Ecker and Bethge, CVPR 2016, equation 1); ``balanced``, mean((F - P)²) / mean(P²), which is 1 for
             features of zero and does not depend on the network's scale.
         widening: For narrow features.
+        energy: ``content_energy(target, widening)``, for balanced, if it is known already.
 
     Returns:
         A scalar of at least 0, in float32 or wider.
     """
     wide = features if features.dtype == torch.float64 else features.float()
-    if widening is not None:
-        return _narrow_distance(wide, target, normalization, widening)
-    if normalization == "paper":
-        return F.mse_loss(wide, target, reduction="sum") / 2
-    mean = F.mse_loss(wide, target)
-    if normalization == "released":
-        return mean
-    return mean / target.square().mean().clamp(min=torch.finfo(target.dtype).tiny)
-
-
-def _narrow_distance(
-    features: Tensor, target: Tensor, normalization: ContentNormalization, widening: Widening
-) -> Tensor:
-    """Sums of squares of widened features are tr(WᵀW F Fᵀ)."""
-    root = widening.root.to(target.dtype)
-    metric = root.T @ root
-    total = (metric * gram_sum(features - target)).sum()
+    total = content_energy(wide - target, widening)
     if normalization == "paper":
         return total / 2
     if normalization == "released":
-        return total / (widening.channels * target.shape[-2] * target.shape[-1])
-    return total / (metric * gram_sum(target)).sum().clamp(min=torch.finfo(target.dtype).tiny)
+        channels = target.shape[1] if widening is None else widening.channels
+        return total / (channels * target.shape[-2] * target.shape[-1])
+    energy = content_energy(target, widening) if energy is None else energy
+    return total / energy.clamp(min=torch.finfo(target.dtype).tiny)
+
+
+def content_energy(features: Tensor, widening: Widening | None = None) -> Tensor:
+    """Sum of squares of (1, C, h, w) features; of narrow ones after widening, tr(WᵀW F Fᵀ)."""
+    if widening is None:
+        return features.square().sum()
+    root = widening.root.to(features.dtype)
+    return (root @ gram_sum(features) @ root.T).trace()
 
 
 class Content(Term):
@@ -80,13 +75,17 @@ class Content(Term):
         super().__init__(layers, weight)
         self.normalization: ContentNormalization = normalization
         self._targets: dict[str, Tensor] = {}
+        self._energies: dict[str, Tensor] = {}
 
     def prepare(self, layer: str, content: Tensor, styles: Sequence[StyleFeatures]) -> None:
         """Keep the content's features, in their own type to halve memory under bfloat16; see the base class."""
         self._targets[layer] = content.clone()
+        wide = content if content.dtype == torch.float64 else content.float()
+        self._energies[layer] = content_energy(wide, self.widenings.get(layer))
 
     def value(self, layer: str, features: Tensor) -> Tensor:
         """Distance from the content's features; see the base class."""
         target = self._targets[layer]
         target = target if target.dtype == torch.float64 else target.float()
-        return content_distance(features, target, self.normalization, self.widenings.get(layer))
+        widening = self.widenings.get(layer)
+        return content_distance(features, target, self.normalization, widening, self._energies.get(layer))

@@ -1,0 +1,57 @@
+"""An optimisation as an encoder steers it, without Lightning: for the score, and for images to train on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from nst_lightning.features import Extractor
+from nst_lightning.objective import Objective, default_terms
+from nst_lightning.optim import LBFGS
+
+
+class Steering:
+    """An optimisation of the balanced objective with one encoder.
+
+    Args:
+        extractor: The encoder, in its compute type.
+        content: (1, 3, H, W), RGB in [0, 1].
+        style: (1, 3, h, w).
+    """
+
+    def __init__(self, extractor: Extractor, content: Tensor, style: Tensor) -> None:
+        self.objective = Objective(extractor, default_terms())
+        self.objective.prepare(content, [(style, 1.0)])
+        self.content = content
+
+    def gradient(self, image: Tensor) -> Tensor:
+        """Gradient of the loss at an image."""
+        x = image.detach().clone().requires_grad_()
+        self.objective(x).loss.backward()
+        assert x.grad is not None
+        return x.grad
+
+    def run(self, evaluations: int, keep: Sequence[int] = ()) -> tuple[Tensor, float, list[Tensor]]:
+        """Optimise from the content on.
+
+        Returns:
+            The picture, seconds of an evaluation, and the images before the evaluations in ``keep``.
+        """
+        image = self.content.clone().requires_grad_()
+        optimiser = LBFGS([image])
+
+        def closure() -> Tensor:
+            optimiser.zero_grad()
+            loss: Tensor = self.objective(image).loss
+            loss.backward()  # type: ignore[no-untyped-call]
+            return loss.detach()
+
+        kept = []
+        begin = time.perf_counter()
+        for evaluation in range(evaluations):
+            if evaluation in keep:
+                kept.append(image.detach().clone())
+            optimiser.step(closure)
+        return image.detach(), (time.perf_counter() - begin) / evaluations, kept

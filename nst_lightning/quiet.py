@@ -1,0 +1,18 @@
+"""Lightning's own talk, kept from the user."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import warnings
+from collections.abc import Iterator
+
+
+@contextlib.contextmanager
+def lightning_quiet() -> Iterator[None]:
+    """Keep Lightning's hints and warnings back; what it says is about its other users' programs."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"lightning\.")
+        yield
