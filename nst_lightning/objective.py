@@ -64,8 +64,9 @@ class Objective(nn.Module):
         for index, term in enumerate(terms):
             if names.count(names[index]) > 1:
                 term.name = f"{names[index]}{names[: index + 1].count(names[index])}"
-        self.part_names = [f"{term.name}.{column}" for term in terms for column in term.columns()]
-        self.part_groups = [term.group for term in terms for _ in term.columns()]
+        self.part_keys = [(term, column) for term in terms for column in term.columns()]
+        self.part_names = [f"{term.name}.{column}" for term, column in self.part_keys]
+        self.part_groups = [term.group for term, _ in self.part_keys]
         self.requires_grad_(False)
 
     def check_sizes(self, sizes: dict[str, tuple[int, int]]) -> None:
@@ -96,10 +97,7 @@ class Objective(nn.Module):
             styles: Pairs of an image (1, 3, h, w) and its share; the shares sum to 1.
         """
         self.extractor.rescale_to_unit_activations([content, *(image for image, _ in styles)])
-        widenings = {layer: widening_of(self.extractor.widening(layer)) for layer in self.layers}
-        for term in self.terms:
-            if term.quadratic:
-                term.widenings = {layer: found for layer in term.layers if (found := widenings[layer]) is not None}
+        self.take_widenings()
         # Side by side and without zip, which remembers: only one layer of each picture is in memory at a time.
         networks = [self.extractor.iterate(image, self.layers) for image in [content, *(image for image, _ in styles)]]
         for _ in self.layers:
@@ -109,12 +107,27 @@ class Objective(nn.Module):
                 if layer in term.layers:
                     term.prepare(
                         layer,
-                        self._for_term(term, layer, of_content),
-                        [StyleFeatures(self._for_term(term, layer, found), share) for found, share in blend],
+                        self.for_term(term, layer, of_content),
+                        [StyleFeatures(self.for_term(term, layer, found), share) for found, share in blend],
                     )
             del of_content, of_styles, blend
 
-    def _for_term(self, term: Term, layer: str, features: Tensor) -> Tensor:
+    def take_widenings(self) -> None:
+        """Tell quadratic terms of the extractor's linear maps, whose factors may have changed."""
+        widenings = {layer: widening_of(self.extractor.widening(layer)) for layer in self.layers}
+        for term in self.terms:
+            if term.quadratic:
+                term.widenings = {layer: found for layer in term.layers if (found := widenings[layer]) is not None}
+
+    def layered_terms(self, kind: type[Term] = Term) -> list[tuple[Term, str]]:
+        """Terms of a class with each of their layers."""
+        return [(term, layer) for term in self.terms if isinstance(term, kind) for layer in term.layers]
+
+    def factor(self, term: Term, column: str) -> float:
+        """Weight of one of a term's values in the loss."""
+        return term.weight * term.layers.get(column, 1.0) * (self.strength if term.group == "style" else 1.0)
+
+    def for_term(self, term: Term, layer: str, features: Tensor) -> Tensor:
         """Features at the width that a term takes them."""
         widening = None if term.quadratic else self.extractor.widening(layer)
         return features if widening is None else F.conv2d(features, widening[:, :, None, None].to(features.dtype))
@@ -137,17 +150,24 @@ class Objective(nn.Module):
         for layer, features in self.extractor.iterate(image, self.layers):
             for term in self.terms:
                 if layer in term.layers:
-                    values[term, layer] = term.layers[layer] * term.value(layer, self._for_term(term, layer, features))
+                    values[term, layer] = term.value(layer, self.for_term(term, layer, features))
         for term in self.terms:
             values.update({(term, column): value for column, value in term.image_values(image).items()})
-        stacked = torch.stack(
-            [
-                term.weight * (self.strength if term.group == "style" else 1.0) * values[term, column]
-                for term in self.terms
-                for column in term.columns()
-            ]
-        )
+        stacked = torch.stack([self.factor(*key) * values[key] for key in self.part_keys])
         return Evaluation(stacked.sum(), stacked.detach())
+
+    def image_parts(self, image: Tensor, gradient: Tensor | None) -> dict[tuple[Term, str], Tensor]:
+        """Weighted values of what terms take from the image itself; their gradient is added to a tensor, if given."""
+        with torch.set_grad_enabled(gradient is not None):
+            leaf = image.detach().requires_grad_(gradient is not None)
+            parts = {
+                (term, column): self.factor(term, column) * value
+                for term in self.terms
+                for column, value in term.image_values(leaf).items()
+            }
+            if gradient is not None and parts:
+                gradient += torch.autograd.grad(torch.stack(list(parts.values())).sum(), leaf)[0]
+        return {key: value.detach() for key, value in parts.items()}
 
 
 def widening_of(matrix: Tensor | None) -> Widening | None:

@@ -12,6 +12,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from nst_lightning.errors import UserError
+from nst_lightning.features.extractor import Walk, channel_means
 from nst_lightning.features.topology import Algorithm, Padding, Pooling, VGGNetwork, check_choice
 from nst_lightning.features.vgg import CAFFE_UNIT, Units
 from nst_lightning.features.weights import CONVOLUTIONS
@@ -114,7 +115,7 @@ class CompactVGG19(VGGNetwork):
         return found
 
     @torch.no_grad()
-    def rescale_to_unit_activations(self, images: Iterable[Tensor]) -> None:
+    def rescale_to_unit_activations(self, images: Iterable[Tensor], walk: Walk | None = None) -> None:
         """Scale the widened channels so that each one's mean over these images is 1; see `VGG19`."""
         if not self.unit_activations:
             return
@@ -122,8 +123,10 @@ class CompactVGG19(VGGNetwork):
         taps = [tap for tap in TAPS if tap in self.reachable()]
         sums = {tap: torch.zeros(()) for tap in taps}
         for image in images:
-            for tap, x in self.iterate(image, taps):
-                sums[tap] = sums[tap].to(image) + x.float().mean(dim=(0, 2, 3)) / len(images)
+            for tap, x, share in (walk or self.walk)(image, taps):
+                sums[tap] = sums[tap].to(image) + x.to(torch.promote_types(x.dtype, torch.float32)).mean(
+                    dim=(0, 2, 3)
+                ) * (share / len(images))
         for tap, narrow in sums.items():
             mean = self.widening(tap) @ narrow
             floor = 0.1 * mean.mean()

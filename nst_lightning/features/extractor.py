@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator, Mapping
-from typing import ClassVar
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from typing import ClassVar, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from nst_lightning.errors import UserError
 
 Features = dict[str, Tensor]
+Walk: TypeAlias = Callable[[Tensor, Collection[str]], Iterator[tuple[str, Tensor, float]]]
 
 
 class Extractor(nn.Module):
@@ -68,8 +69,32 @@ class Extractor(nn.Module):
         if wanted:
             yield from self(image, wanted).items()
 
-    def rescale_to_unit_activations(self, images: Iterable[Tensor]) -> None:
-        """Scale the weights so that each channel's mean activation over these images is 1, where that was asked for."""
+    def walk(self, image: Tensor, layers: Collection[str]) -> Iterator[tuple[str, Tensor, float]]:
+        """Yield what `iterate` does, and with each layer the share of its cells: all of them.
+
+        What takes means over an image takes them through a function like this one, which may as well go tile by tile.
+        """
+        for layer, features in self.iterate(image, layers):
+            yield layer, features, 1.0
+
+    def rescale_to_unit_activations(self, images: Iterable[Tensor], walk: Walk | None = None) -> None:
+        """Scale the weights so that each channel's mean activation over these images is 1, where that was asked for.
+
+        Args:
+            images: (1, 3, H, W), RGB in [0, 1].
+            walk: Yields features of an image in pieces, with the share of the layer's cells; by default `walk`.
+        """
+
+    def halo(self, layers: Iterable[str]) -> int | None:
+        """How far the features of layers are wrong at the edge of a tile that was cut out of an image.
+
+        An extractor that says so can be evaluated tile by tile. Its cells must lie in the tile as in the image if the
+        tile starts on a multiple of the deepest layer's stride.
+
+        Returns:
+            Pixels from an edge that is not the image's own, or None: the extractor needs whole images.
+        """
+        return None
 
     def widening(self, layer: str) -> Tensor | None:
         """The linear map from a layer's features to those that losses are about, if they are not the same.
@@ -96,3 +121,8 @@ class Extractor(nn.Module):
     def smallest_side(self, layers: Iterable[str]) -> tuple[int, str]:
         """The shortest side in pixels at which each layer has a cell, and the layer that asks for it."""
         return max((self.strides[layer], layer) for layer in layers)
+
+
+def channel_means(features: Tensor) -> Tensor:
+    """Mean of each channel over cells, (1, C, h, w) -> (C,), in float32 or wider."""
+    return features.to(torch.promote_types(features.dtype, torch.float32)).mean(dim=(0, 2, 3))

@@ -63,5 +63,5 @@ def average_pool(x: Tensor) -> Tensor:
 
 def l2_pool(x: Tensor) -> Tensor:
     """Root mean square of four cells: (1, C, h, w) -> (1, C, h // 2, w // 2)."""
-    squares = F.avg_pool2d(x.float().square(), 2).clamp(min=_SMALLEST_SQUARE)
+    squares = F.avg_pool2d((x if x.dtype == torch.float64 else x.float()).square(), 2).clamp(min=_SMALLEST_SQUARE)
     return squares.sqrt().to(x.dtype)

@@ -119,6 +119,17 @@ class VGGNetwork(Extractor):
         kept = CONVOLUTION_NAMES[: len(self.convolutions)]
         return [layer for layer in self.strides if layer.replace("relu", "conv") in kept]
 
+    def halo(self, layers: Iterable[str]) -> int:
+        """See the base class; a convolution spoils one more cell, and pooling one of two is spoilt."""
+        wanted, spoilt, reach = set(layers), 0, 0
+        for name, rectified, stride in _names():
+            spoilt += 1
+            if name in wanted or rectified in wanted:
+                reach = spoilt * stride
+            if name in LAST_OF_BLOCK:
+                spoilt = -(-spoilt // 2)
+        return reach
+
     def _convolution(self, index: int) -> nn.Conv2d:
         return cast("nn.Conv2d", self.convolutions[index])
 

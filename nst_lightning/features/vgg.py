@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from nst_lightning.errors import UserNotice
+from nst_lightning.features.extractor import Walk, channel_means
 from nst_lightning.features.topology import (
     CONVOLUTION_NAMES,
     Algorithm,
@@ -79,7 +80,7 @@ class VGG19(VGGNetwork):
             )
 
     @torch.no_grad()
-    def rescale_to_unit_activations(self, images: Iterable[Tensor]) -> None:
+    def rescale_to_unit_activations(self, images: Iterable[Tensor], walk: Walk | None = None) -> None:
         """Scale weights so that each rectified channel's mean over these images and positions is 1.
 
         Gatys, Ecker and Bethge (CVPR 2016), section 2: rectifiers and pooling commute with positive factors, so the
@@ -89,6 +90,7 @@ class VGG19(VGGNetwork):
 
         Args:
             images: (1, 3, H, W) tensors, RGB in [0, 1].
+            walk: See the base class.
         """
         if not self.unit_activations:
             return
@@ -97,8 +99,8 @@ class VGG19(VGGNetwork):
         names = [name.replace("conv", "relu") for name in CONVOLUTION_NAMES[: len(self.convolutions)]]
         sums = {name: torch.zeros(0) for name in names}
         for image in images:
-            for name, x in self._steps(image, sums):
-                mean = x.float().mean(dim=(0, 2, 3)) / len(images)
+            for name, x, share in (walk or self.walk)(image, names):
+                mean = channel_means(x) * (share / len(images))
                 sums[name] = mean if not len(sums[name]) else sums[name] + mean
         for index, name in enumerate(names):
             floor = 0.1 * float(sums[name].mean())
@@ -106,8 +108,8 @@ class VGG19(VGGNetwork):
             convolution = self._convolution(index)
             weight, bias = convolution.weight, convolution.bias
             assert bias is not None
-            weight.copy_(weight.float() * previous[None, :, None, None] / mean[:, None, None, None])
-            bias.copy_(bias.float() / mean)
+            weight.copy_(weight.to(mean) * previous[None, :, None, None] / mean[:, None, None, None])
+            bias.copy_(bias.to(mean) / mean)
             previous = mean
         self._prepared_on = None
         self.unit_activations = False  # scaling is done once; the second time would be over scaled features

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from nst_lightning.losses.statistics import gram_sum
-from nst_lightning.losses.term import StyleFeatures, Term, Widening
+from nst_lightning.losses.term import CellTerm, Widening, Window, wide
 
 ContentNormalization = Literal["balanced", "released", "paper"]
 
@@ -19,7 +18,6 @@ def content_distance(
     target: Tensor,
     normalization: ContentNormalization = "released",
     widening: Widening | None = None,
-    energy: Tensor | None = None,
 ) -> Tensor:
     """Squared distance of feature maps.
 
@@ -30,20 +28,21 @@ def content_distance(
             (Gatys, Ecker and Bethge, CVPR 2016, equation 1); ``balanced``, mean((F - P)²) / mean(P²), which is 1 for
             features of zero and does not depend on the network's scale.
         widening: For narrow features.
-        energy: ``content_energy(target, widening)``, for balanced, if it is known already.
 
     Returns:
         A scalar of at least 0, in float32 or wider.
     """
-    wide = features if features.dtype == torch.float64 else features.float()
-    total = content_energy(wide - target, widening)
-    if normalization == "paper":
-        return total / 2
-    if normalization == "released":
-        channels = target.shape[1] if widening is None else widening.channels
-        return total / (channels * target.shape[-2] * target.shape[-1])
-    energy = content_energy(target, widening) if energy is None else energy
-    return total / energy.clamp(min=torch.finfo(target.dtype).tiny)
+    total = content_energy(wide(features) - target, widening)
+    channels = target.shape[1] if widening is None else widening.channels
+    values = channels * target.shape[-2] * target.shape[-1]
+    return total / _divisor(normalization, values, content_energy(target, widening))
+
+
+def _divisor(normalization: ContentNormalization, values: int, energy: Tensor) -> Tensor:
+    """What a sum of squared differences is divided by, for targets of so many values and that sum of squares."""
+    if normalization == "balanced":
+        return energy.clamp(min=torch.finfo(torch.float32).tiny)
+    return torch.full_like(energy, 2 if normalization == "paper" else values)
 
 
 def content_energy(features: Tensor, widening: Widening | None = None) -> Tensor:
@@ -54,7 +53,7 @@ def content_energy(features: Tensor, widening: Widening | None = None) -> Tensor
     return (root @ gram_sum(features) @ root.T).trace()
 
 
-class Content(Term):
+class Content(CellTerm):
     """Keep the content image's features.
 
     Args:
@@ -77,15 +76,32 @@ class Content(Term):
         self._targets: dict[str, Tensor] = {}
         self._energies: dict[str, Tensor] = {}
 
-    def prepare(self, layer: str, content: Tensor, styles: Sequence[StyleFeatures]) -> None:
-        """Keep the content's features, in their own type to halve memory under bfloat16; see the base class."""
-        self._targets[layer] = content.clone()
-        wide = content if content.dtype == torch.float64 else content.float()
-        self._energies[layer] = content_energy(wide, self.widenings.get(layer))
+    def begin(self, layer: str) -> None:
+        """Forget the targets of the last stage; see the base class."""
+        self._targets.pop(layer, None)
+        self._energies.pop(layer, None)
 
-    def value(self, layer: str, features: Tensor) -> Tensor:
+    def keep(self, layer: str, features: Tensor, window: Window) -> None:
+        """Keep the content's features; those of a part in bfloat16, as memory is short then; see the base class."""
+        energy = content_energy(wide(features), self.widenings.get(layer))
+        self._energies[layer] = self._energies[layer] + energy if layer in self._energies else energy
+        if window.is_whole:
+            self._targets[layer] = features.clone()
+            return
+        if layer not in self._targets:
+            kind = torch.bfloat16 if features.dtype == torch.float32 else features.dtype
+            self._targets[layer] = features.new_empty(1, features.shape[1], window.height, window.width, dtype=kind)
+        self._targets[layer][..., window.rows, window.columns] = features
+
+    def additive(self, layer: str) -> list[Tensor]:
+        """The energy; see the base class."""
+        return [self._energies[layer]]
+
+    def part(self, layer: str, features: Tensor, window: Window) -> Tensor:
         """Distance from the content's features; see the base class."""
-        target = self._targets[layer]
-        target = target if target.dtype == torch.float64 else target.float()
+        target = wide(self._targets[layer][..., window.rows, window.columns])
         widening = self.widenings.get(layer)
-        return content_distance(features, target, self.normalization, widening, self._energies.get(layer))
+        total = content_energy(wide(features) - target, widening)
+        channels = target.shape[1] if widening is None else widening.channels
+        values = channels * window.height * window.width
+        return total / _divisor(self.normalization, values, self._energies[layer]).to(total.dtype)

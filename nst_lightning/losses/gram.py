@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nst_lightning.losses.statistics import gram_sum
-from nst_lightning.losses.term import StyleFeatures, Term, Widening
+from nst_lightning.losses.term import StatisticTerm, Widening
 
 GramNormalization = Literal["balanced", "released", "paper"]
 
@@ -30,7 +30,11 @@ def gram_matrix(features: Tensor, widening: Widening | None = None) -> Tensor:
     Returns:
         (C, C), float32 or wider.
     """
-    gram = gram_sum(features) / (features.shape[-2] * features.shape[-1])
+    return widened(gram_sum(features) / (features.shape[-2] * features.shape[-1]), widening)
+
+
+def widened(gram: Tensor, widening: Widening | None) -> Tensor:
+    """R G Rᵀ, the Gram matrix (c, c) of narrow features in coordinates with the distances of the full matrices."""
     if widening is None:
         return gram
     root = widening.root.to(gram.dtype)
@@ -61,7 +65,7 @@ def gram_distance(
     return mean / 4 if normalization == "paper" else mean / channels**2
 
 
-class Gram(Term):
+class Gram(StatisticTerm):
     """Take on the style's correlations of channels.
 
     With several styles the targets are the weighted mean of the styles' Gram matrices.
@@ -87,21 +91,28 @@ class Gram(Term):
         self._targets: dict[str, Tensor] = {}
         self._scales: dict[str, Tensor] = {}
 
-    def prepare(self, layer: str, content: Tensor, styles: Sequence[StyleFeatures]) -> None:
+    def statistic(self, layer: str, features: Tensor) -> Tensor:
+        """F Fᵀ of the cells, (c, c); see the base class."""
+        return gram_sum(features)
+
+    def set_target(self, layer: str, content: Tensor, styles: Sequence[tuple[Tensor, float]]) -> None:
         """Blend the styles' Gram matrices; see the base class."""
-        widening = self.widenings.get(layer)
-        target = torch.stack([style.share * gram_matrix(style.features, widening) for style in styles]).sum(0)
+        target = torch.stack([share * self._full(layer, mean) for mean, share in styles]).sum(0)
         self._targets[layer] = target
         self._scales[layer] = torch.ones_like(target[0, 0])
         if self.normalization == "balanced":
-            at_content = gram_distance(gram_matrix(content, widening), target, "balanced")
+            at_content = gram_distance(self._full(layer, content), target, "balanced")
             floor = _BALANCE_FLOOR * target.square().sum()
             smallest = torch.finfo(target.dtype).tiny
             self._scales[layer] = torch.maximum(at_content, floor).clamp(min=smallest)
 
-    def value(self, layer: str, features: Tensor) -> Tensor:
+    def distance(self, layer: str, mean: Tensor) -> Tensor:
         """Distance from the style's Gram matrix; see the base class."""
         widening = self.widenings.get(layer)
-        gram, channels = gram_matrix(features, widening), widening.channels if widening else None
-        distance = gram_distance(gram, self._targets[layer], self.normalization, channels)
+        channels = widening.channels if widening else None
+        distance = gram_distance(self._full(layer, mean), self._targets[layer], self.normalization, channels)
         return distance / self._scales[layer]
+
+    def _full(self, layer: str, gram: Tensor) -> Tensor:
+        """A Gram matrix in coordinates in which distances are those of the full matrices."""
+        return widened(gram, self.widenings.get(layer))

@@ -1,4 +1,8 @@
-"""The interface between the objective and its terms."""
+"""The interface between the objective and its terms.
+
+A term that is a `StatisticTerm` (a sum over cells, then a distance) or a `CellTerm` (a sum over cells) can be evaluated
+tile by tile, exactly; any other term wants whole feature maps.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from nst_lightning.errors import UserError
@@ -28,6 +33,33 @@ class Widening(NamedTuple):
 
     root: Tensor
     channels: int
+
+
+class Window(NamedTuple):
+    """Some cells of a layer's feature map.
+
+    Attributes:
+        rows: Rows of these cells.
+        columns: Columns of these cells.
+        height: Rows of the whole map.
+        width: Columns of the whole map.
+    """
+
+    rows: slice
+    columns: slice
+    height: int
+    width: int
+
+    @classmethod
+    def whole(cls, features: Tensor) -> Window:
+        """All cells of (1, C, h, w) features."""
+        height, width = features.shape[-2:]
+        return cls(slice(0, height), slice(0, width), height, width)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether these are all cells."""
+        return (self.rows, self.columns) == (slice(0, self.height), slice(0, self.width))
 
 
 class Term(nn.Module):
@@ -102,6 +134,77 @@ class Term(nn.Module):
     def columns(self) -> list[str]:
         """Names of the values: layers, then those of `image_values`."""
         return list(self.layers)
+
+
+class StatisticTerm(Term):
+    """A term that looks at a layer through sums over its cells.
+
+    A subclass says what is summed and how far a mean over cells is from the target; it never sees where cells are.
+    """
+
+    def statistic(self, layer: str, features: Tensor) -> Tensor:
+        """Sum over cells, from (1, C, h, w) features; the sum of two parts' statistics is that of both."""
+        raise NotImplementedError
+
+    def set_target(self, layer: str, content: Tensor, styles: Sequence[tuple[Tensor, float]]) -> None:
+        """Take the target from means over cells: of the content, and of each style with its share."""
+        raise NotImplementedError
+
+    def distance(self, layer: str, mean: Tensor) -> Tensor:
+        """The term's value, a scalar, from the mean over the image's cells."""
+        raise NotImplementedError
+
+    def prepare(self, layer: str, content: Tensor, styles: Sequence[StyleFeatures]) -> None:
+        """Take the target from whole feature maps; see the base class."""
+        means = [(self._mean(layer, style.features), style.share) for style in styles]
+        self.set_target(layer, self._mean(layer, content), means)
+
+    def value(self, layer: str, features: Tensor) -> Tensor:
+        """Distance of the mean from its target; see the base class."""
+        return self.distance(layer, self._mean(layer, features))
+
+    def _mean(self, layer: str, features: Tensor) -> Tensor:
+        return self.statistic(layer, features) / (features.shape[-2] * features.shape[-1])
+
+
+class CellTerm(Term):
+    """A term that is a sum over cells, each compared with what was kept of the content's cell there."""
+
+    def begin(self, layer: str) -> None:
+        """Forget what was kept of a layer: another content is to come."""
+        raise NotImplementedError
+
+    def keep(self, layer: str, features: Tensor, window: Window) -> None:
+        """Take the content's features in a window as targets; windows come without overlaps, in any order.
+
+        Args:
+            layer: Its name.
+            features: (1, C, rows, columns).
+            window: Where they lie.
+        """
+        raise NotImplementedError
+
+    def additive(self, layer: str) -> list[Tensor]:
+        """What was summed over the windows kept; processes that share them add it up in place."""
+        return []
+
+    def part(self, layer: str, features: Tensor, window: Window) -> Tensor:
+        """What a window's cells add to the term's value, a scalar, once all targets were taken."""
+        raise NotImplementedError
+
+    def prepare(self, layer: str, content: Tensor, styles: Sequence[StyleFeatures]) -> None:
+        """Keep the whole content; see the base class."""
+        self.begin(layer)
+        self.keep(layer, content, Window.whole(content))
+
+    def value(self, layer: str, features: Tensor) -> Tensor:
+        """All cells' parts; see the base class."""
+        return self.part(layer, features, Window.whole(features))
+
+
+def wide(features: Tensor) -> Tensor:
+    """Features in float32, or float64 if they are: the type that sums belong into."""
+    return features if features.dtype == torch.float64 else features.float()
 
 
 def check_weight(argument: str, value: float) -> None:

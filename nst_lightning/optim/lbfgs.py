@@ -23,7 +23,7 @@ gradient; and everything that depends on values is a mask, so that an accelerato
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal, cast, get_args
 
 import torch
@@ -39,7 +39,8 @@ Rules = Literal["image", "torch"]
 
 _IMAGE_DIMENSIONS = 3
 _WIDEST = 7.0  # natural logarithm of the largest correction of a ring, against a few unlucky pairs
-_CHUNK = 1 << 18  # columns of a bfloat16 history that are widened at a time
+# Coordinates worked on at a time; a history of another type is widened in pieces of this length.
+_CHUNK, _WIDENED = 1 << 22, 1 << 18
 
 
 class LBFGS(Optimizer):
@@ -48,7 +49,7 @@ class LBFGS(Optimizer):
     Args:
         params: Parameters to optimise, in one group.
         lr: Factor on every step but the first; 1 takes the quasi-Newton step as it is.
-        history_size: Number of pairs kept; the memory is ``2 * history_size + 5`` images, and 2 for the metric.
+        history_size: Number of pairs kept; the memory is ``2 * history_size + 6`` images, and 1.5 for the metric.
         first_step: Root mean square change of the parameters made by the first step (and by the first after a
             restart), in the parameters' units: for an image in [0, 1], 0.01 is one percent of the range.
         max_step: Largest root mean square change of one step; longer steps are shortened.
@@ -60,15 +61,17 @@ class LBFGS(Optimizer):
             way; 1 leaves it as it is.
         relaxation: Factor on γ under the metric. Steps lean to directions of high curvature, so the γ measured along
             them is short for all others; 2 saves a sixth of the evaluations, 4 diverges.
-        history_dtype: float32 (float64 for float64 parameters), or bfloat16 for half the memory.
+        history_dtype: float32 (float64 for float64 parameters), or bfloat16 for half the memory: one of
+            ``history_size + 6.5`` images.
         rules: image, as described here; or torch, which follows ``torch.optim.LBFGS``: a first step of
             ``min(1, 1/‖g‖₁) lr``, no longest step, pairs with ``sᵀy > 1e-10``, and changes measured in pixels.
 
     Raises:
         UserError: If an argument is out of its range.
 
-    A non-finite loss or gradient never reaches the parameters: they return to the last point with finite values and
-    the history restarts. ``skipped`` in the state counts these events.
+    A non-finite loss or gradient never reaches the parameters: they return to the last point with finite values (with
+    a bfloat16 history up to rounding, which saves the copy) and the history restarts. ``skipped`` in the state counts
+    these events.
     """
 
     def __init__(
@@ -122,33 +125,47 @@ class LBFGS(Optimizer):
         off = not group["spectral_exponent"] or group["rules"] == "torch"
         return off or any(p.ndim < _IMAGE_DIMENSIONS for p in self._params)
 
+    def _make_metrics(self) -> None:
+        """Take the sizes of the parameters as they are now."""
+        if self._metrics is None and not self._is_plain():
+            exponent, rings = self.param_groups[0]["spectral_exponent"], self.param_groups[0]["rings"]
+            self._metrics = [SpectralMetric(p.shape, exponent, p.device, p.dtype, rings) for p in self._params]
+
     def _to_metric(self, gradient: Tensor) -> Tensor:
         """Gradient (n,) in the coordinates of the metric, in which inner products are plain sums."""
-        if self._is_plain():
-            return gradient
-        group = self.param_groups[0]
+        self._make_metrics()
         if self._metrics is None:
-            exponent = group["spectral_exponent"]
-            self._metrics = [SpectralMetric(p.shape, exponent, p.device, p.dtype, group["rings"]) for p in self._params]
+            return gradient.clone()  # it is remembered, and the caller's is zeroed
         pieces = torch.split(gradient, [p.numel() for p in self._params])
-        return torch.cat([metric.forward(piece) for metric, piece in zip(self._metrics, pieces, strict=True)])
+        return _joined([metric.forward(piece) for metric, piece in zip(self._metrics, pieces, strict=True)])
 
     def _from_metric(self, coordinates: Tensor) -> Tensor:
         """The transpose of `_to_metric`."""
         if self._metrics is None:
-            return coordinates
+            return coordinates.clone()  # as above, what comes back is the caller's
         pieces = torch.split(coordinates, [metric.numel for metric in self._metrics])
-        return torch.cat([metric.backward(piece) for metric, piece in zip(self._metrics, pieces, strict=True)])
+        return _joined([metric.backward(piece) for metric, piece in zip(self._metrics, pieces, strict=True)])
+
+    @property
+    def _is_lean(self) -> bool:
+        """Whether memory counts more than going back to the last good point to the last bit."""
+        return str(self.param_groups[0]["history_dtype"]) == "bfloat16"
 
     def _stored(self, dtype: torch.dtype) -> torch.dtype:
-        return torch.bfloat16 if self.param_groups[0]["history_dtype"] == "bfloat16" else dtype
+        return torch.bfloat16 if self._is_lean else dtype
 
     def memory(self) -> int:
         """Bytes that history and vectors will take on the device, known before the first step."""
-        full, kept = self._params[0].element_size(), self._stored(self._params[0].dtype).itemsize
+        return self.memory_for(sum(p.numel() for p in self._params), self._params[0].element_size())
+
+    def memory_for(self, numel: int, itemsize: int = 4) -> int:
+        """The same for parameters of another size."""
         m: int = self.param_groups[0]["history_size"]
-        tables = 0 if self._is_plain() else 2  # the metric's, and where it sorts coordinates to
-        return sum(p.numel() for p in self._params) * (2 * m * kept + (5 + tables) * full)
+        kept = 2 if self._is_lean else itemsize
+        # Last step, gradient and (exactly) point; then gradient, direction and change; then the metric's tables, and
+        # a transform of one channel of three.
+        vectors = 5 + (not self._is_lean) + (0 if self._is_plain() else 1.5)
+        return int(numel * (2 * m * kept + vectors * itemsize))
 
     def _ring_sizes(self) -> list[list[int]]:
         """Coordinates of each ring of each parameter; one ring of all where nothing is estimated."""
@@ -158,12 +175,14 @@ class LBFGS(Optimizer):
         return [metric.sizes for metric in self._metrics]
 
     def _initial_state(self) -> dict[str, Any]:
-        point = torch.cat([p.reshape(-1) for p in self._params])
-        gradient = self._to_metric(torch.zeros_like(point))
-        device, m, n = gradient.device, self.param_groups[0]["history_size"], gradient.numel()
+        self._make_metrics()
+        n = sum(part.numel() if isinstance(part, Tensor) else part.numel for part in self._metrics or self._params)
+        gradient = self._params[0].new_zeros(n)
+        device, m = gradient.device, self.param_groups[0]["history_size"]
         rings = sum(len(sizes) for sizes in self._ring_sizes())
         small = widest_dtype(device.type)  # the small matrices cost nothing in double precision
-        return {
+        exact = {} if self._is_lean else {"last_point": _joined([p.detach().reshape(-1).clone() for p in self._params])}
+        return exact | {
             "history": torch.zeros(2 * m, n, device=device, dtype=self._stored(gradient.dtype)),  # rows of S, then of Y
             "sy": torch.zeros(m, m, device=device, dtype=small),  # sᵢᵀyⱼ by slot
             "yy": torch.zeros(rings, m, m, device=device, dtype=small),  # yᵢᵀyⱼ by ring and slot
@@ -172,7 +191,6 @@ class LBFGS(Optimizer):
             "count": torch.zeros((), device=device, dtype=torch.int64),
             "have_last": torch.zeros((), device=device, dtype=torch.bool),
             "skipped": torch.zeros((), device=device, dtype=torch.int64),
-            "last_point": point,
             "last_gradient": gradient,
             "last_step": torch.zeros_like(gradient),
         }
@@ -194,16 +212,17 @@ class LBFGS(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        point = torch.cat([p.reshape(-1) for p in self._params])
         g = self._to_metric(
-            torch.cat([torch.zeros_like(p).view(-1) if p.grad is None else p.grad.reshape(-1) for p in self._params])
+            _joined([torch.zeros_like(p).view(-1) if p.grad is None else p.grad.reshape(-1) for p in self._params])
         )
         finite = torch.isfinite(torch.dot(g, g))
         if isinstance(loss, Tensor):
             finite = finite & torch.isfinite(loss).all()
         elif isinstance(loss, float) and not math.isfinite(loss):
             finite = torch.zeros_like(finite)
-        self._move(state, point, g, self._direction(state, g, finite), finite)
+        direction = self._direction(state, g, finite)
+        state["last_gradient"] = g  # if it is not finite, `have_last` keeps it from being used
+        self._move(state, direction, finite)
         return loss
 
     def _direction(self, state: dict[str, Any], g: Tensor, finite: Tensor) -> Tensor:
@@ -211,24 +230,32 @@ class LBFGS(Optimizer):
         group = self.param_groups[0]
         m = group["history_size"]
         history, sy, yy, ss = state["history"], state["sy"], state["yy"], state["ss"]
-        vectors = torch.stack([state["last_step"], g - state["last_gradient"], g])
-        pair = vectors[:2]
-        if history.dtype != g.dtype:
-            pair.copy_(pair.to(history.dtype))  # as it will be remembered
-        (ss_new, sy_new), (_, yy_new) = (pair @ pair.T).to(sy.dtype)
+        step = state["last_step"]
+        change = state["last_gradient"].neg_().add_(g)  # in place, since nobody needs it any more: images may be large
+        pieces = _pieces(len(g), _WIDENED if history.dtype != g.dtype else _CHUNK)
+        pair = torch.zeros(2, 2, device=g.device, dtype=g.dtype)
+        for piece in pieces:
+            both = _remembered(torch.stack([step[piece], change[piece]]), history.dtype)
+            pair += both @ both.T
+        (ss_new, sy_new), (_, yy_new) = pair.to(sy.dtype)
         least = 1e-10 if group["rules"] == "torch" else group["curvature"] * (ss_new * yy_new).sqrt()
         accept = finite & state["have_last"] & (sy_new > least)
 
         # A refused pair writes its slot's old content back, so the slot moves on only when the pair is kept.
         newest = torch.where(accept, (state["newest"] + 1) % m, state["newest"])
         rows = torch.stack([newest, newest + m])
-        history.index_copy_(0, rows, torch.where(accept, pair.to(history.dtype), history.index_select(0, rows)))
         count = torch.where(accept, (state["count"] + 1).clamp(max=m), state["count"]) * finite
 
         rings = self._ring_sizes()
         sizes = [size for of_parameter in rings for size in of_parameter]
-        slices = zip(torch.split(history, sizes, dim=1), torch.split(vectors, sizes, dim=1), strict=True)
-        products = torch.stack([_products(h, v) for h, v in slices])  # (rings, 2m, 3): the one pass of reductions
+        products = torch.zeros(len(sizes), 2 * m, 3, device=g.device, dtype=g.dtype)  # the one pass of reductions
+        for piece in pieces:
+            vectors = torch.stack([step[piece], change[piece], g[piece]])
+            vectors[:2] = _remembered(vectors[:2], history.dtype)
+            kept = history[:, piece]
+            kept.index_copy_(0, rows, torch.where(accept, vectors[:2].to(kept.dtype), kept.index_select(0, rows)))
+            for ring, part in _parts(sizes, piece):
+                products[ring] += kept[:, part].to(g.dtype) @ vectors[:, part].T
         s_s, s_y, s_g = products[:, :m].to(sy.dtype).unbind(2)
         y_s, y_y, y_g = products[:, m:].to(sy.dtype).unbind(2)
         _write(sy, newest, accept, row=y_s.sum(0), column=s_y.sum(0))
@@ -252,40 +279,46 @@ class LBFGS(Optimizer):
             r.T, sy.diagonal()[:, None] * w + gamma * (ycy @ w - y_c_g[:, None]), upper=False
         )
         of_s, of_y = (g.new_zeros(m).index_copy_(0, order, x.view(-1).to(g.dtype)) for x in (u, w))
-        factors = torch.cat(
-            [c.expand(size) for c, size in zip((gamma * scales).to(g.dtype).unbind(), sizes, strict=True)]
-        )
-        quasi_newton = _combination(history[:m], of_s) + factors * (g - _combination(history[m:], of_y))
-
+        factors = (gamma * scales).to(g.dtype).unbind()
+        direction = torch.empty_like(g)  # g itself without pairs: all weights are 0 then, all factors 1
+        for piece in pieces:
+            of_ring = torch.cat([factors[ring].expand(part.stop - part.start) for ring, part in _parts(sizes, piece)])
+            kept = history[:, piece].to(g.dtype)
+            direction[piece] = of_s @ kept[:m] + of_ring * (g[piece] - of_y @ kept[m:])
         state.update(newest=newest, count=count)
-        return torch.where(count > 0, quasi_newton, g)
+        return direction
 
-    def _move(self, state: dict[str, Any], point: Tensor, g: Tensor, direction: Tensor, finite: Tensor) -> None:
-        """Step against the direction, or go back to the last point whose loss and gradient were finite."""
+    def _move(self, state: dict[str, Any], direction: Tensor, finite: Tensor) -> None:
+        """Step against the direction, or take the last step back if what it led to was not finite."""
         group = self.param_groups[0]
+        torch.where(finite, direction, state["last_step"], out=direction)
         change = self._from_metric(direction)
         # Squares of a small gradient underflow, hence the peak; without the last clamp 0 * inf would be NaN.
-        kind = torch.finfo(g.dtype)
-        peak = change.abs().amax().clamp(min=kind.tiny)
-        rms = torch.linalg.vector_norm(change / peak) * (peak / float(change.numel()) ** 0.5)
+        kind = torch.finfo(change.dtype)
+        peak = torch.linalg.vector_norm(change, ord=math.inf).clamp(min=kind.tiny)
+        norms = [torch.linalg.vector_norm(change[piece] / peak) for piece in _pieces(len(change), _CHUNK)]
+        rms = torch.linalg.vector_norm(torch.stack(norms)) * (peak / float(change.numel()) ** 0.5)
         inverse = 1 / rms.clamp(min=kind.tiny)
         first = (min(group["first_step"], group["max_step"]) * inverse).clamp(max=kind.max)
         following = (group["max_step"] * inverse).clamp(max=group["lr"])
         if group["rules"] == "torch":
-            first = (1 / torch.linalg.vector_norm(g, ord=1)).clamp(max=1.0) * group["lr"]
+            first = (1 / torch.linalg.vector_norm(direction, ord=1)).clamp(max=1.0) * group["lr"]
             following = torch.full_like(first, group["lr"])
-        length = torch.where(finite, -torch.where(state["count"] > 0, following, first), 0)
-
-        # `last_point` is the starting point until a finite evaluation has been seen.
-        target = torch.where(finite, torch.addcmul(point, change, length), state["last_point"])
-        state["last_point"] = torch.where(finite, point, state["last_point"])
-        state["last_gradient"] = torch.where(finite, g, state["last_gradient"])
-        state["last_step"] = torch.where(finite, direction * length, 0)
+        length = -torch.where(state["count"] > 0, following, first)
+        numbers = [p.numel() for p in self._params]
+        if not self._is_lean:
+            # `last_point` is the starting point until a finite evaluation has been seen.
+            point = _joined([p.reshape(-1) for p in self._params])
+            torch.where(finite, point, state["last_point"], out=state["last_point"])
+            torch.addcmul(state["last_point"], change, torch.where(finite, length, 0), out=change)
+        for p, piece in zip(self._params, torch.split(change, numbers), strict=True):
+            if self._is_lean:
+                p.addcmul_(piece.view_as(p), torch.where(finite, length, -1))
+            else:
+                p.copy_(piece.view_as(p))
+        state["last_step"] = direction.mul_(torch.where(finite, length, 0))
         state["have_last"] = finite
         state["skipped"] = state["skipped"] + (~finite)
-        pieces = torch.split(target, [p.numel() for p in self._params])
-        for p, piece in zip(self._params, pieces, strict=True):
-            p.copy_(piece.view_as(p))
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore; unlike the base class it keeps each tensor's own type, such as float64 for the small matrices."""
@@ -300,22 +333,29 @@ class LBFGS(Optimizer):
             }
 
 
-def _products(history: Tensor, vectors: Tensor) -> Tensor:
-    """Inner products of all rows, (2m, n) and (k, n) -> (2m, k), in the vectors' type."""
-    if history.dtype == vectors.dtype:
-        return history @ vectors.T
-    total = vectors.new_zeros(history.shape[0], vectors.shape[0])
-    for start in range(0, history.shape[1], _CHUNK):
-        total += history[:, start : start + _CHUNK].to(vectors.dtype) @ vectors[:, start : start + _CHUNK].T
-    return total
+def _joined(vectors: list[Tensor]) -> Tensor:
+    """One vector of several; a single one as it is."""
+    return vectors[0] if len(vectors) == 1 else torch.cat(vectors)
 
 
-def _combination(history: Tensor, weights: Tensor) -> Tensor:
-    """Weighted sum of the rows, (2m, n) and (2m,) -> (n,), in the weights' type."""
-    if history.dtype == weights.dtype:
-        return weights @ history
-    pieces = range(0, history.shape[1], _CHUNK)
-    return torch.cat([weights @ history[:, start : start + _CHUNK].to(weights.dtype) for start in pieces])
+def _remembered(vectors: Tensor, kind: torch.dtype) -> Tensor:
+    """Vectors in their own type, with the values that a history of another type will hold."""
+    return vectors if vectors.dtype == kind else vectors.to(kind).to(vectors.dtype)
+
+
+def _pieces(length: int, size: int) -> list[slice]:
+    """Slices of a vector that are worked on one after the other, so that no copy is of full size."""
+    return [slice(start, min(start + size, length)) for start in range(0, length, size)]
+
+
+def _parts(sizes: list[int], piece: slice) -> Iterator[tuple[int, slice]]:
+    """Which rings, laid end to end, a slice touches, and where in the slice each lies."""
+    begin = 0
+    for ring, size in enumerate(sizes):
+        first, last = max(begin, piece.start), min(begin + size, piece.stop)
+        if first < last:
+            yield ring, slice(first - piece.start, last - piece.start)
+        begin += size
 
 
 def _ring_scales(ss: Tensor, yy: Tensor, rings: list[int]) -> Tensor:

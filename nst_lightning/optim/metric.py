@@ -20,7 +20,8 @@ class SpectralMetric:
     `forward` maps a gradient g to H0^½ g, in coordinates in which inner products are plain sums: real and imaginary
     parts of the half spectrum, with √2 on every column that stands for a conjugate pair. `backward` is its transpose,
     so ``backward(forward(g)) = H0 g`` and inner products of forward images are ``gᵀ H0 g``. Coordinates are sorted by
-    ring: rings have equal width in log f, and each is a slice.
+    ring: rings have equal width in log f, and each is a slice. Channels are transformed one by one, so that tables and
+    whatever lies between are of the size of one channel.
 
     Args:
         shape: Shape of the image, (..., H, W).
@@ -38,38 +39,44 @@ class SpectralMetric:
         self, shape: torch.Size, exponent: float, device: torch.device, dtype: torch.dtype, rings: int = 1
     ) -> None:
         self.shape = shape
+        self._channels = shape[:-2].numel()
         self.numel = shape[:-1].numel() * (shape[-1] // 2 + 1) * 2
         height, width = shape[-2:]
         vertical = torch.fft.fftfreq(height, device=device, dtype=dtype)
         horizontal = torch.fft.rfftfreq(width, device=device, dtype=dtype)
-        frequency = (vertical[:, None].square() + horizontal.square()).sqrt().clamp(min=1 / max(height, width))
-        amplitude = frequency.pow(-exponent)
-        pairs = torch.full_like(horizontal, 2.0)
-        pairs[0] = 1.0
+        frequency = (vertical[:, None].square() + horizontal.square()).sqrt_().clamp_(min=1 / max(height, width))
+        self._pairs = torch.full_like(horizontal, 2.0)
+        self._pairs[0] = 1.0
         if width % 2 == 0:
-            pairs[-1] = 1.0
-        self._to = (amplitude * pairs.sqrt())[..., None]
-        self._from = (amplitude / pairs.sqrt())[..., None]
-        position = np.log(frequency.cpu().numpy().astype(np.float64))  # every device draws the same borders
-        position = (position - position.min()) / max(float(np.ptp(position)), 1e-12)
-        ring = np.broadcast_to(np.minimum(position * rings, rings - 1).astype(np.int64), (*shape[:-1], len(horizontal)))
-        self.sizes = [2 * int(count) for count in np.bincount(ring.ravel()) if count]
-        order = np.argsort(ring, axis=None, kind="stable")
-        sort, unsort = (torch.from_numpy(index.astype(np.int32)) for index in (order, np.argsort(order)))
-        self._order = sort.to(device) if len(self.sizes) > 1 else None
-        self._inverse = unsort.to(device) if len(self.sizes) > 1 else None
+            self._pairs[-1] = 1.0
+        position = np.log(frequency.cpu().numpy().astype(np.float64)).ravel()  # every device draws the same borders
+        position = (position - position.min()) * (rings / max(float(np.ptp(position)), 1e-12))
+        ring = np.minimum(position, rings - 1).astype(np.int32)
+        del position
+        self.sizes = [2 * self._channels * int(count) for count in np.bincount(ring) if count]
+        self._order = self._inverse = None
+        if len(self.sizes) > 1:
+            order = np.argsort(ring, kind="stable").astype(np.int32)
+            self._order = torch.from_numpy(order).to(device)
+            self._inverse = torch.empty_like(self._order)
+            self._inverse[self._order.long()] = torch.arange(len(order), dtype=torch.int32, device=device)
+        self._to = (frequency.pow_(-exponent) * self._pairs.sqrt())[..., None]
 
     def forward(self, gradient: Tensor) -> Tensor:
         """H0^½ g: (n,) pixels -> (m,) coordinates, with m a little above n."""
-        spectrum = torch.view_as_real(torch.fft.rfft2(gradient.view(self.shape), norm="ortho"))
-        weighted: Tensor = (spectrum * self._to).view(-1, 2)
-        return (weighted if self._order is None else weighted.index_select(0, self._order)).view(-1)
+        channels = gradient.view(self._channels, *self.shape[-2:])
+        result = gradient.new_empty(self.numel // (2 * self._channels), self._channels, 2)
+        for index, channel in enumerate(channels):
+            weighted = torch.view_as_real(torch.fft.rfft2(channel, norm="ortho")).mul_(self._to).view(-1, 2)
+            result[:, index] = weighted if self._order is None else weighted.index_select(0, self._order)
+        return result.view(-1)
 
     def backward(self, coordinates: Tensor) -> Tensor:
         """The transpose of `forward`: (m,) coordinates -> (n,) pixels."""
-        half = (*self.shape[:-1], self.shape[-1] // 2 + 1, 2)
-        if self._inverse is not None:
-            coordinates = coordinates.view(-1, 2).index_select(0, self._inverse)
-        spectrum = torch.view_as_complex(coordinates.view(half) * self._from)
-        pixels: Tensor = torch.fft.irfft2(spectrum, s=self.shape[-2:], norm="ortho")
-        return pixels.reshape(-1)
+        half = (self.shape[-2], self.shape[-1] // 2 + 1, 2)
+        pixels = coordinates.new_empty(self._channels, *self.shape[-2:])
+        for index, values in enumerate(coordinates.view(-1, self._channels, 2).unbind(1)):
+            spectrum = values.clone() if self._inverse is None else values.index_select(0, self._inverse)
+            spectrum = spectrum.view(half).mul_(self._to).div_(self._pairs[:, None])
+            pixels[index] = torch.fft.irfft2(torch.view_as_complex(spectrum), s=self.shape[-2:], norm="ortho")
+        return pixels.view(-1)

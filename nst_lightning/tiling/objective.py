@@ -1,0 +1,293 @@
+"""The objective tile by tile: the same loss and the same gradient, in memory that does not grow with the image.
+
+A style's statistic is a sum over cells, so the gradient of its distance reaches each tile through one small matrix:
+
+1. Without gradients, run each tile and add up the statistics of the cells of its core.
+2. Differentiate the distances with respect to these sums.
+3. Run each tile again with gradients, send them back from its statistics, and from the terms that are sums over cells
+   anyway, and add the gradient of the whole crop, halo included, to the image's.
+
+It is exact by linearity: each cell is counted in one tile, and a crop holds all pixels that the cells of its core see.
+Galerne et al. (*Scaling painting style transfer*, 2024) do the same with a fixed overlap. Differences are in what is
+kept: a tile for whose activations there is memory is run only once, and processes may share the tiles.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from nst_lightning.errors import UserError
+from nst_lightning.hardware import widest_dtype
+from nst_lightning.losses.term import CellTerm, StatisticTerm, Term, Window
+from nst_lightning.objective import Evaluation, Objective
+from nst_lightning.tiling.grid import Tile, make_grid
+from nst_lightning.tiling.team import Alone, Team
+
+_Key: TypeAlias = tuple[Term, str]  # and layer
+_Values: TypeAlias = list[tuple[_Key, Tensor]]
+
+
+class TiledObjective:
+    """An objective that is evaluated tile by tile.
+
+    Args:
+        objective: The objective; it stays usable by itself.
+        tile: Longest side of a tile's core in pixels.
+        keep: Number of tiles (of this process) whose activations stay in memory between the two passes, which saves
+            their second run.
+        team: Processes that share the tiles; each then needs its part of the memory and of the time.
+
+    Raises:
+        UserError: If a term or the extractor can only work on whole images.
+    """
+
+    def __init__(self, objective: Objective, tile: int, keep: int = 0, team: Team | None = None) -> None:
+        check_tileable(objective)
+        self.objective = objective
+        self.keep = keep
+        self.tile = tile
+        self._team: Team = team or Alone()
+        self.stride = max((objective.extractor.strides[layer] for layer in objective.layers), default=1)
+        halo = objective.extractor.halo(objective.layers) or 0
+        self.halo = -(-halo // self.stride) * self.stride
+
+    def grid(self, height: int, width: int) -> list[Tile]:
+        """The tiles of an image."""
+        return make_grid((height, width), self.tile, self.halo, self.stride, self._team.size)
+
+    def _share(self, image: Tensor) -> tuple[list[Tile], Team]:
+        """The tiles that this process works on, and whom it adds its results up with."""
+        tiles = self.grid(*image.shape[-2:])
+        if len(tiles) < self._team.size:  # a small image: everyone does all of it
+            return tiles, Alone()
+        return tiles[self._team.rank :: self._team.size], self._team
+
+    @torch.no_grad()
+    def prepare(self, content: Tensor, styles: Sequence[tuple[Tensor, float]]) -> None:
+        """Take all targets; see `Objective.prepare`."""
+        objective = self.objective
+        pictures = [content, *(image for image, _ in styles)]
+        objective.extractor.rescale_to_unit_activations(pictures, self._walk)
+        objective.take_widenings()
+        self._keep(content)
+        of_content, *of_styles = (self._means(image) for image in pictures)
+        for term, layer in objective.layered_terms(StatisticTerm):
+            assert isinstance(term, StatisticTerm)
+            blend = [(means[term, layer], share) for means, (_, share) in zip(of_styles, styles, strict=True)]
+            term.set_target(layer, of_content[term, layer], blend)
+
+    def _keep(self, content: Tensor) -> None:
+        """Let the terms that compare cells keep the content's."""
+        tiles, team = self._share(content)
+        pairs = self.objective.layered_terms(CellTerm)
+        additive = []
+        for tile in tiles if pairs else []:
+            for layer, features, window in self._cells(_crop(content, tile), tile, {layer for _, layer in pairs}):
+                for term, of in pairs:
+                    if of == layer and isinstance(term, CellTerm):
+                        if tile is tiles[0]:
+                            term.begin(layer)
+                        term.keep(layer, self.objective.for_term(term, layer, features), window)
+        for term, layer in pairs:
+            assert isinstance(term, CellTerm)
+            additive += term.additive(layer)
+        team.add(additive)
+
+    def _means(self, image: Tensor) -> dict[_Key, Tensor]:
+        """Mean statistics of an image."""
+        tiles, team = self._share(image)
+        totals = _Totals()
+        for tile in tiles:
+            totals.add(self._values(_crop(image, tile), tile, StatisticTerm))
+        team.add(totals.tensors())
+        return totals.means(lambda layer: self._count(layer, image))
+
+    def _count(self, layer: str, image: Tensor) -> int:
+        """Cells of an image at a layer."""
+        stride = self.objective.extractor.strides[layer]
+        return (image.shape[-2] // stride) * (image.shape[-1] // stride)
+
+    def __call__(self, image: Tensor) -> Evaluation:
+        """Evaluate; see `Objective.forward`."""
+        loss, parts = _Tiled.apply(image, self, torch.is_grad_enabled() and image.requires_grad)
+        return Evaluation(loss, parts)
+
+    def evaluate(self, image: Tensor, gradient: Tensor | None) -> Tensor:
+        """Compute the weighted parts, and add their gradient to a tensor.
+
+        Args:
+            image: (1, 3, H, W), RGB, nominally in [0, 1].
+            gradient: Zeros of the image's shape, if a gradient is wanted.
+
+        Returns:
+            (K,) parts in the order of `Objective.part_keys`.
+        """
+        tiles, team = self._share(image)
+        kept: dict[Tile, tuple[Tensor, _Values]] = {}
+        totals = _Totals()
+        for tile in tiles:
+            crop = _crop(image, tile)
+            if gradient is None:
+                values = self._values(crop, tile, Term)
+            elif len(kept) < self.keep:
+                kept[tile] = crop.requires_grad_(), self._values(crop, tile, Term)
+                values = kept[tile][1]
+            else:
+                with torch.no_grad():
+                    values = self._values(crop, tile, StatisticTerm)
+            totals.add(values)
+            del crop, values
+        statistics, sums = totals.split()
+        team.add(statistics.tensors())
+        parts, upstream = self._distances(statistics, image)
+        if gradient is not None:
+            for tile in tiles:
+                if tile in kept:
+                    crop, values = kept.pop(tile)
+                else:
+                    crop = _crop(image, tile).requires_grad_()
+                    values = self._values(crop, tile, Term)
+                    sums.add([pair for pair in values if isinstance(pair[0][0], CellTerm)])
+                _cut(gradient, tile.crop.slices).add_(self._back(crop, values, upstream))
+                del crop, values
+            team.add([gradient])
+        team.add(sums.tensors())
+        parts.update({key: self.objective.factor(*key) * total for key, total in sums.means(lambda _: 1).items()})
+        parts.update(self.objective.image_parts(image, gradient))
+        return torch.stack([parts[key].to(image.dtype) for key in self.objective.part_keys])
+
+    def _distances(self, statistics: _Totals, image: Tensor) -> tuple[dict[_Key, Tensor], dict[_Key, Tensor]]:
+        """Weighted distances of the mean statistics, and the gradient of each with respect to the sum."""
+        parts: dict[_Key, Tensor] = {}
+        upstream: dict[_Key, Tensor] = {}
+        for (term, layer), mean in statistics.means(lambda layer: self._count(layer, image)).items():
+            assert isinstance(term, StatisticTerm)
+            with torch.enable_grad():
+                leaf = mean.requires_grad_()
+                value = self.objective.factor(term, layer) * term.distance(layer, leaf)
+                (slope,) = torch.autograd.grad(value, leaf)
+            parts[term, layer] = value.detach()
+            upstream[term, layer] = slope / self._count(layer, image)
+        return parts, upstream
+
+    def _back(self, crop: Tensor, values: _Values, upstream: dict[_Key, Tensor]) -> Tensor:
+        """Gradient of a crop, from those of the distances and the weights of the sums."""
+        slopes = [
+            upstream[key].to(value) if key in upstream else torch.full_like(value, self.objective.factor(*key))
+            for key, value in values
+        ]
+        (gradient,) = torch.autograd.grad([value for _, value in values], crop, slopes)
+        return gradient
+
+    def _values(self, crop: Tensor, tile: Tile, kind: type[Term]) -> _Values:
+        """Statistics and partial sums over the cells of a tile's core, of terms of a class."""
+        wanted = self.objective.layered_terms(kind)
+        values: _Values = []
+        with torch.set_grad_enabled(crop.requires_grad):
+            for layer, features, window in self._cells(crop, tile, {layer for _, layer in wanted}):
+                for term, _ in (pair for pair in wanted if pair[1] == layer):
+                    taken = self.objective.for_term(term, layer, features)
+                    if isinstance(term, StatisticTerm):
+                        values.append(((term, layer), term.statistic(layer, taken)))
+                    elif isinstance(term, CellTerm):
+                        values.append(((term, layer), term.part(layer, taken, window)))
+        return values
+
+    def _cells(self, crop: Tensor, tile: Tile, layers: Collection[str]) -> Iterator[tuple[str, Tensor, Window]]:
+        """Features of a tile's core, layer by layer."""
+        strides = self.objective.extractor.strides
+        for layer, features in self.objective.extractor.iterate(crop, [name for name in strides if name in layers]):
+            yield layer, _cut(features, tile.inside(strides[layer])), tile.window(strides[layer])
+
+    def _walk(self, image: Tensor, layers: Collection[str]) -> Iterator[tuple[str, Tensor, float]]:
+        """Features of all of an image in pieces, each with its share of the layer's cells."""
+        for tile in self.grid(*image.shape[-2:]):
+            for layer, features, window in self._cells(_crop(image, tile), tile, layers):
+                yield layer, features, features[0, 0].numel() / (window.height * window.width)
+
+
+class _Totals:
+    """Sums over tiles, in double precision: on the CPU where the device has none."""
+
+    def __init__(self) -> None:
+        self._sums: dict[_Key, Tensor] = {}
+        self._like: dict[_Key, Tensor] = {}  # empty, of the type and device of what was summed
+
+    def add(self, values: _Values) -> None:
+        """Add the values of a tile."""
+        for key, value in values:
+            exact = widest_dtype(value.device.type)
+            device = value.device if exact == torch.float64 else torch.device("cpu")
+            term = value.detach().to(device=device, dtype=torch.float64)
+            if key in self._sums:
+                self._sums[key] += term
+            else:
+                self._sums[key], self._like[key] = term.clone(), value.detach().new_empty(0)
+
+    def split(self) -> tuple[_Totals, _Totals]:
+        """Those of statistics, and the others."""
+        both = _Totals(), _Totals()
+        for key, value in self._sums.items():
+            one = both[not isinstance(key[0], StatisticTerm)]
+            one._sums[key], one._like[key] = value, self._like[key]
+        return both
+
+    def tensors(self) -> list[Tensor]:
+        """The sums, for adding up over processes in place."""
+        return list(self._sums.values())
+
+    def means(self, count: Callable[[str], int]) -> dict[_Key, Tensor]:
+        """Sums over the count of a layer's cells, in the type and on the device of the values."""
+        return {key: (total / count(key[1])).to(self._like[key]) for key, total in self._sums.items()}
+
+
+class _Tiled(torch.autograd.Function):
+    """Loss and gradient at once, so that the gradient is there when it is asked for."""
+
+    @staticmethod
+    def forward(ctx: Any, image: Tensor, tiled: TiledObjective, follow: bool) -> tuple[Tensor, Tensor]:
+        ctx.gradient = torch.zeros_like(image, memory_format=torch.contiguous_format) if follow else None
+        parts = tiled.evaluate(image.detach(), ctx.gradient)
+        ctx.mark_non_differentiable(parts)
+        return parts.sum(), parts
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor, _: Tensor) -> tuple[Tensor, None, None]:
+        gradient, ctx.gradient = ctx.gradient, None  # full size: not to be kept, nor copied
+        return gradient.mul_(upstream), None, None
+
+
+def check_tileable(objective: Objective) -> None:
+    """Refuse what needs whole feature maps.
+
+    Raises:
+        UserError: If a term or the extractor cannot work tile by tile.
+    """
+    for term in objective.terms:
+        if term.layers and not isinstance(term, (StatisticTerm, CellTerm)):
+            raise UserError(
+                f"model.tile: must be null with the term {term.name}, which is neither a sum over cells nor a distance "
+                "of one; leave the tile or the term out"
+            )
+    if objective.layers and objective.extractor.halo(objective.layers) is None:
+        raise UserError(
+            f"model.tile: must be null with {type(objective.extractor).__name__}, which does not say how far its "
+            "layers see (halo); leave the tile out"
+        )
+
+
+def _crop(image: Tensor, tile: Tile) -> Tensor:
+    """A tile's crop, a leaf without a copy."""
+    return _cut(image.detach(), tile.crop.slices)
+
+
+def _cut(maps: Tensor, slices: tuple[slice, slice]) -> Tensor:
+    """A view of some rows and columns."""
+    rows, columns = slices
+    return maps[..., rows, columns]
