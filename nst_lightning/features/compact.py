@@ -124,9 +124,7 @@ class CompactVGG19(VGGNetwork):
         sums = {tap: torch.zeros(()) for tap in taps}
         for image in images:
             for tap, x, share in (walk or self.walk)(image, taps):
-                sums[tap] = sums[tap].to(image) + x.to(torch.promote_types(x.dtype, torch.float32)).mean(
-                    dim=(0, 2, 3)
-                ) * (share / len(images))
+                sums[tap] = sums[tap].to(image) + channel_means(x) * (share / len(images))
         for tap, narrow in sums.items():
             mean = self.widening(tap) @ narrow
             floor = 0.1 * mean.mean()
