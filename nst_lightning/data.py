@@ -87,7 +87,10 @@ class StyleTransferData(LightningDataModule):
             weight, scale) to blend.
         size: Size of the result in pixels, of the side named by `side`.
         side: Whether sizes mean the long or the short side.
-        style_size: Size of the style images, in the same sense; by default as large as `size`.
+        style_size: Size of the style images, in the same sense; by default as large as `size`, or as large as the
+            picture is, if that is less: enlarged strokes are soft.
+        style_follows: Whether style images shrink with the stage, so that a motif covers the same part of the picture
+            in all stages, or keep their size in all of them.
         init: Start from content, white, grey, noise, or a picture file.
         seed: Seed of the noise.
         resample: Filter that resizes the pictures: bicubic keeps more detail, bilinear is what Gatys' notebook uses.
@@ -100,6 +103,7 @@ class StyleTransferData(LightningDataModule):
         size: int = 512,
         side: Side = "long",
         style_size: int | None = None,
+        style_follows: bool = True,
         init: str = "content",
         seed: int = 0,
         resample: Resample = "bicubic",
@@ -117,7 +121,8 @@ class StyleTransferData(LightningDataModule):
         self.styles = _parse_styles(style)
         self.size = size
         self.side: Side = side
-        self.style_size = style_size if style_size is not None else size
+        self.style_size = style_size
+        self.style_follows = style_follows
         self.init = init
         self.resample: Resample = resample
         self.seed = seed
@@ -141,9 +146,19 @@ class StyleTransferData(LightningDataModule):
     def style_sizes(self, scale: float = 1.0) -> list[tuple[int, int]]:
         """Height and width of each style image at a scale of the schedule."""
         return [
-            target_size(*shape, max(1, round(self.style_size * item.scale * scale)), self.side)
+            target_size(*shape, self._style_side(shape, item.scale, scale), self.side)
             for shape, item in zip(self._style_shapes, self.styles, strict=True)
         ]
+
+    def _style_side(self, shape: tuple[int, int], factor: float, scale: float) -> int:
+        """Length of a style image's side in a stage."""
+        if not self.style_follows:
+            scale = 1.0
+        if self.style_size is not None:
+            return max(1, round(self.style_size * factor * scale))
+        own = max(shape) if self.side == "long" else min(shape)
+        # What the artist's factor enlarges is meant to be large.
+        return max(1, round(min(self.size * scale, own) * factor))
 
     def setup(self, stage: str | None = None) -> None:
         """Read the files, once.

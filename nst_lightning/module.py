@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal, Union
 
 import torch
 from lightning.pytorch import LightningModule
@@ -14,12 +14,25 @@ from torch.optim import Optimizer
 from nst_lightning.data import StyleTransferData
 from nst_lightning.errors import UserError
 from nst_lightning.features import VGG19, Extractor
-from nst_lightning.hardware import choose_precision, compute_dtype, describe
+from nst_lightning.hardware import (
+    choose_precision,
+    compute_dtype,
+    describe,
+    free_memory,
+    hand_back_large_blocks,
+)
 from nst_lightning.images.resize import resize
 from nst_lightning.losses import Term
 from nst_lightning.objective import Evaluation, Objective, default_terms
 from nst_lightning.optim import LBFGS
 from nst_lightning.schedule import Stage, make_schedule
+from nst_lightning.tiling import TiledObjective
+from nst_lightning.tiling.budget import Plan, make_plan
+
+SMALLEST_TILE = 64  # pixels; smaller ones would be nearly all halo
+
+_LARGE = 1200  # pixels of the long side from which blocks of memory are better handed back than kept
+_OTHER_OPTIMIZERS = 3  # images that an optimiser is taken to need that does not say so; Adam takes two
 
 
 class StyleTransfer(LightningModule):
@@ -30,11 +43,14 @@ class StyleTransfer(LightningModule):
 
     Args:
         evaluations: Evaluations of a run of one stage at full size; leave it out for the default stages.
-        stages: Stages (evaluations, scale), coarse to fine, each an epoch; by default 200 at half size, 100 at full.
+        stages: Stages (evaluations, scale, extractor), coarse to fine, each an epoch; by default sizes double from 256
+            px on, and evaluations halve from 200.
         strength: Style against content: factor on all style terms.
         terms: The objective's terms; by default a balanced Content and Gram.
         extractor: The frozen network; by default VGG-19.
         optimizer: Callable that takes the parameters; L-BFGS by default, Adam works too.
+        tile: Side in pixels of the tiles that an image is evaluated in, for bounded memory and the same result; auto
+            takes the whole image where it fits into the free memory, and else the largest tiles that do; null never.
     """
 
     def __init__(
@@ -45,14 +61,26 @@ class StyleTransfer(LightningModule):
         terms: list[Term] | None = None,
         extractor: Extractor | None = None,
         optimizer: OptimizerCallable = LBFGS,
+        tile: Union[int, Literal["auto"], None] = "auto",  # noqa: UP007 - jsonargparse reads it on Python 3.10
     ) -> None:
         super().__init__()
         # Objects stay out of the checkpoint, which holds data only; the command line adds their configuration.
         self.save_hyperparameters(ignore=["stages", "terms", "extractor", "optimizer"])
+        if isinstance(tile, int) and tile < SMALLEST_TILE:
+            raise UserError(f"model.tile: must be auto, null or at least {SMALLEST_TILE} px, got {tile}")
+        self.tile = tile
+        self._schedule = evaluations, stages
         self.stages = make_schedule(evaluations, stages)
         self.objective = Objective(
             extractor if extractor is not None else VGG19(), terms if terms is not None else default_terms(), strength
         )
+        self._own_extractor = (self.objective.extractor,)  # in tuples, so that none is registered twice
+        for stage in self.stages:
+            if stage.extractor is not None:
+                self.objective.use_extractor(stage.extractor)
+        self.objective.use_extractor(self._own_extractor[0])
+        self._tiled: TiledObjective | None = None
+        self.plans: list[Plan] = []
         self.image = nn.Parameter(torch.zeros(1, 3, 16, 16))  # takes its size when the data is known
         self.evaluation: Evaluation | None = None
         self._optimizer = optimizer
@@ -82,8 +110,9 @@ class StyleTransfer(LightningModule):
         """Refuse what cannot work with these pictures, before any work.
 
         Raises:
-            UserError: If an image is too small for the deepest layer.
+            UserError: If an image is too small for the deepest layer, or needs more memory than there is.
         """
+        self.stages = make_schedule(*self._schedule, longest=max(data.stage_size()))
         for stage in self.stages:
             sizes = {"data.size": data.stage_size(stage.scale)}
             sizes |= {
@@ -115,11 +144,40 @@ class StyleTransfer(LightningModule):
         if limit is None or limit < 0 or limit > len(self.stages):
             trainer.fit_loop.max_epochs = len(self.stages)
         self._stage = None
+        for extractor in self._extractors():
+            extractor.set_compute_dtype(compute_dtype(str(trainer.precision)))
+        self.plans = self.make_plans(free_memory(trainer.strategy.root_device.type), trainer.world_size)
+        if any(plan.tile for plan in self.plans) or max(self._data.stage_size()) > _LARGE:
+            hand_back_large_blocks()
         self.image = nn.Parameter(self._data.start_image(self.stages[0].scale))
 
-    def on_fit_start(self) -> None:
-        """Put the extractor into the trainer's precision; see LightningModule."""
-        self.objective.extractor.set_compute_dtype(compute_dtype(str(self.trainer.precision)))
+    def _extractors(self) -> list[Extractor]:
+        """The networks of all stages."""
+        return [self.extractor_of(stage) for stage in self.stages]
+
+    def extractor_of(self, stage: Stage) -> Extractor:
+        """The network of a stage."""
+        return self._own_extractor[0] if stage.extractor is None else stage.extractor
+
+    def make_plans(self, available: int, processes: int = 1) -> list[Plan]:
+        """Decide for each stage whether it needs tiles.
+
+        Args:
+            available: Free bytes on the device.
+            processes: How many share the tiles.
+
+        Raises:
+            UserError: If a stage does not fit.
+        """
+        plans = []
+        optimizer = self.configure_optimizers()
+        for stage in self.stages:
+            size = self._data.stage_size(stage.scale)
+            numel = 3 * size[0] * size[1]
+            memory = optimizer.memory_for(numel) if isinstance(optimizer, LBFGS) else _OTHER_OPTIMIZERS * numel * 4
+            self.objective.use_extractor(self.extractor_of(stage))
+            plans.append(make_plan(self.objective, size, self.tile, memory, available, processes))
+        return plans
 
     def on_train_start(self) -> None:
         """Take targets when a run resumes in the middle of a stage; see LightningModule."""
@@ -138,7 +196,11 @@ class StyleTransfer(LightningModule):
             self.image = nn.Parameter(self._carried_to(content).clone())
             self.trainer.strategy.setup_optimizers(self.trainer)  # what the old optimiser knew is of another size
         self._stage = index
-        self.objective.prepare(content, [(style.to(self.image), share) for style, share in images.styles])
+        self.objective.use_extractor(self.extractor_of(self.stages[index]).to(self.device))
+        plan = self.plans[index]
+        self._tiled = None if plan.tile is None else TiledObjective(self.objective, plan.tile, plan.keep)
+        evaluate = self._tiled or self.objective
+        evaluate.prepare(content, [(style.to(self.image), share) for style, share in images.styles])
 
     @torch.no_grad()
     def _carried_to(self, content: Tensor) -> Tensor:
@@ -155,7 +217,7 @@ class StyleTransfer(LightningModule):
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Evaluate: the weighted loss of the image as it is, a scalar; see LightningModule."""
-        self.evaluation = self.objective(self.image)
+        self.evaluation = (self._tiled or self.objective)(self.image)
         loss, parts = self.evaluation
         if self._trainer is not None and self.trainer.training:  # a call from elsewhere has nowhere to log to
             if self.trainer.loggers:

@@ -52,14 +52,11 @@ class Objective(nn.Module):
         for term in terms:
             if not term.columns():
                 raise UserError(f"{term.name}.layers: must name at least one layer, got none; leave the term out")
-        self.extractor = extractor
         self.terms = list(terms)
         self._modules_of_terms = nn.ModuleList(terms)  # registered, so that a term may have buffers
         self.strength = strength
         self.layers = sorted({layer for term in terms for layer in term.layers})
-        extractor.check_layers(self.layers, argument="model.terms")
-        if self.layers:
-            extractor.use_layers(self.layers)
+        self.use_extractor(extractor)
         names = [term.name for term in terms]
         for index, term in enumerate(terms):
             if names.count(names[index]) > 1:
@@ -68,6 +65,17 @@ class Objective(nn.Module):
         self.part_names = [f"{term.name}.{column}" for term, column in self.part_keys]
         self.part_groups = [term.group for term, _ in self.part_keys]
         self.requires_grad_(False)
+
+    def use_extractor(self, extractor: Extractor) -> None:
+        """Look at images through another network from now on; `prepare` then takes its targets.
+
+        Raises:
+            UserError: If it lacks one of the terms' layers.
+        """
+        extractor.check_layers(self.layers, argument="model.terms")
+        if self.layers:
+            extractor.use_layers(self.layers)
+        self.extractor = extractor
 
     def check_sizes(self, sizes: dict[str, tuple[int, int]]) -> None:
         """Refuse images in which the deepest layer has no cell.

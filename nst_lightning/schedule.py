@@ -1,11 +1,14 @@
-"""The schedule of a run: stages, each a size and a number of evaluations. Pure arithmetic, no tensors."""
+"""The schedule of a run: stages, each a size, a number of evaluations and maybe a network of its own."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Optional
 
 from nst_lightning.errors import UserError
+from nst_lightning.features import Extractor
 
 
 @dataclass
@@ -15,30 +18,46 @@ class Stage:
     Args:
         evaluations: Evaluations of loss and gradient, at least 1.
         scale: Size of this stage relative to ``data.size``, above 0; 0.5 is half of each side.
+        extractor: The network of this stage; by default the model's own.
     """
 
     evaluations: int
     scale: float = 1.0
+    extractor: Optional[Extractor] = None
 
 
-# Half size first: large motifs form there, at a quarter of the cost; full size then adds strokes and detail. The same
-# 300 evaluations at full size take twice as long and show fewer motifs.
-DEFAULT_STAGES = (Stage(200, scale=0.5), Stage(100))
+# Coarse first: large motifs form there, at a fraction of the cost; each finer stage then adds strokes and detail, and
+# needs fewer evaluations than the one before. The same evaluations at full size take longer and show fewer motifs.
+COARSEST = 256  # pixels of the long side, to the nearest power of two
+_FIRST, _LEAST = 200, 10
 
 
-def make_schedule(evaluations: int | None, stages: Sequence[Stage] | None) -> list[Stage]:
+def default_stages(longest: int) -> list[Stage]:
+    """Stages of doubling size: 200 evaluations at about `COARSEST`, then 100, 50 and so on, at least 10.
+
+    Args:
+        longest: Long side of the result in pixels.
+    """
+    doublings = max(0, round(math.log2(max(longest, 1) / COARSEST)))
+    if not doublings:
+        return [Stage(_FIRST + _FIRST // 2)]
+    return [Stage(max(_LEAST, _FIRST >> k), scale=0.5 ** (doublings - k)) for k in range(doublings + 1)]
+
+
+def make_schedule(evaluations: int | None, stages: Sequence[Stage] | None, longest: int = 512) -> list[Stage]:
     """Turn the two ways of saying how long a run is into one list.
 
     Args:
         evaluations: Length of a run of one stage at full size.
-        stages: Explicit stages, from coarse to fine. With neither of the two the run has `DEFAULT_STAGES`.
+        stages: Explicit stages, from coarse to fine. With neither of the two the run has `default_stages`.
+        longest: Long side of the result in pixels, which the default depends on.
 
     Raises:
         UserError: If both are given, or a number makes no sense.
     """
     argument = "model.stages.evaluations"
     if stages is None:
-        stages = DEFAULT_STAGES if evaluations is None else [Stage(evaluations)]
+        stages = default_stages(longest) if evaluations is None else [Stage(evaluations)]
         argument = "model.evaluations"
     elif evaluations is not None:
         raise UserError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from nst_lightning.errors import UserError
-from nst_lightning.schedule import DEFAULT_STAGES, Stage, make_schedule
+from nst_lightning.schedule import Stage, make_schedule
 
 
 def test_evaluations_are_one_stage_at_full_size():
@@ -19,9 +19,18 @@ def test_stages_are_taken_as_they_are_but_copied():
     assert schedule[0] is not stages[0]
 
 
-def test_default_goes_from_coarse_to_fine():
-    assert make_schedule(None, None) == list(DEFAULT_STAGES)
-    assert [stage.scale for stage in DEFAULT_STAGES] == sorted(stage.scale for stage in DEFAULT_STAGES)
+@pytest.mark.parametrize(
+    ("longest", "expected"),
+    [
+        (48, [(300, 1)]),
+        (256, [(300, 1)]),
+        (512, [(200, 0.5), (100, 1)]),
+        (1000, [(200, 0.25), (100, 0.5), (50, 1)]),
+        (8192, [(200, 1 / 32), (100, 1 / 16), (50, 1 / 8), (25, 1 / 4), (12, 1 / 2), (10, 1)]),
+    ],
+)
+def test_default_doubles_the_size_and_halves_the_evaluations(longest, expected):
+    assert [(s.evaluations, s.scale) for s in make_schedule(None, None, longest)] == expected
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from typing import ClassVar, TypeAlias
+from typing import ClassVar, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,20 @@ from nst_lightning.errors import UserError
 
 Features = dict[str, Tensor]
 Walk: TypeAlias = Callable[[Tensor, Collection[str]], Iterator[tuple[str, Tensor, float]]]
+
+
+class MemoryUse(NamedTuple):
+    """Memory of an evaluation with its gradient.
+
+    Attributes:
+        fixed: Bytes whatever the image: filters and working space.
+        pixel: Bytes a pixel.
+        part: Bytes a pixel more when only a part of each map is looked at, as in tiles.
+    """
+
+    fixed: int
+    pixel: float
+    part: float
 
 
 class Extractor(nn.Module):
@@ -102,6 +116,10 @@ class Extractor(nn.Module):
         Returns:
             (C, c) matrix for features of c channels, or None.
         """
+        return None
+
+    def memory(self, layers: Iterable[str]) -> MemoryUse | None:
+        """What an evaluation with its gradient takes, or None if that is not known."""
         return None
 
     def check_layers(self, layers: Iterable[str], *, argument: str) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from nst_lightning.errors import UserError
 from nst_lightning.features.convolution import FilterBank, frozen_conv2d
 from nst_lightning.features.direct import DirectFilter
-from nst_lightning.features.extractor import Extractor, Features
+from nst_lightning.features.extractor import Extractor, Features, MemoryUse
 from nst_lightning.features.pooling import average_pool, l2_pool, max_pool
 from nst_lightning.features.weights import IMAGENET_MEAN, IMAGENET_STD
 from nst_lightning.features.winograd import WinogradFilter
@@ -25,6 +25,8 @@ Algorithm = Literal["auto", "direct", "winograd"]
 # type: the smaller and the larger number of a layer's two must be at least this. Measured on two cores, bfloat16 with
 # AVX512-BF16 and float32 with AVX2.
 WINOGRAD_CHANNELS = {torch.bfloat16: (128, 256), torch.float32: (64, 64)}
+
+_WORKING_SPACE = 200 << 20  # bytes of strips, thread pools and what the allocator holds back
 
 BLOCKS = (2, 2, 4, 4, 4)  # convolutions a block; a pooling layer lies between blocks
 
@@ -129,6 +131,28 @@ class VGGNetwork(Extractor):
             if name in LAST_OF_BLOCK:
                 spoilt = -(-spoilt // 2)
         return reach
+
+    def memory(self, layers: Iterable[str]) -> MemoryUse:
+        """See the base class; each layer keeps its rectified result, or a byte a cell where it is pooled at once.
+
+        When the pass back reaches the first layers, their results and two gradients of their size are there. Measured
+        on a CPU.
+        """
+        wanted, kept = set(layers), 0.0
+        first = self._convolution(0).weight
+        widest = 0.0
+        fixed = _WORKING_SPACE
+        least = WINOGRAD_CHANNELS.get(first.dtype, (1 << 30, 1 << 30))
+        for (name, rectified, stride), layer in zip(_names(), self.convolutions, strict=False):
+            weight = cast("nn.Conv2d", layer).weight
+            values = weight.shape[0] / stride**2
+            fewer, more = sorted(weight.shape[:2])
+            transformed = 5 if fewer >= least[0] and more >= least[1] and self.convolution != "direct" else 2
+            fixed += transformed * weight.numel() * weight.dtype.itemsize
+            fused = name in LAST_OF_BLOCK and not wanted & {name, rectified} and self.pooling != "l2"
+            kept += values / 4 if fused else values * weight.dtype.itemsize
+            widest = max(widest, values * weight.dtype.itemsize * (not fused))
+        return MemoryUse(fixed, 1.05 * max(kept, 3 * widest), 2.5 * widest)
 
     def _convolution(self, index: int) -> nn.Conv2d:
         return cast("nn.Conv2d", self.convolutions[index])

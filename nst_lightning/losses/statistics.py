@@ -17,34 +17,57 @@ class _GramSum(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, features: Tensor) -> Tensor:
         ctx.save_for_backward(features)
-        if features.dtype in {torch.float32, torch.float64}:
+        exact = features.dtype in {torch.float32, torch.float64}
+        if exact and _is_one_matrix(features):
             flat = features.flatten(2)[0]  # (C, h w); a view, whichever dimension lies innermost
             return flat @ flat.T
-        cells = _cells(features)
-        if features.device.type == "cuda":  # its matrix units take products of halves exactly and sum them in float32
+        if not exact and features.device.type == "cuda":
+            # Its matrix units take products of halves exactly and sum them in float32.
+            cells = _cells(features)
             return torch.mm(cells.T, cells, out_dtype=torch.float32)
-        # Elsewhere half precision is widened first, in pieces that a cache holds.
-        total = cells.new_zeros(cells.shape[1], cells.shape[1], dtype=torch.float32)
-        for chunk in torch.split(cells, max(1, cached_values(features.device.type) // cells.shape[1])):
-            wide = chunk.float()
+        # Elsewhere half precision is widened first, and a tile's core gathered, in pieces that a cache holds.
+        channels = features.shape[1]
+        total = features.new_zeros(channels, channels, dtype=features.dtype if exact else torch.float32)
+        for rows in _strips(features):
+            wide = _cells(rows).to(total.dtype)
             total.addmm_(wide.T, wide)
         return total
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> Tensor:
-        (features,) = ctx.saved_tensors
+        features: Tensor = ctx.saved_tensors[0]
         # The result goes back into a network of the features' type, so the product gains nothing from a wider one.
         both = (upstream + upstream.T).to(features.dtype)
         if features.is_contiguous():
-            gradient: Tensor = both @ features.flatten(2)[0]
+            gradient = both @ features.flatten(2)[0]
             return gradient.view(features.shape)
-        height, width = features.shape[-2:]
-        return (_cells(features) @ both).view(1, height, width, -1).permute(0, 3, 1, 2)
+        _, channels, height, width = features.shape
+        if _is_one_matrix(features):
+            gradient = _cells(features) @ both
+            return gradient.view(1, height, width, channels).permute(0, 3, 1, 2)
+        result = features.new_empty(height, width, channels)
+        start = 0
+        for rows in _strips(features):
+            stop = start + rows.shape[-2]
+            torch.mm(_cells(rows), both, out=result[start:stop].view(-1, channels))
+            start = stop
+        return result.permute(2, 0, 1)[None]
+
+
+def _is_one_matrix(features: Tensor) -> bool:
+    """Whether cells follow each other at one distance in memory; not so in a part of a map."""
+    return features.is_contiguous() or features.is_contiguous(memory_format=torch.channels_last)
+
+
+def _strips(features: Tensor) -> tuple[Tensor, ...]:
+    """Rows of (1, C, h, w) features, as many at a time as a cache holds."""
+    row = features.shape[1] * features.shape[3]
+    return torch.split(features, max(1, min(features.shape[2], cached_values(features.device.type) // row)), dim=2)
 
 
 def _cells(features: Tensor) -> Tensor:
-    """View (1, C, h, w) features as an (h w, C) matrix; without a copy where channels lie innermost."""
+    """(1, C, h, w) features as an (h w, C) matrix; without a copy where channels lie innermost in a whole map."""
     return features.permute(0, 2, 3, 1).reshape(-1, features.shape[1])
 
 

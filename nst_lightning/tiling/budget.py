@@ -1,0 +1,106 @@
+"""Whether an image needs tiles, and of what size: from an estimate made before the run.
+
+What has the size of the whole image, in float32 (12 bytes a pixel) unless said otherwise:
+
+- the image, its gradient, and the content while targets are taken (afterwards only its features at the content layers,
+  in bfloat16 if there are tiles);
+- L-BFGS: see `nst_lightning.optim.LBFGS`, ``2 history_size + 6`` images, or ``history_size + 5`` with a history in
+  bfloat16, and 1.5 for the metric;
+- while the picture is written: one byte (or two) a sample.
+
+Everything else grows with the tile only.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from nst_lightning.errors import UserError
+from nst_lightning.objective import Objective
+from nst_lightning.tiling.grid import make_grid
+from nst_lightning.tiling.objective import TiledObjective
+
+SIZES = (2048, 1536, 1024, 768, 512, 384, 256)  # smaller ones cost more time than they save memory
+USE = 0.9  # of the free memory
+_BYTES = 12  # of a pixel of an image
+
+
+class Plan(NamedTuple):
+    """How a stage is to be evaluated.
+
+    Attributes:
+        tile: Side of a tile's core, or None for the whole image at once.
+        keep: Tiles whose activations are kept.
+        memory: Estimate of all that the stage takes, in bytes; 0 if it is not known.
+    """
+
+    tile: int | None
+    keep: int
+    memory: int
+
+
+def make_plan(
+    objective: Objective,
+    size: tuple[int, int],
+    tile: int | str | None,
+    optimizer_memory: int,
+    available: int,
+    processes: int = 1,
+) -> Plan:
+    """Choose the tile of a stage.
+
+    Args:
+        objective: The objective, with the stage's extractor.
+        size: Height and width of the image.
+        tile: Side of the tiles in pixels, None for none, or ``auto``.
+        optimizer_memory: Bytes that the optimiser takes.
+        available: Free bytes on the device; 0 if not known.
+        processes: How many share the tiles, on devices of their own.
+
+    Returns:
+        The plan: whole if that fits, else the largest tile that does.
+
+    Raises:
+        UserError: If ``auto`` finds no tile that fits.
+    """
+    height, width = size
+    needs = objective.extractor.memory(objective.layers)
+    wants_tiles = processes > 1 or tile not in {None, "auto"}
+    try:
+        tiled = TiledObjective(objective, SIZES[-1])
+    except UserError:
+        if wants_tiles:
+            raise
+        return Plan(None, 0, 0)
+    use = objective.extractor.memory(objective.layers)
+    if use is None:  # nothing to plan with
+        return Plan(tile if isinstance(tile, int) else SIZES[2] if wants_tiles else None, 0, 0)
+    fixed = use.fixed + 3 * _BYTES * height * width + optimizer_memory
+    whole = int(fixed + use.pixel * height * width)
+    if not wants_tiles and (tile is None or not available or whole <= USE * available):
+        return Plan(None, 0, whole)
+    for side in [tile] if isinstance(tile, int) else SIZES:
+        tiles = make_grid(size, side, tiled.halo, tiled.stride, processes)
+        one = (use.pixel + use.part) * max(t.crop.area for t in tiles)
+        count, fit = -(-len(tiles) // processes), int((USE * available - fixed) / one)
+        if isinstance(tile, int) or fit >= 1:
+            # Who names a tile on one device names the memory, too.
+            spare = fit if tile == "auto" or processes > 1 else 1
+            keep = count if spare >= count > 1 or (spare >= count and processes > 1) else max(0, spare - 1)
+            return Plan(side, keep, int(fixed + one * min(count, keep + 1)))
+    raise UserError(_does_not_fit(size, fixed + int(one), optimizer_memory, available))
+
+
+def _does_not_fit(size: tuple[int, int], least: int, optimizer: int, available: int) -> str:
+    height, width = size
+    per_pixel = least / (height * width)
+    largest = int(max(size) * min(1.0, (USE * available / per_pixel / (height * width)) ** 0.5)) // 16 * 16
+    return (
+        f"data.size: needs {_gib(least)} for {width}x{height} px, of which the optimiser takes "
+        f"{_gib(optimizer)}, got {_gib(available)} of free memory; it fits with size {largest}, or with "
+        "model.optimizer.history_size 3 and history_dtype bfloat16"
+    )
+
+
+def _gib(size: float) -> str:
+    return f"{size / 2**30:.1f} GiB"
