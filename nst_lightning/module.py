@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 
 from nst_lightning.data import StyleTransferData
 from nst_lightning.errors import UserError
+from nst_lightning.estimate import seconds_of_evaluation, seconds_per_pixel
 from nst_lightning.features import VGG19, Extractor
 from nst_lightning.hardware import (
     choose_precision,
@@ -21,7 +22,7 @@ from nst_lightning.hardware import (
     free_memory,
     hand_back_large_blocks,
 )
-from nst_lightning.images.resize import resize
+from nst_lightning.images.resize import resize, target_size
 from nst_lightning.losses import Term
 from nst_lightning.objective import Evaluation, Objective, default_terms
 from nst_lightning.optim import LBFGS
@@ -97,12 +98,25 @@ class StyleTransfer(LightningModule):
         """Index of the stage being run."""
         return self._stage or 0
 
-    def picture(self) -> Tensor:
-        """The image as it is now: (1, 3, H, W) at the stage's size, float32 on the CPU, clamped to [0, 1]."""
-        return self.image.detach().float().clamp(0, 1).cpu()
+    def picture(self, longest: int | None = None) -> Tensor:
+        """The image as it is now, float32 on the CPU, clamped to [0, 1].
+
+        Args:
+            longest: Longest side in pixels that a larger image is scaled down to.
+
+        Returns:
+            (1, 3, H, W), at most at the stage's size.
+        """
+        image = self.image.detach().float()
+        height, width = image.shape[-2:]
+        if longest is not None and max(height, width) > longest:
+            image = resize(image, target_size(height, width, longest))
+        return image.clamp(0, 1).cpu()
 
     def final_picture(self) -> Tensor:
         """The picture at the run's own size, also when the run was cut short at a coarser stage; else as `picture`."""
+        if tuple(self.image.shape[-2:]) == self._data.stage_size():
+            return self.picture()
         content = self._data.stage_images().content.to(self.image)
         return self._carried_to(content).float().clamp(0, 1).cpu()
 
@@ -179,6 +193,19 @@ class StyleTransfer(LightningModule):
             plans.append(make_plan(self.objective, size, self.tile, memory, available, processes))
         return plans
 
+    def estimated_seconds(self) -> float:
+        """About how long all stages will take on this device, measured on a small image."""
+        speeds: dict[Extractor, float] = {}
+        total = 0.0
+        for stage, plan in zip(self.stages, self.plans, strict=True):
+            extractor = self.extractor_of(stage).to(self.device)
+            if extractor not in speeds:
+                speeds[extractor] = seconds_per_pixel(extractor, self.objective.layers, self.device)
+            height, width = self._data.stage_size(stage.scale)
+            seconds = seconds_of_evaluation(speeds[extractor], height * width, plan.pixels)
+            total += stage.evaluations * seconds
+        return total
+
     def on_train_start(self) -> None:
         """Take targets when a run resumes in the middle of a stage; see LightningModule."""
         self._enter_stage(self.trainer.current_epoch)
@@ -193,8 +220,9 @@ class StyleTransfer(LightningModule):
         images = self._data.stage_images(self.stages[index].scale)
         content = images.content.to(self.image)
         if self._stage is not None or self.image.shape != content.shape:
-            self.image = nn.Parameter(self._carried_to(content).clone())
-            self.trainer.strategy.setup_optimizers(self.trainer)  # what the old optimiser knew is of another size
+            self.trainer.optimizers[0].state.clear()  # what it knew is of another size, and may be large
+            self.image = nn.Parameter(self._carried_to(content).contiguous())
+            self.trainer.strategy.setup_optimizers(self.trainer)
         self._stage = index
         self.objective.use_extractor(self.extractor_of(self.stages[index]).to(self.device))
         plan = self.plans[index]
@@ -213,7 +241,7 @@ class StyleTransfer(LightningModule):
             return resize(image, size)
         # Only the change is enlarged: the content brings its own detail at the new size.
         previous = resize(content, (image.shape[-2], image.shape[-1]))
-        return content + resize(image - previous, size)
+        return resize(image - previous, size).add_(content)
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Evaluate: the weighted loss of the image as it is, a scalar; see LightningModule."""

@@ -188,12 +188,12 @@ def test_the_line_before_the_run(run, capsys):
         "threads",
         "bf16-mixed" if "bf16" in line else "32-true",
         "image 48x36 px",
-        "style 48x48 px",
+        "style 40x40 px",
         "7 evaluations",
     ):
         assert part in line
     assert re.search(r"weights: unknown set from .*tiny.safetensors \(sha256 [0-9a-f]{8}\)", line)
-    assert "optimiser memory" in line
+    assert re.search(r"; takes about 1 s and 0\.\d GiB; run folder runs", line)
     assert "run folder runs" in line
 
 

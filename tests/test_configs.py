@@ -112,7 +112,7 @@ def test_gatys_is_the_released_setting(pair, monkeypatch, use_tiny_weights):
     by_hand = 1e3 / 4**2 * torch.nn.MSELoss()(flat @ flat.T / 15, target)
     torch.testing.assert_close(1000.0 * term.value("relu1_1", features), by_hand)
     other = Content(["relu4_2"], 1.0, "released")
-    other._targets = {"relu4_2": target[None, None]}
+    other.prepare("relu4_2", target[None, None], [])
     value = other.value("relu4_2", target[None, None] * 2)
     torch.testing.assert_close(value, torch.nn.MSELoss()(target * 2, target))
 

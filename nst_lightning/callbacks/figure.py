@@ -61,14 +61,17 @@ class Figure(Callback):
     def on_train_end(self, trainer: Trainer, pl_module: StyleTransfer) -> None:  # type: ignore[override]
         """Write the figure; see Callback."""
         data = trainer.datamodule  # type: ignore[attr-defined]
-        images = data.stage_images()
+        final = pl_module.final_picture()
+        scale = min(1.0, self.width / max(final.shape[-2:]))
+        images = data.stage_images(scale)
+        size = (images.content.shape[-2], images.content.shape[-1])
         top = [
             ("content", images.content),
             *(
                 (f"style {i}" if len(images.styles) > 1 else "style", s)
                 for i, (s, _) in enumerate(images.styles, start=1)
             ),
-            (f"result after {trainer.global_step} evaluations", pl_module.final_picture()),
+            (f"result after {trainer.global_step} evaluations", resize(final, size).clamp(0, 1)),
         ]
         strip = [("start" if step == 0 else f"{step}", picture) for step, picture in self._strip[-self.frames :]]
         rows = [_row(top, self.width), _row(strip, self.width)]

@@ -10,6 +10,7 @@ from lightning.pytorch.callbacks import ProgressBar
 from tqdm import tqdm
 
 from nst_lightning.errors import UserError
+from nst_lightning.estimate import in_words
 from nst_lightning.hardware import describe
 from nst_lightning.module import StyleTransfer
 
@@ -73,18 +74,21 @@ class Progress(ProgressBar):
 
 
 def start_line(trainer: Trainer, module: StyleTransfer) -> str:
-    """One line: device, precision and reason, sizes, length, weights, run folder."""
+    """One line: device, precision and reason, sizes, length, weights, time and memory, run folder."""
     data = trainer.datamodule  # type: ignore[attr-defined]
     hardware = describe(module.device.type)
     reason = getattr(trainer, "precision_reason", "asked for")
     height, width = data.stage_size()
     styles = ", ".join(f"{w}x{h}" for h, w in data.style_sizes())
-    memory = getattr(trainer.optimizers[0], "memory", lambda: 0)()
-    remembers = f"; optimiser memory {memory / 2**20:.0f} MiB" if memory else ""
     stages = f" in {len(module.stages)} stages" if len(module.stages) > 1 else ""
+    origins = ", then ".join(dict.fromkeys(module.extractor_of(stage).origin for stage in module.stages))
+    tiles = sorted({plan.tile for plan in module.plans if plan.tile is not None})
+    tiled = f" in tiles of {' and '.join(map(str, tiles))} px" if tiles else ""
+    memory = max((plan.memory for plan in module.plans), default=0)
+    needs = f"; takes about {in_words(module.estimated_seconds())}"
+    needs += f" and {memory / 2**30:.1f} GiB" if memory else ""
     return (
-        f"{hardware.accelerator} ({hardware.name}), {trainer.precision} ({reason}); image {width}x{height} px, style "
-        f"{styles} px; {module.total_evaluations} evaluations{stages}; weights: {module.objective.extractor.origin}"
-        f"{remembers}; "
+        f"{hardware.accelerator} ({hardware.name}), {trainer.precision} ({reason}); image {width}x{height} px{tiled}, "
+        f"style {styles} px; {module.total_evaluations} evaluations{stages}; weights: {origins}{needs}; "
         f"run folder {trainer.default_root_dir}"
     )

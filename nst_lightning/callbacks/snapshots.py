@@ -16,20 +16,28 @@ from nst_lightning.module import StyleTransfer
 class Snapshots(Callback):
     """Write the picture every n evaluations, as ``snapshots/000050.png`` in the run folder.
 
-    The loop waits only for a copy of the image; a thread encodes and writes it.
+    The loop waits only for a copy of the image; a thread encodes and writes it. Large pictures are scaled down.
 
     Args:
         every: Evaluations between two snapshots; 0 writes none.
         format: File format, png, jpg, webp or tif.
         checkpoint: Also write a Lightning checkpoint beside each picture, to resume from.
+        longest: Longest side of a snapshot in pixels.
     """
 
     def __init__(
-        self, every: int = 50, format: Literal["png", "jpg", "webp", "tif"] = "png", checkpoint: bool = False
+        self,
+        every: int = 50,
+        format: Literal["png", "jpg", "webp", "tif"] = "png",
+        checkpoint: bool = False,
+        longest: int = 2048,
     ) -> None:
         if every < 0:
             raise UserError(f"snapshots.every: must be at least 0, got {every}; 0 writes none")
+        if longest < 1:
+            raise UserError(f"snapshots.longest: must be at least 1 px, got {longest}; 2048 is the default")
         self.every = every
+        self.longest = longest
         self.format = format
         self.checkpoint = checkpoint
         self._writer: ThreadPoolExecutor | None = None
@@ -44,7 +52,7 @@ class Snapshots(Callback):
         path.parent.mkdir(parents=True, exist_ok=True)
         self._wait()  # at most one picture is kept waiting in memory
         self._writer = self._writer or ThreadPoolExecutor(1, thread_name_prefix="snapshots")
-        self._pending = self._writer.submit(write_image, path, pl_module.picture())
+        self._pending = self._writer.submit(write_image, path, pl_module.picture(self.longest))
         if self.checkpoint:
             trainer.save_checkpoint(path.with_suffix(".ckpt"))
 

@@ -19,6 +19,9 @@ from nst_lightning.images.encode import DESCRIPTION_TAG, format_of
 from nst_lightning.images.opening import opened
 
 
+_STRIP = 512  # rows that are turned into samples at a time
+
+
 @dataclass(frozen=True)
 class Picture:
     """A picture ready to be worked on.
@@ -119,20 +122,13 @@ def write_image(
     kind = format_of(path, bits)
     if not 1 <= quality <= 100:
         raise UserError(f"quality: must be from 1 to 100, got {quality}; choose a value in this range")
-    rgb = _to_array(pixels, 3, "pixels")
-    if max(rgb.shape) > kind.longest_side:
+    height, width = pixels.shape[-2:]
+    if max(height, width) > kind.longest_side:
         raise UserError(
-            f"output: {kind.name} holds at most {kind.longest_side} px a side, got {rgb.shape[0]} x "
-            f"{rgb.shape[1]} for '{path}'; choose PNG or TIFF"
+            f"output: {kind.name} holds at most {kind.longest_side} px a side, got {height} x "
+            f"{width} for '{path}'; choose PNG or TIFF"
         )
-    peak = 2**bits - 1
-    if alpha is not None and kind.alpha:
-        opacity = _to_array(alpha, 1, "alpha")
-        if opacity.shape[:2] != rgb.shape[:2]:
-            raise ValueError(f"alpha is {opacity.shape[:2]} and pixels are {rgb.shape[:2]}")
-        opacity = np.floor(opacity * np.float32(peak) + np.float32(0.5)) / np.float32(peak)  # as it is stored
-        rgb = np.concatenate([off_white(rgb, opacity[..., 0]), opacity], axis=2)
-    values = (rgb * np.float32(peak) + np.float32(0.5)).astype(np.uint8 if bits == 8 else np.uint16)
+    values = _to_samples(pixels, alpha if kind.alpha else None, bits)
     description = json.dumps(metadata) if metadata else ""  # ASCII, which every format can hold
     try:
         with replacing(path) as file:
@@ -210,10 +206,29 @@ def _to_tensor(values: Array) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(values.transpose(2, 0, 1)))[None]
 
 
-def _to_array(tensor: Tensor, channels: int, what: str) -> Array:
+def _to_samples(pixels: Tensor, alpha: Tensor | None, bits: int) -> Array:
+    """``(H, W, 3 or 4)`` uint8 or uint16, strip by strip: a picture may be as large as memory allows."""
+    for what, tensor, channels in (("pixels", pixels, 3), ("alpha", alpha, 1)):
+        if tensor is not None and (tensor.ndim != 4 or tensor.shape[:2] != (1, channels)):
+            raise ValueError(f"{what} must be (1, {channels}, H, W), got {tuple(tensor.shape)}")
+    height, width = pixels.shape[-2:]
+    if alpha is not None and alpha.shape[-2:] != pixels.shape[-2:]:
+        raise ValueError(f"alpha is {tuple(alpha.shape[-2:])} and pixels are {(height, width)}")
+    peak = np.float32(2**bits - 1)
+    kind = np.uint8 if bits == 8 else np.uint16
+    values = np.empty((height, width, 3 if alpha is None else 4), kind)
+    for top in range(0, height, _STRIP):
+        rows = slice(top, top + _STRIP)
+        strip = _to_array(pixels[..., rows, :], "pixels")
+        if alpha is not None:
+            opacity = np.floor(_to_array(alpha[..., rows, :], "alpha") * peak + np.float32(0.5)) / peak  # as stored
+            strip = np.concatenate([off_white(strip, opacity[..., 0]), opacity], axis=2)
+        values[rows] = (strip * peak + np.float32(0.5)).astype(kind)
+    return values
+
+
+def _to_array(tensor: Tensor, what: str) -> Array:
     """``(1, C, H, W)`` to ``(H, W, C)`` float32 in ``[0, 1]``."""
-    if tensor.ndim != 4 or tensor.shape[:2] != (1, channels):
-        raise ValueError(f"{what} must be (1, {channels}, H, W), got {tuple(tensor.shape)}")
     # NumPy from here: PyTorch would start a team of threads for a writer beside the run, and with more threads than
     # cores OpenMP puts all of them to sleep between loops, which costs the run 10 ms an evaluation.
     values = tensor.detach().to("cpu", torch.float32).numpy()

@@ -32,11 +32,13 @@ class Plan(NamedTuple):
         tile: Side of a tile's core, or None for the whole image at once.
         keep: Tiles whose activations are kept.
         memory: Estimate of all that the stage takes, in bytes; 0 if it is not known.
+        pixels: Of the crops of one process's tiles, those that run once counting two thirds; None without tiles.
     """
 
     tile: int | None
-    keep: int
-    memory: int
+    keep: int = 0
+    memory: int = 0
+    pixels: int | None = None
 
 
 def make_plan(
@@ -64,30 +66,37 @@ def make_plan(
         UserError: If ``auto`` finds no tile that fits.
     """
     height, width = size
-    needs = objective.extractor.memory(objective.layers)
     wants_tiles = processes > 1 or tile not in {None, "auto"}
     try:
         tiled = TiledObjective(objective, SIZES[-1])
     except UserError:
         if wants_tiles:
             raise
-        return Plan(None, 0, 0)
+        return Plan(None)
+
+    def crops(side: int) -> list[int]:
+        """Pixels of the crops of one share of the tiles."""
+        tiles = make_grid(size, side, tiled.halo, tiled.stride, processes)
+        return sorted((t.crop.area for t in tiles), reverse=True)[::processes]
+
     use = objective.extractor.memory(objective.layers)
     if use is None:  # nothing to plan with
-        return Plan(tile if isinstance(tile, int) else SIZES[2] if wants_tiles else None, 0, 0)
+        side = tile if isinstance(tile, int) else SIZES[2]
+        return Plan(side, pixels=sum(crops(side))) if wants_tiles else Plan(None)
     fixed = use.fixed + 3 * _BYTES * height * width + optimizer_memory
     whole = int(fixed + use.pixel * height * width)
     if not wants_tiles and (tile is None or not available or whole <= USE * available):
-        return Plan(None, 0, whole)
+        return Plan(None, memory=whole)
     for side in [tile] if isinstance(tile, int) else SIZES:
-        tiles = make_grid(size, side, tiled.halo, tiled.stride, processes)
-        one = (use.pixel + use.part) * max(t.crop.area for t in tiles)
-        count, fit = -(-len(tiles) // processes), int((USE * available - fixed) / one)
-        if isinstance(tile, int) or fit >= 1:
-            # Who names a tile on one device names the memory, too.
-            spare = fit if tile == "auto" or processes > 1 else 1
-            keep = count if spare >= count > 1 or (spare >= count and processes > 1) else max(0, spare - 1)
-            return Plan(side, keep, int(fixed + one * min(count, keep + 1)))
+        areas = crops(side)
+        one = (use.pixel + use.part) * areas[0]
+        fit = int((USE * available - fixed) / one)
+        if fit >= 1 or isinstance(tile, int):
+            # Who names a tile for one device means its memory, too.
+            keep = 0 if processes == 1 and isinstance(tile, int) else min(len(areas), max(0, fit))
+            keep = keep if keep == len(areas) else max(0, keep - 1)  # one more has to run
+            pixels = sum(areas[keep:]) + 2 * sum(areas[:keep]) // 3
+            return Plan(side, keep, int(fixed + one * min(len(areas), keep + 1)), pixels)
     raise UserError(_does_not_fit(size, fixed + int(one), optimizer_memory, available))
 
 
