@@ -20,9 +20,10 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from nst_lightning.callbacks import Export, Faults, Figure, Metrics, Progress, Snapshots
 from nst_lightning.data import Style, StyleTransferData
 from nst_lightning.errors import UserError, UserNotice
-from nst_lightning.hardware import keep_freed_memory
+from nst_lightning.hardware import choose_accelerator, keep_freed_memory
 from nst_lightning.module import StyleTransfer, check_trainer_settings
 from nst_lightning.parser import OneLineParser, expand_presets
+from nst_lightning.processes import Workers, count_devices, is_first, started_by_another
 from nst_lightning.quiet import lightning_quiet
 from nst_lightning.runfolder import check_folder, create_run_folder
 from nst_lightning.trainer import StyleTrainer
@@ -123,16 +124,31 @@ class FitCLI(LightningCLI):
         self._keep_hyperparameters(resolved)
         self._root_is_new = not root.exists()
         names = (self.datamodule.content_path, self.datamodule.styles[0].path)
-        self.folder = create_run_folder(root, "_".join(Path(name).stem for name in names))
+        # Processes that help another one write nothing.
+        self.folder = create_run_folder(root, "_".join(Path(name).stem for name in names)) if is_first() else root
+        self._defaults, self._resolved = defaults, resolved
+
+    def make_trainer(self) -> None:
+        """Build the trainer, which joins the other processes, if there are any."""
         try:
-            self.trainer = self._build_trainer(defaults)
+            self.trainer = self._build_trainer(self._defaults)
         except BaseException:
             self.discard_folder()
             raise
-        (self.folder / "config.yaml").write_text(resolved, encoding="utf-8")
+        if is_first():
+            (self.folder / "config.yaml").write_text(self._resolved, encoding="utf-8")
+
+    @property
+    def processes(self) -> int:
+        """How many processes this one has to start, itself included."""
+        settings = self.config.trainer
+        count = count_devices(choose_accelerator(settings.accelerator).value, settings.devices)
+        return 1 if started_by_another() or settings.strategy != "auto" else count
 
     def discard_folder(self) -> None:
         """Leave nothing behind of a run that came to nothing."""
+        if not is_first():
+            return
         shutil.rmtree(self.folder, ignore_errors=True)
         if self._root_is_new:
             with contextlib.suppress(OSError):  # another run may have come to live there
@@ -231,17 +247,32 @@ def main(args: Sequence[str]) -> int:
         warnings.simplefilter("always", UserNotice)
         warnings.showwarning = _show_warning
         cli = FitCLI(args)
-        try:
-            cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=cli.config.ckpt_path)
-        except SystemExit:
-            # Lightning exits with 1 after a signal; shells and schedulers expect 128 + its number.
-            if cli.trainer.interrupted:
-                return 143 if cli.trainer.received_sigterm else 130
+        threads = max(1, torch.get_num_threads() // cli.processes)
+        with Workers(["fit", *args], cli.processes, threads) as workers:
+            return _run(cli, workers)
+
+
+def _run(cli: FitCLI, workers: Workers) -> int:
+    """Make the picture; returns the exit code."""
+    cli.make_trainer()
+    try:
+        cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=cli.config.ckpt_path)
+    except SystemExit:
+        # Lightning exits with 1 after a signal; shells and schedulers expect 128 + its number.
+        if cli.trainer.interrupted:
+            return 143 if cli.trainer.received_sigterm else 130
+        raise
+    except (MisconfigurationException, UserError) as error:
+        if not cli.trainer.global_step:  # nothing was made that could be kept
+            cli.discard_folder()
+        raise error if isinstance(error, UserError) else UserError(f"trainer: {error}") from None
+    except RuntimeError as error:
+        if cli.trainer.world_size == 1:
             raise
-        except (MisconfigurationException, UserError) as error:
-            if not cli.trainer.global_step:  # nothing was made that could be kept
-                cli.discard_folder()
-            raise error if isinstance(error, UserError) else UserError(f"trainer: {error}") from None
+        reason = workers.failure() or "the connection to another process was lost: " + str(error).split("\n")[0][:150]
+        raise UserError(
+            f"trainer.devices: {reason}; stopped at evaluation {cli.trainer.global_step}, what was written is whole"
+        ) from None
     return 0
 
 

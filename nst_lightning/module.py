@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, Union
+from typing import Any, Literal, Union, cast
 
 import torch
 from lightning.pytorch import LightningModule
@@ -29,10 +29,13 @@ from nst_lightning.optim import LBFGS
 from nst_lightning.schedule import Stage, make_schedule
 from nst_lightning.tiling import TiledObjective
 from nst_lightning.tiling.budget import Plan, make_plan
+from nst_lightning.tiling.team import ProcessGroup
+from nst_lightning.trainer import check_processes
 
 SMALLEST_TILE = 64  # pixels; smaller ones would be nearly all halo
 
 _LARGE = 1200  # pixels of the long side from which blocks of memory are better handed back than kept
+_LEAN_HISTORIES = (20, 10, 5, 3)  # pairs
 _OTHER_OPTIMIZERS = 3  # images that an optimiser is taken to need that does not say so; Adam takes two
 
 
@@ -85,6 +88,7 @@ class StyleTransfer(LightningModule):
         self.image = nn.Parameter(torch.zeros(1, 3, 16, 16))  # takes its size when the data is known
         self.evaluation: Evaluation | None = None
         self._optimizer = optimizer
+        self._planned = 0  # the stage that the next optimiser is for
         self.configure_optimizers()  # a wrong argument is found now, not after the pictures are read
         self._stage: int | None = None
 
@@ -149,8 +153,7 @@ class StyleTransfer(LightningModule):
             raise UserError(f"trainer: style transfer has only fit, got {stage}; use trainer.fit")
         trainer = self.trainer
         check_trainer_settings(trainer.gradient_clip_val, trainer.accumulate_grad_batches)
-        if trainer.world_size != 1:
-            raise UserError(f"trainer.devices: must be 1, got {trainer.world_size}; one process optimises one picture")
+        check_processes(trainer)
         choose_precision(trainer.precision, describe(self.trainer.strategy.root_device.type))
         self.check(self._data)
         trainer.reload_dataloaders_every_n_epochs = 1  # type: ignore[attr-defined]  # stages differ in length
@@ -160,10 +163,21 @@ class StyleTransfer(LightningModule):
         self._stage = None
         for extractor in self._extractors():
             extractor.set_compute_dtype(compute_dtype(str(trainer.precision)))
-        self.plans = self.make_plans(free_memory(trainer.strategy.root_device.type), trainer.world_size)
+        self._planned = 0
+        self.plans = self.make_plans(self._free_memory(), trainer.world_size)
         if any(plan.tile for plan in self.plans) or max(self._data.stage_size()) > _LARGE:
             hand_back_large_blocks()
         self.image = nn.Parameter(self._data.start_image(self.stages[0].scale))
+
+    def _free_memory(self) -> int:
+        """Bytes that each process can take; the same number for all, so that they plan alike."""
+        strategy = self.trainer.strategy
+        kind = strategy.root_device.type
+        free = free_memory(kind) // (self.trainer.num_devices if kind == "cpu" else 1)
+        if self.trainer.world_size == 1:
+            return free
+        shared = torch.tensor(free / 2**20, device=strategy.root_device, dtype=torch.float32)
+        return int(cast("Tensor", strategy.reduce(shared, reduce_op="min"))) * 2**20
 
     def _extractors(self) -> list[Extractor]:
         """The networks of all stages."""
@@ -184,14 +198,35 @@ class StyleTransfer(LightningModule):
             UserError: If a stage does not fit.
         """
         plans = []
-        optimizer = self.configure_optimizers()
         for stage in self.stages:
-            size = self._data.stage_size(stage.scale)
-            numel = 3 * size[0] * size[1]
-            memory = optimizer.memory_for(numel) if isinstance(optimizer, LBFGS) else _OTHER_OPTIMIZERS * numel * 4
+            height, width = self._data.stage_size(stage.scale)
+            memories = [self._optimizer_memory(3 * height * width, history) for history in self._histories()]
             self.objective.use_extractor(self.extractor_of(stage))
-            plans.append(make_plan(self.objective, size, self.tile, memory, available, processes))
+            plans.append(make_plan(self.objective, (height, width), self.tile, memories, available, processes))
         return plans
+
+    def _histories(self) -> list[dict[str, Any]]:
+        """What an L-BFGS remembers: as it was asked for, and if that does not fit, ever less.
+
+        A history of 10 costs about a tenth more evaluations than one of 100.
+        """
+        optimizer = self._optimizer([self.image])
+        if not isinstance(optimizer, LBFGS):
+            return [{}]
+        asked = optimizer.param_groups[0]["history_size"]
+        sizes = [asked, *(size for size in _LEAN_HISTORIES if size < asked)]
+        return [{}, *({"history_size": size, "history_dtype": "bfloat16"} for size in sizes)]
+
+    def history_of(self, plan: Plan) -> int:
+        """Pairs that L-BFGS keeps under a plan that leaves it less than was asked for."""
+        return int(self._histories()[plan.choice]["history_size"])
+
+    def _optimizer_memory(self, numel: int, history: dict[str, Any]) -> int:
+        optimizer = self._optimizer([self.image])
+        if not isinstance(optimizer, LBFGS):
+            return _OTHER_OPTIMIZERS * numel * 4
+        optimizer.param_groups[0].update(history)
+        return optimizer.memory_for(numel)
 
     def estimated_seconds(self) -> float:
         """About how long all stages will take on this device, measured on a small image."""
@@ -220,13 +255,15 @@ class StyleTransfer(LightningModule):
         images = self._data.stage_images(self.stages[index].scale)
         content = images.content.to(self.image)
         if self._stage is not None or self.image.shape != content.shape:
+            self._planned = index
             self.trainer.optimizers[0].state.clear()  # what it knew is of another size, and may be large
             self.image = nn.Parameter(self._carried_to(content).contiguous())
             self.trainer.strategy.setup_optimizers(self.trainer)
         self._stage = index
         self.objective.use_extractor(self.extractor_of(self.stages[index]).to(self.device))
         plan = self.plans[index]
-        self._tiled = None if plan.tile is None else TiledObjective(self.objective, plan.tile, plan.keep)
+        team = ProcessGroup() if self.trainer.world_size > 1 else None
+        self._tiled = None if plan.tile is None else TiledObjective(self.objective, plan.tile, plan.keep, team)
         evaluate = self._tiled or self.objective
         evaluate.prepare(content, [(style.to(self.image), share) for style, share in images.styles])
 
@@ -261,6 +298,8 @@ class StyleTransfer(LightningModule):
             optimizer = self._optimizer([self.image])
         except (TypeError, ValueError, UserError) as error:
             raise UserError(f"model.optimizer: {error}") from None
+        if self.plans:
+            optimizer.param_groups[0].update(self._histories()[self.plans[self._planned].choice])
         return one_evaluation_per_step(optimizer)
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]

@@ -5,17 +5,32 @@ from __future__ import annotations
 from typing import Any, Literal, cast
 
 from lightning.pytorch import Trainer
+from lightning.pytorch.strategies import DDPStrategy, Strategy
 
 from nst_lightning.errors import UserError
 from nst_lightning.hardware import allow_tf32, choose_accelerator, choose_precision, describe
+from nst_lightning.processes import count_devices
+
+
+class SharedTiles(DDPStrategy):
+    """Processes that share the tiles of one picture: the group of DDP without its wrapper.
+
+    The tiled objective adds statistics and gradients up itself; each process then makes the same step.
+    """
+
+    def configure_ddp(self) -> None:
+        """Leave the module as it is, whose parameter changes its size from stage to stage; see DDPStrategy."""
 
 
 class StyleTrainer(Trainer):
-    """A Trainer that takes one device, and the precision that suits it.
+    """A Trainer that takes one device unless told otherwise, and the precision that suits it.
 
     Args:
         accelerator: cpu, cuda, mps, or auto for the fastest that is there.
-        devices: Number of devices, or which; one by default, since one process optimises one picture.
+        devices: Number of devices, or which; one by default. Several share the tiles of one picture, each with a
+            process of its own.
+        num_nodes: Number of machines that do so.
+        strategy: auto: with several processes `SharedTiles`; others are Lightning's.
         precision: 32-true, bf16-mixed (extractor in bfloat16, everything else in float32), 64-true, or auto: bf16-mixed
             where the hardware has bfloat16.
         tf32: Let CUDA round the factors of float32 products to 10 bits (TF32). PyTorch does so in convolutions unless
@@ -34,6 +49,8 @@ class StyleTrainer(Trainer):
         *args: Any,
         accelerator: str = "auto",
         devices: list[int] | str | int = 1,
+        num_nodes: int = 1,
+        strategy: str | Strategy = "auto",
         precision: Literal[
             "auto", "16-mixed", "16-true", "bf16-mixed", "bf16-true", "32-true", "64-true", "32", "16", "bf16", "64"
         ]
@@ -47,6 +64,27 @@ class StyleTrainer(Trainer):
         self.precision_reason = precision_choice.reason
         allow_tf32(tf32)
         value = cast("Any", precision_choice.value)
-        super().__init__(*args, accelerator=chosen, devices=devices, precision=value, **kwargs)
-        if self.world_size != 1:
-            raise UserError(f"trainer.devices: must be 1, got {self.world_size}; one process optimises one picture")
+        several = count_devices(chosen, devices) * num_nodes > 1
+        super().__init__(
+            *args,
+            accelerator=chosen,
+            devices=devices,
+            num_nodes=num_nodes,
+            strategy=SharedTiles() if several and strategy == "auto" else strategy,
+            precision=value,
+            **kwargs,
+        )
+        check_processes(self)
+
+
+def check_processes(trainer: Trainer) -> None:
+    """Refuse what Lightning would do with several processes, which is to train one model on several batches.
+
+    Raises:
+        UserError: If there are several, and they do not share the tiles.
+    """
+    if trainer.world_size != 1 and not isinstance(trainer.strategy, SharedTiles):
+        raise UserError(
+            f"trainer.strategy: must be auto with {trainer.world_size} processes, got "
+            f"{type(trainer.strategy).__name__}; they share the tiles of one picture"
+        )

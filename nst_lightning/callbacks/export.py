@@ -42,6 +42,8 @@ class Export(Callback):
             check_writable(self.output, name="output", bits=bits)
 
     def _write(self, trainer: Trainer, module: StyleTransfer) -> None:
+        if not trainer.is_global_zero:
+            return
         data = trainer.datamodule  # type: ignore[attr-defined]
         suffix = self.output.suffix if self.output else ".png"
         places = [Path(trainer.default_root_dir) / f"result{suffix}", *([self.output] if self.output else [])]

@@ -60,6 +60,8 @@ class Figure(Callback):
 
     def on_train_end(self, trainer: Trainer, pl_module: StyleTransfer) -> None:  # type: ignore[override]
         """Write the figure; see Callback."""
+        if not trainer.is_global_zero:
+            return
         data = trainer.datamodule  # type: ignore[attr-defined]
         final = pl_module.final_picture()
         scale = min(1.0, self.width / max(final.shape[-2:]))

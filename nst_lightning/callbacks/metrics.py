@@ -51,7 +51,8 @@ class Metrics(Callback):
             self._write(trainer, pl_module)
 
     def _write(self, trainer: Trainer, module: StyleTransfer) -> None:
-        if not self._rows:
+        if not self._rows or not trainer.is_global_zero:
+            self._rows.clear()
             return
         path = Path(trainer.default_root_dir) / "metrics.csv"
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -84,6 +84,8 @@ def start_line(trainer: Trainer, module: StyleTransfer) -> str:
     origins = ", then ".join(dict.fromkeys(module.extractor_of(stage).origin for stage in module.stages))
     tiles = sorted({plan.tile for plan in module.plans if plan.tile is not None})
     tiled = f" in tiles of {' and '.join(map(str, tiles))} px" if tiles else ""
+    lean = [module.history_of(plan) for plan in module.plans if plan.choice]
+    tiled += f", history of {lean[-1]} pairs in bfloat16 for want of memory" if lean else ""
     memory = max((plan.memory for plan in module.plans), default=0)
     needs = f"; takes about {in_words(module.estimated_seconds())}"
     needs += f" and {memory / 2**30:.1f} GiB" if memory else ""

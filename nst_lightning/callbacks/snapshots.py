@@ -49,11 +49,12 @@ class Snapshots(Callback):
         if not self.every or step % self.every:
             return
         path = Path(trainer.default_root_dir) / "snapshots" / f"{step:06d}.{self.format}"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._wait()  # at most one picture is kept waiting in memory
-        self._writer = self._writer or ThreadPoolExecutor(1, thread_name_prefix="snapshots")
-        self._pending = self._writer.submit(write_image, path, pl_module.picture(self.longest))
-        if self.checkpoint:
+        if trainer.is_global_zero:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._wait()  # at most one picture is kept waiting in memory
+            self._writer = self._writer or ThreadPoolExecutor(1, thread_name_prefix="snapshots")
+            self._pending = self._writer.submit(write_image, path, pl_module.picture(self.longest))
+        if self.checkpoint:  # all processes take part
             trainer.save_checkpoint(path.with_suffix(".ckpt"))
 
     def _wait(self) -> None:

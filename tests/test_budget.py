@@ -1,0 +1,93 @@
+"""Plans: whole if it fits, else tiles, else a refusal that says what would fit."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from nst_lightning import estimate
+from nst_lightning.errors import UserError
+from nst_lightning.features import CompactVGG19
+from nst_lightning.hardware import free_memory
+from nst_lightning.losses import Content, Gram, TotalVariation
+from nst_lightning.objective import Objective, default_terms
+from nst_lightning.optim import LBFGS
+from nst_lightning.tiling.budget import SIZES, USE, make_plan
+
+GIB = 2**30
+
+
+@pytest.fixture(scope="module")
+def objective():
+    return Objective(CompactVGG19(), default_terms())
+
+
+def optimizer_memory(side, **options):
+    return LBFGS([torch.zeros(1, 3, 8, 8)], **options).memory_for(3 * side * side)
+
+
+def test_whole_where_it_fits(objective):
+    plan = make_plan(objective, (1024, 1024), "auto", [optimizer_memory(1024)], 24 * GIB)
+    assert (plan.tile, plan.keep, plan.pixels) == (None, 0, None)
+    assert 0.5 * GIB < plan.memory < 2 * GIB
+
+
+def test_tiles_where_it_does_not(objective):
+    memory = optimizer_memory(8192, history_size=3, history_dtype="bfloat16")
+    plan = make_plan(objective, (8192, 8192), "auto", [memory], 12 * GIB)
+    assert plan.tile in SIZES
+    assert plan.memory <= USE * 12 * GIB
+    smaller = make_plan(objective, (8192, 8192), "auto", [memory], 11 * GIB)
+    assert smaller.tile <= plan.tile
+    assert plan.pixels >= 8192**2
+
+
+def test_more_memory_keeps_more_tiles(objective):
+    keeps = [make_plan(objective, (4096, 4096), "auto", [0], n * GIB).keep for n in (2, 3, 4, 5)]
+    assert keeps == sorted(keeps)
+    assert keeps[-1] > 0
+
+
+def test_a_tile_that_is_asked_for_is_taken_and_none_is_kept(objective):
+    plan = make_plan(objective, (2048, 2048), 512, [0], 24 * GIB)
+    assert (plan.tile, plan.keep) == (512, 0)
+    assert make_plan(objective, (2048, 2048), None, [0], GIB // 8).tile is None
+
+
+def test_processes_always_have_tiles_and_keep_a_share_that_fits(objective):
+    plan = make_plan(objective, (1024, 1024), "auto", [0], 24 * GIB, processes=2)
+    assert plan.keep == 1
+    assert plan.tile is not None
+
+
+def test_what_cannot_fit_is_refused_with_the_size_that_would(objective):
+    with pytest.raises(UserError, match=r"data\.size: needs \d+\.\d GiB for 16384x16384 px.*at \d+ % of that") as info:
+        make_plan(objective, (16384, 16384), "auto", [optimizer_memory(16384)], 8 * GIB)
+    size = 16384 * int(str(info.value).split(" % of that")[0].split()[-1]) // 100 - 100
+    make_plan(objective, (size, size), "auto", [optimizer_memory(size)], 8 * GIB)  # it does
+
+
+def test_the_best_setting_that_leaves_room_for_a_tile(objective):
+    choices = [make_plan(objective, (2048, 2048), "auto", [4 * GIB, 2 * GIB, GIB], n * GIB).choice for n in (9, 4, 2)]
+    assert choices == [0, 1, 2]
+
+
+def test_memory_falls_with_the_type_and_grows_with_the_layers():
+    wide = Objective(CompactVGG19(), [Content(["relu4_2"]), Gram(["relu1_1", "relu5_1"])])
+    single = wide.extractor.memory(wide.layers)
+    wide.extractor.set_compute_dtype(torch.bfloat16)
+    half = wide.extractor.memory(wide.layers)
+    assert 0.4 < half.pixel / single.pixel < 0.6
+    none = make_plan(Objective(CompactVGG19(), [TotalVariation()]), (64, 64), "auto", [0], GIB)
+    assert none.tile is None
+
+
+def test_free_memory_is_some_and_less_than_all():
+    assert 2**26 < free_memory("cpu") < 2**50
+
+
+def test_durations(objective):
+    per_pixel = estimate.seconds_per_pixel(objective.extractor, objective.layers, torch.device("cpu"))
+    assert 1e-9 < per_pixel < 1e-2
+    assert estimate.seconds_of_evaluation(1e-6, 10**6, 10**6) > estimate.seconds_of_evaluation(1e-6, 10**6)
+    assert [estimate.in_words(s) for s in (0.2, 40, 600, 9000)] == ["1 s", "40 s", "10 min", "2.5 h"]

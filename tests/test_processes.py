@@ -1,0 +1,105 @@
+"""Several processes on one picture."""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from nst_lightning.cli import main
+from nst_lightning.processes import count_devices
+
+CALLBACK = """
+import hashlib, os
+from pathlib import Path
+from lightning.pytorch import Callback
+
+class Hashes(Callback):
+    def on_train_batch_end(self, trainer, module, *_):
+        digest = hashlib.sha256(module.image.detach().numpy().tobytes()).hexdigest()
+        with Path(f"hashes_{trainer.global_rank}").open("a") as file:
+            file.write(f"{digest}\\n")
+        Path(f"pid_{trainer.global_rank}").write_text(str(os.getpid()))
+"""
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch, tiny_weights):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("NST_VGG19_WEIGHTS", str(tiny_weights))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    (tmp_path / "mine_hashes.py").write_text(CALLBACK, encoding="utf-8")
+    return tmp_path
+
+
+def arguments(pair, evaluations, *more):
+    return [
+        *("--data.content", str(pair[0]), "--data.style", str(pair[1]), "--data.size", "128", "--model.tile", "64"),
+        *("--model.evaluations", str(evaluations), "--trainer.accelerator", "cpu", "--trainer.precision", "64-true"),
+        *("--trainer.callbacks=[{class_path: mine_hashes.Hashes}]", *more),
+    ]
+
+
+def losses(folder):
+    with (folder / "metrics.csv").open(encoding="utf-8") as file:
+        return [float(row["loss"]) for row in csv.DictReader(file)]
+
+
+def command(*args):
+    return [sys.executable, "-m", "nst_lightning", "fit", *args]
+
+
+def test_two_processes_make_the_picture_of_one(place, pair):
+    alone, both = arguments(pair, 10), arguments(pair, 10, "--trainer.devices", "2")
+    for args in (alone, both):
+        subprocess.run(command(*args), check=True, capture_output=True, timeout=200)
+    runs = sorted((place / "runs").iterdir())
+    assert len(runs) == 2  # the second process writes nothing
+    one, two = (torch.tensor(losses(run), dtype=torch.float64) for run in runs)
+    torch.testing.assert_close(two, one, rtol=1e-6, atol=0)
+    hashes = [Path(f"hashes_{rank}").read_text(encoding="utf-8").split() for rank in (0, 1)]
+    assert len(hashes[1]) == 10
+    assert hashes[0][-10:] == hashes[1]  # bitwise the same image after each step
+    assert sorted(p.name for p in runs[0].iterdir()) == sorted(p.name for p in runs[1].iterdir())
+
+
+def test_a_process_that_dies_ends_the_run_with_the_picture_and_one_line(place, pair):
+    args = command(*arguments(pair, 100_000, "--trainer.devices", "2", "--snapshot_every", "5"))
+    run = subprocess.Popen(args, stderr=subprocess.PIPE, text=True)
+    end = time.monotonic() + 120
+    while not (place / "pid_1").exists():
+        assert run.poll() is None
+        assert time.monotonic() < end
+        time.sleep(0.1)
+    time.sleep(1)
+    os.kill(int((place / "pid_1").read_text(encoding="utf-8")), signal.SIGKILL)
+    _, said = run.communicate(timeout=60)
+    assert run.returncode == 2
+    last = said.strip().splitlines()[-1]
+    assert "nst: error: trainer.devices: process 1 of 2 ended with code -9" in last
+    assert "Traceback" not in said
+    (folder,) = (place / "runs").iterdir()
+    assert (folder / "result.png").stat().st_size > 0
+
+
+@pytest.mark.parametrize(
+    ("accelerator", "devices", "count"),
+    [("cpu", 1, 1), ("cpu", "auto", 1), ("cpu", 3, 3), ("cpu", "2", 2), ("cuda", [0, 2], 2), ("cuda", "0,1", 2)],
+)
+def test_how_many_processes_a_machine_needs(accelerator, devices, count):
+    assert count_devices(accelerator, devices) == count
+
+
+def test_other_strategies_are_refused(place, pair, capsys):
+    args = arguments(pair, 2, "--trainer.devices", "2", "--trainer.strategy", "ddp")
+    args = [arg for arg in args if "mine_hashes" not in arg]
+    assert main(["fit", *args]) == 2
+    assert "trainer.strategy: must be auto with 2 processes, got DDPStrategy" in capsys.readouterr().err
