@@ -53,6 +53,7 @@ class StyleTransfer(LightningModule):
         terms: The objective's terms; by default a balanced Content and Gram.
         extractor: The frozen network; by default VGG-19.
         optimizer: Callable that takes the parameters; L-BFGS by default, Adam works too.
+        memory: GiB that the run may take; by default all that is free.
         tile: Side in pixels of the tiles that an image is evaluated in, for bounded memory and the same result; auto
             takes the whole image where it fits into the free memory, and else the largest tiles that do; null never.
     """
@@ -65,6 +66,7 @@ class StyleTransfer(LightningModule):
         terms: list[Term] | None = None,
         extractor: Extractor | None = None,
         optimizer: OptimizerCallable = LBFGS,
+        memory: float | None = None,
         tile: Union[int, Literal["auto"], None] = "auto",  # noqa: UP007 - jsonargparse reads it on Python 3.10
     ) -> None:
         super().__init__()
@@ -72,7 +74,9 @@ class StyleTransfer(LightningModule):
         self.save_hyperparameters(ignore=["stages", "terms", "extractor", "optimizer"])
         if isinstance(tile, int) and tile < SMALLEST_TILE:
             raise UserError(f"model.tile: must be auto, null or at least {SMALLEST_TILE} px, got {tile}")
-        self.tile = tile
+        if memory is not None and not memory > 0:
+            raise UserError(f"model.memory: must be above 0 GiB, got {memory}; leave it out for all that is free")
+        self.tile, self.memory = tile, memory
         self._schedule = evaluations, stages
         self.stages = make_schedule(evaluations, stages)
         self.objective = Objective(
@@ -173,7 +177,10 @@ class StyleTransfer(LightningModule):
         """Bytes that each process can take; the same number for all, so that they plan alike."""
         strategy = self.trainer.strategy
         kind = strategy.root_device.type
-        free = free_memory(kind) // (self.trainer.num_devices if kind == "cpu" else 1)
+        free = free_memory(kind)
+        if self.memory is not None:
+            free = min(free, int(self.memory * 2**30))
+        free //= self.trainer.num_devices if kind == "cpu" else 1
         if self.trainer.world_size == 1:
             return free
         shared = torch.tensor(free / 2**20, device=strategy.root_device, dtype=torch.float32)
@@ -221,10 +228,10 @@ class StyleTransfer(LightningModule):
         """Pairs that L-BFGS keeps under a plan that leaves it less than was asked for."""
         return int(self._histories()[plan.choice]["history_size"])
 
-    def _optimizer_memory(self, numel: int, history: dict[str, Any]) -> int:
+    def _optimizer_memory(self, numel: int, history: dict[str, Any]) -> tuple[int, int]:
         optimizer = self._optimizer([self.image])
         if not isinstance(optimizer, LBFGS):
-            return _OTHER_OPTIMIZERS * numel * 4
+            return _OTHER_OPTIMIZERS * numel * 4, 0
         optimizer.param_groups[0].update(history)
         return optimizer.memory_for(numel)
 

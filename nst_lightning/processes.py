@@ -74,9 +74,9 @@ class Workers:
         torch.set_num_threads(self._threads)
         for rank in range(1, self._count):
             environment = os.environ | {"LOCAL_RANK": str(rank), "OMP_NUM_THREADS": str(self._threads)}
-            messages = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process
+            messages = tempfile.TemporaryFile()
             command = [sys.executable, "-m", "nst_lightning", *self._args]
-            process = subprocess.Popen(command, env=environment, stdout=messages, stderr=messages)  # noqa: S603
+            process = subprocess.Popen(command, env=environment, stdout=messages, stderr=messages)
             self._processes.append((process, messages))
         return self
 

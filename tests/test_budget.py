@@ -43,19 +43,19 @@ def test_tiles_where_it_does_not(objective):
 
 
 def test_more_memory_keeps_more_tiles(objective):
-    keeps = [make_plan(objective, (4096, 4096), "auto", [0], n * GIB).keep for n in (2, 3, 4, 5)]
+    keeps = [make_plan(objective, (4096, 4096), "auto", [(0, 0)], n * GIB).keep for n in (2, 3, 4, 5)]
     assert keeps == sorted(keeps)
     assert keeps[-1] > 0
 
 
 def test_a_tile_that_is_asked_for_is_taken_and_none_is_kept(objective):
-    plan = make_plan(objective, (2048, 2048), 512, [0], 24 * GIB)
+    plan = make_plan(objective, (2048, 2048), 512, [(0, 0)], 24 * GIB)
     assert (plan.tile, plan.keep) == (512, 0)
-    assert make_plan(objective, (2048, 2048), None, [0], GIB // 8).tile is None
+    assert make_plan(objective, (2048, 2048), None, [(0, 0)], GIB // 8).tile is None
 
 
 def test_processes_always_have_tiles_and_keep_a_share_that_fits(objective):
-    plan = make_plan(objective, (1024, 1024), "auto", [0], 24 * GIB, processes=2)
+    plan = make_plan(objective, (1024, 1024), "auto", [(0, 0)], 24 * GIB, processes=2)
     assert plan.keep == 1
     assert plan.tile is not None
 
@@ -68,7 +68,9 @@ def test_what_cannot_fit_is_refused_with_the_size_that_would(objective):
 
 
 def test_the_best_setting_that_leaves_room_for_a_tile(objective):
-    choices = [make_plan(objective, (2048, 2048), "auto", [4 * GIB, 2 * GIB, GIB], n * GIB).choice for n in (9, 4, 2)]
+    choices = [
+        make_plan(objective, (2048, 2048), "auto", [(n * GIB, 0) for n in (4, 2, 1)], n * GIB).choice for n in (9, 4, 2)
+    ]
     assert choices == [0, 1, 2]
 
 
@@ -78,7 +80,7 @@ def test_memory_falls_with_the_type_and_grows_with_the_layers():
     wide.extractor.set_compute_dtype(torch.bfloat16)
     half = wide.extractor.memory(wide.layers)
     assert 0.4 < half.pixel / single.pixel < 0.6
-    none = make_plan(Objective(CompactVGG19(), [TotalVariation()]), (64, 64), "auto", [0], GIB)
+    none = make_plan(Objective(CompactVGG19(), [TotalVariation()]), (64, 64), "auto", [(0, 0)], GIB)
     assert none.tile is None
 
 

@@ -49,6 +49,20 @@ def test_styles_of_a_file_are_paths_or_mappings(pair, tmp_path, monkeypatch, use
         assert torch.equal(ours, theirs)
 
 
+def test_styles_are_never_enlarged_unasked(pair):
+    data = StyleTransferData(str(pair[0]), str(pair[1]), size=160)  # the style has 40x40 px
+    assert [data.style_sizes(scale) for scale in (0.125, 0.25, 0.5, 1.0)] == [[(20, 20)], [(40, 40)], [(40, 40)]] + [
+        [(40, 40)]
+    ]
+    larger = StyleTransferData(str(pair[0]), [Style(str(pair[1]), scale=2.0)], size=160)
+    assert larger.style_sizes() == [(80, 80)]  # that is asking
+
+
+def test_styles_may_keep_their_size_in_all_stages(pair):
+    data = StyleTransferData(str(pair[0]), str(pair[1]), size=64, style_size=36, style_follows=False)
+    assert data.style_sizes(0.5) == data.style_sizes(1.0) == [(36, 36)]
+
+
 @pytest.mark.parametrize("style_size", [16, 40, 96])
 def test_the_style_size_leaves_the_content_alone(pair, style_size):
     plain = StyleTransferData(str(pair[0]), str(pair[1]), size=32)

@@ -13,6 +13,7 @@ from nst_lightning.callbacks import Faults, Snapshots
 from nst_lightning.cli import main
 from nst_lightning.errors import UserError, UserNotice
 from nst_lightning.features import VGG19
+from nst_lightning.images import read_image
 from nst_lightning.losses import Content, Gram, Term
 from nst_lightning.optim import LBFGS
 
@@ -275,3 +276,70 @@ def test_start_from_white_is_balanced_by_the_content(tiny_weights, pair, tmp_pat
 
 def test_the_default_optimiser_is_ours(tiny_weights):
     assert isinstance(build(tiny_weights).configure_optimizers(), LBFGS)
+
+
+def test_tiles_change_nothing_and_a_run_resumes_in_them(tiny_weights, pair, tmp_path):
+    stages = [Stage(3, 0.5), Stage(3)]
+    options = {"stages": stages, "tile": 64}
+    quiet = {"precision": "64-true"}
+    whole = fit(build(tiny_weights, stages=stages, tile=None), pair, tmp_path / "whole", size=160, **quiet)
+    module = build(tiny_weights, **options)
+    tiled = fit(module, pair, tmp_path, Snapshots(2, checkpoint=True), size=160, **quiet)
+    assert [plan.tile for plan in module.plans] == [64, 64]
+    torch.testing.assert_close(torch.tensor(tiled.values), torch.tensor(whole.values), rtol=1e-8, atol=0)
+    for step in (2, 4):
+        checkpoint = str(tmp_path / "snapshots" / f"{step:06d}.ckpt")
+        resumed = build(tiny_weights, **options)
+        fit(resumed, pair, tmp_path / f"from_{step}", ckpt_path=checkpoint, size=160, **quiet)
+        assert torch.equal(resumed.image, module.image)
+
+
+def test_a_stage_may_have_a_network_of_its_own(tiny_weights, pair, tmp_path):
+    own = VGG19(str(tiny_weights), pooling="average")
+    module = build(tiny_weights, stages=[Stage(2, 0.5, extractor=own), Stage(2)])
+    seen = []
+
+    class Networks(Callback):
+        def on_train_batch_end(self, trainer, module, *_):
+            seen.append(module.objective.extractor.pooling)
+
+    fit(module, pair, tmp_path, Networks(), Snapshots(1, checkpoint=True))
+    assert seen == ["average", "average", "max", "max"]
+    assert "image" in module.state_dict()
+    assert not [key for key in module.state_dict() if "extractor" in key]
+    resumed = build(tiny_weights, stages=[Stage(2, 0.5, extractor=own), Stage(2)])
+    fit(resumed, pair, tmp_path / "second", ckpt_path=str(tmp_path / "snapshots" / "000001.ckpt"))
+    assert torch.equal(resumed.image, module.image)
+
+
+def test_a_stages_network_must_have_the_terms_layers(tiny_weights):
+    class Shallow(VGG19):
+        strides = {"relu1_1": 1}  # noqa: RUF012
+
+    with pytest.raises(UserError, match="no layer 'relu2_1' in Shallow"):
+        build(tiny_weights, stages=[Stage(1, 0.5, extractor=Shallow(str(tiny_weights))), Stage(1)])
+
+
+def test_little_memory_shortens_the_history_and_cuts_tiles(tiny_weights, pair, tmp_path):
+    module = build(tiny_weights, evaluations=1, memory=0.5)
+    fit(module, pair, tmp_path, size=800)
+    (plan,) = module.plans
+    group = module.trainer.optimizers[0].param_groups[0]
+    assert plan.tile is not None
+    assert (group["history_size"], group["history_dtype"]) == (module.history_of(plan), "bfloat16")
+    with pytest.raises(UserError, match=r"data\.size: needs"):
+        fit(build(tiny_weights, evaluations=2, memory=0.1), pair, tmp_path, size=800)
+
+
+@pytest.mark.parametrize(("options", "words"), [({"tile": 8}, "model.tile: must be"), ({"memory": 0}, "model.memory")])
+def test_tiles_and_memory_that_make_no_sense(tiny_weights, options, words):
+    with pytest.raises(UserError, match=words):
+        build(tiny_weights, **options)
+
+
+def test_snapshots_of_large_pictures_are_small(tiny_weights, pair, tmp_path):
+    module = build(tiny_weights, evaluations=2)
+    fit(module, pair, tmp_path, Snapshots(1, longest=40))
+    assert module.picture(40).shape == (1, 3, 30, 40)
+    assert module.picture(400).shape == module.picture().shape == (1, 3, 36, 48)
+    assert read_image(tmp_path / "snapshots" / "000001.png").pixels.shape == (1, 3, 30, 40)

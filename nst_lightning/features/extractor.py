@@ -22,11 +22,15 @@ class MemoryUse(NamedTuple):
         fixed: Bytes whatever the image: filters and working space.
         pixel: Bytes a pixel.
         part: Bytes a pixel more when only a part of each map is looked at, as in tiles.
+        values: Layer -> features a pixel.
+        itemsize: Bytes of one.
     """
 
     fixed: int
     pixel: float
     part: float
+    values: Mapping[str, float]
+    itemsize: int
 
 
 class Extractor(nn.Module):

@@ -26,7 +26,7 @@ Algorithm = Literal["auto", "direct", "winograd"]
 # AVX512-BF16 and float32 with AVX2.
 WINOGRAD_CHANNELS = {torch.bfloat16: (128, 256), torch.float32: (64, 64)}
 
-_WORKING_SPACE = 200 << 20  # bytes of strips, thread pools and what the allocator holds back
+_WORKING_SPACE = 350 << 20  # bytes of strips, thread pools and what the allocator holds back
 
 BLOCKS = (2, 2, 4, 4, 4)  # convolutions a block; a pooling layer lies between blocks
 
@@ -142,17 +142,18 @@ class VGGNetwork(Extractor):
         first = self._convolution(0).weight
         widest = 0.0
         fixed = _WORKING_SPACE
+        per_pixel: dict[str, float] = {}
         least = WINOGRAD_CHANNELS.get(first.dtype, (1 << 30, 1 << 30))
         for (name, rectified, stride), layer in zip(_names(), self.convolutions, strict=False):
             weight = cast("nn.Conv2d", layer).weight
-            values = weight.shape[0] / stride**2
+            values = per_pixel[name] = per_pixel[rectified] = weight.shape[0] / stride**2
             fewer, more = sorted(weight.shape[:2])
             transformed = 5 if fewer >= least[0] and more >= least[1] and self.convolution != "direct" else 2
             fixed += transformed * weight.numel() * weight.dtype.itemsize
             fused = name in LAST_OF_BLOCK and not wanted & {name, rectified} and self.pooling != "l2"
             kept += values / 4 if fused else values * weight.dtype.itemsize
             widest = max(widest, values * weight.dtype.itemsize * (not fused))
-        return MemoryUse(fixed, 1.05 * max(kept, 3 * widest), 2.5 * widest)
+        return MemoryUse(fixed, 1.05 * max(kept, 3 * widest), 2.5 * widest, per_pixel, first.dtype.itemsize)
 
     def _convolution(self, index: int) -> nn.Conv2d:
         return cast("nn.Conv2d", self.convolutions[index])

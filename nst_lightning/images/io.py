@@ -18,7 +18,6 @@ from nst_lightning.images.deep import is_tiff, read_tiff_description
 from nst_lightning.images.encode import DESCRIPTION_TAG, format_of
 from nst_lightning.images.opening import opened
 
-
 _STRIP = 512  # rows that are turned into samples at a time
 
 

@@ -49,7 +49,7 @@ class LBFGS(Optimizer):
     Args:
         params: Parameters to optimise, in one group.
         lr: Factor on every step but the first; 1 takes the quasi-Newton step as it is.
-        history_size: Number of pairs kept; the memory is ``2 * history_size + 6`` images, and 1.5 for the metric.
+        history_size: Number of pairs kept; the memory is ``2 * history_size + 5`` images, and 1.5 for the metric.
         first_step: Root mean square change of the parameters made by the first step (and by the first after a
             restart), in the parameters' units: for an image in [0, 1], 0.01 is one percent of the range.
         max_step: Largest root mean square change of one step; longer steps are shortened.
@@ -62,7 +62,7 @@ class LBFGS(Optimizer):
         relaxation: Factor on γ under the metric. Steps lean to directions of high curvature, so the γ measured along
             them is short for all others; 2 saves a sixth of the evaluations, 4 diverges.
         history_dtype: float32 (float64 for float64 parameters), or bfloat16 for half the memory: one of
-            ``history_size + 6.5`` images.
+            ``history_size + 5.5`` images.
         rules: image, as described here; or torch, which follows ``torch.optim.LBFGS``: a first step of
             ``min(1, 1/‖g‖₁) lr``, no longest step, pairs with ``sᵀy > 1e-10``, and changes measured in pixels.
 
@@ -155,17 +155,22 @@ class LBFGS(Optimizer):
         return torch.bfloat16 if self._is_lean else dtype
 
     def memory(self) -> int:
-        """Bytes that history and vectors will take on the device, known before the first step."""
-        return self.memory_for(sum(p.numel() for p in self._params), self._params[0].element_size())
+        """Bytes that history and vectors will take on the device at most, known before the first step."""
+        return sum(self.memory_for(sum(p.numel() for p in self._params), self._params[0].element_size()))
 
-    def memory_for(self, numel: int, itemsize: int = 4) -> int:
-        """The same for parameters of another size."""
+    def memory_for(self, numel: int, itemsize: int = 4) -> tuple[int, int]:
+        """The same for parameters of another size.
+
+        Returns:
+            Bytes that stay from step to step, and those that a step takes for itself.
+        """
         m: int = self.param_groups[0]["history_size"]
         kept = 2 if self._is_lean else itemsize
-        # Last step, gradient and (exactly) point; then gradient, direction and change; then the metric's tables, and
-        # a transform of one channel of three.
-        vectors = 5 + (not self._is_lean) + (0 if self._is_plain() else 1.5)
-        return int(numel * (2 * m * kept + vectors * itemsize))
+        plain = self._is_plain()
+        # Gradient, last step and (exactly) last point, and the metric's tables; then direction and change, and the
+        # transform of one channel of three, with what it needs for itself.
+        vectors = 2 + (not self._is_lean) + (0 if plain else 0.5)
+        return int(numel * (2 * m * kept + vectors * itemsize)), int(numel * (2 if plain else 3) * itemsize)
 
     def _ring_sizes(self) -> list[list[int]]:
         """Coordinates of each ring of each parameter; one ring of all where nothing is estimated."""

@@ -1,14 +1,16 @@
 """Whether an image needs tiles, and of what size: from an estimate made before the run.
 
-What has the size of the whole image, in float32 (12 bytes a pixel) unless said otherwise:
+What has the size of the whole image (of float32, 12 bytes a pixel):
 
-- the image, its gradient, and the content while targets are taken (afterwards only its features at the content layers,
-  in bfloat16 if there are tiles);
-- L-BFGS: see `nst_lightning.optim.LBFGS`, ``2 history_size + 6`` images, or ``history_size + 5`` with a history in
-  bfloat16, and 1.5 for the metric;
-- while the picture is written: one byte (or two) a sample.
+- the image and its gradient; the content, too, while targets are taken, before the optimiser holds anything;
+- features of the content at the layers of `Content`, in the network's type, in bfloat16 if there are tiles: for VGG-19's
+  relu4_2 in bfloat16 1.3 images, for the compact encoder's 0.5;
+- L-BFGS, from step to step: its history (2 images a pair, 1 in bfloat16), the last gradient and step, the last point
+  unless the history is in bfloat16, and half an image of tables for the metric; during a step 3 images more, where
+  between steps the tile's activations lie;
+- while the picture is written: the clamped copy, and one byte (or two) a sample.
 
-Everything else grows with the tile only.
+Everything else grows with the tile only. See `nst_lightning.optim.LBFGS.memory_for` and `Extractor.memory`.
 """
 
 from __future__ import annotations
@@ -17,13 +19,14 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from nst_lightning.errors import UserError
+from nst_lightning.losses.term import CellTerm
 from nst_lightning.objective import Objective
 from nst_lightning.tiling.grid import make_grid
 from nst_lightning.tiling.objective import TiledObjective
 
 SIZES = (2048, 1536, 1024, 768, 512, 384, 256)  # smaller ones cost more time than they save memory
 USE = 0.9  # of the free memory
-IMAGES, _BYTES = 3, 12  # images beside those of the optimiser, and bytes a pixel of each
+_IMAGES = 2 * 12  # bytes a pixel of image and gradient
 
 
 class Plan(NamedTuple):
@@ -48,7 +51,7 @@ def make_plan(
     objective: Objective,
     size: tuple[int, int],
     tile: int | str | None,
-    optimizer: Sequence[int],
+    optimizer: Sequence[tuple[int, int]],
     available: int,
     processes: int = 1,
 ) -> Plan:
@@ -58,7 +61,7 @@ def make_plan(
         objective: The objective, with the stage's extractor.
         size: Height and width of the image.
         tile: Side of the tiles in pixels, None for none, or ``auto``.
-        optimizer: Bytes that the optimiser takes, for each of its settings, the best first.
+        optimizer: Bytes of the optimiser that stay and that a step takes, for each of its settings, the best first.
         available: Free bytes on the device; 0 if not known.
         processes: How many share the tiles, on devices of their own.
 
@@ -87,33 +90,36 @@ def make_plan(
         side = tile if isinstance(tile, int) else SIZES[2]
         return Plan(side, pixels=sum(crops(side))) if wants_tiles else Plan(None)
     sides = [tile] if isinstance(tile, int) else list(SIZES)
-    for choice, memory in enumerate(optimizer):
-        fixed = use.fixed + IMAGES * _BYTES * height * width + memory
-        whole = int(fixed + use.pixel * height * width)
+    kept = sum(use.values[layer] for _, layer in objective.layered_terms(CellTerm))
+    for choice, (stays, passes) in enumerate(optimizer):
+        fixed: float = use.fixed + _IMAGES * height * width + stays
+        whole = int(fixed + kept * use.itemsize * height * width + max(passes, use.pixel * height * width))
         if not wants_tiles and (tile is None or not available or whole <= USE * available):
             return Plan(None, memory=whole, choice=choice)
+        fixed += kept * 2 * height * width
         for side in sides:
             areas = crops(side)
             one = (use.pixel + use.part) * areas[0]
-            fit = int((USE * available - fixed) / one)
-            if fit >= 1 or isinstance(tile, int) or not available:
+            room = USE * available - fixed
+            if room >= max(one, passes) or isinstance(tile, int) or not available:
                 # Who names a tile for one device means its memory, too.
-                keep = 0 if processes == 1 and isinstance(tile, int) else min(len(areas), max(0, fit))
+                keep = 0 if processes == 1 and isinstance(tile, int) else min(len(areas), max(0, int(room / one)))
                 keep = keep if keep == len(areas) else max(0, keep - 1)  # one more has to run
                 pixels = sum(areas[keep:]) + 2 * sum(areas[:keep]) // 3
-                return Plan(side, keep, int(fixed + one * min(len(areas), keep + 1)), pixels, choice)
+                total = fixed + max(passes, one * min(len(areas), keep + 1))
+                return Plan(side, keep, int(total), pixels, choice)
 
     def least(scale: float) -> float:
         """Bytes at a scale with the smallest tile and the leanest settings."""
         small = max(tiled.stride, round(height * scale)), max(tiled.stride, round(width * scale))
         side = sides[-1] + 2 * tiled.halo
-        crop = min(side, small[0]) * min(side, small[1])
-        per_pixel = IMAGES * _BYTES + optimizer[-1] / (height * width)
-        return use.fixed + per_pixel * small[0] * small[1] + (use.pixel + use.part) * crop
+        one = (use.pixel + use.part) * min(side, small[0]) * min(side, small[1])
+        stays, passes = (bytes_ * small[0] * small[1] / (height * width) for bytes_ in optimizer[-1])
+        return use.fixed + (_IMAGES + 2 * kept) * small[0] * small[1] + stays + max(passes, one)
 
     fits = max((n for n in range(1, 1000) if least(n / 1000) <= USE * available), default=0) / 1000
     advice = f"it fits with data.size at {100 * fits:.0f} % of that" if fits else "free some memory"
     raise UserError(
         f"data.size: needs {least(1) / 2**30:.1f} GiB for {width}x{height} px even in the smallest tiles, of which the "
-        f"optimiser takes {optimizer[-1] / 2**30:.1f}, got {available / 2**30:.1f} GiB of free memory; {advice}"
+        f"optimiser takes {sum(optimizer[-1]) / 2**30:.1f}, got {available / 2**30:.1f} GiB of free memory; {advice}"
     )
