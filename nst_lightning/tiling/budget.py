@@ -3,8 +3,8 @@
 What has the size of the whole image (of float32, 12 bytes a pixel):
 
 - the image and its gradient; the content, too, while targets are taken, before the optimiser holds anything;
-- features of the content at the layers of `Content`, in the network's type, in bfloat16 if there are tiles: for VGG-19's
-  relu4_2 in bfloat16 1.3 images, for the compact encoder's 0.5;
+- features of the content at the layers of `Content`, in the network's type, or in bfloat16 if there are tiles: at
+  relu4_2 then 1.3 images for VGG-19, 0.5 for the compact encoder;
 - L-BFGS, from step to step: its history (2 images a pair, 1 in bfloat16), the last gradient and step, the last point
   unless the history is in bfloat16, and half an image of tables for the metric; during a step 3 images more, where
   between steps the tile's activations lie;
