@@ -29,7 +29,9 @@ SUITES = {
     "overhead": "test_overhead.py",
     "memory": "test_memory.py",
     "target": "test_target.py",
+    "tiling": "test_tiling.py",
 }
+SLOW = {"tiling"}  # only when they are asked for
 PACKAGES = ("torch", "torchvision", "lightning", "pytest-benchmark", "numpy")
 
 
@@ -54,7 +56,11 @@ def _parse(args: Sequence[str]) -> argparse.Namespace:
         description="Measure the project against plain PyTorch in one run, on every accelerator that is there.",
         allow_abbrev=False,
     )
-    parser.add_argument("--suites", default=",".join(SUITES), help="comma-separated (default: %(default)s)")
+    parser.add_argument(
+        "--suites",
+        default=",".join(suite for suite in SUITES if suite not in SLOW),
+        help="comma-separated (default: %(default)s)",
+    )
     parser.add_argument("--accelerators", default="auto", help="cpu, cuda, mps, or auto for all (default: auto)")
     parser.add_argument("--precisions", default="auto", help="32-true, bf16-mixed, or auto for all that are native")
     parser.add_argument("--sizes", default="256,512,1024,2048", help="long sides in pixels (default: %(default)s)")
@@ -188,6 +194,13 @@ def table(benchmarks: list[dict[str, Any]]) -> list[Row]:
         elif b["suite"] == "memory":
             median, spread = f"{b['bytes'] / 2**20:.0f} MiB", ""
             ratio = f"{b['bytes'] / base['bytes']:.2f}" if base and base["bytes"] else ""
+        elif b["suite"] == "tiling":
+            details = f"{b['extractor']}, {b['precision']}, " + (f"tiles of {b['tile']} px" if b["tile"] else "whole")
+            beyond = (b["bytes"] - b["buffers"]) / 2**20
+            median = _seconds(b["seconds"])
+            spread = f"{b['bytes'] / 2**20:.0f} MiB, {beyond:.0f} beyond full-size buffers"
+            whole = next((o for o in benchmarks if _is_whole_of(o, b)), None)
+            ratio = f"{b['seconds'] / whole['seconds']:.2f} of the whole" if whole and b["tile"] else ""
         elif b["suite"] == "overhead":
             median, spread = f"+{_seconds(b['overhead_seconds'])} a step", f"± {_seconds(b['overhead_spread'])}"
             rows.append(Row("snapshot", f"{b['accelerator']}{size}", _seconds(b["snapshot_seconds"]), "", ""))
@@ -200,6 +213,15 @@ def table(benchmarks: list[dict[str, Any]]) -> list[Row]:
     return rows
 
 
+def _is_whole_of(other: dict[str, Any], tiled: dict[str, Any]) -> bool:
+    """Whether a measurement is of the same picture without tiles."""
+    return (
+        other["suite"] == "tiling"
+        and not other["tile"]
+        and _facts(other, "size", "extractor") == _facts(tiled, "size", "extractor")
+    )
+
+
 def format_table(rows: list[Row]) -> str:
     """The rows as text in columns."""
     header = Row("suite", "what", "median", "spread", "ratio to baseline")
@@ -210,7 +232,7 @@ def format_table(rows: list[Row]) -> str:
 
 
 def draw(benchmarks: list[dict[str, Any]], path: Path) -> bool:
-    """Plot seconds per evaluation against size, for each program, precision and device.
+    """Plot seconds per evaluation against size, and memory against size where tiles were measured.
 
     Args:
         benchmarks: As in the JSON file.
@@ -224,30 +246,50 @@ def draw(benchmarks: list[dict[str, Any]], path: Path) -> bool:
     mpl.use("agg")
     from matplotlib import pyplot as plt  # noqa: PLC0415
 
-    lines: dict[str, list[dict[str, Any]]] = {}
+    panels = [panel for panel in (_evaluation_lines(benchmarks), *_tiling_lines(benchmarks)) if panel[1]]
+    if not panels:
+        return False
+    figure, all_axes = plt.subplots(1, len(panels), figsize=(7 * len(panels), 4.5), layout="constrained", squeeze=False)
+    for axes, (label, lines) in zip(all_axes[0], panels, strict=True):
+        for name, points in lines.items():
+            sizes, values, below, above = zip(*sorted(points), strict=True)
+            style = "--" if name.startswith("baseline") or name.endswith("whole") else "-"
+            axes.errorbar(sizes, values, [below, above], fmt=style, marker="o", capsize=3, label=name)
+        axes.set(xscale="log", yscale="log", xlabel="long side in pixels", ylabel=label)
+        ticks = sorted({point[0] for points in lines.values() for point in points})
+        axes.set_xticks(ticks, [str(size) for size in ticks])
+        axes.minorticks_off()
+        axes.grid(alpha=0.3)
+        axes.legend()
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+    return True
+
+
+_Lines = dict[str, list[tuple[int, float, float, float]]]  # size, value, how far it went below and above
+
+
+def _evaluation_lines(benchmarks: list[dict[str, Any]]) -> tuple[str, _Lines]:
+    """Seconds by size for each program, precision and device."""
+    lines: _Lines = {}
     for b in benchmarks:
         if b["suite"] == "evaluation" and b["optimizer"] in {"lbfgs", "torch lbfgs"}:
             if b["program"] == "nst_lightning" and b["optimizer"] != "lbfgs":
                 continue
             facts = _facts(b, "program", "extractor", "accelerator", "precision")
-            lines.setdefault(" ".join(fact for fact in facts if fact not in {None, "vgg19"}), []).append(b)
-    if not lines:
-        return False
-    figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
-    for label, unsorted in lines.items():
-        points = sorted(unsorted, key=lambda b: b["size"])
-        medians = [b["median"] for b in points]
-        below, above = ([abs(b[key] - b["median"]) for b in points] for key in ("min", "max"))
-        style = "--" if label.startswith("baseline") else "-"
-        axes.errorbar(
-            [b["size"] for b in points], medians, [below, above], fmt=style, marker="o", capsize=3, label=label
-        )
-    axes.set(xscale="log", yscale="log", xlabel="long side in pixels", ylabel="seconds per evaluation")
-    ticks = sorted({b["size"] for points in lines.values() for b in points})
-    axes.set_xticks(ticks, [str(size) for size in ticks])
-    axes.minorticks_off()
-    axes.grid(alpha=0.3)
-    axes.legend()
-    figure.savefig(path, dpi=120)
-    plt.close(figure)
-    return True
+            point = (b["size"], b["median"], abs(b["min"] - b["median"]), abs(b["max"] - b["median"]))
+            lines.setdefault(" ".join(fact for fact in facts if fact not in {None, "vgg19"}), []).append(point)
+    return "seconds per evaluation", lines
+
+
+def _tiling_lines(benchmarks: list[dict[str, Any]]) -> list[tuple[str, _Lines]]:
+    """Memory beyond the buffers of full size, and seconds, whole and in tiles."""
+    memory: _Lines = {}
+    seconds: _Lines = {}
+    for b in benchmarks:
+        if b["suite"] == "tiling":
+            name = f"{b['extractor']}, " + (f"tiles of {b['tile']} px" if b["tile"] else "whole")
+            beyond = (b["bytes"] - b["buffers"]) / 2**30
+            memory.setdefault(name, []).append((b["size"], max(beyond, 0.01), 0, 0))
+            seconds.setdefault(name, []).append((b["size"], b["seconds"], 0, 0))
+    return [("GiB beyond buffers of full size", memory), ("seconds per evaluation", seconds)]

@@ -1,0 +1,54 @@
+"""A process of its own that evaluates a square picture a few times, whole or in tiles, and prints what it took."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+
+import torch
+from memory import resident
+from programs import EXTRACTORS, pictures
+
+from nst_lightning.hardware import compute_dtype, hand_back_large_blocks, keep_freed_memory
+from nst_lightning.images.resize import resize
+from nst_lightning.objective import Objective, default_terms
+from nst_lightning.optim import LBFGS
+from nst_lightning.tiling import TiledObjective
+
+EVALUATIONS = 2
+STYLE_SIZE = 512  # the same for all, so that what grows is what the picture takes
+IMAGE = 12  # bytes a pixel
+
+
+def main() -> None:
+    """Run what the arguments say: extractor, size, tile (0 for the whole picture), precision."""
+    extractor, size, tile, precision = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
+    keep_freed_memory()
+    if tile or size > 1200:  # as `nst fit` does
+        hand_back_large_blocks()
+    before = resident()
+    objective = Objective(EXTRACTORS[extractor](), default_terms())
+    objective.extractor.set_compute_dtype(compute_dtype(precision))
+    evaluate = TiledObjective(objective, tile) if tile else objective
+    content, style = pictures(STYLE_SIZE, "cpu")
+    content = resize(content, (size, size))
+    evaluate.prepare(content, [(style, 1.0)])
+    image = content.requires_grad_()  # no second copy
+    optimizer = LBFGS([image], history_size=3, history_dtype="bfloat16")
+    seconds = []
+    for _ in range(EVALUATIONS):
+        begin = time.perf_counter()
+        optimizer.zero_grad()
+        evaluate(image).loss.backward()
+        seconds.append(time.perf_counter() - begin)
+        optimizer.step()
+    use = objective.extractor.memory(objective.layers)
+    kept = use.values["relu4_2"] * (2 if tile else use.itemsize)
+    buffers = int((2 * IMAGE + kept) * size * size) + optimizer.memory()
+    print(json.dumps({"seconds": min(seconds), "bytes": resident() - before, "buffers": buffers}))
+
+
+if __name__ == "__main__":
+    torch.manual_seed(0)
+    main()
