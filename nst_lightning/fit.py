@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import shutil
 import sys
 import warnings
@@ -13,24 +14,30 @@ from typing import Any, Optional
 import torch
 import yaml
 from jsonargparse import Namespace
+from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
-from nst_lightning.callbacks import Export, Faults, Figure, Metrics, Progress, Snapshots
+from nst_lightning.callbacks import Checkpoints, Export, Faults, Figure, Metrics, Progress, Signals, Snapshots
+from nst_lightning.callbacks.lenient import only_the_file
+from nst_lightning.checkpoint import FOLDER, WholeFiles
 from nst_lightning.data import Style, StyleTransferData
 from nst_lightning.errors import UserError, UserNotice
 from nst_lightning.hardware import choose_accelerator, keep_freed_memory
+from nst_lightning.images.atomic import replacing
 from nst_lightning.module import StyleTransfer, check_trainer_settings
 from nst_lightning.parser import OneLineParser, expand_presets
 from nst_lightning.processes import Workers, count_devices, is_first, started_by_another
 from nst_lightning.quiet import lightning_quiet
+from nst_lightning.resume import CONFIGURATION, check_resumed, differences, flatten, resume_arguments
 from nst_lightning.runfolder import check_folder, create_run_folder
 from nst_lightning.trainer import StyleTrainer
 
 TRAINER_DEFAULTS: dict[str, Any] = {
     "logger": False,
-    "enable_checkpointing": False,
+    "enable_checkpointing": True,
     "enable_model_summary": False,
     "max_epochs": -1,  # the module sets it from its schedule
     "default_root_dir": "runs",
@@ -41,7 +48,16 @@ OUTPUT_OPTIONS: list[tuple[str, Any, Any, str]] = [
     ("bits", int, 8, "Bits per channel of the final picture: 8, or 16 for PNG and TIFF."),
     ("quality", int, 95, "Quality of a JPEG or WebP picture, 1 to 100."),
     ("snapshot_every", int, 50, "Evaluations between numbered pictures in the run folder; 0 writes none."),
-    ("ckpt_path", Optional[str], None, "Checkpoint to continue from."),
+    ("checkpoint_every", int, 0, "Evaluations between checkpoints; 0 goes by time."),
+    ("checkpoint_seconds", float, 120.0, "Seconds between checkpoints; 0 with checkpoint_every 0 writes none."),
+    ("checkpoint_keep", int, 2, "How many checkpoints are kept."),
+    (
+        "fallback",
+        Optional[str],
+        None,
+        "Folder for the final picture if no other place takes it.",
+    ),
+    ("ckpt_path", Optional[str], None, "Checkpoint to continue from; last for the newest of the same pictures."),
 ]
 
 
@@ -53,6 +69,7 @@ class FitCLI(LightningCLI):
     """
 
     def __init__(self, args: Sequence[str]) -> None:
+        arguments, self.resumed = resume_arguments(args)
         super().__init__(
             StyleTransfer,
             StyleTransferData,
@@ -66,7 +83,7 @@ class FitCLI(LightningCLI):
                 "description": "Make a picture from a content and a style image.",
                 "allow_abbrev": False,  # half a name may become another option's with the next version
             },
-            args=expand_presets(args),
+            args=expand_presets(arguments),
             run=False,
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,  # `_keep_hyperparameters` does it by public means
@@ -97,35 +114,50 @@ class FitCLI(LightningCLI):
     def instantiate_classes(self) -> None:
         """Check settings, cheap ones first, then build model, data and trainer; see LightningCLI."""
         config = self.config
+        settings = config.trainer
+        count = count_devices(choose_accelerator(settings.accelerator).value, settings.devices)
+        # How many this one has to start, itself included.
+        self.processes = 1 if started_by_another() or settings.strategy != "auto" else count
         root = check_folder(Path(config.trainer.default_root_dir))
-        if config.ckpt_path is not None and not Path(config.ckpt_path).is_file():
-            raise UserError(f"ckpt_path: must be a file, got '{config.ckpt_path}'; see the run folder's snapshots")
+        if config.ckpt_path is not None and not Path(config.ckpt_path).is_file():  # from a configuration
+            raise UserError(f"ckpt_path: must be a file, got '{config.ckpt_path}'; see the run folder's {FOLDER}")
         check_trainer_settings(config.trainer.gradient_clip_val, config.trainer.accumulate_grad_batches)
         for name in ("max_steps", "max_epochs"):
             if config.trainer[name] == 0:
                 raise UserError(f"trainer.{name}: must be at least 1, or -1 for no limit, got 0; leave it out")
-        resolved = self.parser.dump(config)
+        resolved = _without_checkpoint(self.parser.dump(config))
+        self.signals = Signals()
         defaults = [
             Progress(),
+            self.signals,
             Metrics(),
             Faults(),
             Snapshots(config.snapshot_every),
+            Export(config.output, config.bits, config.quality, {"Configuration": resolved}, config.fallback),
             Figure(),
-            Export(config.output, config.bits, config.quality, {"Configuration": resolved}),
         ]
+        if config.checkpoint_every or config.checkpoint_seconds:
+            defaults.append(Checkpoints(config.checkpoint_every, config.checkpoint_seconds, config.checkpoint_keep))
         _check_pictures(config.data)
         self.config_init = self._instantiate(config)
         self.datamodule, self.model = self.config_init["data"], self.config_init["model"]
         self.model.check(self.datamodule)
         self.datamodule.setup("fit")
         if config.ckpt_path is not None:
-            _check_checkpoint(config.ckpt_path, self.model)
+            check_resumed(Path(config.ckpt_path), self.model, self.datamodule)
         _keep_pictures(config.output, self.datamodule)
         self._keep_hyperparameters(resolved)
         self._root_is_new = not root.exists()
         names = (self.datamodule.content_path, self.datamodule.styles[0].path)
-        # Processes that help another one write nothing.
-        self.folder = create_run_folder(root, "_".join(Path(name).stem for name in names)) if is_first() else root
+        if self.resumed is not None and self.resumed.folder is not None:
+            self.folder = self.resumed.folder
+            now = dict(flatten(yaml.safe_load(resolved)))
+            now["trainer.precision"] = self.resumed.configuration.get("trainer.precision", "auto")
+            changed = differences(self.resumed.configuration, now)
+            also = f"; not as then: {', '.join(changed)}" if changed else ""
+            print(f"nst: continuing from {self.resumed.path}{also}", file=sys.stderr)  # noqa: T201
+        else:  # processes that help another one write nothing
+            self.folder = create_run_folder(root, "_".join(Path(name).stem for name in names)) if is_first() else root
         self._defaults, self._resolved = defaults, resolved
 
     def make_trainer(self) -> None:
@@ -136,18 +168,12 @@ class FitCLI(LightningCLI):
             self.discard_folder()
             raise
         if is_first():
-            (self.folder / "config.yaml").write_text(self._resolved, encoding="utf-8")
-
-    @property
-    def processes(self) -> int:
-        """How many processes this one has to start, itself included."""
-        settings = self.config.trainer
-        count = count_devices(choose_accelerator(settings.accelerator).value, settings.devices)
-        return 1 if started_by_another() or settings.strategy != "auto" else count
+            with only_the_file(self.folder / CONFIGURATION), replacing(self.folder / CONFIGURATION) as file:
+                file.write(self._resolved.encode())
 
     def discard_folder(self) -> None:
         """Leave nothing behind of a run that came to nothing."""
-        if not is_first():
+        if not is_first() or (self.resumed is not None and self.resumed.folder is not None):
             return
         shutil.rmtree(self.folder, ignore_errors=True)
         if self._root_is_new:
@@ -169,7 +195,13 @@ class FitCLI(LightningCLI):
         kept = [callback for callback in defaults if not any(isinstance(other, type(callback)) for other in given)]
         if settings.get("enable_progress_bar") is False:
             kept = [callback for callback in kept if not isinstance(callback, Progress)]
-        settings.update(callbacks=[*kept, *given], default_root_dir=str(self.folder))
+        callbacks = [*kept, *given]
+        settings["enable_checkpointing"] = any(isinstance(callback, ModelCheckpoint) for callback in callbacks)
+        plugins = settings.get("plugins") or []
+        plugins = plugins if isinstance(plugins, list) else [plugins]
+        if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
+            plugins = [*plugins, WholeFiles()]
+        settings.update(callbacks=callbacks, default_root_dir=str(self.folder), plugins=plugins)
         try:
             return StyleTrainer(**settings)
         except (MisconfigurationException, ValueError, TypeError) as error:
@@ -179,6 +211,11 @@ class FitCLI(LightningCLI):
         """Put the model's configuration into its checkpoints as data; `load_from_checkpoint` rebuilds it from there."""
         model = yaml.safe_load(resolved)["model"]
         self.model.save_hyperparameters({**model, "_instantiator": "lightning.pytorch.cli.instantiate_module"})
+
+
+def _without_checkpoint(resolved: str) -> str:
+    """A configuration that repeats the run from its start."""
+    return re.sub(r"^ckpt_path: .*$", "ckpt_path: null", resolved, flags=re.MULTILINE)
 
 
 def _check_pictures(config: Namespace) -> None:
@@ -195,28 +232,6 @@ def _keep_pictures(output: str | None, data: StyleTransferData) -> None:
     for path in [data.content_path, *(style.path for style in data.styles), *start]:
         if output and Path(output).exists() and Path(output).samefile(path):
             raise UserError(f"output: must not be a picture that the run reads, got '{output}'; choose another name")
-
-
-def _check_checkpoint(path: str, model: StyleTransfer) -> None:
-    """Find out before the run whether it can continue from a checkpoint; nothing in the file is executed."""
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-        step, image = content["global_step"], content["state_dict"]["image"]
-        saved = content["optimizer_states"][0]["param_groups"][0]
-        del content["pytorch-lightning_version"], content["loops"], image
-    except Exception as error:  # what torch.load raises for damaged files is of half a dozen types
-        reason = str(error).split("\n")[0].split(". ")[0][:100] or type(error).__name__
-        raise UserError(
-            f"ckpt_path: must be a checkpoint of nst fit, got '{path}' ({type(error).__name__}: {reason}); "
-            "see the run folder's snapshots"
-        ) from None
-    if set(saved) != {"params", *model.configure_optimizers().param_groups[0]}:
-        raise UserError(f"ckpt_path: '{path}' was made with another optimiser; give the same model.optimizer as then")
-    if step >= model.total_evaluations:
-        raise UserError(
-            f"ckpt_path: '{path}' has {step} evaluations and the run {model.total_evaluations}, so nothing is left to "
-            "do; give more evaluations"
-        )
 
 
 def _user_error_behind(error: BaseException | None) -> UserError | None:
@@ -273,7 +288,7 @@ def _run(cli: FitCLI, workers: Workers) -> int:
         raise UserError(
             f"trainer.devices: {reason}; stopped at evaluation {cli.trainer.global_step}, what was written is whole"
         ) from None
-    return 0
+    return 0 if cli.signals.received is None else 128 + cli.signals.received
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:

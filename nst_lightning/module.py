@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Union, cast
 
 import torch
@@ -11,6 +11,7 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from nst_lightning.checkpoint import FACTS, make_facts
 from nst_lightning.data import StyleTransferData
 from nst_lightning.errors import UserError
 from nst_lightning.estimate import seconds_of_evaluation, seconds_per_pixel
@@ -89,6 +90,7 @@ class StyleTransfer(LightningModule):
         self.objective.use_extractor(self._own_extractor[0])
         self._tiled: TiledObjective | None = None
         self.plans: list[Plan] = []
+        self._facts: dict[str, Any] | None = None
         self.image = nn.Parameter(torch.zeros(1, 3, 16, 16))  # takes its size when the data is known
         self.evaluation: Evaluation | None = None
         self._optimizer = optimizer
@@ -324,8 +326,27 @@ class StyleTransfer(LightningModule):
             raise RuntimeError(f"state dict: missing {missing}, unexpected {result.unexpected_keys}")
         return type(result)(missing, result.unexpected_keys)
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what a resumed run is checked against, and what auto chose; see LightningModule."""
+        data = self._data
+        if self._facts is None:
+            plans = [(plan.tile, plan.keep, plan.choice) for plan in self.plans]
+            styles = [style.path for style in data.styles]
+            self._facts = make_facts(data.content_path, styles, plans, str(self.trainer.precision))
+        checkpoint[FACTS] = self._facts
+
+    def _take_plans(self, saved: Sequence[Sequence[Any]]) -> None:
+        """Go on with the tiles and histories that auto chose then, so that the result is the same to the last bit."""
+        if self.tile == "auto" and self.memory is None and len(saved) == len(self.plans):
+            self.plans = [
+                plan._replace(tile=tile, keep=keep, choice=choice)
+                for plan, (tile, keep, choice) in zip(self.plans, saved, strict=True)
+            ]
+
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Give the image the size it has in the checkpoint; see LightningModule."""
+        self._take_plans(checkpoint.get(FACTS, {}).get("plans", []))
+        self._planned = min(checkpoint["epoch"], len(self.stages) - 1)
         saved = checkpoint["state_dict"]["image"]
         self.image = nn.Parameter(torch.empty_like(saved, device=self.image.device))
         epoch = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"] if "loops" in checkpoint else {}

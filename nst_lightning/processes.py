@@ -98,6 +98,8 @@ class Workers:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Wait for them, or end them if this one failed."""
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()  # another run of this process may want one of its own
         for process, messages in self._processes:
             if error is not None:
                 process.terminate()

@@ -269,8 +269,9 @@ def test_an_accelerator_that_does_not_exist(refused):
     says(refused("--trainer.accelerator=abacus"), "trainer", "abacus")
 
 
-def test_more_devices_than_one(refused):
-    says(refused("--trainer.accelerator=cpu", "--trainer.devices=2"), "trainer.devices", "2")
+def test_several_devices_that_train_as_lightning_does(refused):
+    line = refused("--trainer.accelerator=cpu", "--trainer.devices=2", "--trainer.strategy=ddp")
+    says(line, "trainer.strategy", "auto", "DDPStrategy")
 
 
 @pytest.mark.parametrize(
@@ -318,7 +319,7 @@ def checkpoint(tmp_path, monkeypatch, use_tiny_weights, pair):
     keep = "--trainer.callbacks=[{class_path: Snapshots, init_args: {every: 2, checkpoint: true}}]"
     pictures = [f"--data.content={pair[0]}", f"--data.style={pair[1]}", "--data.size=48", "--model.evaluations=2"]
     assert main(["fit", *pictures, keep, "--trainer.accelerator=cpu"]) == 0
-    (path,) = tmp_path.rglob("*.ckpt")
+    (path,) = tmp_path.rglob("snapshots/*.ckpt")
     return path
 
 

@@ -43,7 +43,7 @@ def test_a_run_folder_holds_everything(run):
     folder = run("--snapshot_every", "3")
     names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     pictures = {"result.png", "figure.png", "snapshots/000003.png", "snapshots/000006.png"}
-    assert names == {"config.yaml", "metrics.csv", *pictures}
+    assert names == {"config.yaml", "metrics.csv", "checkpoints/000007.ckpt", *pictures}
 
 
 def test_the_kept_configuration_repeats_the_run(run):
@@ -77,22 +77,22 @@ def test_a_run_of_two_stages_resumed_by_the_command_is_bitwise_the_same(run, tmp
     whole = run(stages, keep, evaluations=None)
     rows = rows_of(whole)
     assert [(int(row["step"]), int(row["stage"])) for row in rows] == [(n, int(n > 3)) for n in range(1, 8)]
+    pixels = read_image(whole / "result.png").pixels
     for at in (2, 4):
         checkpoint = whole / "snapshots" / f"{at:06d}.ckpt"
-        rest = rows_of(folder := run(stages, keep, "--ckpt_path", str(checkpoint), evaluations=None))
-        untimed = [[{**row, "seconds": ""} for row in table] for table in (rest, rows[at:])]
+        assert run(stages, keep, "--ckpt_path", str(checkpoint), evaluations=None) == whole  # in its own folder
+        again = rows_of(whole)
+        untimed = [[{**row, "seconds": ""} for row in table] for table in (again, rows)]
         assert untimed[0] == untimed[1]
-        assert float(rest[0]["seconds"]) > float(rows[at - 1]["seconds"])  # it counts on
-        assert torch.equal(read_image(folder / "result.png").pixels, read_image(whole / "result.png").pixels)
-        names = sorted(path.stem for path in (folder / "snapshots").glob("*.png"))
-        assert names == [f"{step:06d}" for step in (4, 6) if step > at]
+        assert again[:2] == rows[:2]
+        assert float(again[at]["seconds"]) > float(rows[at - 1]["seconds"])  # it counts on
+        assert torch.equal(read_image(whole / "result.png").pixels, pixels)
 
 
 def test_a_finished_run_can_be_made_longer(run):
-    keep = "--trainer.callbacks=[{class_path: Snapshots, init_args: {every: 4, checkpoint: true}}]"
-    (checkpoint,) = run(keep, evaluations=4).rglob("*.ckpt")
+    (checkpoint,) = run(evaluations=4).rglob("*.ckpt")
     longer = rows_of(run("--ckpt_path", str(checkpoint), evaluations=7))
-    assert [row["loss"] for row in longer] == [row["loss"] for row in rows_of(run(evaluations=7))[4:]]
+    assert [row["loss"] for row in longer] == [row["loss"] for row in rows_of(run(evaluations=7))]
 
 
 @pytest.mark.parametrize("first", [[], ["--config", "gatys"]])

@@ -84,9 +84,12 @@ def test_trainer_resolves_auto_and_keeps_the_reason():
     assert trainer.num_devices == 1
 
 
-def test_trainer_refuses_several_devices():
-    with pytest.raises(UserError, match=r"trainer.devices: must be 1, got 2"):
-        StyleTrainer(accelerator="cpu", devices=2, logger=False, enable_checkpointing=False)
+def test_several_devices_share_tiles_or_nothing():
+    quiet = {"accelerator": "cpu", "logger": False, "enable_checkpointing": False}
+    assert type(StyleTrainer(devices=2, **quiet).strategy).__name__ == "SharedTiles"
+    assert type(StyleTrainer(devices=1, **quiet).strategy).__name__ == "SingleDeviceStrategy"
+    with pytest.raises(UserError, match=r"trainer.strategy: must be auto with 2 processes, got DDPStrategy"):
+        StyleTrainer(devices=2, strategy="ddp", **quiet)
 
 
 @pytest.mark.parametrize("allowed", [False, True])

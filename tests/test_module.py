@@ -134,7 +134,7 @@ def test_a_checkpoint_of_the_command_line_rebuilds_its_model(use_tiny_weights, p
     snapshots = "[{class_path: Snapshots, init_args: {every: 2, checkpoint: true}}]"
     extra = ["--model.evaluations", "2", f"--model.terms={terms}", f"--trainer.callbacks={snapshots}"]
     assert main(["fit", *arguments, *extra, "--model.strength", "2", "--trainer.accelerator", "cpu"]) == 0
-    (path,) = tmp_path.rglob("*.ckpt")
+    (path,) = tmp_path.rglob("snapshots/*.ckpt")
     torch.load(path, weights_only=True)
     loaded = StyleTransfer.load_from_checkpoint(path)
     assert loaded.objective.strength == 2
@@ -160,7 +160,7 @@ def test_a_checkpoint_of_the_command_line_keeps_stages_extractor_and_optimiser(
     optimiser = ["--model.optimizer=torch.optim.Adam", "--model.optimizer.lr=0.125"]
     snapshots = "--trainer.callbacks=[{class_path: Snapshots, init_args: {every: 2, checkpoint: true}}]"
     assert main(["fit", *pictures, *model, *optimiser, snapshots, "--trainer.accelerator", "cpu"]) == 0
-    (path,) = tmp_path.rglob("*.ckpt")
+    (path,) = tmp_path.rglob("snapshots/*.ckpt")
     loaded = StyleTransfer.load_from_checkpoint(path)
     assert loaded.stages == [Stage(1, 0.5), Stage(1)]
     assert loaded.objective.extractor.pooling == "average"

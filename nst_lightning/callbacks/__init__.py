@@ -1,10 +1,12 @@
 """Callbacks: one file, one duty each."""
 
+from nst_lightning.callbacks.checkpoints import Checkpoints
 from nst_lightning.callbacks.export import Export
 from nst_lightning.callbacks.faults import Faults
 from nst_lightning.callbacks.figure import Figure
 from nst_lightning.callbacks.metrics import Metrics
 from nst_lightning.callbacks.progress import Progress
+from nst_lightning.callbacks.signals import Signals
 from nst_lightning.callbacks.snapshots import Snapshots
 
-__all__ = ["Export", "Faults", "Figure", "Metrics", "Progress", "Snapshots"]
+__all__ = ["Checkpoints", "Export", "Faults", "Figure", "Metrics", "Progress", "Signals", "Snapshots"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import tempfile
 import warnings
 from pathlib import Path
 
@@ -18,17 +19,24 @@ class Export(Callback):
     """Write the picture when the run ends, also when it is interrupted.
 
     The picture lies in the run folder as ``result`` with the suffix of `output` (``result.png`` without one), and at
-    `output`. The alpha channel of the content is attached again where the format has one.
+    `output`; if neither place takes it, in `fallback`. The alpha channel of the content is attached again where the
+    format has one.
 
     Args:
         output: A second place for the picture, whose suffix says the format.
         bits: Bits per channel, 8, or 16 for PNG and TIFF.
         quality: Quality of JPEG and WebP, 1 to 100.
         settings: What goes into the picture's metadata beside the program's own lines.
+        fallback: Folder for a picture that no other place takes; by default the system's for temporary files.
     """
 
     def __init__(
-        self, output: str | None = None, bits: int = 8, quality: int = 95, settings: dict[str, str] | None = None
+        self,
+        output: str | None = None,
+        bits: int = 8,
+        quality: int = 95,
+        settings: dict[str, str] | None = None,
+        fallback: str | None = None,
     ) -> None:
         if bits not in {8, 16}:
             raise UserError(f"bits: must be 8 or 16, got {bits}")
@@ -38,6 +46,7 @@ class Export(Callback):
         self.bits = bits
         self.quality = quality
         self.settings = settings or {}
+        self.fallback = Path(fallback or tempfile.gettempdir())
         if self.output:
             check_writable(self.output, name="output", bits=bits)
 
@@ -55,19 +64,29 @@ class Export(Callback):
             **self.settings,
         }
         picture, alpha = module.final_picture(), data.alpha()
-        failures = []
-        for path in places:
+        run = Path(trainer.default_root_dir).resolve().name
+        failures: list[str] = []
+        written: list[Path] = []
+
+        def write(path: Path) -> None:
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 write_image(path, picture, alpha=alpha, bits=self.bits, quality=self.quality, metadata=metadata)
             except (OSError, UserError) as error:  # one place that fails must not cost the other
                 failures.append(f"{path}: {error}")
             else:
-                print(f"wrote {path}", file=sys.stderr)  # noqa: T201 - the last thing a user wants to know
-        if len(failures) == len(places):
+                written.append(path)
+
+        for path in places:
+            write(path)
+        if not written:
+            write(self.fallback / f"{run}_result{suffix}")
+        if not written:
             raise UserError(f"output: the picture could not be written anywhere; {'; '.join(failures)}")
         for failure in failures:
             warnings.warn(f"could not write {failure}", UserNotice, stacklevel=1)
+        for path in written:
+            print(f"wrote {path}", file=sys.stderr)  # noqa: T201 - the last thing a user wants to know
 
     def on_train_end(self, trainer: Trainer, pl_module: StyleTransfer) -> None:  # type: ignore[override]
         """Write the picture; see Callback."""

@@ -10,6 +10,7 @@ from lightning.pytorch import Callback, Trainer
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from nst_lightning.callbacks.lenient import only_the_file
 from nst_lightning.errors import UserError
 from nst_lightning.images.io import write_image
 from nst_lightning.images.resize import resize
@@ -77,7 +78,9 @@ class Figure(Callback):
         ]
         strip = [("start" if step == 0 else f"{step}", picture) for step, picture in self._strip[-self.frames :]]
         rows = [_row(top, self.width), _row(strip, self.width)]
-        write_image(Path(trainer.default_root_dir) / "figure.png", torch.cat(rows, dim=-2))
+        path = Path(trainer.default_root_dir) / "figure.png"
+        with only_the_file(path):
+            write_image(path, torch.cat(rows, dim=-2))
 
 
 def _row(pictures: list[tuple[str, Tensor]], width: int) -> Tensor:

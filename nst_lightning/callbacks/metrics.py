@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import io
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,9 @@ import torch
 from lightning.pytorch import Callback, Trainer
 from torch import Tensor
 
+from nst_lightning.callbacks.lenient import only_the_file
 from nst_lightning.errors import UserError
+from nst_lightning.images.atomic import replacing
 from nst_lightning.module import StyleTransfer
 
 GROUPS = ("content", "style", "tv")
@@ -32,6 +36,8 @@ class Metrics(Callback):
             raise UserError(f"metrics.every: must be at least 1, got {every}")
         self.every = every
         self._rows: list[tuple[int, int, float, Tensor]] = []
+        self._table: list[list[Any]] | None = None
+        self._write_now: Callable[[], None] = lambda: None
         self._begin = 0.0
         self._before = 0.0  # seconds of the runs that this one continues
 
@@ -55,19 +61,28 @@ class Metrics(Callback):
             self._rows.clear()
             return
         path = Path(trainer.default_root_dir) / "metrics.csv"
-        path.parent.mkdir(parents=True, exist_ok=True)
         names, groups = module.objective.part_names, module.objective.part_groups
         columns = [*GROUPS, *sorted(set(groups) - set(GROUPS))]
         values = torch.stack([row[-1] for row in self._rows]).tolist()  # the one read
-        fresh = not path.exists()
-        with path.open("a", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            if fresh:
-                writer.writerow(["step", "stage", "loss", *(f"{c}_loss" for c in columns), *names, "seconds"])
-            for (step, stage, seconds, _), (loss, *parts) in zip(self._rows, values, strict=True):
-                sums = [sum((p for p, g in zip(parts, groups, strict=True) if g == column), 0.0) for column in columns]
-                writer.writerow([step, stage, loss, *sums, *parts, f"{seconds:.6f}"])
+        table = self._table if self._table is not None else _rows_before(path, self._rows[0][0])
+        if not table:
+            table.append(["step", "stage", "loss", *(f"{c}_loss" for c in columns), *names, "seconds"])
+        for (step, stage, seconds, _), (loss, *parts) in zip(self._rows, values, strict=True):
+            sums = [sum((p for p, g in zip(parts, groups, strict=True) if g == column), 0.0) for column in columns]
+            table.append([step, stage, loss, *sums, *parts, f"{seconds:.6f}"])
         self._rows.clear()
+        self._table = table  # what could not be written now is written next time
+        with only_the_file(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            text = io.StringIO(newline="")
+            csv.writer(text).writerows(table)
+            with replacing(path, durable=False) as file:
+                file.write(text.getvalue().encode())
+
+    def on_train_start(self, trainer: Trainer, pl_module: StyleTransfer) -> None:  # type: ignore[override]
+        """Begin a new table, or go on with a resumed run's; see Callback."""
+        self._table = None
+        self._write_now = lambda: self._write(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: StyleTransfer) -> None:  # type: ignore[override]
         """Write the rest; see Callback."""
@@ -78,9 +93,23 @@ class Metrics(Callback):
         self._write(trainer, pl_module)
 
     def state_dict(self) -> dict[str, Any]:
-        """Seconds so far, so that a continued run counts on; see Callback."""
+        """Seconds so far, so that a continued run counts on; see Callback.
+
+        A checkpoint asks for this, and a run that continues from it shall find all rows before it in the file.
+        """
+        self._write_now()
         return {"seconds": self._before}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on counting; see Callback."""
         self._before = state_dict["seconds"]
+
+
+def _rows_before(path: Path, step: int) -> list[list[Any]]:
+    """What a run wrote that is now continued: its header, and the rows of evaluations before one."""
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            header, *rows = csv.reader(file)
+        return [list(header), *(list(row) for row in rows if int(row[0]) < step)]
+    except (OSError, ValueError, IndexError):
+        return []

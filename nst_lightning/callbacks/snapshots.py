@@ -7,10 +7,18 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lightning.pytorch import Callback, Trainer
+from torch import Tensor
 
+from nst_lightning.callbacks.lenient import only_the_file
 from nst_lightning.errors import UserError
 from nst_lightning.images.io import write_image
 from nst_lightning.module import StyleTransfer
+
+
+def _write(path: Path, picture: Tensor) -> None:
+    with only_the_file(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_image(path, picture)
 
 
 class Snapshots(Callback):
@@ -50,17 +58,16 @@ class Snapshots(Callback):
             return
         path = Path(trainer.default_root_dir) / "snapshots" / f"{step:06d}.{self.format}"
         if trainer.is_global_zero:
-            path.parent.mkdir(parents=True, exist_ok=True)
             self._wait()  # at most one picture is kept waiting in memory
             self._writer = self._writer or ThreadPoolExecutor(1, thread_name_prefix="snapshots")
-            self._pending = self._writer.submit(write_image, path, pl_module.picture(self.longest))
+            self._pending = self._writer.submit(_write, path, pl_module.picture(self.longest))
         if self.checkpoint:  # all processes take part
             trainer.save_checkpoint(path.with_suffix(".ckpt"))
 
     def _wait(self) -> None:
         if self._pending is not None:
-            self._pending.result()
-            self._pending = None
+            pending, self._pending = self._pending, None
+            pending.result()
 
     def teardown(self, trainer: Trainer, pl_module: StyleTransfer, stage: str) -> None:  # type: ignore[override]
         """Wait for the last picture; see Callback."""

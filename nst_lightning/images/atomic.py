@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
+def replacing(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
     """Open a new file that takes the place of ``path`` when the body ends without an exception.
 
     Until then it lies beside ``path`` under another name, since only within one file system is a rename
@@ -17,6 +17,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
     Args:
         path: The file to write; its folder must exist.
+        durable: Wait until file and folder are on the disk, so that they outlive the machine, not only the process.
 
     Yields:
         The new file, open for reading and writing; its permissions are those that the umask gives.
@@ -29,11 +30,24 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         with temporary.open("x+b") as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
         os.replace(temporary, target)  # noqa: PTH105 - what pathlib calls differs between versions of Python
+        if durable:
+            _flush_folder(target.parent)
     except BaseException:  # an interrupt must not leave the file behind either
         temporary.unlink(missing_ok=True)
         raise
+
+
+def _flush_folder(folder: Path) -> None:
+    """Make a rename last; systems that cannot open folders do so themselves."""
+    with contextlib.suppress(OSError):
+        number = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(number)
+        finally:
+            os.close(number)
 
 
 def check_replaceable(path: Path) -> None:

@@ -1,0 +1,66 @@
+"""Checkpoints to resume from."""
+
+from __future__ import annotations
+
+import warnings
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from nst_lightning.checkpoint import FOLDER
+from nst_lightning.errors import UserError
+from nst_lightning.module import StyleTransfer
+
+
+class Checkpoints(ModelCheckpoint):
+    """Write ``checkpoints/000100.ckpt`` in the run folder, now and then and when the run ends or is stopped.
+
+    Args:
+        every: Evaluations between two; 0 goes by time.
+        seconds: Seconds between two, at least, where `every` is 0.
+        keep: How many are kept.
+    """
+
+    def __init__(self, every: int = 0, seconds: float = 60.0, keep: int = 2) -> None:
+        if every < 0:
+            raise UserError(f"checkpoint_every: must be at least 0, got {every}; 0 goes by time")
+        if not seconds >= 0:
+            raise UserError(f"checkpoint_seconds: must be at least 0, got {seconds}; 60 is a good start")
+        if keep < 1:
+            raise UserError(f"checkpoint_keep: must be at least 1, got {keep}")
+        super().__init__(
+            filename="{step:06d}",
+            auto_insert_metric_name=False,
+            monitor="step",  # the newest are the best
+            mode="max",
+            save_top_k=keep,
+            every_n_train_steps=every or None,
+            train_time_interval=None if every else timedelta(seconds=seconds),
+            save_on_train_epoch_end=False,
+            enable_version_counter=False,
+        )
+
+    def setup(self, trainer: Trainer, pl_module: StyleTransfer, stage: str) -> None:  # type: ignore[override]
+        """Find the place, without a warning that a resumed run's folder is in use; see Callback."""
+        self.dirpath = str(Path(trainer.default_root_dir) / FOLDER)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            super().setup(trainer, pl_module, stage)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Remember which files to remove, if the run goes on in its folder; see Callback."""
+        if state_dict.get("dirpath") == self.dirpath:
+            super().load_state_dict(state_dict)
+
+    def on_train_batch_end(  # type: ignore[override]
+        self, trainer: Trainer, pl_module: StyleTransfer, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Write if it is time, or the last evaluation; see Callback."""
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        total = pl_module.total_evaluations
+        last = trainer.global_step >= (total if trainer.max_steps < 0 else min(total, trainer.max_steps))
+        if (last or trainer.should_stop) and self._last_global_step_saved != trainer.global_step:
+            self._save_topk_checkpoint(trainer, self._monitor_candidates(trainer))

@@ -1,0 +1,20 @@
+"""What cannot be written costs itself, not the run."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+from nst_lightning.errors import UserError, UserNotice
+
+
+@contextlib.contextmanager
+def only_the_file(path: str | Path) -> Iterator[None]:
+    """Turn a failure to write into a warning that names the file."""
+    try:
+        yield
+    except (OSError, UserError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        warnings.warn(f"could not write {path}: {reason}; the run goes on", UserNotice, stacklevel=3)

@@ -1,0 +1,138 @@
+"""Checkpoints: files that are whole at every moment, what they say of their run, and finding the newest.
+
+A checkpoint is Lightning's, loaded with ``weights_only=True``; under ``nst_lightning`` it also holds the facts that a
+resumed run is checked against and the choices that ``auto`` made.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
+
+from nst_lightning.errors import UserError, UserNotice
+from nst_lightning.images.atomic import replacing
+
+FOLDER = "checkpoints"
+SUFFIX = ".ckpt"
+FACTS = "nst_lightning"
+
+
+class WholeFiles(CheckpointIO):
+    """Write a checkpoint beside its place, flush it to the disk, and only then put it there.
+
+    Tensors go from memory to the file; no copy of the state is made. A checkpoint that cannot be written costs itself,
+    not the run, and then the one before it is kept.
+    """
+
+    def __init__(self) -> None:
+        self._newest: Path | None = None
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
+        """Write; see CheckpointIO."""
+        path = Path(path)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with replacing(path) as file:
+                torch.save(checkpoint, file)
+        except (OSError, RuntimeError) as error:  # torch wraps what a full disk says
+            reason = getattr(error, "strerror", None) or str(error).split("\n")[0][:150]
+            warnings.warn(f"no checkpoint {path}: {reason}; the run goes on", UserNotice, stacklevel=2)
+        else:
+            self._newest = path
+
+    def load_checkpoint(self, path: Any, map_location: Any | None = None, weights_only: bool | None = None) -> Any:
+        """Read, without executing anything; see CheckpointIO."""
+        return read_checkpoint(Path(path))
+
+    def remove_checkpoint(self, path: Any) -> None:
+        """Remove, unless it is the newest that is whole; see CheckpointIO."""
+        if Path(path) != self._newest:
+            Path(path).unlink(missing_ok=True)
+
+
+def read_checkpoint(path: Path, *, lazily: bool = False) -> dict[str, Any]:
+    """Read a checkpoint on the CPU; nothing in the file is executed.
+
+    Args:
+        path: The file.
+        lazily: Leave tensors on the disk until they are used.
+
+    Raises:
+        UserError: If it is damaged or something else.
+    """
+    try:
+        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=lazily or None)
+        _ = content["global_step"], content["epoch"], content["state_dict"]["image"].shape
+        _ = content["optimizer_states"][0]["param_groups"][0]
+        _ = content["pytorch-lightning_version"], content["loops"]
+    except Exception as error:  # what torch.load raises for damaged files is of half a dozen types
+        reason = str(error).split("\n")[0].split(". ")[0][:100] or type(error).__name__
+        raise UserError(
+            f"ckpt_path: must be a checkpoint of nst fit, got '{path}' ({type(error).__name__}: {reason}); "
+            "see the run folder's checkpoints"
+        ) from None
+    return content
+
+
+def fingerprint(path: str | Path) -> str:
+    """SHA-256 of a file."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _digest(file)
+
+
+def _digest(file: Any) -> str:
+    total = hashlib.sha256()
+    while block := file.read(1 << 20):
+        total.update(block)
+    return total.hexdigest()
+
+
+def make_facts(content: str, styles: Sequence[str], plans: Sequence[Sequence[Any]], precision: str) -> dict[str, Any]:
+    """What a checkpoint says of its run.
+
+    Args:
+        content: The content picture's file.
+        styles: The styles' files.
+        plans: For each stage: tile, tiles kept, and which of the optimiser's settings.
+        precision: What the trainer ran in.
+    """
+    return {
+        "content": content,
+        "content_sha256": fingerprint(content),
+        "styles": list(styles),
+        "plans": [list(plan) for plan in plans],
+        "precision": precision,
+    }
+
+
+def find_last(root: Path, content: str | None, styles: Sequence[str] | None) -> Path:
+    """The newest whole checkpoint below a folder of runs, of the same pictures if they are given.
+
+    Raises:
+        UserError: If there is none.
+    """
+    found = sorted(root.glob(f"*/{FOLDER}/*{SUFFIX}"), key=lambda path: (path.stat().st_mtime_ns, path), reverse=True)
+    wanted = [_absolute(path) for path in (content, *(styles or [])) if path is not None]
+    for path in found:
+        try:
+            facts: Mapping[str, Any] = read_checkpoint(path, lazily=True).get(FACTS, {})
+        except UserError:
+            continue  # damaged by something else; the one before it is as good
+        pictures = [facts.get("content"), *facts.get("styles", [])]
+        if not wanted or wanted == [_absolute(p) for p in pictures if p]:
+            return path
+    pair = f" of {', '.join(wanted)}" if wanted else ""
+    raise UserError(
+        f"ckpt_path: must be last only where a run left a checkpoint, got none{pair} below '{root}'; leave it out to "
+        "start anew"
+    )
+
+
+def _absolute(path: str) -> str:
+    return str(Path(path).resolve()) if not path.startswith("demo:") else path

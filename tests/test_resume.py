@@ -1,0 +1,230 @@
+"""Nothing is lost: checkpoints, resuming, signals, and places that cannot be written."""
+
+from __future__ import annotations
+
+import csv
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from nst_lightning.checkpoint import WholeFiles, find_last, read_checkpoint
+from nst_lightning.cli import main
+from nst_lightning.errors import UserError, UserNotice
+from nst_lightning.images import read_image
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch, use_tiny_weights):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    return tmp_path
+
+
+def arguments(pair, *more, evaluations=12):
+    return [
+        *("fit", "--data.content", str(pair[0]), "--data.style", str(pair[1]), "--data.size", "48"),
+        *("--trainer.accelerator", "cpu", "--model.evaluations", str(evaluations), *map(str, more)),
+    ]
+
+
+def newest(place):
+    return max((place / "runs").iterdir())
+
+
+def losses(folder):
+    with (folder / "metrics.csv").open(encoding="utf-8") as file:
+        return [(int(row["step"]), row["loss"]) for row in csv.DictReader(file)]
+
+
+def picture(folder):
+    return read_image(folder / "result.png").pixels
+
+
+def start(args, **options):
+    return subprocess.Popen(
+        [sys.executable, "-m", "nst_lightning", *args], stderr=subprocess.PIPE, text=True, **options
+    )
+
+
+def wait_for(path, run, seconds=90):
+    end = time.monotonic() + seconds
+    while not any(Path().glob(path)):
+        assert run.poll() is None, run.communicate()[1]
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def test_last_goes_on_in_the_same_folder_with_the_same_settings(place, pair, capsys):
+    assert main(arguments(pair, "--model.strength", 2)) == 0
+    assert main(arguments(pair, "--model.strength", 2, "--checkpoint_every", 3, evaluations=8)) == 0
+    whole, cut = sorted((place / "runs").iterdir())
+    assert sorted(p.name for p in (cut / "checkpoints").iterdir()) == ["000006.ckpt", "000008.ckpt"]
+    capsys.readouterr()
+    pictures = ["--data.content", str(pair[0]), "--data.style", str(pair[1])]
+    assert main(["fit", *pictures, "--ckpt_path", "last", "--model.evaluations", "12"]) == 0  # no strength, no size
+    assert newest(place) == cut
+    assert losses(cut) == losses(whole)
+    assert torch.equal(picture(cut), picture(whole))
+    said = capsys.readouterr().err
+    assert f"continuing from {Path('runs') / cut.name}/checkpoints/000008.ckpt" in said
+    assert "not as then: model.evaluations: 8 -> 12" in said
+    kept = {p.name for p in (cut / "checkpoints").iterdir()}  # Lightning leaves the one it started from alone
+    assert kept == {"000008.ckpt", "000009.ckpt", "000012.ckpt"}
+
+
+def test_options_win_over_the_checkpoint_and_are_named(place, pair, capsys):
+    assert main(arguments(pair, evaluations=4)) == 0
+    path = newest(place) / "checkpoints" / "000004.ckpt"
+    assert main(arguments(pair, "--ckpt_path", path, "--model.strength", 3, evaluations=6)) == 0
+    assert "model.strength: 1.0 -> 3.0" in capsys.readouterr().err
+    assert main(["fit", "--ckpt_path", "last", "--model.evaluations", "7"]) == 0  # not even pictures are needed
+    assert [step for step, _ in losses(newest(place))] == list(range(1, 8))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (["--data.size", "40"], "holds an image of 48x36 px, got 40x30 px"),
+        (["--data.content", "STYLE"], r"was made of .*content\.png \(sha256 \w{8}\), got .*style\.png"),
+        (["--model.evaluations", "4"], "has 4 evaluations and the run 4"),
+        (["--model.optimizer", "torch.optim.Adam"], "another optimiser"),
+    ],
+)
+def test_what_does_not_belong_together_is_refused(place, pair, capsys, change, words):
+    assert main(arguments(pair, evaluations=4)) == 0
+    path = newest(place) / "checkpoints" / "000004.ckpt"
+    before = sorted(p.name for p in newest(place).iterdir())
+    change = [str(pair[1]) if arg == "STYLE" else arg for arg in change]
+    capsys.readouterr()
+    assert main([*arguments(pair, "--ckpt_path", path, evaluations=9), *change]) == 2
+    said = capsys.readouterr().err.strip().splitlines()
+    assert re.search(words, said[-1])
+    assert sorted(p.name for p in newest(place).iterdir()) == before  # nothing of the run was touched
+
+
+def test_none_is_found(place, pair, capsys):
+    assert main(arguments(pair, "--ckpt_path", "last")) == 2
+    assert "ckpt_path: must be last only where a run left a checkpoint" in capsys.readouterr().err
+    assert main(arguments(pair, evaluations=2)) == 0
+    other = place / "other.png"
+    shutil.copy(pair[0], other)
+    assert main([*arguments(pair, "--ckpt_path", "last"), "--data.content", str(other)]) == 2
+
+
+def test_damaged_checkpoints_are_passed_over(place, pair):
+    assert main(arguments(pair, "--checkpoint_every", 2, evaluations=4)) == 0
+    folder = newest(place) / "checkpoints"
+    newer = folder / "000009.ckpt"
+    newer.write_bytes((folder / "000004.ckpt").read_bytes()[:5000])
+    assert find_last(place / "runs", None, None) == folder / "000004.ckpt"
+    with pytest.raises(UserError, match="must be a checkpoint of nst fit"):
+        read_checkpoint(newer)
+
+
+def test_a_checkpoint_that_cannot_be_written_costs_itself_and_keeps_the_one_before(tmp_path, monkeypatch):
+    files = WholeFiles()
+    first, second = tmp_path / "1.ckpt", tmp_path / "2.ckpt"
+    files.save_checkpoint({"a": torch.zeros(3)}, first)
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.warns(UserNotice, match=r"no checkpoint .*2\.ckpt: No space left on device; the run goes on"):
+        files.save_checkpoint({"a": torch.zeros(3)}, second)
+    files.remove_checkpoint(first)  # Lightning believes that the second is there
+    assert [p.name for p in tmp_path.iterdir()] == ["1.ckpt"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_lets_everything_be_written(place, pair, number):
+    run = start(arguments(pair, "--checkpoint_every", 5, evaluations=100_000))
+    wait_for("runs/*/checkpoints/*.ckpt", run)
+    run.send_signal(number)
+    _, said = run.communicate(timeout=60)
+    assert run.returncode == 128 + number
+    assert "Traceback" not in said
+    folder = newest(place)
+    last = max((folder / "checkpoints").iterdir())
+    assert read_checkpoint(last)["global_step"] == int(last.stem) == losses(folder)[-1][0]
+    assert picture(folder).shape == (1, 3, 36, 48)
+    assert main(["fit", "--ckpt_path", "last", "--trainer.max_steps", str(int(last.stem) + 2)]) == 0
+    assert len(losses(folder)) == int(last.stem) + 2
+
+
+def kill_test(place, pair, evaluations, kills, seed):
+    """Kill a run at random moments, resume it each time, and compare with one that nobody killed."""
+    options = ("--checkpoint_every", 1, "--snapshot_every", 7)
+    assert main(arguments(pair, *options, evaluations=evaluations)) == 0
+    whole = newest(place)
+    shutil.move(whole, place / "whole")
+    chance = random.Random(seed)
+    args = arguments(pair, *options, evaluations=evaluations)
+    for _ in range(kills):
+        run = start(args)
+        before = set((place / "runs").glob("*/checkpoints/*.ckpt"))
+        end = time.monotonic() + 90
+        while run.poll() is None and set((place / "runs").glob("*/checkpoints/*.ckpt")) == before:
+            assert time.monotonic() < end
+            time.sleep(0.01)
+        time.sleep(chance.random() * 0.3)
+        run.kill()
+        run.communicate()
+        for path in (place / "runs").glob("*/checkpoints/*.ckpt"):
+            read_checkpoint(path)  # none is torn
+        for path in (place / "runs").rglob("*.png"):
+            read_image(path)
+        args = ["fit", "--ckpt_path", "last"]
+        if run.returncode == 0:
+            break
+    else:
+        assert main(args) == 0
+    (folder,) = (place / "runs").iterdir()
+    assert losses(folder) == losses(place / "whole")
+    assert torch.equal(picture(folder), picture(place / "whole"))
+
+
+def test_killed_and_resumed_is_bitwise_the_run_that_was_not(place, pair):
+    kill_test(place, pair, evaluations=60, kills=2, seed=1)
+
+
+@pytest.mark.slow
+def test_killed_fifty_times(place, pair):
+    kill_test(place, pair, evaluations=3000, kills=50, seed=2)
+
+
+def test_places_that_vanish_cost_the_files_not_the_picture(place, pair, monkeypatch):
+    (place / "mine_vanish.py").write_text(
+        "import shutil\nfrom pathlib import Path\nfrom lightning.pytorch import Callback\n"
+        "class Vanish(Callback):\n"
+        "    def on_train_batch_end(self, trainer, *_):\n"
+        "        if trainer.global_step == 3:\n"
+        "            folder = Path(trainer.default_root_dir)\n"
+        "            shutil.rmtree(folder)\n"
+        "            folder.write_text('in the way')\n",
+        encoding="utf-8",
+    )
+    environment = os.environ | {"PYTHONPATH": str(place)}
+    safe = place / "safe"
+    callbacks = "--trainer.callbacks=[{class_path: mine_vanish.Vanish}]"
+    options = (callbacks, "--snapshot_every", 2, "--checkpoint_every", 2, "--fallback", safe)
+    run = start(arguments(pair, *options, evaluations=6), env=environment)
+    _, said = run.communicate(timeout=100)
+    assert run.returncode == 0, said
+    assert "Traceback" not in said
+    (result,) = safe.iterdir()
+    assert read_image(result).pixels.shape == (1, 3, 36, 48)
+    warned = [line for line in said.splitlines() if "nst: warning: " in line]
+    for what in ("checkpoint", "snapshots", "metrics.csv", "result.png", "figure.png"):
+        assert any(what in line for line in warned), what
+    assert said.strip().splitlines()[-1].startswith(("wrote ", "nst: warning: could not write"))
+    assert f"wrote {result}" in said
