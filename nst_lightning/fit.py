@@ -20,12 +20,12 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
-from nst_lightning.callbacks import Checkpoints, Export, Faults, Figure, Metrics, Progress, Signals, Snapshots
+from nst_lightning.callbacks import Checkpoints, Export, Faults, Figure, Metrics, Progress, Signals, Snapshots, Watch
 from nst_lightning.callbacks.lenient import only_the_file
 from nst_lightning.checkpoint import FOLDER, WholeFiles
 from nst_lightning.data import Style, StyleTransferData
 from nst_lightning.errors import UserError, UserNotice
-from nst_lightning.hardware import choose_accelerator, keep_freed_memory
+from nst_lightning.hardware import choose_accelerator, is_out_of_memory, keep_freed_memory
 from nst_lightning.images.atomic import replacing
 from nst_lightning.module import StyleTransfer, check_trainer_settings
 from nst_lightning.parser import OneLineParser, expand_presets
@@ -132,6 +132,7 @@ class FitCLI(LightningCLI):
             self.signals,
             Metrics(),
             Faults(),
+            Watch(),
             Snapshots(config.snapshot_every),
             Export(config.output, config.bits, config.quality, {"Configuration": resolved}, config.fallback),
             Figure(),
@@ -282,6 +283,9 @@ def _run(cli: FitCLI, workers: Workers) -> int:
             cli.discard_folder()
         raise error if isinstance(error, UserError) else UserError(f"trainer: {error}") from None
     except RuntimeError as error:
+        if is_out_of_memory(error):
+            reason = " ".join(str(error).split())[:150]
+            raise UserError(f"memory: ran out ({reason}); set model.tile or model.memory, or data.size lower") from None
         if cli.trainer.world_size == 1:
             raise
         reason = workers.failure() or "the connection to another process was lost: " + str(error).split("\n")[0][:150]

@@ -198,6 +198,12 @@ def free_memory(accelerator: str) -> int:
     return max(0, min(sizes)) if sizes else _host_memory() // 2
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an allocation failed, on whatever device."""
+    said = str(error).lower()
+    return isinstance(error, torch.OutOfMemoryError) or "out of memory" in said or "not enough memory" in said
+
+
 def _file_cache(limit: str) -> int:
     """Bytes of a container's usage that are copies of files, which give way."""
     with contextlib.suppress(OSError, ValueError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Union, cast
 
@@ -13,7 +14,7 @@ from torch.optim import Optimizer
 
 from nst_lightning.checkpoint import FACTS, make_facts
 from nst_lightning.data import StyleTransferData
-from nst_lightning.errors import UserError
+from nst_lightning.errors import UserError, UserNotice
 from nst_lightning.estimate import seconds_of_evaluation, seconds_per_pixel
 from nst_lightning.features import VGG19, Extractor
 from nst_lightning.hardware import (
@@ -22,6 +23,7 @@ from nst_lightning.hardware import (
     describe,
     free_memory,
     hand_back_large_blocks,
+    is_out_of_memory,
 )
 from nst_lightning.images.resize import resize, target_size
 from nst_lightning.losses import Term
@@ -29,7 +31,7 @@ from nst_lightning.objective import Evaluation, Objective, default_terms
 from nst_lightning.optim import LBFGS
 from nst_lightning.schedule import Stage, make_schedule
 from nst_lightning.tiling import TiledObjective
-from nst_lightning.tiling.budget import Plan, make_plan
+from nst_lightning.tiling.budget import SIZES, Plan, make_plan
 from nst_lightning.tiling.team import ProcessGroup
 from nst_lightning.trainer import check_processes
 
@@ -291,7 +293,7 @@ class StyleTransfer(LightningModule):
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Evaluate: the weighted loss of the image as it is, a scalar; see LightningModule."""
-        self.evaluation = (self._tiled or self.objective)(self.image)
+        self.evaluation = self._evaluated()
         loss, parts = self.evaluation
         if self._trainer is not None and self.trainer.training:  # a call from elsewhere has nowhere to log to
             if self.trainer.loggers:
@@ -300,6 +302,50 @@ class StyleTransfer(LightningModule):
             else:  # what callbacks monitor, without the millisecond that logging takes
                 self.trainer.callback_metrics["loss"] = loss.detach()
         return loss
+
+    def _evaluated(self) -> Evaluation:
+        """Evaluate, in smaller tiles if memory runs out and tiles are left to us."""
+        while True:
+            try:
+                return (self._tiled or self.objective)(self.image)
+            except RuntimeError as error:
+                self._take_smaller_tiles(error)
+
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        """Compute the gradient, in smaller tiles if memory runs out; see LightningModule."""
+        try:
+            loss.backward(*args, **kwargs)  # type: ignore[no-untyped-call]
+        except RuntimeError as error:
+            self._take_smaller_tiles(error)
+            self.image.grad = None
+            self.evaluation = self._evaluated()
+            self.evaluation.loss.backward()  # type: ignore[no-untyped-call]
+
+    def _take_smaller_tiles(self, error: RuntimeError) -> None:
+        """Answer to a lack of memory; raises what it was if that is no answer."""
+        if not is_out_of_memory(error):
+            raise error
+        height, width = self.image.shape[-2:]
+        now = self._tiled.tile if self._tiled is not None else max(height, width)
+        smaller = next((side for side in SIZES if side < now), None)
+        if self.tile != "auto" or smaller is None or not self.objective.layers:
+            stage = f"{width}x{height} px" + (f" in tiles of {now} px" if self._tiled is not None else "")
+            raise UserError(
+                f"memory: ran out at {stage} with {self._history_in_words()}; set model.tile to {smaller or 'auto'}, "
+                "model.optimizer.history_dtype to bfloat16, or data.size lower"
+            ) from None
+        warnings.warn(f"memory ran out; going on in tiles of {smaller} px", UserNotice, stacklevel=2)
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        images = self._data.stage_images(self.stages[self.current_stage].scale)
+        team = ProcessGroup() if self.trainer.world_size > 1 else None
+        self._tiled = TiledObjective(self.objective, smaller, team=team)
+        styles = [(style.to(self.image), share) for style, share in images.styles]
+        self._tiled.prepare(images.content.to(self.image), styles)
+
+    def _history_in_words(self) -> str:
+        group = self.trainer.optimizers[0].param_groups[0]
+        return f"a history of {group['history_size']} pairs" if "history_size" in group else "this optimiser"
 
     def configure_optimizers(self) -> Optimizer:
         """Build the optimiser; see LightningModule."""

@@ -17,6 +17,7 @@ from nst_lightning.presets import find_config
 
 _HELP = "nst fit --help explains it"
 _NO_SUCH_OPTION = "there is no such option"
+_MOST_NODES, _DEEPEST = 20_000, 40  # no configuration comes near
 _CONFIG_FLAGS = ("-c", "--config")
 
 
@@ -46,13 +47,40 @@ def _readable(name: str) -> str:
     path = find_config(name)
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        raise UserError(f"--config: must be YAML, got {path} with: {error}; mend the file") from None
+    except (yaml.YAMLError, UnicodeDecodeError, OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"--config: must be YAML, got {path} with: {reason}; mend the file") from None
+    except RecursionError:
+        raise UserError(f"--config: must not be nested so deeply, got {path}; mend the file") from None
     if not isinstance(content, dict):
         raise UserError(
             f"--config: must hold keys such as model and data, got {path} with {type(content).__name__}; mend the file"
         )
+    if not _is_modest(content):
+        raise UserError(
+            f"--config: must have at most {_MOST_NODES} values and {_DEEPEST} levels, references counted in full, got "
+            f"more in {path}; mend the file"
+        )
     return str(path)
+
+
+def _is_modest(tree: Any) -> bool:
+    """Whether a document stays small when its references are written out, which what reads it later will do."""
+    sizes: dict[int, int] = {}
+    pending: list[tuple[Any, int, bool]] = [(tree, 1, False)]
+    while pending:
+        node, depth, children_known = pending.pop()
+        if depth > _DEEPEST:
+            return False
+        children = list(node.values()) if isinstance(node, dict) else node if isinstance(node, list) else []
+        if children_known:
+            sizes[id(node)] = 1 + sum(sizes.get(id(child), 1) for child in children)
+            if sizes[id(node)] > _MOST_NODES:
+                return False
+        elif id(node) not in sizes:
+            pending.append((node, depth, True))
+            pending += [(child, depth + 1, False) for child in children]
+    return True
 
 
 class ParseError(UserError, ValueError):

@@ -343,3 +343,39 @@ def test_snapshots_of_large_pictures_are_small(tiny_weights, pair, tmp_path):
     assert module.picture(40).shape == (1, 3, 30, 40)
     assert module.picture(400).shape == module.picture().shape == (1, 3, 36, 48)
     assert read_image(tmp_path / "snapshots" / "000001.png").pixels.shape == (1, 3, 30, 40)
+
+
+@pytest.mark.parametrize("where", ["forward", "backward"])
+def test_memory_that_runs_out_leads_to_smaller_tiles(tiny_weights, pair, tmp_path, monkeypatch, where):
+    whole = build(tiny_weights, evaluations=3, tile=None)
+    expected = fit(whole, pair, tmp_path, size=300, precision="64-true")
+    module = build(tiny_weights, evaluations=3)
+    forward = type(module.objective).forward
+
+    class Fails(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, loss):
+            return loss.clone()
+
+        @staticmethod
+        def backward(ctx, gradient):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    def fails(self, image):
+        if where == "forward":
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        loss, parts = forward(self, image)
+        return type(expected_evaluation)(Fails.apply(loss), parts)
+
+    expected_evaluation = whole.evaluation
+    monkeypatch.setattr(type(module.objective), "forward", fails)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        losses = fit(module, pair, tmp_path, size=300, precision="64-true")
+    notices = [str(w.message) for w in caught if issubclass(w.category, UserNotice)]
+    assert notices == ["memory ran out; going on in tiles of 256 px"]
+    torch.testing.assert_close(torch.tensor(losses.values), torch.tensor(expected.values), rtol=1e-8, atol=0)
+    with pytest.raises(
+        UserError, match=r"memory: ran out at 300x225 px with a history of 20 pairs; set model\.tile to 256"
+    ):
+        fit(build(tiny_weights, evaluations=3, tile=None), pair, tmp_path, size=300)

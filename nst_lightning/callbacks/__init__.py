@@ -8,5 +8,6 @@ from nst_lightning.callbacks.metrics import Metrics
 from nst_lightning.callbacks.progress import Progress
 from nst_lightning.callbacks.signals import Signals
 from nst_lightning.callbacks.snapshots import Snapshots
+from nst_lightning.callbacks.watch import Watch
 
-__all__ = ["Checkpoints", "Export", "Faults", "Figure", "Metrics", "Progress", "Signals", "Snapshots"]
+__all__ = ["Checkpoints", "Export", "Faults", "Figure", "Metrics", "Progress", "Signals", "Snapshots", "Watch"]

@@ -18,7 +18,7 @@ from nst_lightning.features.vgg import CAFFE_UNIT, Units
 from nst_lightning.features.weights import CONVOLUTIONS
 
 EMBEDDED = Path(__file__).with_name("compact_vgg19.safetensors")
-EMBEDDED_SHA256 = "9546de906291fb043f800b49e388090d868708fcd964e483f1dd3bffcc97384f"
+EMBEDDED_SHA256 = "9f75fa28e9533e4830769ec3e57504c2edb7d2e3facb91db07235ef2be86b4cc"
 
 TAPS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu4_2", "relu5_1")
 

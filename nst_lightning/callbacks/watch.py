@@ -1,0 +1,124 @@
+"""Notices a run that goes wrong, and keeps the best image it had."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, Trainer
+from torch import Tensor
+
+from nst_lightning.errors import UserError, UserNotice
+from nst_lightning.module import StyleTransfer
+
+_WORSE = 1.1  # a last loss above so many times the best one means that the way led astray
+_PROGRESS = 1e-5  # a best loss that falls by less than this share is no progress
+
+
+class Watch(Callback):
+    """Keep the image with the lowest loss of a stage, and warn when the loss does not do what it should.
+
+    The image kept is the one that the loss was computed of, before the step that followed. It takes the place of the
+    last one if that has gone astray; a run that converges ends with its last image, which is better still. Losses stay
+    on the device and are read every n evaluations.
+
+    Args:
+        every: Evaluations between two looks.
+        patience: Evaluations with a loss above the stage's first one, or without progress, before a warning.
+    """
+
+    def __init__(self, every: int = 25, patience: int = 50) -> None:
+        for name, value in (("every", every), ("patience", patience)):
+            if value < 1:
+                raise UserError(f"watch.{name}: must be at least 1, got {value}; the default is a good start")
+        self.every, self.patience = every, patience
+        self._begin()
+
+    def _begin(self) -> None:
+        self._image: Tensor | None = None
+        self._losses: list[Tensor] = []  # not looked at yet
+        self._first, self._best, self._best_loss, self._last = float("inf"), float("inf"), torch.tensor(torch.inf), 0.0
+        self._above = self._without = 0
+        self._told: set[str] = set()
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: StyleTransfer, optimizer: Any) -> None:  # type: ignore[override]
+        """Compare the image that was just evaluated with the best one; see Callback."""
+        assert pl_module.evaluation is not None
+        loss, image = pl_module.evaluation.loss.detach(), pl_module.image.detach()
+        if self._image is None or self._image.shape != image.shape:
+            self._image, self._best_loss = image.clone(), torch.full_like(loss, torch.inf)
+        better = loss < self._best_loss  # false for NaN
+        torch.where(better, image, self._image, out=self._image)
+        self._best_loss = torch.where(better, loss, self._best_loss)
+        self._losses.append(loss)
+
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        """Look every n evaluations; see Callback."""
+        if len(self._losses) >= self.every:
+            self._look(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: StyleTransfer) -> None:  # type: ignore[override]
+        """Go back to the best image if the last ones are much worse, before it is enlarged or written; see Callback."""
+        self._look(trainer)
+        if self._image is not None and not self._last <= _WORSE * self._best < float("inf"):
+            if self._best < float("inf"):
+                with torch.no_grad():
+                    pl_module.image.copy_(self._image)
+            self._warn(
+                "end",
+                f"the stage ends with loss {self._last:.4g} and had {self._best:.4g}; the image that had it is kept; "
+                "lower model.optimizer.lr or max_step",
+            )
+        self._begin()
+
+    def _look(self, trainer: Trainer) -> None:
+        losses = torch.stack(self._losses).tolist() if self._losses else []  # the one read
+        self._losses.clear()
+        for loss in losses:
+            self._first = loss if self._first == float("inf") else self._first
+            self._above = self._above + 1 if not loss <= self._first else 0
+            self._without = 0 if loss < (1 - _PROGRESS) * self._best else self._without + 1
+            self._best = min(self._best, loss) if math.isfinite(loss) else self._best
+            self._last = loss
+        where = f"at evaluation {trainer.global_step}"
+        if self._above >= self.patience:
+            self._warn(
+                "diverging",
+                f"{where} the loss has been above its start ({self._first:.4g}) for {self._above} evaluations; lower "
+                "model.optimizer.lr or max_step",
+            )
+        elif self._without >= 2 * self.patience:
+            self._warn(
+                "stalled",
+                f"{where} the loss has not fallen below {self._best:.4g} for {self._without} evaluations; fewer "
+                "model.evaluations would do, or another model.optimizer would go on",
+            )
+
+    def _warn(self, kind: str, text: str) -> None:
+        if kind not in self._told:
+            self._told.add(kind)
+            warnings.warn(text, UserNotice, stacklevel=1)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run needs to end as the uninterrupted one; see Callback."""
+        return {
+            "image": self._image,
+            "best_loss": self._best_loss,
+            "counts": [self._first, self._best, self._last, self._above, self._without],
+            "losses": self._losses[:],
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on watching; see Callback."""
+        self._image, self._best_loss = state_dict["image"], state_dict["best_loss"]
+        self._first, self._best, self._last, self._above, self._without = state_dict["counts"]
+        self._losses = list(state_dict["losses"])
+
+    def on_train_start(self, trainer: Trainer, pl_module: StyleTransfer) -> None:  # type: ignore[override]
+        """Bring what a checkpoint held to the device; see Callback."""
+        if self._image is not None:
+            self._image = self._image.to(pl_module.image)
+            self._best_loss = self._best_loss.to(pl_module.image)
+            self._losses = [loss.to(pl_module.image) for loss in self._losses]
