@@ -228,6 +228,11 @@ class StyleTransfer(LightningModule):
         sizes = [asked, *(size for size in _LEAN_HISTORIES if size < asked)]
         return [{}, *({"history_size": size, "history_dtype": "bfloat16"} for size in sizes)]
 
+    @property
+    def is_short_of_memory(self) -> bool:
+        """Whether this stage does with less than it was asked for."""
+        return bool(self.plans and self.plans[self.current_stage].choice)
+
     def history_of(self, plan: Plan) -> int:
         """Pairs that L-BFGS keeps under a plan that leaves it less than was asked for."""
         return int(self._histories()[plan.choice]["history_size"])

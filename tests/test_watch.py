@@ -20,6 +20,8 @@ class Trainer:
 class Module:
     """As much of the module as is looked at."""
 
+    is_short_of_memory = False
+
     def __init__(self):
         self.image = torch.nn.Parameter(torch.zeros(1, 3, 2, 2))
         self.evaluation = None
@@ -53,6 +55,11 @@ def test_a_run_that_ends_badly_goes_back_to_its_best_image(end):
     assert image == 2  # whose loss was 1
     assert len(said) == 1
     assert "had 1; the image that had it is kept" in said[0]
+
+
+def test_no_image_is_kept_where_memory_is_short(monkeypatch):
+    monkeypatch.setattr(Module, "is_short_of_memory", True)
+    assert watch([5.0, 1.0, 9.0]) == (3, [])
 
 
 def test_divergence_and_a_stall_are_told_once():

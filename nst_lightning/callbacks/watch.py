@@ -21,8 +21,8 @@ class Watch(Callback):
     """Keep the image with the lowest loss of a stage, and warn when the loss does not do what it should.
 
     The image kept is the one that the loss was computed of, before the step that followed. It takes the place of the
-    last one if that has gone astray; a run that converges ends with its last image, which is better still. Losses stay
-    on the device and are read every n evaluations.
+    last one if that has gone astray; a run that converges ends with its last image, which is better still. Where memory
+    is short, none is kept. Losses stay on the device and are read every n evaluations.
 
     Args:
         every: Evaluations between two looks.
@@ -47,12 +47,14 @@ class Watch(Callback):
         """Compare the image that was just evaluated with the best one; see Callback."""
         assert pl_module.evaluation is not None
         loss, image = pl_module.evaluation.loss.detach(), pl_module.image.detach()
+        self._losses.append(loss)
+        if pl_module.is_short_of_memory:
+            return
         if self._image is None or self._image.shape != image.shape:
             self._image, self._best_loss = image.clone(), torch.full_like(loss, torch.inf)
         better = loss < self._best_loss  # false for NaN
         torch.where(better, image, self._image, out=self._image)
         self._best_loss = torch.where(better, loss, self._best_loss)
-        self._losses.append(loss)
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
         """Look every n evaluations; see Callback."""

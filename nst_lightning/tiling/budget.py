@@ -2,7 +2,7 @@
 
 What has the size of the whole image (of float32, 12 bytes a pixel):
 
-- the image and its gradient; the content, too, while targets are taken, before the optimiser holds anything;
+- the image and its gradient, and the best image so far unless memory is short; the content, too, while targets are taken, before the optimiser holds anything;
 - features of the content at the layers of `Content`, in the network's type, or in bfloat16 if there are tiles: at
   relu4_2 then 1.3 images for VGG-19, 0.5 for the compact encoder;
 - L-BFGS, from step to step: its history (2 images a pair, 1 in bfloat16), the last gradient and step, the last point
@@ -26,7 +26,7 @@ from nst_lightning.tiling.objective import TiledObjective
 
 SIZES = (2048, 1536, 1024, 768, 512, 384, 256)  # smaller ones cost more time than they save memory
 USE = 0.9  # of the free memory
-_IMAGES = 2 * 12  # bytes a pixel of image and gradient
+_IMAGES, _BEST = 2 * 12, 12  # bytes a pixel of image and gradient, and of the best image
 
 
 class Plan(NamedTuple):
@@ -92,7 +92,8 @@ def make_plan(
     sides = [tile] if isinstance(tile, int) else list(SIZES)
     kept = sum(use.values[layer] for _, layer in objective.layered_terms(CellTerm))
     for choice, (stays, passes) in enumerate(optimizer):
-        fixed: float = use.fixed + _IMAGES * height * width + stays
+        images = _IMAGES + (_BEST if choice == 0 else 0)
+        fixed: float = use.fixed + images * height * width + stays
         whole = int(fixed + kept * use.itemsize * height * width + max(passes, use.pixel * height * width))
         if not wants_tiles and (tile is None or not available or whole <= USE * available):
             return Plan(None, memory=whole, choice=choice)
