@@ -2,7 +2,8 @@
 
 What has the size of the whole image (of float32, 12 bytes a pixel):
 
-- the image and its gradient, and the best image so far unless memory is short; the content, too, while targets are taken, before the optimiser holds anything;
+- the image and its gradient, and the best image so far unless memory is short; the content, too, while targets are
+  taken, before the optimiser holds anything;
 - features of the content at the layers of `Content`, in the network's type, or in bfloat16 if there are tiles: at
   relu4_2 then 1.3 images for VGG-19, 0.5 for the compact encoder;
 - L-BFGS, from step to step: its history (2 images a pair, 1 in bfloat16), the last gradient and step, the last point
