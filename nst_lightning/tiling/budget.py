@@ -25,8 +25,8 @@ from nst_lightning.objective import Objective
 from nst_lightning.tiling.grid import make_grid
 from nst_lightning.tiling.objective import TiledObjective
 
-# A tile of 2048 px takes as long as four of 1024 on two cores and more memory (what it saves at borders it loses to memory
-# that is fetched anew each time); smaller ones than 256 cost more time than they save memory.
+# A tile of 2048 px takes as long as four of 1024 on two cores, and more memory: what it saves at borders it loses to
+# memory that is fetched anew each time. Tiles smaller than 256 cost more time than they save memory.
 SIZES = (1024, 768, 512, 384, 256)
 USE = 0.9  # of the free memory
 _IMAGES, _BEST = 2 * 12, 12  # bytes a pixel of image and gradient, and of the best image
@@ -119,7 +119,8 @@ def make_plan(
         side = sides[-1] + 2 * tiled.halo
         one = (use.pixel + use.part) * min(side, small[0]) * min(side, small[1])
         stays, passes = (bytes_ * small[0] * small[1] / (height * width) for bytes_ in optimizer[-1])
-        return use.fixed + (_IMAGES + 2 * kept) * small[0] * small[1] + stays + max(passes, one)
+        images = _IMAGES + (_BEST if len(optimizer) == 1 else 0)
+        return use.fixed + (images + 2 * kept) * small[0] * small[1] + stays + max(passes, one)
 
     fits = max((n for n in range(1, 1000) if least(n / 1000) <= USE * available), default=0) / 1000
     advice = f"it fits with data.size at {100 * fits:.0f} % of that" if fits else "free some memory"
