@@ -145,6 +145,9 @@ def cached_values(accelerator: str) -> int:
     return 1 << 20 if accelerator == "cpu" else 1 << 62
 
 
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4  # constants of malloc.h
+
+
 def keep_freed_memory() -> bool:
     """Tell the C library (glibc, so Linux only) to keep freed memory for the next evaluation.
 
@@ -154,12 +157,7 @@ def keep_freed_memory() -> bool:
     Returns:
         Whether the library took the settings.
     """
-    try:
-        mallopt = ctypes.CDLL("libc.so.6").mallopt
-    except (OSError, AttributeError):
-        return False
-    trim_threshold, mmap_max = -1, -4  # constants of malloc.h
-    return bool(mallopt(mmap_max, 0) and mallopt(trim_threshold, 2**31 - 1))
+    return _set_malloc({_MMAP_MAX: 0, _TRIM_THRESHOLD: 2**31 - 1})
 
 
 def hand_back_large_blocks() -> bool:
@@ -170,12 +168,16 @@ def hand_back_large_blocks() -> bool:
     Returns:
         Whether the library took the settings.
     """
+    return _set_malloc({_MMAP_MAX: 1 << 16, _MMAP_THRESHOLD: 1 << 25})  # 32 MiB is the most that it takes
+
+
+def _set_malloc(settings: dict[int, int]) -> bool:
+    """Change settings of glibc's allocator; another library has none of them."""
     try:
         mallopt = ctypes.CDLL("libc.so.6").mallopt
     except (OSError, AttributeError):
         return False
-    mmap_threshold, mmap_max = -3, -4  # constants of malloc.h; 32 MiB is the most that it takes
-    return bool(mallopt(mmap_max, 1 << 16) and mallopt(mmap_threshold, 1 << 25))
+    return all(mallopt(name, value) for name, value in settings.items())
 
 
 def free_memory(accelerator: str) -> int:

@@ -277,11 +277,16 @@ class StyleTransfer(LightningModule):
             self.trainer.strategy.setup_optimizers(self.trainer)
         self._stage = index
         self.objective.use_extractor(self.extractor_of(self.stages[index]).to(self.device))
-        plan = self.plans[index]
+        self._take_targets(content, images.styles, self.plans[index].tile, self.plans[index].keep)
+
+    def _take_targets(
+        self, content: Tensor, styles: Sequence[tuple[Tensor, float]], tile: int | None, keep: int = 0
+    ) -> None:
+        """Take the targets whole or in tiles, and evaluate so from now on."""
         team = ProcessGroup() if self.trainer.world_size > 1 else None
-        self._tiled = None if plan.tile is None else TiledObjective(self.objective, plan.tile, plan.keep, team)
+        self._tiled = None if tile is None else TiledObjective(self.objective, tile, keep, team)
         evaluate = self._tiled or self.objective
-        evaluate.prepare(content, [(style.to(self.image), share) for style, share in images.styles])
+        evaluate.prepare(content, [(style.to(self.image), share) for style, share in styles])
 
     @torch.no_grad()
     def _carried_to(self, content: Tensor) -> Tensor:
@@ -343,10 +348,7 @@ class StyleTransfer(LightningModule):
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         images = self._data.stage_images(self.stages[self.current_stage].scale)
-        team = ProcessGroup() if self.trainer.world_size > 1 else None
-        self._tiled = TiledObjective(self.objective, smaller, team=team)
-        styles = [(style.to(self.image), share) for style, share in images.styles]
-        self._tiled.prepare(images.content.to(self.image), styles)
+        self._take_targets(images.content.to(self.image), images.styles, smaller)
 
     def _history_in_words(self) -> str:
         group = self.trainer.optimizers[0].param_groups[0]

@@ -24,11 +24,11 @@ class Checkpoints(ModelCheckpoint):
         keep: How many are kept.
     """
 
-    def __init__(self, every: int = 0, seconds: float = 60.0, keep: int = 2) -> None:
+    def __init__(self, every: int = 0, seconds: float = 120.0, keep: int = 2) -> None:
         if every < 0:
             raise UserError(f"checkpoint_every: must be at least 0, got {every}; 0 goes by time")
         if not seconds >= 0:
-            raise UserError(f"checkpoint_seconds: must be at least 0, got {seconds}; 60 is a good start")
+            raise UserError(f"checkpoint_seconds: must be at least 0, got {seconds}; 120 is a good start")
         if keep < 1:
             raise UserError(f"checkpoint_keep: must be at least 1, got {keep}")
         super().__init__(
