@@ -261,7 +261,8 @@ def draw(benchmarks: list[dict[str, Any]], path: Path) -> bool:
         axes.minorticks_off()
         axes.grid(alpha=0.3)
         axes.legend()
-    figure.savefig(path, dpi=120)
+    with replacing(path) as file:
+        figure.savefig(file, dpi=120, format="png")
     plt.close(figure)
     return True
 

@@ -21,6 +21,7 @@ from nst_lightning.images.atomic import replacing
 FOLDER = "checkpoints"
 SUFFIX = ".ckpt"
 FACTS = "nst_lightning"
+RANDOM = "random_state"
 
 
 class WholeFiles(CheckpointIO):
@@ -111,15 +112,24 @@ def make_facts(content: str, styles: Sequence[str], plans: Sequence[Sequence[Any
     }
 
 
-def find_last(root: Path, content: str | None, styles: Sequence[str] | None) -> Path:
+def find_last(root: Path, content: str | None, styles: Sequence[str] | None, ending: str = "") -> Path:
     """The newest whole checkpoint below a folder of runs, of the same pictures if they are given.
+
+    Args:
+        root: Folder of runs.
+        content: The content picture's file, or None for any.
+        styles: The styles' files, or None for any.
+        ending: What names of run folders must end with, before their number.
 
     Raises:
         UserError: If there is none.
     """
-    found = sorted(root.glob(f"*/{FOLDER}/*{SUFFIX}"), key=lambda path: (path.stat().st_mtime_ns, path), reverse=True)
+    runs = f"*{ending}_[0-9]*" if ending else "*"
+    # Lightning puts those that it writes for a cluster into the run folder itself.
+    files = [*root.glob(f"{runs}/{FOLDER}/*{SUFFIX}"), *root.glob(f"{runs}/hpc_ckpt_*{SUFFIX}")]
+    found = sorted(((_changed(path), path) for path in files), reverse=True)
     wanted = [_absolute(path) for path in (content, *(styles or [])) if path is not None]
-    for path in found:
+    for _, path in found:
         try:
             facts: Mapping[str, Any] = read_checkpoint(path, lazily=True).get(FACTS, {})
         except UserError:
@@ -132,6 +142,14 @@ def find_last(root: Path, content: str | None, styles: Sequence[str] | None) -> 
         f"ckpt_path: must be last only where a run left a checkpoint, got none{pair} below '{root}'; leave it out to "
         "start anew"
     )
+
+
+def _changed(path: Path) -> int:
+    """When a file was written, in nanoseconds; 0 if another run has just removed it."""
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return 0
 
 
 def _absolute(path: str) -> str:

@@ -31,8 +31,8 @@ from nst_lightning.module import StyleTransfer, check_trainer_settings
 from nst_lightning.parser import OneLineParser, expand_presets
 from nst_lightning.processes import Workers, count_devices, is_first, started_by_another
 from nst_lightning.quiet import lightning_quiet
-from nst_lightning.resume import CONFIGURATION, check_resumed, differences, flatten, resume_arguments
-from nst_lightning.runfolder import check_folder, create_run_folder
+from nst_lightning.resume import CONFIGURATION, check_resumed, differences, flatten, job_name, resume_arguments
+from nst_lightning.runfolder import check_folder, create_run_folder, hold
 from nst_lightning.trainer import StyleTrainer
 
 TRAINER_DEFAULTS: dict[str, Any] = {
@@ -129,13 +129,13 @@ class FitCLI(LightningCLI):
         self.signals = Signals()
         defaults = [
             Progress(),
-            self.signals,
             Metrics(),
             Faults(),
             Watch(),
             Snapshots(config.snapshot_every),
             Export(config.output, config.bits, config.quality, {"Configuration": resolved}, config.fallback),
             Figure(),
+            self.signals,  # after those that keep what an evaluation gave
         ]
         if config.checkpoint_every or config.checkpoint_seconds:
             defaults.append(Checkpoints(config.checkpoint_every, config.checkpoint_seconds, config.checkpoint_keep))
@@ -152,14 +152,26 @@ class FitCLI(LightningCLI):
         names = (self.datamodule.content_path, self.datamodule.styles[0].path)
         if self.resumed is not None and self.resumed.folder is not None:
             self.folder = self.resumed.folder
+            self._lock()
             now = dict(flatten(yaml.safe_load(resolved)))
             now["trainer.precision"] = self.resumed.configuration.get("trainer.precision", "auto")
             changed = differences(self.resumed.configuration, now)
             also = f"; not as then: {', '.join(changed)}" if changed else ""
             print(f"nst: continuing from {self.resumed.path}{also}", file=sys.stderr)  # noqa: T201
         else:  # processes that help another one write nothing
-            self.folder = create_run_folder(root, "_".join(Path(name).stem for name in names)) if is_first() else root
+            name = "_".join(Path(name).stem for name in names)
+            self.folder = create_run_folder(root, name, job_name()) if is_first() else root
+            self._lock()
         self._defaults, self._resolved = defaults, resolved
+
+    def _lock(self) -> None:
+        """Keep the folder from other runs; processes that help this one come with it."""
+        self._held = hold(self.folder) if is_first() else None
+
+    def release_folder(self) -> None:
+        """Let other runs have the folder."""
+        if self._held is not None:
+            self._held.release()
 
     def make_trainer(self) -> None:
         """Build the trainer, which joins the other processes, if there are any."""
@@ -264,8 +276,11 @@ def main(args: Sequence[str]) -> int:
         warnings.showwarning = _show_warning
         cli = FitCLI(args)
         threads = max(1, torch.get_num_threads() // cli.processes)
-        with Workers(["fit", *args], cli.processes, threads) as workers:
-            return _run(cli, workers)
+        try:
+            with Workers(["fit", *args], cli.processes, threads) as workers:
+                return _run(cli, workers)
+        finally:
+            cli.release_folder()
 
 
 def _run(cli: FitCLI, workers: Workers) -> int:

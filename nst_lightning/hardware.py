@@ -171,6 +171,14 @@ def hand_back_large_blocks() -> bool:
     return _set_malloc({_MMAP_MAX: 1 << 16, _MMAP_THRESHOLD: 1 << 25})  # 32 MiB is the most that it takes
 
 
+def hand_back_freed_memory() -> None:
+    """Give the system all that was freed and kept for later: work of another size does not fit into it anyway."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+
+
 def _set_malloc(settings: dict[int, int]) -> bool:
     """Change settings of glibc's allocator; another library has none of them."""
     try:
@@ -198,6 +206,23 @@ def free_memory(accelerator: str) -> int:
             most = int(Path(limit).read_text(encoding="ascii"))
             sizes.append(most - int(Path(usage).read_text(encoding="ascii")) + _file_cache(limit))
     return max(0, min(sizes)) if sizes else _host_memory() // 2
+
+
+def random_states(device: torch.device) -> dict[str, torch.Tensor]:
+    """State of PyTorch's random numbers, on the CPU and on a device."""
+    states = {"cpu": torch.get_rng_state()}
+    if device.type in {"cuda", "mps"}:
+        module = torch.cuda if device.type == "cuda" else torch.mps
+        states[device.type] = module.get_rng_state()
+    return states
+
+
+def set_random_states(states: dict[str, torch.Tensor], device: torch.device) -> None:
+    """Go on with the random numbers of `random_states`; those of another kind of device are of no use here."""
+    if "cpu" in states:
+        torch.set_rng_state(states["cpu"])
+    if device.type in states and device.type != "cpu":
+        (torch.cuda if device.type == "cuda" else torch.mps).set_rng_state(states[device.type])
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -12,34 +12,35 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from nst_lightning.checkpoint import FACTS, make_facts
+from nst_lightning.checkpoint import FACTS, RANDOM, make_facts
 from nst_lightning.data import StyleTransferData
 from nst_lightning.errors import UserError, UserNotice
-from nst_lightning.estimate import seconds_of_evaluation, seconds_per_pixel
 from nst_lightning.features import VGG19, Extractor
 from nst_lightning.hardware import (
     choose_precision,
     compute_dtype,
     describe,
     free_memory,
+    hand_back_freed_memory,
     hand_back_large_blocks,
     is_out_of_memory,
+    random_states,
+    set_random_states,
 )
 from nst_lightning.images.resize import resize, target_size
 from nst_lightning.losses import Term
 from nst_lightning.objective import Evaluation, Objective, default_terms
 from nst_lightning.optim import LBFGS
+from nst_lightning.planning import Planner, Scope
 from nst_lightning.schedule import Stage, make_schedule
 from nst_lightning.tiling import TiledObjective
-from nst_lightning.tiling.budget import SIZES, Plan, make_plan
+from nst_lightning.tiling.budget import SIZES, Plan
 from nst_lightning.tiling.team import ProcessGroup
 from nst_lightning.trainer import check_processes
 
 SMALLEST_TILE = 64  # pixels; smaller ones would be nearly all halo
 
 _LARGE = 1200  # pixels of the long side from which blocks of memory are better handed back than kept
-_LEAN_HISTORIES = (20, 10, 5, 3)  # pairs
-_OTHER_OPTIMIZERS = 3  # images that an optimiser is taken to need that does not say so; Adam takes two
 
 
 class StyleTransfer(LightningModule):
@@ -93,6 +94,7 @@ class StyleTransfer(LightningModule):
         self._tiled: TiledObjective | None = None
         self.plans: list[Plan] = []
         self._facts: dict[str, Any] | None = None
+        self._random: dict[str, Tensor] = {}  # of a checkpoint that is to be continued
         self.image = nn.Parameter(torch.zeros(1, 3, 16, 16))  # takes its size when the data is known
         self.evaluation: Evaluation | None = None
         self._optimizer = optimizer
@@ -172,7 +174,8 @@ class StyleTransfer(LightningModule):
         for extractor in self._extractors():
             extractor.set_compute_dtype(compute_dtype(str(trainer.precision)))
         self._planned = 0
-        self.plans = self.make_plans(self._free_memory(), trainer.world_size)
+        self._planner = self._make_planner()
+        self.plans = self._planner.plans(self.tile, self._free_memory(), trainer.world_size)
         if any(plan.tile for plan in self.plans) or max(self._data.stage_size()) > _LARGE:
             hand_back_large_blocks()
         self.image = nn.Parameter(self._data.start_image(self.stages[0].scale))
@@ -198,35 +201,9 @@ class StyleTransfer(LightningModule):
         """The network of a stage."""
         return self._own_extractor[0] if stage.extractor is None else stage.extractor
 
-    def make_plans(self, available: int, processes: int = 1) -> list[Plan]:
-        """Decide for each stage whether it needs tiles.
-
-        Args:
-            available: Free bytes on the device.
-            processes: How many share the tiles.
-
-        Raises:
-            UserError: If a stage does not fit.
-        """
-        plans = []
-        for stage in self.stages:
-            height, width = self._data.stage_size(stage.scale)
-            memories = [self._optimizer_memory(3 * height * width, history) for history in self._histories()]
-            self.objective.use_extractor(self.extractor_of(stage))
-            plans.append(make_plan(self.objective, (height, width), self.tile, memories, available, processes))
-        return plans
-
-    def _histories(self) -> list[dict[str, Any]]:
-        """What an L-BFGS remembers: as it was asked for, and if that does not fit, ever less.
-
-        A history of 10 costs about a tenth more evaluations than one of 100.
-        """
-        optimizer = self._optimizer([self.image])
-        if not isinstance(optimizer, LBFGS):
-            return [{}]
-        asked = optimizer.param_groups[0]["history_size"]
-        sizes = [asked, *(size for size in _LEAN_HISTORIES if size < asked)]
-        return [{}, *({"history_size": size, "history_dtype": "bfloat16"} for size in sizes)]
+    def _make_planner(self) -> Planner:
+        scopes = [Scope(s.evaluations, self._data.stage_size(s.scale), self.extractor_of(s)) for s in self.stages]
+        return Planner(self.objective, self._optimizer, scopes)
 
     @property
     def is_short_of_memory(self) -> bool:
@@ -235,31 +212,20 @@ class StyleTransfer(LightningModule):
 
     def history_of(self, plan: Plan) -> int:
         """Pairs that L-BFGS keeps under a plan that leaves it less than was asked for."""
-        return int(self._histories()[plan.choice]["history_size"])
-
-    def _optimizer_memory(self, numel: int, history: dict[str, Any]) -> tuple[int, int]:
-        optimizer = self._optimizer([self.image])
-        if not isinstance(optimizer, LBFGS):
-            return _OTHER_OPTIMIZERS * numel * 4, 0
-        optimizer.param_groups[0].update(history)
-        return optimizer.memory_for(numel)
+        return int(self._planner.histories[plan.choice]["history_size"])
 
     def estimated_seconds(self) -> float:
         """About how long all stages will take on this device, measured on a small image."""
-        speeds: dict[Extractor, float] = {}
-        total = 0.0
-        for stage, plan in zip(self.stages, self.plans, strict=True):
-            extractor = self.extractor_of(stage).to(self.device)
-            if extractor not in speeds:
-                speeds[extractor] = seconds_per_pixel(extractor, self.objective.layers, self.device)
-            height, width = self._data.stage_size(stage.scale)
-            seconds = seconds_of_evaluation(speeds[extractor], height * width, plan.pixels)
-            total += stage.evaluations * seconds
-        return total
+        return self._planner.seconds(self.plans, self.device)
+
+    def checkpoint_bytes(self) -> int:
+        """Size of the largest checkpoint of this run."""
+        return self._planner.checkpoint_bytes(self.plans)
 
     def on_train_start(self) -> None:
-        """Take targets when a run resumes in the middle of a stage; see LightningModule."""
+        """Take targets when a run resumes in the middle of a stage, and its chance; see LightningModule."""
         self._enter_stage(self.trainer.current_epoch)
+        set_random_states(self._random, self.device)
 
     def on_train_epoch_start(self) -> None:
         """Take targets at the start of a stage; see LightningModule."""
@@ -275,6 +241,7 @@ class StyleTransfer(LightningModule):
             self.trainer.optimizers[0].state.clear()  # what it knew is of another size, and may be large
             self.image = nn.Parameter(self._carried_to(content).contiguous())
             self.trainer.strategy.setup_optimizers(self.trainer)
+            hand_back_freed_memory()
         self._stage = index
         self.objective.use_extractor(self.extractor_of(self.stages[index]).to(self.device))
         self._take_targets(content, images.styles, self.plans[index].tile, self.plans[index].keep)
@@ -345,8 +312,7 @@ class StyleTransfer(LightningModule):
                 "model.optimizer.history_dtype to bfloat16, or data.size lower"
             ) from None
         warnings.warn(f"memory ran out; going on in tiles of {smaller} px", UserNotice, stacklevel=2)
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
+        hand_back_freed_memory()
         images = self._data.stage_images(self.stages[self.current_stage].scale)
         self._take_targets(images.content.to(self.image), images.styles, smaller)
 
@@ -361,7 +327,7 @@ class StyleTransfer(LightningModule):
         except (TypeError, ValueError, UserError) as error:
             raise UserError(f"model.optimizer: {error}") from None
         if self.plans:
-            optimizer.param_groups[0].update(self._histories()[self.plans[self._planned].choice])
+            optimizer.param_groups[0].update(self._planner.histories[self.plans[self._planned].choice])
         return one_evaluation_per_step(optimizer)
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
@@ -387,6 +353,7 @@ class StyleTransfer(LightningModule):
             styles = [style.path for style in data.styles]
             self._facts = make_facts(data.content_path, styles, plans, str(self.trainer.precision))
         checkpoint[FACTS] = self._facts
+        checkpoint[RANDOM] = random_states(self.device)
 
     def _take_plans(self, saved: Sequence[Sequence[Any]]) -> None:
         """Go on with the tiles and histories that auto chose then, so that the result is the same to the last bit."""
@@ -399,6 +366,7 @@ class StyleTransfer(LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Give the image the size it has in the checkpoint; see LightningModule."""
         self._take_plans(checkpoint.get(FACTS, {}).get("plans", []))
+        self._random = checkpoint.get(RANDOM, {})
         self._planned = min(checkpoint["epoch"], len(self.stages) - 1)
         saved = checkpoint["state_dict"]["image"]
         self.image = nn.Parameter(torch.empty_like(saved, device=self.image.device))

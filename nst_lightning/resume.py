@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -46,17 +47,22 @@ def resume_arguments(args: Sequence[str]) -> tuple[list[str], Resumed | None]:
         UserError: If there is no such checkpoint, or it is damaged.
     """
     given = _value(args, _FLAG)
+    root = Path(_value(args, "--trainer.default_root_dir") or "runs")
+    pictures = _value(args, "--data.content"), _styles(_value(args, "--data.style"))
     if given is None or given in {"null", ""}:
-        return list(args), None
-    if given == "last":
-        root = Path(_value(args, "--trainer.default_root_dir") or "runs")
-        path = find_last(root, _value(args, "--data.content"), _styles(_value(args, "--data.style")))
+        path = find_requeued(root, *pictures)
+        if path is None:
+            return list(args), None
+        args = [*args, _FLAG, str(path)]
+        given = str(path)
+    elif given == "last":
+        path = find_last(root, *pictures)
     else:
         path = Path(given)
         if not path.is_file():
             raise UserError(f"ckpt_path: must be a file or last, got '{given}'; see the run folder's {FOLDER}")
     facts = read_checkpoint(path, lazily=True).get(FACTS, {})
-    folder = path.parent.parent if (path.parent.parent / CONFIGURATION).is_file() else None
+    folder = next((f for f in (path.parent.parent, path.parent) if (f / CONFIGURATION).is_file()), None)
     own: list[str] = []
     configuration: dict[str, Any] = {}
     if folder is not None:
@@ -68,6 +74,23 @@ def resume_arguments(args: Sequence[str]) -> tuple[list[str], Resumed | None]:
     rest = [str(path) if arg == given and flag == _FLAG else arg for flag, arg in zip(["", *args], args, strict=False)]
     rest = [f"{_FLAG}={path}" if arg == f"{_FLAG}={given}" else arg for arg in rest]
     return [*own, *rest], Resumed(path, folder, configuration)
+
+
+def job_name() -> str:
+    """What the run folders of a SLURM job end with, so that it finds its own again after a requeue; else nothing."""
+    array, task = (os.environ.get(f"SLURM_ARRAY_{name}") for name in ("JOB_ID", "TASK_ID"))
+    job = f"{array}_{task}" if array else os.environ.get("SLURM_JOB_ID")
+    return f"_job{job}" if job else ""
+
+
+def find_requeued(root: Path, content: str | None, styles: Sequence[str] | None) -> Path | None:
+    """The newest checkpoint of a SLURM job that was requeued and runs again; None elsewhere, or if it left none."""
+    if not job_name() or os.environ.get("SLURM_RESTART_COUNT", "0") == "0":
+        return None
+    try:
+        return find_last(root, content, styles, job_name())
+    except UserError:
+        return None
 
 
 def check_resumed(path: Path, model: StyleTransfer, data: StyleTransferData) -> None:

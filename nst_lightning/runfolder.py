@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import tempfile
 from pathlib import Path
+
+from filelock import BaseFileLock, FileLock, Timeout
 
 from nst_lightning.errors import UserError
 
@@ -30,9 +33,9 @@ def check_folder(root: Path, argument: str = "trainer.default_root_dir") -> Path
     return root
 
 
-def create_run_folder(root: Path, name: str) -> Path:
+def create_run_folder(root: Path, name: str, ending: str = "") -> Path:
     """Create ``root/name_001``, or the next number that is free; safe against runs that start at the same time."""
-    stem = re.sub(r"[^\w.-]+", "-", name)[:80].strip("-.") or "run"
+    stem = (re.sub(r"[^\w.-]+", "-", name)[:80].strip("-.") or "run") + ending
     root.mkdir(parents=True, exist_ok=True)
     number = 1
     while True:
@@ -42,3 +45,23 @@ def create_run_folder(root: Path, name: str) -> Path:
             return folder
         except FileExistsError:
             number += 1
+
+
+def hold(folder: Path) -> BaseFileLock:
+    """Keep a run folder for this process until it releases the lock or ends, in whatever way.
+
+    Where the file system knows no locks, the run goes on without one.
+
+    Raises:
+        UserError: If another process works in it.
+    """
+    lock = FileLock(folder / ".lock")
+    with contextlib.suppress(OSError, NotImplementedError):
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise UserError(
+                f"ckpt_path: must be of a run that has ended, and that in '{folder}' is still going on; wait for it or "
+                "start another without ckpt_path"
+            ) from None
+    return lock

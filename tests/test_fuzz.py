@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import random
 import resource
+import shutil
 import sys
 import time
 import warnings
@@ -16,6 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from nst_lightning.checkpoint import read_checkpoint
 from nst_lightning.cli import main
 from nst_lightning.errors import UserError
 from nst_lightning.features.weights import load_vgg19_weights
@@ -215,3 +217,61 @@ def test_three_hundred_damaged_weights(tmp_path, tiny_weights, seed):
 def test_two_hundred_damaged_configurations(tmp_path, monkeypatch, use_tiny_weights, capsys, pair, seed):
     monkeypatch.chdir(tmp_path)
     check_yaml(tmp_path, mutate(YAML.encode(), random.Random(seed)).decode(errors="surrogateescape"), capsys, pair)
+
+
+def check_checkpoint(folder: Path, whole: bytes, seed: int) -> None:
+    chance = random.Random(seed)
+    path = folder / "some.ckpt"
+    spots = chance.randrange(max(1, len(whole) - 3000))
+    damaged = whole[:spots] + mutate(whole[spots : spots + 3000], chance) + whole[spots + 3000 :]
+    path.write_bytes(damaged)
+    survives(lambda: read_checkpoint(path))
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory, tiny_weights, pair):
+    place = tmp_path_factory.mktemp("run")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        patch.setenv("NST_VGG19_WEIGHTS", str(tiny_weights))
+        options = ["--data.content", str(pair[0]), "--data.style", str(pair[1]), "--data.size", "48"]
+        history = ["--model.optimizer.history_size", "2"]
+        assert main(["fit", *options, *history, "--trainer.accelerator", "cpu", "--model.evaluations", "2"]) == 0
+    (path,) = place.glob("runs/*/checkpoints/*.ckpt")
+    return path.read_bytes()
+
+
+@quick(60)
+@given(seed=SEEDS)
+def test_damaged_checkpoints(tmp_path, checkpoint, seed):
+    check_checkpoint(tmp_path, checkpoint, seed)
+
+
+@pytest.mark.slow
+@quick(300)
+@given(seed=SEEDS)
+def test_three_hundred_damaged_checkpoints(tmp_path, checkpoint, seed):
+    check_checkpoint(tmp_path, checkpoint, seed)
+
+
+@pytest.mark.parametrize(
+    "name", ["with space", "Füße 絵", "new\nline", "per%cent", "-dash", "a=b", "{curly}", "*star?"]
+)
+def test_strange_names(tmp_path, monkeypatch, use_tiny_weights, capsys, pair, name):
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / name
+    folder.mkdir()
+    content, style = folder / f"{name}.png", folder / "style.png"
+    shutil.copy(pair[0], content)
+    shutil.copy(pair[1], style)
+    rest = ["--data.size", "48", "--trainer.accelerator", "cpu", "--model.evaluations", "2", "--checkpoint_every", "1"]
+    output = folder / f"{name} out.png"
+    paths = [f"--data.content={content}", f"--data.style={style}", f"--output={output}"]
+    assert main(["fit", *paths, *rest]) == 0
+    said = capsys.readouterr().err
+    assert "Traceback" not in said
+    assert read_image(output).pixels.shape == (1, 3, 36, 48)
+    assert main(["fit", *paths, *rest, "--ckpt_path", "last", "--model.evaluations", "3"]) == 0
+    assert main(["fit", f"--data.content={content}x", f"--data.style={style}"]) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert lines[-1].startswith("nst: error: data.content")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import shutil
 import warnings
 from datetime import timedelta
 from pathlib import Path
@@ -11,7 +13,8 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from nst_lightning.checkpoint import FOLDER
-from nst_lightning.errors import UserError
+from nst_lightning.errors import UserError, UserNotice
+from nst_lightning.estimate import in_bytes
 from nst_lightning.module import StyleTransfer
 
 
@@ -49,6 +52,21 @@ class Checkpoints(ModelCheckpoint):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             super().setup(trainer, pl_module, stage)
+
+    def on_train_start(self, trainer: Trainer, pl_module: StyleTransfer) -> None:  # type: ignore[override]
+        """Say so now if the disk will not take them; see Callback."""
+        super().on_train_start(trainer, pl_module)
+        # One more than are kept: a new one is whole before an old one goes.
+        needed = (self.save_top_k + 1) * pl_module.checkpoint_bytes()
+        with contextlib.suppress(OSError):
+            free = shutil.disk_usage(trainer.default_root_dir).free
+            if free < needed and trainer.is_global_zero:
+                warnings.warn(
+                    f"checkpoint_keep: {self.save_top_k} need {in_bytes(needed)} while a new one is written, and "
+                    f"{trainer.default_root_dir} has {in_bytes(free)} left; keep fewer, or free some space",
+                    UserNotice,
+                    stacklevel=1,
+                )
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Remember which files to remove, if the run goes on in its folder; see Callback."""

@@ -19,6 +19,7 @@ from nst_lightning.images.atomic import replacing
 from nst_lightning.module import StyleTransfer
 
 GROUPS = ("content", "style", "tv")
+_SLOW = 30.0  # seconds after which rows are written, however few
 
 
 class Metrics(Callback):
@@ -28,7 +29,7 @@ class Metrics(Callback):
     accelerator ``seconds`` is when the evaluation was handed over; it is exact where values are read.
 
     Args:
-        every: Evaluations between two writes.
+        every: Evaluations between two writes, at most; they are also written every 30 seconds.
     """
 
     def __init__(self, every: int = 25) -> None:
@@ -39,6 +40,7 @@ class Metrics(Callback):
         self._table: list[list[Any]] | None = None
         self._write_now: Callable[[], None] = lambda: None
         self._begin = 0.0
+        self._written = time.perf_counter()  # when the file was
         self._before = 0.0  # seconds of the runs that this one continues
 
     def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
@@ -53,7 +55,7 @@ class Metrics(Callback):
         values = torch.cat([loss.detach().view(1), parts])
         self._before = time.perf_counter() - self._begin
         self._rows.append((trainer.global_step, pl_module.current_stage, self._before, values))
-        if len(self._rows) >= self.every:
+        if len(self._rows) >= self.every or time.perf_counter() - self._written > _SLOW:
             self._write(trainer, pl_module)
 
     def _write(self, trainer: Trainer, module: StyleTransfer) -> None:
@@ -71,6 +73,7 @@ class Metrics(Callback):
             sums = [sum((p for p, g in zip(parts, groups, strict=True) if g == column), 0.0) for column in columns]
             table.append([step, stage, loss, *sums, *parts, f"{seconds:.6f}"])
         self._rows.clear()
+        self._written = time.perf_counter()
         self._table = table  # what could not be written now is written next time
         with only_the_file(path):
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from typing import Any
 
 from lightning.pytorch import Trainer
@@ -10,16 +11,18 @@ from lightning.pytorch.callbacks import ProgressBar
 from tqdm import tqdm
 
 from nst_lightning.errors import UserError
-from nst_lightning.estimate import in_words
+from nst_lightning.estimate import in_bytes, in_words
 from nst_lightning.hardware import describe
 from nst_lightning.module import StyleTransfer
+
+_SLOW = 2.0  # seconds after which the bar moves anyway; reading one loss then costs nothing that shows
 
 
 class Progress(ProgressBar):
     """Say device, precision, sizes and weights before the first evaluation; then show rate, time left and loss.
 
     Args:
-        every: Evaluations between two updates; each reads the loss once.
+        every: Evaluations between two updates, fewer where they take long; each reads the loss once.
     """
 
     def __init__(self, every: int = 10) -> None:
@@ -29,6 +32,7 @@ class Progress(ProgressBar):
         self.every = every
         self._enabled = True
         self._bar: tqdm[Any] | None = None
+        self._last = time.monotonic()  # when the bar moved
 
     def disable(self) -> None:
         """See ProgressBar; Lightning calls it on all processes but the first."""
@@ -49,12 +53,15 @@ class Progress(ProgressBar):
         self._bar = tqdm(total=total, initial=trainer.global_step, unit="eval", file=sys.stderr, dynamic_ncols=True)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: StyleTransfer, *_: Any) -> None:  # type: ignore[override]
-        """Move the bar every n evaluations; see Callback."""
-        if self._bar is not None and trainer.global_step % self.every == 0:
+        """Move the bar every n evaluations, and when they take long; see Callback."""
+        if self._bar is None:
+            return
+        if trainer.global_step % self.every == 0 or time.monotonic() - self._last > _SLOW:
             self._update(trainer, pl_module)
 
     def _update(self, trainer: Trainer, module: StyleTransfer) -> None:
         assert self._bar is not None
+        self._last = time.monotonic()
         if module.evaluation is not None:
             self._bar.set_postfix_str(f"loss {float(module.evaluation.loss.detach()):.4g}", refresh=False)
         self._bar.update(trainer.global_step - self._bar.n)
@@ -89,6 +96,8 @@ def start_line(trainer: Trainer, module: StyleTransfer) -> str:
     memory = max((plan.memory for plan in module.plans), default=0)
     needs = f"; takes about {in_words(module.estimated_seconds())}"
     needs += f" and {memory / 2**30:.1f} GiB" if memory else ""
+    if trainer.checkpoint_callback is not None:
+        needs += f"; checkpoints of about {in_bytes(module.checkpoint_bytes())}"
     return (
         f"{hardware.accelerator} ({hardware.name}), {trainer.precision} ({reason}); image {width}x{height} px{tiled}, "
         f"style {styles} px; {module.total_evaluations} evaluations{stages}; weights: {origins}{needs}; "

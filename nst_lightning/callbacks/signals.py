@@ -1,14 +1,18 @@
-"""Ctrl-C and SIGTERM end a run in good order."""
+"""Ctrl-C, SIGTERM and a cluster's wish to have its machine back end a run in good order."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
 from types import FrameType
-from typing import Any
+from typing import Any, cast
 
+import torch
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch import Callback, Trainer
+from torch import Tensor
 
 from nst_lightning.module import StyleTransfer
 
@@ -16,14 +20,17 @@ from nst_lightning.module import StyleTransfer
 class Signals(Callback):
     """The first signal lets the evaluation finish and everything be written; a second one stops at once.
 
-    Under SLURM, SIGTERM is left to Lightning, which requeues the job.
+    Of several processes any one may get it: all stop after the same evaluation. Under SLURM, the signal that announces
+    a requeue (SIGUSR1 unless told otherwise) makes Lightning write its checkpoint and requeue the job, after the
+    evaluation and not in the middle of it, where image and history do not belong together.
 
     Attributes:
-        received: Number of the signal, or None.
+        received: Number of the signal that ends the run, or None.
     """
 
     def __init__(self) -> None:
         self.received: int | None = None
+        self._requeue: int | None = None
         self._before: dict[int, Any] = {}
 
     def on_train_start(self, trainer: Trainer, pl_module: StyleTransfer) -> None:  # type: ignore[override]
@@ -35,11 +42,35 @@ class Signals(Callback):
             if self.received is not None:
                 os._exit(128 + number)  # files appear whole or not at all, so nothing can tear
             self.received = number
-            trainer.should_stop = True
-            os.write(2, b"\nnst: stopping; once more stops at once\n")  # print may be in the middle of a line
+            if trainer.world_size == 1:  # several stop when all know of it, or one would wait for the others for ever
+                trainer.should_stop = True
+            with contextlib.suppress(OSError):  # print may be in the middle of a line, and nobody may be listening
+                os.write(2, b"\nnst: stopping; once more stops at once\n")
 
-        numbers = [signal.SIGINT] if "SLURM_JOB_ID" in os.environ else [signal.SIGINT, signal.SIGTERM]
-        self._before = {number: signal.signal(number, stop) for number in numbers}
+        def requeue(number: int, _: FrameType | None) -> None:
+            self._requeue = number
+
+        handlers = {signal.SIGINT: stop, signal.SIGTERM: stop}
+        environment = trainer._accelerator_connector.cluster_environment
+        if isinstance(environment, SLURMEnvironment) and environment.auto_requeue:
+            handlers[cast("signal.Signals", environment.requeue_signal)] = requeue
+        self._before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: StyleTransfer, *_: Any) -> None:  # type: ignore[override]
+        """Do between two evaluations what a signal asked for; see Callback."""
+        if trainer.world_size > 1:
+            self._agree(trainer, pl_module)
+        if self._requeue is not None:
+            number, self._requeue = self._requeue, None
+            self._before[number](number, None)
+
+    def _agree(self, trainer: Trainer, module: StyleTransfer) -> None:
+        """Take over what other processes received; an evaluation that several share takes long enough not to mind."""
+        mine = torch.tensor([self.received or 0, self._requeue or 0], device=module.device)
+        most = cast("Tensor", trainer.strategy.reduce(mine, reduce_op="max")).tolist()
+        if most[0]:
+            self.received, trainer.should_stop = int(most[0]), True
+        self._requeue = int(most[1]) or None
 
     def teardown(self, trainer: Trainer, pl_module: StyleTransfer, stage: str) -> None:  # type: ignore[override]
         """Listen no longer; see Callback."""

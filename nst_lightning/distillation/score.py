@@ -19,6 +19,7 @@ from nst_lightning.distillation.steering import Steering
 from nst_lightning.errors import UserError
 from nst_lightning.features import VGG19, CompactVGG19, Extractor
 from nst_lightning.hardware import choose_precision, compute_dtype, describe, keep_freed_memory
+from nst_lightning.images.atomic import replacing
 from nst_lightning.images.io import write_image
 from nst_lightning.losses.gram import gram_matrix
 
@@ -129,7 +130,8 @@ def main(args: Sequence[str]) -> int:
             row = _row(f"{name}_{size}", networks, (content, style), arguments.evaluations, folder)
             rows.append({"size": size, **row})
             print(_line(rows[-1]), flush=True)  # noqa: T201
-            (folder / "score.json").write_text(json.dumps(rows, indent=1), encoding="utf-8")
+            with replacing(folder / "score.json") as file:
+                file.write(json.dumps(rows, indent=1).encode())
     for size in arguments.size:
         print(_summary([row for row in rows if row["size"] == size], size))  # noqa: T201
     return 0

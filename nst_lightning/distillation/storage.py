@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from nst_lightning.distillation.network import NAMES, CompactNetwork
 from nst_lightning.errors import UserError
 from nst_lightning.features.compact import TAPS, read_compact_weights
 from nst_lightning.features.weights import CONVOLUTIONS
+from nst_lightning.images.atomic import replacing
 
 
 def save_student(path: Path, student: CompactNetwork, metadata: Mapping[str, str]) -> None:
@@ -29,9 +30,8 @@ def save_student(path: Path, student: CompactNetwork, metadata: Mapping[str, str
     if not all(bool(value.isfinite().all()) for value in halves.values()):
         raise UserError("student: its weights must be within half precision's range, got larger ones")
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    save_file(halves, partial, dict(metadata))
-    partial.replace(path)
+    with replacing(path) as file:
+        file.write(save(halves, dict(metadata)))
 
 
 def load_student(path: Path) -> CompactNetwork:

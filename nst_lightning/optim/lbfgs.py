@@ -167,10 +167,10 @@ class LBFGS(Optimizer):
         m: int = self.param_groups[0]["history_size"]
         kept = 2 if self._is_lean else itemsize
         plain = self._is_plain()
-        # Gradient, last step and (exactly) last point, and the metric's tables; then direction and change, and the
-        # transform of one channel of three, with what it needs for itself.
+        # Gradient, last step and (exactly) last point, and the metric's tables; then the new gradient or the change,
+        # and the transform of one channel of three, with what it needs for itself.
         vectors = 2 + (not self._is_lean) + (0 if plain else 0.5)
-        return int(numel * (2 * m * kept + vectors * itemsize)), int(numel * (2 if plain else 3) * itemsize)
+        return int(numel * (2 * m * kept + vectors * itemsize)), int(numel * (1 if plain else 2) * itemsize)
 
     def _ring_sizes(self) -> list[list[int]]:
         """Coordinates of each ring of each parameter; one ring of all where nothing is estimated."""
@@ -285,7 +285,7 @@ class LBFGS(Optimizer):
         )
         of_s, of_y = (g.new_zeros(m).index_copy_(0, order, x.view(-1).to(g.dtype)) for x in (u, w))
         factors = (gamma * scales).to(g.dtype).unbind()
-        direction = torch.empty_like(g)  # g itself without pairs: all weights are 0 then, all factors 1
+        direction = change  # its memory: it has been remembered. Without pairs g itself: weights are 0, factors 1
         for piece in pieces:
             of_ring = torch.cat([factors[ring].expand(part.stop - part.start) for ring, part in _parts(sizes, piece)])
             kept = history[:, piece].to(g.dtype)
@@ -297,6 +297,7 @@ class LBFGS(Optimizer):
         """Step against the direction, or take the last step back if what it led to was not finite."""
         group = self.param_groups[0]
         torch.where(finite, direction, state["last_step"], out=direction)
+        state["last_step"] = direction  # now, so that the old one's memory is free for what follows
         change = self._from_metric(direction)
         # Squares of a small gradient underflow, hence the peak; without the last clamp 0 * inf would be NaN.
         kind = torch.finfo(change.dtype)
@@ -321,7 +322,7 @@ class LBFGS(Optimizer):
                 p.addcmul_(piece.view_as(p), torch.where(finite, length, -1))
             else:
                 p.copy_(piece.view_as(p))
-        state["last_step"] = direction.mul_(torch.where(finite, length, 0))
+        direction.mul_(torch.where(finite, length, 0))
         state["have_last"] = finite
         state["skipped"] = state["skipped"] + (~finite)
 

@@ -7,7 +7,7 @@ What has the size of the whole image (of float32, 12 bytes a pixel):
 - features of the content at the layers of `Content`, in the network's type, or in bfloat16 if there are tiles: at
   relu4_2 then 1.3 images for VGG-19, 0.5 for the compact encoder;
 - L-BFGS, from step to step: its history (2 images a pair, 1 in bfloat16), the last gradient and step, the last point
-  unless the history is in bfloat16, and half an image of tables for the metric; during a step 3 images more, where
+  unless the history is in bfloat16, and half an image of tables for the metric; during a step 2 images more, where
   between steps the tile's activations lie;
 - while the picture is written: the clamped copy, and one byte (or two) a sample.
 
@@ -126,5 +126,6 @@ def make_plan(
     advice = f"it fits with data.size at {100 * fits:.0f} % of that" if fits else "free some memory"
     raise UserError(
         f"data.size: needs {least(1) / 2**30:.1f} GiB for {width}x{height} px even in the smallest tiles, of which the "
-        f"optimiser takes {sum(optimizer[-1]) / 2**30:.1f}, got {available / 2**30:.1f} GiB of free memory; {advice}"
+        f"optimiser takes {sum(optimizer[-1]) / 2**30:.1f}, got {USE * available / 2**30:.1f} ({100 * USE:.0f} % of "
+        f"what is free or allowed); {advice}"
     )

@@ -1,0 +1,163 @@
+"""Signals: of one process, of several, and of a cluster."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from nst_lightning.checkpoint import read_checkpoint
+from nst_lightning.images import read_image
+from nst_lightning.resume import find_requeued, job_name
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch, use_tiny_weights):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    for name in [name for name in os.environ if name.startswith("SLURM_")]:
+        monkeypatch.delenv(name)
+    return tmp_path
+
+
+def start(pair, *more, environment=None):
+    command = [
+        *(sys.executable, "-m", "nst_lightning", "fit", "--data.content", str(pair[0]), "--data.style", str(pair[1])),
+        *("--data.size", "64", "--trainer.accelerator", "cpu", *map(str, more)),
+    ]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ | (environment or {}))
+
+
+def wait_for(condition, run, seconds=90):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert run.poll() is None, run.communicate()[1]
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def finish(run):
+    said = run.communicate(timeout=90)[1]
+    assert "Traceback" not in said
+    return said
+
+
+def checkpoints(place):
+    return sorted((place / "runs").glob("*/checkpoints/*.ckpt"))
+
+
+def is_running(pid):
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rsplit(")", 1)[1].split()[0]
+    except OSError:
+        return False
+    return state != "Z"
+
+
+def children(pid):
+    task = Path(f"/proc/{pid}/task/{pid}/children")
+    return [int(child) for child in task.read_text(encoding="ascii").split()] if task.exists() else []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_stops_at_once_with_the_last_checkpoint_whole(place, pair, number):
+    run = start(pair, "--checkpoint_every", 5, "--model.evaluations", 100_000)
+    wait_for(lambda: checkpoints(place), run)
+    os.kill(run.pid, signal.SIGSTOP)  # so that both are there before either is answered
+    os.kill(run.pid, signal.SIGTERM if number == signal.SIGINT else signal.SIGINT)
+    os.kill(run.pid, number)
+    os.kill(run.pid, signal.SIGCONT)
+    finish(run)
+    assert run.returncode in {130, 143}
+    for path in checkpoints(place):
+        assert read_checkpoint(path)["global_step"] == int(path.stem)
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks for processes in /proc")
+@pytest.mark.parametrize("who", ["first", "second"])
+def test_several_processes_stop_together_whoever_is_told(place, pair, who):
+    options = ("--trainer.devices", 2, "--model.tile", 64, "--data.size", 128, "--model.evaluations", 100_000)
+    run = start(pair, *options, "--checkpoint_every", 3)
+    wait_for(lambda: checkpoints(place), run)
+    (worker,) = [pid for pid in children(run.pid) if b"nst_lightning" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    os.kill(run.pid if who == "first" else worker, signal.SIGTERM)
+    finish(run)
+    assert run.returncode == 143
+    assert not is_running(worker)
+    last = checkpoints(place)[-1]
+    assert read_checkpoint(last)["global_step"] == int(last.stem)
+    assert read_image(last.parent.parent / "result.png").pixels.shape[0] == 1
+    more = start(pair, *options, "--ckpt_path", "last", "--trainer.max_steps", int(last.stem) + 2)
+    finish(more)
+    assert more.returncode == 0
+    assert int(checkpoints(place)[-1].stem) == int(last.stem) + 2
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks for processes in /proc")
+def test_no_process_is_left_when_the_first_one_is_killed(place, pair):
+    run = start(pair, "--trainer.devices", 2, "--model.tile", 64, "--data.size", 128, "--model.evaluations", 100_000)
+    wait_for(lambda: list(place.glob("runs/*/metrics.csv")), run)
+    workers = children(run.pid)
+    run.kill()
+    run.communicate()
+    end = time.monotonic() + 60
+    while any(is_running(pid) for pid in workers):
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+def test_a_job_that_is_requeued_goes_on_where_it_was(place, pair):
+    """SLURM announces the end with SIGUSR1; Lightning writes a checkpoint and asks for another turn."""
+    tools = place / "tools"
+    tools.mkdir()
+    (tools / "scontrol").write_text('#!/bin/sh\necho "$@" >> "$ASKED"\n', encoding="utf-8")
+    (tools / "scontrol").chmod(0o755)
+    job = {
+        **{"SLURM_JOB_ID": "77", "SLURM_NTASKS": "1", "SLURM_PROCID": "0", "SLURM_LOCALID": "0"},
+        **{"SLURM_NODEID": "0", "SLURM_JOB_NAME": "pictures", "SLURM_NODELIST": "localhost"},
+        **{"ASKED": str(place / "asked"), "PATH": f"{tools}{os.pathsep}{os.environ['PATH']}"},
+    }
+    options = ("--model.evaluations", 300, "--checkpoint_seconds", 0)
+    run = start(pair, *options, environment=job)
+    wait_for(lambda: list(place.glob("runs/*/metrics.csv")), run)
+    run.send_signal(signal.SIGUSR1)
+    wait_for((place / "asked").exists, run)
+    run.kill()  # the machine is given to others
+    said = run.communicate()[1]
+    assert "Traceback" not in said
+    assert (place / "asked").read_text(encoding="utf-8") == "requeue 77\n"
+    (folder,) = (place / "runs").iterdir()
+    assert folder.name.endswith("_job77_001")
+    (written,) = folder.glob("hpc_ckpt_*.ckpt")
+    step = read_checkpoint(written)["global_step"]
+    assert 0 < step < 300
+    again = start(pair, *options, environment=job | {"SLURM_RESTART_COUNT": "1"})
+    assert f"continuing from {written.relative_to(place)}" in finish(again)
+    assert again.returncode == 0
+    assert list((place / "runs").iterdir()) == [folder]
+    whole = start(pair, *options)
+    finish(whole)
+    (other,) = [path for path in (place / "runs").iterdir() if path != folder]
+    assert torch.equal(*(read_image(path / "result.png").pixels for path in (folder, other)))
+    rows = [(path / "metrics.csv").read_text(encoding="utf-8").splitlines() for path in (folder, other)]
+    assert len(rows[0]) == len(rows[1]) == 301
+    assert [row.rsplit(",", 1)[0] for row in rows[0]] == [row.rsplit(",", 1)[0] for row in rows[1]]
+
+
+def test_jobs_find_only_their_own(tmp_path, monkeypatch):
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    monkeypatch.delenv("SLURM_ARRAY_JOB_ID", raising=False)
+    assert not job_name()
+    monkeypatch.setenv("SLURM_JOB_ID", "8")
+    assert job_name() == "_job8"
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    assert find_requeued(tmp_path, None, None) is None  # it left nothing: start anew
+    monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "7")
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "2")
+    assert job_name() == "_job7_2"
