@@ -1,14 +1,16 @@
 """Checkpoints: files that are whole at every moment, what they say of their run, and finding the newest.
 
 A checkpoint is Lightning's, loaded with ``weights_only=True``; under ``nst_lightning`` it also holds the facts that a
-resumed run is checked against and the choices that ``auto`` made.
+resumed run is checked against and the choices that ``auto`` made, and beside it the run's whole configuration.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import shutil
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ FOLDER = "checkpoints"
 SUFFIX = ".ckpt"
 FACTS = "nst_lightning"
 RANDOM = "random_state"
+SETTINGS = "configuration"
 
 
 class WholeFiles(CheckpointIO):
@@ -39,6 +42,7 @@ class WholeFiles(CheckpointIO):
         path = Path(path)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            self._check_room(checkpoint, path)
             with replacing(path) as file:
                 torch.save(checkpoint, file)
         except (OSError, RuntimeError) as error:  # torch wraps what a full disk says
@@ -46,6 +50,20 @@ class WholeFiles(CheckpointIO):
             warnings.warn(f"no checkpoint {path}: {reason}; the run goes on", UserNotice, stacklevel=2)
         else:
             self._newest = path
+
+    @staticmethod
+    def _check_room(checkpoint: Mapping[str, Any], path: Path) -> None:
+        """Leave room for the final picture, which is worth more than a checkpoint.
+
+        Raises:
+            OSError: If the disk has too little.
+        """
+        image = checkpoint["state_dict"]["image"] if "state_dict" in checkpoint else None
+        picture = image.nbytes if image is not None else 0  # more than any format takes
+        needed = sum(tensor.nbytes for tensor in _tensors(checkpoint)) + picture
+        free = shutil.disk_usage(path.parent).free
+        if free < needed:
+            raise OSError(errno.ENOSPC, f"it and the picture need {needed} bytes, and the disk has {free} left")
 
     def load_checkpoint(self, path: Any, map_location: Any | None = None, weights_only: bool | None = None) -> Any:
         """Read, without executing anything; see CheckpointIO."""
@@ -55,6 +73,15 @@ class WholeFiles(CheckpointIO):
         """Remove, unless it is the newest that is whole; see CheckpointIO."""
         if Path(path) != self._newest:
             Path(path).unlink(missing_ok=True)
+
+
+def _tensors(tree: Any) -> Iterator[torch.Tensor]:
+    """All tensors in nested mappings and lists."""
+    if isinstance(tree, torch.Tensor):
+        yield tree
+    elif isinstance(tree, (Mapping, list, tuple)):
+        for item in tree.values() if isinstance(tree, Mapping) else tree:
+            yield from _tensors(item)
 
 
 def read_checkpoint(path: Path, *, lazily: bool = False) -> dict[str, Any]:

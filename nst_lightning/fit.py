@@ -69,25 +69,25 @@ class FitCLI(LightningCLI):
     """
 
     def __init__(self, args: Sequence[str]) -> None:
-        arguments, self.resumed = resume_arguments(args)
-        super().__init__(
-            StyleTransfer,
-            StyleTransferData,
-            save_config_callback=None,  # it refuses a second run; the run folder keeps the configuration
-            trainer_class=StyleTrainer,
-            trainer_defaults=TRAINER_DEFAULTS,
-            seed_everything_default=0,
-            parser_class=OneLineParser,
-            parser_kwargs={
-                "prog": "nst fit",
-                "description": "Make a picture from a content and a style image.",
-                "allow_abbrev": False,  # half a name may become another option's with the next version
-            },
-            args=expand_presets(arguments),
-            run=False,
-            auto_configure_optimizers=False,
-            load_from_checkpoint_support=False,  # `_keep_hyperparameters` does it by public means
-        )
+        with resume_arguments(args) as (arguments, self.resumed):
+            super().__init__(
+                StyleTransfer,
+                StyleTransferData,
+                save_config_callback=None,  # it refuses a second run; the run folder keeps the configuration
+                trainer_class=StyleTrainer,
+                trainer_defaults=TRAINER_DEFAULTS,
+                seed_everything_default=0,
+                parser_class=OneLineParser,
+                parser_kwargs={
+                    "prog": "nst fit",
+                    "description": "Make a picture from a content and a style image.",
+                    "allow_abbrev": False,  # half a name may become another option's with the next version
+                },
+                args=expand_presets(arguments),
+                run=False,
+                auto_configure_optimizers=False,
+                load_from_checkpoint_support=False,  # `_keep_hyperparameters` does it by public means
+            )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add where results go; see LightningCLI."""
@@ -222,6 +222,7 @@ class FitCLI(LightningCLI):
 
     def _keep_hyperparameters(self, resolved: str) -> None:
         """Put the model's configuration into its checkpoints as data; `load_from_checkpoint` rebuilds it from there."""
+        self.model.configuration = resolved
         model = yaml.safe_load(resolved)["model"]
         self.model.save_hyperparameters({**model, "_instantiator": "lightning.pytorch.cli.instantiate_module"})
 

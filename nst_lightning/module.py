@@ -12,7 +12,7 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from nst_lightning.checkpoint import FACTS, RANDOM, make_facts
+from nst_lightning.checkpoint import FACTS, RANDOM, SETTINGS, make_facts
 from nst_lightning.data import StyleTransferData
 from nst_lightning.errors import UserError, UserNotice
 from nst_lightning.features import VGG19, Extractor
@@ -25,6 +25,7 @@ from nst_lightning.hardware import (
     hand_back_large_blocks,
     is_out_of_memory,
     random_states,
+    resident_memory,
     set_random_states,
 )
 from nst_lightning.images.resize import resize, target_size
@@ -57,9 +58,12 @@ class StyleTransfer(LightningModule):
         terms: The objective's terms; by default a balanced Content and Gram.
         extractor: The frozen network; by default VGG-19.
         optimizer: Callable that takes the parameters; L-BFGS by default, Adam works too.
-        memory: GiB that the run may take; by default all that is free.
+        memory: GiB that the process may take in all; by default all that is free.
         tile: Side in pixels of the tiles that an image is evaluated in, for bounded memory and the same result; auto
             takes the whole image where it fits into the free memory, and else the largest tiles that do; null never.
+
+    Attributes:
+        configuration: The run's whole configuration in YAML, for its checkpoints; the command line sets it.
     """
 
     def __init__(
@@ -93,6 +97,7 @@ class StyleTransfer(LightningModule):
         self.objective.use_extractor(self._own_extractor[0])
         self._tiled: TiledObjective | None = None
         self.plans: list[Plan] = []
+        self.configuration = ""
         self._facts: dict[str, Any] | None = None
         self._random: dict[str, Tensor] = {}  # of a checkpoint that is to be continued
         self.image = nn.Parameter(torch.zeros(1, 3, 16, 16))  # takes its size when the data is known
@@ -186,7 +191,7 @@ class StyleTransfer(LightningModule):
         kind = strategy.root_device.type
         free = free_memory(kind)
         if self.memory is not None:
-            free = min(free, int(self.memory * 2**30))
+            free = min(free, max(0, int(self.memory * 2**30) - resident_memory(kind)))
         free //= self.trainer.num_devices if kind == "cpu" else 1
         if self.trainer.world_size == 1:
             return free
@@ -354,6 +359,8 @@ class StyleTransfer(LightningModule):
             self._facts = make_facts(data.content_path, styles, plans, str(self.trainer.precision))
         checkpoint[FACTS] = self._facts
         checkpoint[RANDOM] = random_states(self.device)
+        if self.configuration:
+            checkpoint[SETTINGS] = self.configuration
 
     def _take_plans(self, saved: Sequence[Sequence[Any]]) -> None:
         """Go on with the tiles and histories that auto chose then, so that the result is the same to the last bit."""

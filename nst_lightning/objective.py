@@ -185,4 +185,4 @@ def widening_of(matrix: Tensor | None) -> Widening | None:
     wide = matrix.detach().double().cpu()  # once, and some devices have no float64
     values, vectors = torch.linalg.eigh(wide.T @ wide)
     root = values.clamp(min=0).sqrt()[:, None] * vectors.T
-    return Widening(root.to(device=matrix.device, dtype=torch.float32), matrix.shape[0])
+    return Widening(root.to(device=matrix.device, dtype=torch.float32), matrix.detach())

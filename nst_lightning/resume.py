@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
 
-from nst_lightning.checkpoint import FACTS, FOLDER, find_last, fingerprint, read_checkpoint
+from nst_lightning.checkpoint import FACTS, FOLDER, SETTINGS, find_last, fingerprint, read_checkpoint
 from nst_lightning.data import StyleTransferData
 from nst_lightning.errors import UserError
 from nst_lightning.module import StyleTransfer
@@ -34,13 +36,16 @@ class Resumed(NamedTuple):
     configuration: dict[str, Any]
 
 
-def resume_arguments(args: Sequence[str]) -> tuple[list[str], Resumed | None]:
+@contextlib.contextmanager
+def resume_arguments(args: Sequence[str]) -> Iterator[tuple[list[str], Resumed | None]]:
     """Put a resumed run's own configuration before the arguments, which win over it.
+
+    That is what its checkpoint holds; a context, in which it lies in a file that can be parsed.
 
     Args:
         args: Command line after ``nst fit``.
 
-    Returns:
+    Yields:
         The arguments to parse, with ``last`` replaced by a file, and what is continued, if anything is.
 
     Raises:
@@ -52,7 +57,8 @@ def resume_arguments(args: Sequence[str]) -> tuple[list[str], Resumed | None]:
     if given is None or given in {"null", ""}:
         path = find_requeued(root, *pictures)
         if path is None:
-            return list(args), None
+            yield list(args), None
+            return
         args = [*args, _FLAG, str(path)]
         given = str(path)
     elif given == "last":
@@ -61,19 +67,20 @@ def resume_arguments(args: Sequence[str]) -> tuple[list[str], Resumed | None]:
         path = Path(given)
         if not path.is_file():
             raise UserError(f"ckpt_path: must be a file or last, got '{given}'; see the run folder's {FOLDER}")
-    facts = read_checkpoint(path, lazily=True).get(FACTS, {})
+    content = read_checkpoint(path, lazily=True)
+    facts = content.get(FACTS, {})
     folder = next((f for f in (path.parent.parent, path.parent) if (f / CONFIGURATION).is_file()), None)
-    own: list[str] = []
-    configuration: dict[str, Any] = {}
-    if folder is not None:
-        own += ["--config", str(folder / CONFIGURATION)]
-        text = (folder / CONFIGURATION).read_text(encoding="utf-8")
-        configuration = dict(flatten(yaml.safe_load(text)))
-    if "precision" in facts:  # what auto chose then
-        own += ["--trainer.precision", str(facts["precision"])]
+    text = str(content.get(SETTINGS, ""))
+    own = ["--trainer.precision", str(facts["precision"])] if "precision" in facts else []  # what auto chose then
     rest = [str(path) if arg == given and flag == _FLAG else arg for flag, arg in zip(["", *args], args, strict=False)]
     rest = [f"{_FLAG}={path}" if arg == f"{_FLAG}={given}" else arg for arg in rest]
-    return [*own, *rest], Resumed(path, folder, configuration)
+    resumed = Resumed(path, folder, dict(flatten(yaml.safe_load(text))) if text else {})
+    with tempfile.TemporaryDirectory() as temporary:
+        if text:
+            file = Path(temporary) / CONFIGURATION
+            file.write_text(text, encoding="utf-8")
+            own = ["--config", str(file), *own]
+        yield [*own, *rest], resumed
 
 
 def job_name() -> str:

@@ -90,6 +90,17 @@ class TestNotAPicture:
             "data.content: needs a regular file, got 'PATH', a pipe or device; save the picture to a file first"
         )
 
+    def test_links_that_lead_nowhere(self, tmp_path, function):
+        (tmp_path / "x.png").symlink_to(tmp_path / "y.png")
+        (tmp_path / "y.png").symlink_to(tmp_path / "x.png")
+        message = error_of(tmp_path / "x.png", function)
+        assert message.startswith("data.content: ")
+        assert "PATH" in message
+
+    def test_wrong_extension(self, tmp_path, function):
+        (tmp_path / "x.tif").write_bytes(FILES["jpeg"])
+        function(tmp_path / "x.tif")
+
     def test_empty(self, tmp_path, function):
         (tmp_path / "x.png").touch()
         assert error_of(tmp_path / "x.png", function) == (
@@ -136,6 +147,12 @@ class TestSize:
             f"data.content: must be at least 2 x 2 px, got {shape[0]} x {shape[1]} (height x width) in 'PATH'; "
             "choose a larger picture"
         )
+
+    @pytest.mark.parametrize("suffix", ["png", "jpg", "tif"])
+    def test_as_wide_as_they_come(self, tmp_path, function, suffix):
+        path = tmp_path / f"x.{suffix}"
+        Image.new("RGB", (65_500 if suffix == "jpg" else 65_535, 2)).save(path)
+        function(path)
 
     @pytest.mark.parametrize("depth", [8, 16])
     def test_bomb(self, tmp_path, function, depth):

@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from nst_lightning.checkpoint import read_checkpoint
 from nst_lightning.cli import main
+from nst_lightning.images import read_image
 from nst_lightning.processes import count_devices
 
 CALLBACK = """
@@ -72,7 +74,9 @@ def test_two_processes_make_the_picture_of_one(place, pair):
 
 
 def test_a_process_that_dies_ends_the_run_with_the_picture_and_one_line(place, pair):
-    args = command(*arguments(pair, 100_000, "--trainer.devices", "2", "--snapshot_every", "5"))
+    args = command(
+        *arguments(pair, 100_000, "--trainer.devices", "2", "--snapshot_every", "5", "--checkpoint_every", "3")
+    )
     run = subprocess.Popen(args, stderr=subprocess.PIPE, text=True)
     end = time.monotonic() + 120
     while not (place / "pid_1").exists():
@@ -87,7 +91,11 @@ def test_a_process_that_dies_ends_the_run_with_the_picture_and_one_line(place, p
     assert "nst: error: trainer.devices: process 1 of 2 ended with code -9" in last
     assert "Traceback" not in said
     (folder,) = (place / "runs").iterdir()
-    assert (folder / "result.png").stat().st_size > 0
+    for picture in [folder / "result.png", *(folder / "snapshots").iterdir()]:
+        assert read_image(picture).pixels.shape == (1, 3, 96, 128)
+    checkpoints = sorted((folder / "checkpoints").iterdir())
+    assert checkpoints
+    assert [read_checkpoint(path)["global_step"] for path in checkpoints] == [int(path.stem) for path in checkpoints]
 
 
 @pytest.mark.parametrize(

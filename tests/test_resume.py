@@ -81,6 +81,17 @@ def test_last_goes_on_in_the_same_folder_with_the_same_settings(place, pair, cap
     assert kept == {"000008.ckpt", "000009.ckpt", "000012.ckpt"}
 
 
+def test_a_checkpoint_alone_is_enough(place, pair):
+    assert main(arguments(pair, "--model.strength", 2)) == 0
+    whole = newest(place)
+    assert main(arguments(pair, "--model.strength", 2, evaluations=8)) == 0
+    elsewhere = place / "elsewhere.ckpt"
+    shutil.copy(newest(place) / "checkpoints" / "000008.ckpt", elsewhere)
+    assert main(["fit", "--ckpt_path", str(elsewhere), "--model.evaluations", "12"]) == 0
+    assert len(list((place / "runs").iterdir())) == 3  # in a folder of its own
+    assert torch.equal(picture(newest(place)), picture(whole))
+
+
 def test_options_win_over_the_checkpoint_and_are_named(place, pair, capsys):
     assert main(arguments(pair, evaluations=4)) == 0
     path = newest(place) / "checkpoints" / "000004.ckpt"
@@ -143,6 +154,15 @@ def test_a_checkpoint_that_cannot_be_written_costs_itself_and_keeps_the_one_befo
         files.save_checkpoint({"a": torch.zeros(3)}, second)
     files.remove_checkpoint(first)  # Lightning believes that the second is there
     assert [p.name for p in tmp_path.iterdir()] == ["1.ckpt"]
+
+
+def test_a_checkpoint_leaves_room_for_the_picture(tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)._replace(free=3 * 4 * 100)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    image = torch.zeros(1, 3, 10, 10)
+    with pytest.warns(UserNotice, match="it and the picture need 2400 bytes, and the disk has 1200 left; the run goes"):
+        WholeFiles().save_checkpoint({"state_dict": {"image": image}}, tmp_path / "1.ckpt")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import pickle
+import struct
 from pathlib import Path
 
 import pytest
@@ -231,6 +233,18 @@ def test_wrong_tensors_are_refused(state, tmp_path, key, change, match):
     with pytest.raises(UserError, match=match) as error:
         read_vgg19_weights(path)
     assert str(path) in message_of(error)
+
+
+@pytest.mark.parametrize("claim", ["header", "tensor"])
+def test_a_header_that_claims_terabytes(tmp_path, claim):
+    path = tmp_path / "x.safetensors"
+    entry = {"dtype": "F32", "shape": [2**19, 2**19], "data_offsets": [0, 2**40]}
+    header = json.dumps({"features.0.weight": entry}).encode()
+    length = 2**42 if claim == "header" else len(header)
+    path.write_bytes(struct.pack("<Q", length) + header + bytes(64))
+    with pytest.raises(UserError, match=r"x\.safetensors") as caught:
+        load_vgg19_weights(str(path))
+    assert "\n" not in str(caught.value)
 
 
 def test_other_contents_are_refused(tmp_path):

@@ -2,7 +2,21 @@
 
 from nst_lightning.losses.content import Content
 from nst_lightning.losses.gram import Gram
+from nst_lightning.losses.moments import Covariance, MeanStd
 from nst_lightning.losses.term import CellTerm, StatisticTerm, StyleFeatures, Term, Window
 from nst_lightning.losses.tv import TotalVariation
+from nst_lightning.losses.wasserstein import Wasserstein
 
-__all__ = ["CellTerm", "Content", "Gram", "StatisticTerm", "StyleFeatures", "Term", "TotalVariation", "Window"]
+__all__ = [
+    "CellTerm",
+    "Content",
+    "Covariance",
+    "Gram",
+    "MeanStd",
+    "StatisticTerm",
+    "StyleFeatures",
+    "Term",
+    "TotalVariation",
+    "Wasserstein",
+    "Window",
+]

@@ -10,13 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nst_lightning.losses.statistics import gram_sum
-from nst_lightning.losses.term import StatisticTerm, Widening
+from nst_lightning.losses.term import StatisticTerm, Widening, balance
 
 GramNormalization = Literal["balanced", "released", "paper"]
-
-# Where content and style share a Gram matrix (the same picture, say) there is nothing to balance by; the floor keeps
-# the quotient finite. It is a squared relative distance of one percent.
-_BALANCE_FLOOR = 1e-4
 
 
 def gram_matrix(features: Tensor, widening: Widening | None = None) -> Tensor:
@@ -102,9 +98,7 @@ class Gram(StatisticTerm):
         self._scales[layer] = torch.ones_like(target[0, 0])
         if self.normalization == "balanced":
             at_content = gram_distance(self._full(layer, content), target, "balanced")
-            floor = _BALANCE_FLOOR * target.square().sum()
-            smallest = torch.finfo(target.dtype).tiny
-            self._scales[layer] = torch.maximum(at_content, floor).clamp(min=smallest)
+            self._scales[layer] = balance(at_content, target.square().sum())
 
     def distance(self, layer: str, mean: Tensor) -> Tensor:
         """Distance from the style's Gram matrix; see the base class."""

@@ -28,11 +28,16 @@ class Widening(NamedTuple):
 
     Attributes:
         root: (c, c) matrix R with RᵀR = WᵀW: distances between R F are those between W F.
-        channels: C, of the full features.
+        matrix: W itself, (C, c).
     """
 
     root: Tensor
-    channels: int
+    matrix: Tensor
+
+    @property
+    def channels(self) -> int:
+        """C, of the full features."""
+        return self.matrix.shape[0]
 
 
 class Window(NamedTuple):
@@ -205,6 +210,21 @@ class CellTerm(Term):
 def wide(features: Tensor) -> Tensor:
     """Features in float32, or float64 if they are: the type that sums belong into."""
     return features if features.dtype == torch.float64 else features.float()
+
+
+# Where content and style share a statistic (the same picture, say) there is nothing to balance by; the floor keeps the
+# quotient finite. It is a squared relative distance of one percent.
+_BALANCE_FLOOR = 1e-4
+
+
+def balance(at_content: Tensor, size: Tensor) -> Tensor:
+    """What to divide a squared distance by so that it is 1 at the content image.
+
+    Args:
+        at_content: The distance of the content's statistic from the target, a scalar.
+        size: The target's own squared size.
+    """
+    return torch.maximum(at_content, _BALANCE_FLOOR * size).clamp(min=torch.finfo(size.dtype).tiny)
 
 
 def check_weight(argument: str, value: float) -> None:

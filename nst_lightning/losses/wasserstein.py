@@ -1,0 +1,107 @@
+"""Style as the Gaussian that has the mean and covariance of the channels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from nst_lightning.hardware import widest_dtype
+from nst_lightning.losses.moments import Moments, moments_of, moments_sum
+from nst_lightning.losses.term import StatisticTerm, balance
+
+# Of sums of float32 and of float64 products, in units of the largest eigenvalue.
+_FLOOR, _FLOOR_OF_DOUBLES = 1e-7, 1e-12
+
+
+def matrix_root(matrix: Tensor) -> Tensor:
+    """Symmetric square root of a symmetric matrix (C, C) without negative eigenvalues, under no gradient."""
+    values, vectors = torch.linalg.eigh(matrix)
+    return (vectors * values.clamp(min=0).sqrt()) @ vectors.T
+
+
+def wasserstein_distance(moments: Moments, target: Moments, root: Tensor, floor: float = 1e-12) -> Tensor:
+    """Squared Wasserstein-2 distance of two Gaussians (Dowson and Landau 1982, equation 4).
+
+    ‖μ - μ'‖² + tr(Σ + Σ' - 2 (Σ'^½ Σ Σ'^½)^½). The last trace is taken from eigenvalues λ, whose gradient needs no
+    differences of eigenvalues, unlike that of a square root. Where Σ is singular the true gradient with respect to Σ is
+    infinite; λ / √(λ + ε) in place of √λ keeps it finite and hides what rounding makes of zeros.
+
+    Args:
+        moments: Mean (C,) and covariance (C, C), float32 or float64.
+        target: The same, of the style.
+        root: Σ'^½, from `matrix_root`.
+        floor: ε in units of the largest λ; what λ are known to.
+
+    Returns:
+        A scalar, of at least 0 but for rounding.
+    """
+    product = root @ moments.covariance @ root
+    values = torch.linalg.eigvalsh((product + product.T) / 2)
+    epsilon = floor * values.detach().amax().clamp(min=torch.finfo(values.dtype).tiny)
+    cross = (values / (values.clamp(min=0) + epsilon).sqrt()).sum()
+    shift = (moments.mean - target.mean).square().sum()
+    return shift + moments.covariance.trace() + target.covariance.trace() - 2 * cross
+
+
+class Wasserstein(StatisticTerm):
+    """Take on the style's Gaussian, by the squared Wasserstein-2 distance, which is 1 at the content image.
+
+    After Mroueh 2019 (Wasserstein Style Transfer), as a loss. It weighs a channel by how far it has to go and not by
+    the square of its energy, so weak channels count more than with Gram matrices. With several styles the distances are
+    averaged.
+
+    Args:
+        layers: Layers, as a list or with a weight each.
+        weight: Factor on the term.
+    """
+
+    group = "style"
+    quadratic = True
+
+    def __init__(
+        self,
+        layers: dict[str, float] | list[str] = ["relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1"],  # noqa: B006
+        weight: float = 1.0,
+    ) -> None:
+        super().__init__(layers, weight)
+        self._targets: dict[str, list[tuple[Moments, Tensor, float]]] = {}
+        self._scales: dict[str, Tensor] = {}
+
+    def statistic(self, layer: str, features: Tensor) -> Tensor:
+        """F Fᵀ and the sum of F, (c, c + 1); see StatisticTerm."""
+        return moments_sum(features)
+
+    def set_target(self, layer: str, content: Tensor, styles: Sequence[tuple[Tensor, float]]) -> None:
+        """Take each style's Gaussian and the root of its covariance; see StatisticTerm."""
+        targets = [(self._full(layer, mean), share) for mean, share in styles]
+        self._targets[layer] = [(found, matrix_root(found.covariance), share) for found, share in targets]
+        size = torch.stack([s * (t.covariance.trace() + t.mean.square().sum()) for t, s in targets]).sum()
+        self._scales[layer] = balance(self._distance(layer, content), size)
+
+    def distance(self, layer: str, mean: Tensor) -> Tensor:
+        """Distance from the styles' Gaussians; see StatisticTerm."""
+        return (self._distance(layer, mean) / self._scales[layer]).to(mean)
+
+    def _distance(self, layer: str, mean: Tensor) -> Tensor:
+        moments = self._full(layer, mean)
+        floor = _FLOOR_OF_DOUBLES if mean.dtype == torch.float64 else _FLOOR
+        distances = [
+            share * wasserstein_distance(moments, target, root, floor) for target, root, share in self._targets[layer]
+        ]
+        return torch.stack(distances).sum()
+
+    def _full(self, layer: str, mean: Tensor) -> Moments:
+        """Moments in coordinates in which distances are those of the full channels, in the widest type there is.
+
+        Eigenvalues of layers span more than float32's seven digits; MPS has no eigenvalues at all.
+        """
+        if mean.device.type == "mps":
+            mean = mean.cpu()
+        found = moments_of(mean.to(widest_dtype(mean.device.type)))
+        widening = self.widenings.get(layer)
+        if widening is None:
+            return found
+        root = widening.root.to(found.mean)
+        return Moments(root @ found.mean, root @ found.covariance @ root.T)
