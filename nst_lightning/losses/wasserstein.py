@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from nst_lightning.hardware import widest_dtype
 from nst_lightning.losses.moments import Moments, moments_of, moments_sum
 from nst_lightning.losses.term import StatisticTerm, balance
 
@@ -93,13 +92,11 @@ class Wasserstein(StatisticTerm):
         return torch.stack(distances).sum()
 
     def _full(self, layer: str, mean: Tensor) -> Moments:
-        """Moments in coordinates in which distances are those of the full channels, in the widest type there is.
+        """Moments in coordinates in which distances are those of the full channels; on the CPU if they come from MPS.
 
-        Eigenvalues of layers span more than float32's seven digits; MPS has no eigenvalues at all.
+        That has no eigenvalues.
         """
-        if mean.device.type == "mps":
-            mean = mean.cpu()
-        found = moments_of(mean.to(widest_dtype(mean.device.type)))
+        found = moments_of(mean.cpu() if mean.device.type == "mps" else mean)
         widening = self.widenings.get(layer)
         if widening is None:
             return found
