@@ -175,7 +175,7 @@ def hand_back_freed_memory() -> None:
     """Give the system all that was freed and kept for later: work of another size does not fit into it anyway."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL("libc.so.6").malloc_trim(0)
-    if torch.cuda.is_initialized():
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         torch.cuda.empty_cache()
 
 

@@ -17,7 +17,8 @@ _FLOOR, _FLOOR_OF_DOUBLES = 1e-7, 1e-12
 def matrix_root(matrix: Tensor) -> Tensor:
     """Symmetric square root of a symmetric matrix (C, C) without negative eigenvalues, under no gradient."""
     values, vectors = torch.linalg.eigh(matrix)
-    return (vectors * values.clamp(min=0).sqrt()) @ vectors.T
+    root: Tensor = (vectors * values.clamp(min=0).sqrt()) @ vectors.T
+    return root
 
 
 def wasserstein_distance(moments: Moments, target: Moments, root: Tensor, floor: float = 1e-12) -> Tensor:
@@ -41,7 +42,8 @@ def wasserstein_distance(moments: Moments, target: Moments, root: Tensor, floor:
     epsilon = floor * values.detach().amax().clamp(min=torch.finfo(values.dtype).tiny)
     cross = (values / (values.clamp(min=0) + epsilon).sqrt()).sum()
     shift = (moments.mean - target.mean).square().sum()
-    return shift + moments.covariance.trace() + target.covariance.trace() - 2 * cross
+    distance: Tensor = shift + moments.covariance.trace() + target.covariance.trace() - 2 * cross
+    return distance
 
 
 class Wasserstein(StatisticTerm):

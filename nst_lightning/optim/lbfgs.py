@@ -236,7 +236,8 @@ class LBFGS(Optimizer):
         m = group["history_size"]
         history, sy, yy, ss = state["history"], state["sy"], state["yy"], state["ss"]
         step = state["last_step"]
-        change = state["last_gradient"].neg_().add_(g)  # in place, since nobody needs it any more: images may be large
+        # In place, since nobody needs it any more: images may be large.
+        change: Tensor = state["last_gradient"].neg_().add_(g)
         pieces = _pieces(len(g), _WIDENED if history.dtype != g.dtype else _CHUNK)
         pair = torch.zeros(2, 2, device=g.device, dtype=g.dtype)
         for piece in pieces:
