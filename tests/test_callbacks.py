@@ -43,7 +43,7 @@ def test_a_run_folder_holds_everything(run):
     folder = run("--snapshot_every", "3")
     names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     pictures = {"result.png", "figure.png", "snapshots/000003.png", "snapshots/000006.png"}
-    assert names == {"config.yaml", "metrics.csv", "checkpoints/000007.ckpt", *pictures}
+    assert names == {".lock", "config.yaml", "metrics.csv", "checkpoints/000007.ckpt", *pictures}
 
 
 def test_the_kept_configuration_repeats_the_run(run):
@@ -193,7 +193,7 @@ def test_the_line_before_the_run(run, capsys):
     ):
         assert part in line
     assert re.search(r"weights: unknown set from .*tiny.safetensors \(sha256 [0-9a-f]{8}\)", line)
-    assert re.search(r"; takes about 1 s and 0\.\d GiB; run folder runs", line)
+    assert re.search(r"; takes about 1 s and 0\.\d GiB; checkpoints of about 1 MB; run folder runs", line)
     assert "run folder runs" in line
 
 
