@@ -71,8 +71,8 @@ def test_wasserstein_of_diagonal_gaussians():
 
 @pytest.mark.parametrize("kind", [torch.float32, torch.float64])
 def test_wasserstein_with_fewer_cells_than_channels(kind):
-    """relu5_1 at 256 px: 256 cells and 512 channels, so both covariances are singular."""
-    content, image, style = (features(512, 16, 16, seed=seed, dtype=kind).relu() for seed in (1, 2, 3))
+    """As relu5_1 at 256 px, of which this is a quarter: twice as many channels as cells, so covariances are singular."""
+    content, image, style = (features(256, 8, 16, seed=seed, dtype=kind).relu() for seed in (1, 2, 3))
     term = prepared(Wasserstein, content, [(style, 1.0)])
     image = image.clone().requires_grad_()
     value = term.value("relu1_1", image)
