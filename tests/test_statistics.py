@@ -71,7 +71,7 @@ def test_wasserstein_of_diagonal_gaussians():
 
 @pytest.mark.parametrize("kind", [torch.float32, torch.float64])
 def test_wasserstein_with_fewer_cells_than_channels(kind):
-    """As relu5_1 at 256 px, of which this is a quarter: twice as many channels as cells, so covariances are singular."""
+    """A quarter of relu5_1 at 256 px: twice as many channels as cells, so covariances are singular."""
     content, image, style = (features(256, 8, 16, seed=seed, dtype=kind).relu() for seed in (1, 2, 3))
     term = prepared(Wasserstein, content, [(style, 1.0)])
     image = image.clone().requires_grad_()
