@@ -37,7 +37,9 @@ class Metrics(Callback):
             raise UserError(f"metrics.every: must be at least 1, got {every}")
         self.every = every
         self._rows: list[tuple[int, int, float, Tensor]] = []
-        self._table: list[list[Any]] | None = None
+        self._pending = ""  # rows that the file does not hold yet
+        self._first: int | None = None  # step of this run's first row
+        self._joined = False  # whether the file holds nothing from there on but what was written here
         self._write_now: Callable[[], None] = lambda: None
         self._begin = 0.0
         self._written = time.perf_counter()  # when the file was
@@ -66,25 +68,27 @@ class Metrics(Callback):
         names, groups = module.objective.part_names, module.objective.part_groups
         columns = [*GROUPS, *sorted(set(groups) - set(GROUPS))]
         values = torch.stack([row[-1] for row in self._rows]).tolist()  # the one read
-        table = self._table if self._table is not None else _rows_before(path, self._rows[0][0])
-        if not table:
-            table.append(["step", "stage", "loss", *(f"{c}_loss" for c in columns), *names, "seconds"])
+        text = io.StringIO(newline="")
+        writer = csv.writer(text)
         for (step, stage, seconds, _), (loss, *parts) in zip(self._rows, values, strict=True):
             sums = [sum((p for p, g in zip(parts, groups, strict=True) if g == column), 0.0) for column in columns]
-            table.append([step, stage, loss, *sums, *parts, f"{seconds:.6f}"])
+            writer.writerow([step, stage, loss, *sums, *parts, f"{seconds:.6f}"])
+        self._first = self._rows[0][0] if self._first is None else self._first
         self._rows.clear()
         self._written = time.perf_counter()
-        self._table = table  # what could not be written now is written next time
+        self._pending += text.getvalue()  # what cannot be written now is written next time
         with only_the_file(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            text = io.StringIO(newline="")
-            csv.writer(text).writerows(table)
+            # Rows stay in the file, not in memory, which a long run would fill.
+            before = _rows_before(path, None if self._joined else self._first)
+            header = ",".join(["step", "stage", "loss", *(f"{c}_loss" for c in columns), *names, "seconds"]) + "\r\n"
             with replacing(path, durable=False) as file:
-                file.write(text.getvalue().encode())
+                file.write((before or header).encode() + self._pending.encode())
+            self._pending, self._joined = "", True
 
     def on_train_start(self, trainer: Trainer, pl_module: StyleTransfer) -> None:  # type: ignore[override]
         """Begin a new table, or go on with a resumed run's; see Callback."""
-        self._table = None
+        self._pending, self._first, self._joined = "", None, False
         self._write_now = lambda: self._write(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: StyleTransfer) -> None:  # type: ignore[override]
@@ -108,11 +112,11 @@ class Metrics(Callback):
         self._before = state_dict["seconds"]
 
 
-def _rows_before(path: Path, step: int) -> list[list[Any]]:
-    """What a run wrote that is now continued: its header, and the rows of evaluations before one."""
+def _rows_before(path: Path, step: int | None) -> str:
+    """What the file holds: header and rows, of a run that is now continued only those of evaluations before one."""
     try:
         with path.open(newline="", encoding="utf-8") as file:
-            header, *rows = csv.reader(file)
-        return [list(header), *(list(row) for row in rows if int(row[0]) < step)]
+            header, *rows = file.read().splitlines(keepends=True)
+        return header + "".join(row for row in rows if step is None or int(row.split(",", 1)[0]) < step)
     except (OSError, ValueError, IndexError):
-        return []
+        return ""
