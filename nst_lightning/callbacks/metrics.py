@@ -118,5 +118,5 @@ def _rows_before(path: Path, step: int | None) -> str:
         with path.open(newline="", encoding="utf-8") as file:
             header, *rows = file.read().splitlines(keepends=True)
         return header + "".join(row for row in rows if step is None or int(row.split(",", 1)[0]) < step)
-    except (OSError, ValueError, IndexError):
+    except (FileNotFoundError, ValueError, IndexError):  # one that cannot be read just now is not to be replaced
         return ""

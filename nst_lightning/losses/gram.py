@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nst_lightning.losses.statistics import gram_sum
-from nst_lightning.losses.term import StatisticTerm, Widening, balance
+from nst_lightning.losses.term import StyleStatistic, Widening, balance
 
 GramNormalization = Literal["balanced", "released", "paper"]
 
@@ -61,7 +61,7 @@ def gram_distance(
     return mean / 4 if normalization == "paper" else mean / channels**2
 
 
-class Gram(StatisticTerm):
+class Gram(StyleStatistic):
     """Take on the style's correlations of channels.
 
     With several styles the targets are the weighted mean of the styles' Gram matrices.
@@ -73,9 +73,6 @@ class Gram(StatisticTerm):
             (Gatys' notebook and common scripts) or paper (CVPR 2016).
     """
 
-    group = "style"
-    quadratic = True
-
     def __init__(
         self,
         layers: dict[str, float] | list[str] = ["relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1"],  # noqa: B006
@@ -84,8 +81,6 @@ class Gram(StatisticTerm):
     ) -> None:
         super().__init__(layers, weight)
         self.normalization: GramNormalization = normalization
-        self._targets: dict[str, Tensor] = {}
-        self._scales: dict[str, Tensor] = {}
 
     def statistic(self, layer: str, features: Tensor) -> Tensor:
         """F Fᵀ of the cells, (c, c); see the base class."""

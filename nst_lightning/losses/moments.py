@@ -10,7 +10,7 @@ from torch import Tensor
 
 from nst_lightning.losses.gram import Gram, widened
 from nst_lightning.losses.statistics import gram_sum
-from nst_lightning.losses.term import StatisticTerm, balance, wide
+from nst_lightning.losses.term import StyleStatistic, balance, wide
 
 _EPSILON = 1e-5  # under the root of a variance, as in AdaIN: a channel that is constant still has a gradient
 
@@ -65,7 +65,7 @@ class Covariance(Gram):
         return widened(moments_of(gram).covariance, self.widenings.get(layer))
 
 
-class MeanStd(StatisticTerm):
+class MeanStd(StyleStatistic):
     """Take on the style's mean and standard deviation of each channel.
 
     ‖μ - μ'‖² + ‖σ - σ'‖², the style loss of AdaIN (Huang and Belongie 2017, equation 13, squared), 1 at the content
@@ -75,18 +75,6 @@ class MeanStd(StatisticTerm):
         layers: Layers, as a list or with a weight each.
         weight: Factor on the term.
     """
-
-    group = "style"
-    quadratic = True
-
-    def __init__(
-        self,
-        layers: dict[str, float] | list[str] = ["relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1"],  # noqa: B006
-        weight: float = 1.0,
-    ) -> None:
-        super().__init__(layers, weight)
-        self._targets: dict[str, Tensor] = {}
-        self._scales: dict[str, Tensor] = {}
 
     def statistic(self, layer: str, features: Tensor) -> Tensor:
         """Sums of F and F² of each channel, (2, C); of narrow features `moments_sum`; see StatisticTerm."""
@@ -104,7 +92,7 @@ class MeanStd(StatisticTerm):
 
     def distance(self, layer: str, mean: Tensor) -> Tensor:
         """Squared distance of means and deviations; see StatisticTerm."""
-        difference = self._mean_and_deviation(layer, mean) - self._targets[layer]
+        difference: Tensor = self._mean_and_deviation(layer, mean) - self._targets[layer]
         return difference.square().sum() / self._scales[layer]
 
     def _mean_and_deviation(self, layer: str, mean: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -170,6 +170,27 @@ class StatisticTerm(Term):
 
     def _mean(self, layer: str, features: Tensor) -> Tensor:
         return self.statistic(layer, features) / (features.shape[-2] * features.shape[-1])
+
+
+class StyleStatistic(StatisticTerm):
+    """A statistic of the style's, at the layers that Gatys et al. took unless told otherwise.
+
+    Args:
+        layers: Layers, as a list or with a weight each.
+        weight: Factor on the term.
+    """
+
+    group = "style"
+    quadratic = True
+
+    def __init__(
+        self,
+        layers: dict[str, float] | list[str] = ["relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1"],  # noqa: B006
+        weight: float = 1.0,
+    ) -> None:
+        super().__init__(layers, weight)
+        self._targets: dict[str, Any] = {}
+        self._scales: dict[str, Tensor] = {}
 
 
 class CellTerm(Term):

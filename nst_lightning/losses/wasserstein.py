@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from nst_lightning.losses.moments import Moments, moments_of, moments_sum
-from nst_lightning.losses.term import StatisticTerm, balance
+from nst_lightning.losses.term import StyleStatistic, balance
 
 # Of sums of float32 and of float64 products, in units of the largest eigenvalue.
 _FLOOR, _FLOOR_OF_DOUBLES = 1e-7, 1e-12
@@ -46,7 +46,7 @@ def wasserstein_distance(moments: Moments, target: Moments, root: Tensor, floor:
     return distance
 
 
-class Wasserstein(StatisticTerm):
+class Wasserstein(StyleStatistic):
     """Take on the style's Gaussian, by the squared Wasserstein-2 distance, which is 1 at the content image.
 
     After Mroueh 2019 (Wasserstein Style Transfer), as a loss. It weighs a channel by how far it has to go and not by
@@ -57,18 +57,6 @@ class Wasserstein(StatisticTerm):
         layers: Layers, as a list or with a weight each.
         weight: Factor on the term.
     """
-
-    group = "style"
-    quadratic = True
-
-    def __init__(
-        self,
-        layers: dict[str, float] | list[str] = ["relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1"],  # noqa: B006
-        weight: float = 1.0,
-    ) -> None:
-        super().__init__(layers, weight)
-        self._targets: dict[str, list[tuple[Moments, Tensor, float]]] = {}
-        self._scales: dict[str, Tensor] = {}
 
     def statistic(self, layer: str, features: Tensor) -> Tensor:
         """F Fᵀ and the sum of F, (c, c + 1); see StatisticTerm."""
