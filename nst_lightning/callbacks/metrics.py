@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -79,11 +80,15 @@ class Metrics(Callback):
         self._pending += text.getvalue()  # what cannot be written now is written next time
         with only_the_file(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            # Rows stay in the file, not in memory, which a long run would fill.
-            before = _rows_before(path, None if self._joined else self._first)
             header = ",".join(["step", "stage", "loss", *(f"{c}_loss" for c in columns), *names, "seconds"]) + "\r\n"
             with replacing(path, durable=False) as file:
-                file.write((before or header).encode() + self._pending.encode())
+                # Rows stay in the file and pass through in blocks: memory that held them would grow with the run.
+                if self._joined and path.exists():
+                    with path.open("rb") as rows:
+                        shutil.copyfileobj(rows, file)
+                else:
+                    file.write((_rows_before(path, self._first) or header).encode())
+                file.write(self._pending.encode())
             self._pending, self._joined = "", True
 
     def on_train_start(self, trainer: Trainer, pl_module: StyleTransfer) -> None:  # type: ignore[override]
@@ -112,11 +117,11 @@ class Metrics(Callback):
         self._before = state_dict["seconds"]
 
 
-def _rows_before(path: Path, step: int | None) -> str:
-    """What the file holds: header and rows, of a run that is now continued only those of evaluations before one."""
+def _rows_before(path: Path, step: int) -> str:
+    """What the file of a run that is now continued holds: header and the rows of evaluations before one."""
     try:
         with path.open(newline="", encoding="utf-8") as file:
             header, *rows = file.read().splitlines(keepends=True)
-        return header + "".join(row for row in rows if step is None or int(row.split(",", 1)[0]) < step)
+        return header + "".join(row for row in rows if int(row.split(",", 1)[0]) < step)
     except (FileNotFoundError, ValueError, IndexError):  # one that cannot be read just now is not to be replaced
         return ""
