@@ -38,7 +38,7 @@ def test_gradient_of_the_gram_sum(channels_last):
     torch.testing.assert_close(ours, expected, rtol=1e-13, atol=1e-13)
 
 
-@pytest.mark.parametrize("kind", ["squared", "absolute"])
+@pytest.mark.parametrize("kind", ["squared", "absolute", "nine_point"])
 def test_gradient_of_total_variation(kind):
     assert torch.autograd.gradcheck(lambda x: total_variation(x, kind), rand(1, 2, 4, 5))
 
@@ -108,6 +108,7 @@ def test_total_variation_of_a_ramp():
     """Step 1 to the right on 5x5: 20 differences of 1 to the right, 20 of 0 downwards; their means are 1 and 0."""
     ramp = torch.arange(5.0).expand(1, 1, 5, 5)
     assert float(total_variation(ramp, "absolute")) == 1.0
+    assert float(total_variation(ramp, "nine_point")) == pytest.approx(1.0)
     assert float(total_variation(3 * ramp, "squared")) == 9.0
     assert float(total_variation(ramp + ramp.mT, "absolute")) == 2.0
     assert float(total_variation(torch.ones(1, 3, 1, 1))) == 0.0

@@ -10,7 +10,18 @@ from hypothesis import strategies as st
 
 from nst_lightning.errors import UserError
 from nst_lightning.features import VGG19, Extractor
-from nst_lightning.losses import Content, Covariance, Gram, MeanStd, Term, TotalVariation, Wasserstein
+from nst_lightning.losses import (
+    NNFM,
+    Content,
+    Covariance,
+    Gram,
+    Histogram,
+    MeanStd,
+    SlicedWasserstein,
+    Term,
+    TotalVariation,
+    Wasserstein,
+)
 from nst_lightning.objective import Objective, default_terms
 from nst_lightning.tiling import TiledObjective
 from nst_lightning.tiling.grid import make_grid
@@ -22,6 +33,8 @@ def terms():
         *(Content({"relu4_2": 1.0, "conv3_1": 0.3}, 0.5, kind) for kind in ("balanced", "released", "paper")),
         *(Gram(["relu1_1", "conv2_2", "relu5_1"], 0.7, kind) for kind in ("balanced", "released", "paper")),
         *(kind(["relu1_1", "conv2_2", "relu5_1"], 0.3) for kind in (Covariance, MeanStd, Wasserstein)),
+        Histogram(["relu1_1", "conv2_2"], 0.3, samples=700),
+        NNFM(["relu2_1", "conv3_1"], 0.3, samples=90),
         TotalVariation(0.2),
     ]
 
@@ -209,5 +222,7 @@ class Blind(Extractor):
 def test_what_needs_the_whole_image_is_refused(tiny_weights):
     with pytest.raises(UserError, match=r"model\.tile: must be null with the term peak"):
         TiledObjective(Objective(VGG19(str(tiny_weights)), [Peak()]), 64)
+    with pytest.raises(UserError, match=r"with the term slicedwasserstein.*Histogram and NNFM work in tiles"):
+        TiledObjective(Objective(VGG19(str(tiny_weights)), [SlicedWasserstein()]), 64)
     with pytest.raises(UserError, match=r"model\.tile: must be null with Blind"):
         TiledObjective(Objective(Blind(), [Gram(["all"])]), 64)

@@ -23,6 +23,7 @@ from torch.autograd.function import once_differentiable
 
 from nst_lightning.errors import UserError
 from nst_lightning.hardware import widest_dtype
+from nst_lightning.losses.samples import CountTerm, SampleTerm
 from nst_lightning.losses.term import CellTerm, StatisticTerm, Term, Window
 from nst_lightning.objective import Evaluation, Objective
 from nst_lightning.tiling.grid import Tile, make_grid
@@ -75,6 +76,7 @@ class TiledObjective:
         objective.extractor.rescale_to_unit_activations(pictures, self._walk)
         objective.take_widenings()
         self._keep(content)
+        self._gather(pictures, [share for _, share in styles])
         of_content, *of_styles = (self._means(image) for image in pictures)
         for term, layer in objective.layered_terms(StatisticTerm):
             assert isinstance(term, StatisticTerm)
@@ -84,7 +86,7 @@ class TiledObjective:
     def _keep(self, content: Tensor) -> None:
         """Let the terms that compare cells keep the content's."""
         tiles, team = self._share(content)
-        pairs = self.objective.layered_terms(CellTerm)
+        pairs = [pair for pair in self.objective.layered_terms(CellTerm) if not isinstance(pair[0], SampleTerm)]
         additive = []
         for tile in tiles if pairs else []:
             for layer, features, window in self._cells(_crop(content, tile), tile, {layer for _, layer in pairs}):
@@ -97,6 +99,38 @@ class TiledObjective:
             assert isinstance(term, CellTerm)
             additive += term.additive(layer)
         team.add(additive)
+
+    def _gather(self, pictures: Sequence[Tensor], shares: Sequence[float]) -> None:
+        """Let the terms that compare cells with samples have them; every process takes them all."""
+        pairs = self.objective.layered_terms(SampleTerm)
+        for term, layer in pairs:
+            assert isinstance(term, SampleTerm)
+            term.begin(layer)
+        for index, picture in enumerate(pictures if pairs else []):
+            for tile in self.grid(*picture.shape[-2:]):
+                for layer, features, window in self._cells(_crop(picture, tile), tile, {layer for _, layer in pairs}):
+                    for term, of in pairs:
+                        if of == layer and isinstance(term, SampleTerm):
+                            term.gather(layer, index, self.objective.for_term(term, layer, features), window)
+        for term, layer in pairs:
+            assert isinstance(term, SampleTerm)
+            term.finish(layer, shares)
+
+    @torch.no_grad()
+    def _settle(self, image: Tensor, tiles: Sequence[Tile], team: Team) -> None:
+        """Let the terms that need counts over the image have them, in a pass of their own."""
+        pairs = self.objective.layered_terms(CountTerm)
+        totals = _Totals()
+        for tile in tiles if pairs else []:
+            for layer, features, _ in self._cells(_crop(image, tile), tile, {layer for _, layer in pairs}):
+                for term, of in pairs:
+                    if of == layer and isinstance(term, CountTerm):
+                        taken = self.objective.for_term(term, layer, features)
+                        totals.add([((term, layer), term.count(layer, taken))])
+        team.add(totals.tensors())
+        for (term, layer), counts in totals.means(lambda _: 1).items():
+            assert isinstance(term, CountTerm)
+            term.settle(layer, counts)
 
     def _means(self, image: Tensor) -> dict[_Key, Tensor]:
         """Mean statistics of an image."""
@@ -128,6 +162,7 @@ class TiledObjective:
             (K,) parts in the order of `Objective.part_keys`.
         """
         tiles, team = self._share(image)
+        self._settle(image, tiles, team)
         kept: dict[Tile, tuple[Tensor, _Values]] = {}
         totals = _Totals()
         for tile in tiles:
@@ -273,7 +308,8 @@ def check_tileable(objective: Objective) -> None:
         if term.layers and not isinstance(term, (StatisticTerm, CellTerm)):
             raise UserError(
                 f"model.tile: must be null with the term {term.name}, which is neither a sum over cells nor a distance "
-                "of one; leave the tile or the term out"
+                "of one; leave the tile out, or take another term (Gram, Covariance, MeanStd, Wasserstein, Histogram "
+                "and NNFM work in tiles)"
             )
     if objective.layers and objective.extractor.halo(objective.layers) is None:
         raise UserError(
