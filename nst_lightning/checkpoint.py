@@ -121,18 +121,20 @@ def _digest(file: Any) -> str:
     return total.hexdigest()
 
 
-def make_facts(content: str, styles: Sequence[str], plans: Sequence[Sequence[Any]], precision: str) -> dict[str, Any]:
+def make_facts(
+    content: str | None, styles: Sequence[str], plans: Sequence[Sequence[Any]], precision: str
+) -> dict[str, Any]:
     """What a checkpoint says of its run.
 
     Args:
-        content: The content picture's file.
+        content: The content picture's file, or None for a texture.
         styles: The styles' files.
         plans: For each stage: tile, tiles kept, and which of the optimiser's settings.
         precision: What the trainer ran in.
     """
     return {
         "content": content,
-        "content_sha256": fingerprint(content),
+        "content_sha256": None if content is None else fingerprint(content),
         "styles": list(styles),
         "plans": [list(plan) for plan in plans],
         "precision": precision,

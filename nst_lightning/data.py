@@ -15,11 +15,16 @@ from torch import Tensor
 from nst_lightning import demo
 from nst_lightning.errors import UserError
 from nst_lightning.images.io import Picture, check_image, read_image
+from nst_lightning.images.recolor import luma, match_colors, match_luma, with_luma
 from nst_lightning.images.resize import Resample, resize, target_size
 from nst_lightning.schedule import Stage
 
 Side = Literal["long", "short"]
 Start = Literal["content", "white", "grey", "noise"]
+Color = Literal["style", "luminance", "match", "recolor"]
+
+_LONGEST = 64  # width over height
+_ASPECT_HEIGHT = 65536  # pixels of an imagined picture with the aspect asked for
 
 SMALLEST_SIZE = 16  # one cell of VGG-19's fifth block
 
@@ -82,7 +87,7 @@ class StyleTransferData(LightningDataModule):
     """Content, styles and the start of the run.
 
     Args:
-        content: The picture whose content is kept; demo:content is the package's own.
+        content: The picture whose content is kept; demo:content is the package's own; null for a texture, without any.
         style: The picture whose style is taken (demo:style is the package's own), or a list of paths or mappings (path,
             weight, scale) to blend.
         size: Size of the result in pixels, of the side named by `side`.
@@ -91,14 +96,18 @@ class StyleTransferData(LightningDataModule):
             picture is, if that is less: enlarged strokes are soft.
         style_follows: Whether style images shrink with the stage, so that a motif covers the same part of the picture
             in all stages, or keep their size in all of them.
-        init: Start from content, white, grey, noise, or a picture file.
+        init: Start from content (noise, if there is none), white, grey, noise, or a picture file.
         seed: Seed of the noise.
         resample: Filter that resizes the pictures: bicubic keeps more detail, bilinear is what Gatys' notebook uses.
+        color: Whose colours the result has: style (they are part of the style), luminance (only brightness is
+            transferred, each pixel keeps its chroma), match (the style's colours are first brought to the content's
+            mean and covariance) or recolor (those of the result are, when it is written).
+        aspect: Width over height of a texture; by default the style's.
     """
 
     def __init__(
         self,
-        content: str,
+        content: str | None,
         style: str | list[str | Style],
         size: int = 512,
         side: Side = "long",
@@ -107,17 +116,24 @@ class StyleTransferData(LightningDataModule):
         init: str = "content",
         seed: int = 0,
         resample: Resample = "bicubic",
+        color: Color = "style",
+        aspect: float | None = None,
     ) -> None:
         super().__init__()
         for name, pixels in (("data.size", size), ("data.style_size", style_size)):
             if pixels is not None and pixels < SMALLEST_SIZE:
                 raise UserError(f"{name}: must be at least {SMALLEST_SIZE} px, got {pixels}; choose a larger size")
-        for name, value, allowed in (("side", side, get_args(Side)), ("resample", resample, get_args(Resample))):
+        for name, value, allowed in (
+            ("side", side, get_args(Side)),
+            ("resample", resample, get_args(Resample)),
+            ("color", color, get_args(Color)),
+        ):
             if value not in allowed:
                 raise UserError(f"data.{name}: must be one of {', '.join(allowed)}, got {value}")
         if seed < 0:
             raise UserError(f"data.seed: must be at least 0, got {seed}")
-        self.content_path = str(_locate(content))
+        _check_texture(content, color, aspect)
+        self.content_path = None if content is None else str(_locate(content))
         self.styles = _parse_styles(style)
         self.size = size
         self.side: Side = side
@@ -126,8 +142,12 @@ class StyleTransferData(LightningDataModule):
         self.init = init
         self.resample: Resample = resample
         self.seed = seed
-        self.content_shape = check_image(self.content_path, name="data.content")
+        self.color: Color = color
         self._style_shapes = [check_image(item.path, name="data.style") for item in self.styles]
+        if self.content_path is not None:
+            self.content_shape = check_image(self.content_path, name="data.content")
+        else:
+            self.content_shape = self._style_shapes[0] if aspect is None else (_ASPECT_HEIGHT, _width(aspect))
         if init not in get_args(Start):
             if not Path(init).exists():
                 raise UserError(
@@ -137,6 +157,7 @@ class StyleTransferData(LightningDataModule):
         self._content: Picture | None = None
         self._styles: list[Picture] = []
         self._start: Picture | None = None
+        self._last_content: Tensor | None = None  # as `finished` needed it
 
     def stage_size(self, scale: float = 1.0) -> tuple[int, int]:
         """Height and width of the image at a scale of the schedule."""
@@ -167,7 +188,10 @@ class StyleTransferData(LightningDataModule):
             UserError: If a file cannot be read.
         """
         if self._content is None:
-            self._content = read_image(self.content_path, name="data.content")
+            if self.content_path is None:  # a term that compares with the content compares with plain grey
+                self._content = Picture(torch.full((1, 3, 1, 1), 0.5))
+            else:
+                self._content = read_image(self.content_path, name="data.content")
             self._styles = [read_image(item.path, name="data.style") for item in self.styles]
             if self.init not in get_args(Start):
                 self._start = read_image(self.init, name="data.init")
@@ -179,19 +203,54 @@ class StyleTransferData(LightningDataModule):
         assert self._content is not None
         return self._content
 
-    def stage_images(self, scale: float = 1.0) -> StageImages:
-        """Resize content and styles for a stage.
+    def pictures(self, scale: float = 1.0) -> StageImages:
+        """Resize content and styles for a stage, with the colours that they have.
 
         Args:
             scale: Size relative to the final one.
         """
-        content = resize(self.content.pixels, self.stage_size(scale), self.resample).clamp(0, 1)
         total = sum(item.weight for item in self.styles)
         styles = [
             (resize(picture.pixels, size, self.resample).clamp(0, 1), item.weight / total)
             for picture, size, item in zip(self._styles, self.style_sizes(scale), self.styles, strict=True)
         ]
-        return StageImages(content, styles)
+        return StageImages(self._content_of(self.stage_size(scale)), styles)
+
+    def stage_images(self, scale: float = 1.0) -> StageImages:
+        """Make what a stage takes its targets from: content and styles at its size, in the colours that count.
+
+        Args:
+            scale: Size relative to the final one.
+        """
+        images = self.pictures(scale)
+        if self.color == "luminance":
+            grey = luma(images.content)
+            styles = [(match_luma(luma(style), grey).repeat(1, 3, 1, 1), share) for style, share in images.styles]
+            return StageImages(grey.repeat(1, 3, 1, 1), styles)
+        if self.color == "match":
+            return images._replace(styles=[(match_colors(s, images.content), share) for s, share in images.styles])
+        return images
+
+    def finished(self, image: Tensor) -> Tensor:
+        """Give an image the content's colours, if it is to have them.
+
+        Args:
+            image: (1, 3, h, w) on the CPU, RGB in [0, 1], of the shape of the content or smaller.
+
+        Returns:
+            The same shape and range.
+        """
+        if self.color not in {"luminance", "recolor"}:
+            return image
+        size = (image.shape[-2], image.shape[-1])
+        if self._last_content is None or tuple(self._last_content.shape[-2:]) != size:
+            self._last_content = self._content_of(size)  # kept: snapshots come at one size, and shall not take long
+        if self.color == "luminance":
+            return with_luma(self._last_content, luma(image))
+        return match_colors(image, self._last_content)
+
+    def _content_of(self, size: tuple[int, int]) -> Tensor:
+        return resize(self.content.pixels, size, self.resample).clamp(0, 1)
 
     def start_image(self, scale: float = 1.0) -> Tensor:
         """The image that the first stage starts from, (1, 3, H, W) in [0, 1].
@@ -199,9 +258,9 @@ class StyleTransferData(LightningDataModule):
         Noise is uniform in [0, 1] and drawn on the CPU, so that one seed gives one image on every device.
         """
         height, width = self.stage_size(scale)
-        if self.init == "content":
+        if self.init == "content" and self.content_path is not None:
             return self.stage_images(scale).content
-        if self.init == "noise":
+        if self.init in {"noise", "content"}:
             return torch.rand(1, 3, height, width, generator=torch.Generator().manual_seed(self.seed))
         if self.init in {"white", "grey"}:
             return torch.full((1, 3, height, width), 1.0 if self.init == "white" else 0.5)
@@ -220,6 +279,22 @@ class StyleTransferData(LightningDataModule):
             raise RuntimeError("the data module needs a trainer: call trainer.fit(model, datamodule=data)")
         stages: list[Stage] = cast("Any", self.trainer.lightning_module).stages
         return EvaluationLoader(stages[min(self.trainer.current_epoch, len(stages) - 1)].evaluations)
+
+
+def _check_texture(content: str | None, color: str, aspect: float | None) -> None:
+    """Refuse what makes no sense with a content, or without one."""
+    if content is None and color != "style":
+        raise UserError(f"data.color: must be style without a content, got {color}; give data.content or leave it out")
+    if content is not None and aspect is not None:
+        raise UserError(f"data.aspect: must be left out with a content, which has its own, got {aspect}")
+    if aspect is not None and not 1 / _LONGEST <= aspect <= _LONGEST:
+        raise UserError(
+            f"data.aspect: must be from {1 / _LONGEST} to {_LONGEST}, got {aspect}; 2 is twice as wide as high"
+        )
+
+
+def _width(aspect: float) -> int:
+    return round(_ASPECT_HEIGHT * aspect)
 
 
 def _locate(path: str) -> str | Path:

@@ -149,7 +149,7 @@ class FitCLI(LightningCLI):
         _keep_pictures(config.output, self.datamodule)
         self._keep_hyperparameters(resolved)
         self._root_is_new = not root.exists()
-        names = (self.datamodule.content_path, self.datamodule.styles[0].path)
+        names = (self.datamodule.content_path or "texture", self.datamodule.styles[0].path)
         if self.resumed is not None and self.resumed.folder is not None:
             self.folder = self.resumed.folder
             self._lock()
@@ -243,7 +243,8 @@ def _check_pictures(config: Namespace) -> None:
 def _keep_pictures(output: str | None, data: StyleTransferData) -> None:
     """Refuse to write the result over a picture that it is made from."""
     start = [data.init] if Path(data.init).is_file() else []
-    for path in [data.content_path, *(style.path for style in data.styles), *start]:
+    content = [] if data.content_path is None else [data.content_path]
+    for path in [*content, *(style.path for style in data.styles), *start]:
         if output and Path(output).exists() and Path(output).samefile(path):
             raise UserError(f"output: must not be a picture that the run reads, got '{output}'; choose another name")
 

@@ -118,7 +118,7 @@ class StyleTransfer(LightningModule):
         return self._stage or 0
 
     def picture(self, longest: int | None = None) -> Tensor:
-        """The image as it is now, float32 on the CPU, clamped to [0, 1].
+        """The picture as it is now, float32 on the CPU, in [0, 1], in the colours that the data asks for.
 
         Args:
             longest: Longest side in pixels that a larger image is scaled down to.
@@ -130,14 +130,19 @@ class StyleTransfer(LightningModule):
         height, width = image.shape[-2:]
         if longest is not None and max(height, width) > longest:
             image = resize(image, target_size(height, width, longest))
-        return image.clamp(0, 1).cpu()
+        return self._finished(image)
 
     def final_picture(self) -> Tensor:
         """The picture at the run's own size, also when the run was cut short at a coarser stage; else as `picture`."""
         if tuple(self.image.shape[-2:]) == self._data.stage_size():
             return self.picture()
         content = self._data.stage_images().content.to(self.image)
-        return self._carried_to(content).float().clamp(0, 1).cpu()
+        return self._finished(self._carried_to(content).float())
+
+    def _finished(self, image: Tensor) -> Tensor:
+        """An image as it is to be seen: clamped, on the CPU, in the colours asked for."""
+        image = image.clamp(0, 1).cpu()
+        return image if self._trainer is None else self._data.finished(image)
 
     def check(self, data: StyleTransferData) -> None:
         """Refuse what cannot work with these pictures, before any work.
@@ -145,6 +150,12 @@ class StyleTransfer(LightningModule):
         Raises:
             UserError: If an image is too small for the deepest layer, or needs more memory than there is.
         """
+        kept = next((term.name for term in self.objective.terms if term.group == "content" and term.weight > 0), None)
+        if data.content_path is None and kept is not None:
+            raise UserError(
+                f"data.content: must name a picture for the term {kept}, got null; give one, or leave that term out of "
+                "model.terms, as the preset texture does"
+            )
         self.stages = make_schedule(*self._schedule, longest=max(data.stage_size()))
         for stage in self.stages:
             sizes = {"data.size": data.stage_size(stage.scale)}

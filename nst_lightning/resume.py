@@ -117,11 +117,12 @@ def check_resumed(path: Path, model: StyleTransfer, data: StyleTransferData) -> 
             "do; give more evaluations"
         )
     facts = content.get(FACTS, {})
-    ours = fingerprint(data.content_path)
-    if facts.get("content_sha256", ours) != ours:
+    ours = None if data.content_path is None else fingerprint(data.content_path)
+    theirs = facts.get("content_sha256", ours)
+    if theirs != ours:
         raise UserError(
-            f"ckpt_path: '{path}' was made of {facts['content']} (sha256 {facts['content_sha256'][:8]}), got "
-            f"{data.content_path} ({ours[:8]}); give the same content, or start from its picture with data.init"
+            f"ckpt_path: '{path}' was made of {facts['content']} (sha256 {str(theirs)[:8]}), got "
+            f"{data.content_path} ({str(ours)[:8]}); give the same content, or start from its picture with data.init"
         )
     height, width = content["state_dict"]["image"].shape[-2:]
     expected = data.stage_size(model.stages[min(epoch, len(model.stages) - 1)].scale)

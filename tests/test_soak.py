@@ -17,7 +17,7 @@ from lightning.pytorch import Callback
 
 class Levels(Callback):
     def on_train_batch_end(self, trainer, *_):
-        if trainer.global_step % 50 == 0:
+        if trainer.global_step % 50 == 25:  # between snapshots, whose file may be open while it is written
             pages = int(Path("/proc/self/statm").read_text().split()[1])
             files = len(os.listdir("/proc/self/fd"))
             threads = len(os.listdir("/proc/self/task"))

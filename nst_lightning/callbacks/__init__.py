@@ -1,5 +1,6 @@
 """Callbacks: one file, one duty each."""
 
+from nst_lightning.callbacks.averaging import Averaging
 from nst_lightning.callbacks.checkpoints import Checkpoints
 from nst_lightning.callbacks.export import Export
 from nst_lightning.callbacks.faults import Faults
@@ -10,4 +11,15 @@ from nst_lightning.callbacks.signals import Signals
 from nst_lightning.callbacks.snapshots import Snapshots
 from nst_lightning.callbacks.watch import Watch
 
-__all__ = ["Checkpoints", "Export", "Faults", "Figure", "Metrics", "Progress", "Signals", "Snapshots", "Watch"]
+__all__ = [
+    "Averaging",
+    "Checkpoints",
+    "Export",
+    "Faults",
+    "Figure",
+    "Metrics",
+    "Progress",
+    "Signals",
+    "Snapshots",
+    "Watch",
+]

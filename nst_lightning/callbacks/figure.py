@@ -52,7 +52,8 @@ class Figure(Callback):
         height, width = image.shape[-2:]
         cell = (self.width - MARGIN * (self.frames + 1)) // self.frames
         size = (max(1, round(height * cell / width)), cell)
-        self._strip.append((trainer.global_step, resize(image.float(), size).clamp(0, 1).cpu()))
+        seen = trainer.datamodule.finished(resize(image.float(), size).clamp(0, 1).cpu())  # type: ignore[attr-defined]
+        self._strip.append((trainer.global_step, seen))
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: StyleTransfer, *_: Any) -> None:  # type: ignore[override]
         """Keep a small copy where one is to be shown; see Callback."""
@@ -66,10 +67,10 @@ class Figure(Callback):
         data = trainer.datamodule  # type: ignore[attr-defined]
         final = pl_module.final_picture()
         scale = min(1.0, self.width / max(final.shape[-2:]))
-        images = data.stage_images(scale)
+        images = data.pictures(scale)
         size = (images.content.shape[-2], images.content.shape[-1])
         top = [
-            ("content", images.content),
+            *([("content", images.content)] if data.content_path is not None else []),
             *(
                 (f"style {i}" if len(images.styles) > 1 else "style", s)
                 for i, (s, _) in enumerate(images.styles, start=1)
