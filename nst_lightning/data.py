@@ -17,11 +17,14 @@ from nst_lightning.errors import UserError
 from nst_lightning.images.io import Picture, check_image, read_image
 from nst_lightning.images.recolor import luma, match_colors, match_luma, with_luma
 from nst_lightning.images.resize import Resample, resize, target_size
+from nst_lightning.masks import Mask, Masks
 from nst_lightning.schedule import Stage
 
 Side = Literal["long", "short"]
 Start = Literal["content", "white", "grey", "noise"]
 Color = Literal["style", "luminance", "match", "recolor"]
+
+_SHAPE_TOLERANCE = 0.01  # of the aspect of a mask
 
 _LONGEST = 64  # width over height
 _ASPECT_HEIGHT = 65536  # pixels of an imagined picture with the aspect asked for
@@ -37,20 +40,30 @@ class Style:
         path: Picture file.
         weight: Share in the blend, relative to the other styles.
         scale: Factor on the style's size; larger values make larger strokes.
-        mask: Reserved for regions; must be left out.
+        mask: A picture of the content's shape, white where this style is to be; edges may be soft. Styles with the same
+            mask are blended there; those without take what the masks of the others leave.
+        style_mask: A picture of the style's shape, white where the style counts.
     """
 
     path: str
     weight: float = 1.0
     scale: float = 1.0
     mask: str | None = None
+    style_mask: str | None = None
 
 
 class StageImages(NamedTuple):
-    """The tensors of one stage, all (1, 3, h, w), float32, sRGB in [0, 1]."""
+    """The tensors of one stage.
+
+    Attributes:
+        content: (1, 3, h, w), float32, sRGB in [0, 1].
+        styles: Pairs of the same and a share; shares sum to 1, in each region.
+        masks: Which parts count; None for all.
+    """
 
     content: Tensor
     styles: list[tuple[Tensor, float]]
+    masks: Masks | None = None
 
 
 @dataclass
@@ -103,6 +116,7 @@ class StyleTransferData(LightningDataModule):
             transferred, each pixel keeps its chroma), match (the style's colours are first brought to the content's
             mean and covariance) or recolor (those of the result are, when it is written).
         aspect: Width over height of a texture; by default the style's.
+        content_mask: A picture of the content's shape, white where the content is kept, black where only style counts.
     """
 
     def __init__(
@@ -118,6 +132,7 @@ class StyleTransferData(LightningDataModule):
         resample: Resample = "bicubic",
         color: Color = "style",
         aspect: float | None = None,
+        content_mask: str | None = None,
     ) -> None:
         super().__init__()
         for name, pixels in (("data.size", size), ("data.style_size", style_size)):
@@ -148,6 +163,9 @@ class StyleTransferData(LightningDataModule):
             self.content_shape = check_image(self.content_path, name="data.content")
         else:
             self.content_shape = self._style_shapes[0] if aspect is None else (_ASPECT_HEIGHT, _width(aspect))
+        self.content_mask = content_mask
+        self._regions = list(dict.fromkeys(item.mask for item in self.styles))
+        self._check_masks()
         if init not in get_args(Start):
             if not Path(init).exists():
                 raise UserError(
@@ -157,6 +175,7 @@ class StyleTransferData(LightningDataModule):
         self._content: Picture | None = None
         self._styles: list[Picture] = []
         self._start: Picture | None = None
+        self._mask_pixels: dict[str, Tensor] = {}  # by path, (1, 1, H, W)
         self._last_content: Tensor | None = None  # as `finished` needed it
 
     def stage_size(self, scale: float = 1.0) -> tuple[int, int]:
@@ -209,12 +228,72 @@ class StyleTransferData(LightningDataModule):
         Args:
             scale: Size relative to the final one.
         """
-        total = sum(item.weight for item in self.styles)
+        self.setup()
+        totals: dict[str | None, float] = {}
+        for item in self.styles:
+            totals[item.mask] = totals.get(item.mask, 0.0) + item.weight
         styles = [
-            (resize(picture.pixels, size, self.resample).clamp(0, 1), item.weight / total)
+            (resize(picture.pixels, size, self.resample).clamp(0, 1), item.weight / totals[item.mask])
             for picture, size, item in zip(self._styles, self.style_sizes(scale), self.styles, strict=True)
         ]
-        return StageImages(self._content_of(self.stage_size(scale)), styles)
+        return StageImages(self._content_of(self.stage_size(scale)), styles, self.masks(scale))
+
+    @property
+    def regions(self) -> int:
+        """Number of parts of the picture with styles of their own; 0 if all styles are everywhere."""
+        return 0 if self._regions == [None] else len(self._regions)
+
+    def masks(self, scale: float = 1.0) -> Masks | None:
+        """Read and resize the masks for a stage; None if there are none.
+
+        Args:
+            scale: Size relative to the final one.
+        """
+        if not self.regions and self.content_mask is None and not any(item.style_mask for item in self.styles):
+            return None
+        size = self.stage_size(scale)
+        regions = [
+            self._mask(path, size, f"data.style: mask '{path}'")
+            for path in (self._regions if self.regions else [])
+            if path is not None
+        ]
+        if self.regions and None in self._regions:
+            rest = torch.ones(1, 1, *size)
+            for mask in regions:
+                rest -= mask.pixels
+            regions.insert(self._regions.index(None), Mask(rest.clamp(min=0), "data.style: what the masks leave"))
+        of_styles = [
+            None if item.style_mask is None else self._mask(item.style_mask, own, f"data.style: '{item.style_mask}'")
+            for item, own in zip(self.styles, self.style_sizes(scale), strict=True)
+        ]
+        content = self.content_mask
+        return Masks(
+            regions,
+            [self._regions.index(item.mask) if self.regions else None for item in self.styles],
+            of_styles,
+            None if content is None else self._mask(content, size, f"data.content_mask: '{content}'"),
+        )
+
+    def _mask(self, path: str, size: tuple[int, int], argument: str) -> Mask:
+        if path not in self._mask_pixels:
+            self._mask_pixels[path] = luma(read_image(path, name="mask").pixels)
+        return Mask(resize(self._mask_pixels[path], size, "bilinear").clamp(0, 1), argument)
+
+    def _check_masks(self) -> None:
+        """Find a mask that is missing or of another shape before anything is done."""
+        asked = [("data.content_mask", self.content_mask, self.content_shape, "content")]
+        for index, (item, shape) in enumerate(zip(self.styles, self._style_shapes, strict=True)):
+            asked.append((f"data.style[{index}].mask", item.mask, self.content_shape, "content"))
+            asked.append((f"data.style[{index}].style_mask", item.style_mask, shape, "style"))
+        for argument, path, (height, width), of in asked:
+            if path is None:
+                continue
+            h, w = check_image(path, name=argument)
+            if abs(h * width - w * height) > max(h * width, w * height) * _SHAPE_TOLERANCE + max(width, height):
+                raise UserError(
+                    f"{argument}: must have the shape of the {of} ({width}x{height} px, or the same in another size), "
+                    f"got {w}x{h} px; crop or enlarge the mask"
+                )
 
     def stage_images(self, scale: float = 1.0) -> StageImages:
         """Make what a stage takes its targets from: content and styles at its size, in the colours that count.
@@ -226,7 +305,7 @@ class StyleTransferData(LightningDataModule):
         if self.color == "luminance":
             grey = luma(images.content)
             styles = [(match_luma(luma(style), grey).repeat(1, 3, 1, 1), share) for style, share in images.styles]
-            return StageImages(grey.repeat(1, 3, 1, 1), styles)
+            return images._replace(content=grey.repeat(1, 3, 1, 1), styles=styles)
         if self.color == "match":
             return images._replace(styles=[(match_colors(s, images.content), share) for s, share in images.styles])
         return images
@@ -313,8 +392,8 @@ def _parse_styles(style: str | list[str | Style]) -> list[Style]:
             raise UserError(f"data.style[{index}].weight: must be finite and at least 0, got {item.weight}")
         if not (math.isfinite(item.scale) and item.scale > 0):
             raise UserError(f"data.style[{index}].scale: must be finite and above 0, got {item.scale}; 1 is neutral")
-        if item.mask is not None:
-            raise UserError(f"data.style[{index}].mask: regions are not supported yet, got '{item.mask}'; leave it out")
-    if sum(item.weight for item in styles) <= 0:
-        raise UserError("data.style: the weights must not all be 0; give one style a weight above 0")
+    for mask in {item.mask for item in styles}:
+        if sum(item.weight for item in styles if item.mask == mask) <= 0:
+            where = f" in the region of '{mask}'" if mask is not None else ""
+            raise UserError(f"data.style: the weights must not all be 0{where}; give one style a weight above 0")
     return styles

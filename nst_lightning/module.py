@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from nst_lightning.checkpoint import FACTS, RANDOM, SETTINGS, make_facts
-from nst_lightning.data import StyleTransferData
+from nst_lightning.data import StageImages, StyleTransferData
 from nst_lightning.errors import UserError, UserNotice
 from nst_lightning.features import VGG19, Extractor
 from nst_lightning.hardware import (
@@ -157,12 +157,16 @@ class StyleTransfer(LightningModule):
                 "model.terms, as the preset texture does"
             )
         self.stages = make_schedule(*self._schedule, longest=max(data.stage_size()))
+        self.objective.divide(data.regions)
         for stage in self.stages:
             sizes = {"data.size": data.stage_size(stage.scale)}
             sizes |= {
                 f"data.style ({s.path})": n for s, n in zip(data.styles, data.style_sizes(stage.scale), strict=True)
             }
             self.objective.check_sizes(sizes)
+            masks = data.masks(stage.scale)
+            if masks is not None:
+                self.objective.check_masks(masks)
 
     @property
     def _data(self) -> StyleTransferData:
@@ -260,16 +264,15 @@ class StyleTransfer(LightningModule):
             hand_back_freed_memory()
         self._stage = index
         self.objective.use_extractor(self.extractor_of(self.stages[index]).to(self.device))
-        self._take_targets(content, images.styles, self.plans[index].tile, self.plans[index].keep)
+        self._take_targets(content, images, self.plans[index].tile, self.plans[index].keep)
 
-    def _take_targets(
-        self, content: Tensor, styles: Sequence[tuple[Tensor, float]], tile: int | None, keep: int = 0
-    ) -> None:
+    def _take_targets(self, content: Tensor, images: StageImages, tile: int | None, keep: int = 0) -> None:
         """Take the targets whole or in tiles, and evaluate so from now on."""
         team = ProcessGroup() if self.trainer.world_size > 1 else None
         self._tiled = None if tile is None else TiledObjective(self.objective, tile, keep, team)
         evaluate = self._tiled or self.objective
-        evaluate.prepare(content, [(style.to(self.image), share) for style, share in styles])
+        masks = None if images.masks is None else images.masks.to(self.image)
+        evaluate.prepare(content, [(style.to(self.image), share) for style, share in images.styles], masks)
 
     @torch.no_grad()
     def _carried_to(self, content: Tensor) -> Tensor:
@@ -330,7 +333,7 @@ class StyleTransfer(LightningModule):
         warnings.warn(f"memory ran out; going on in tiles of {smaller} px", UserNotice, stacklevel=2)
         hand_back_freed_memory()
         images = self._data.stage_images(self.stages[self.current_stage].scale)
-        self._take_targets(images.content.to(self.image), images.styles, smaller)
+        self._take_targets(images.content.to(self.image), images, smaller)
 
     def _history_in_words(self) -> str:
         group = self.trainer.optimizers[0].param_groups[0]

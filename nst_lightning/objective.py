@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -11,8 +12,9 @@ from torch import Tensor, nn
 
 from nst_lightning.errors import UserError
 from nst_lightning.features import Extractor
-from nst_lightning.losses import Content, Gram, StyleFeatures, Term
-from nst_lightning.losses.term import Widening, check_weight
+from nst_lightning.losses import Content, Gram, StatisticTerm, StyleFeatures, Term
+from nst_lightning.losses.term import StyleStatistic, Widening, check_weight
+from nst_lightning.masks import Masks
 
 
 class Evaluation(NamedTuple):
@@ -52,8 +54,6 @@ class Objective(nn.Module):
         for term in terms:
             if not term.columns():
                 raise UserError(f"{term.name}.layers: must name at least one layer, got none; leave the term out")
-        self.terms = list(terms)
-        self._modules_of_terms = nn.ModuleList(terms)  # registered, so that a term may have buffers
         self.strength = strength
         self.layers = sorted({layer for term in terms for layer in term.layers})
         self.use_extractor(extractor)
@@ -61,10 +61,71 @@ class Objective(nn.Module):
         for index, term in enumerate(terms):
             if names.count(names[index]) > 1:
                 term.name = f"{names[index]}{names[: index + 1].count(names[index])}"
+        self._given = list(terms)
+        self._take_terms(terms)
+
+    def _take_terms(self, terms: Sequence[Term]) -> None:
+        self.terms = list(terms)
+        self._modules_of_terms = nn.ModuleList(terms)  # registered, so that a term may have buffers
         self.part_keys = [(term, column) for term in terms for column in term.columns()]
         self.part_names = [f"{term.name}.{column}" for term, column in self.part_keys]
         self.part_groups = [term.group for term, _ in self.part_keys]
         self.requires_grad_(False)
+
+    def divide(self, regions: int) -> None:
+        """Give each region of the picture style terms of its own; `prepare` then takes the masks.
+
+        Args:
+            regions: How many there are; 0: the styles are blended everywhere.
+
+        Raises:
+            UserError: If a style term cannot look at a part of the picture.
+        """
+        if sum(term.region is not None for term in self.terms) == 0 and not regions:
+            return
+        terms: list[Term] = []
+        for term in self._given:
+            if not regions or term.group != "style":
+                terms.append(term)
+                continue
+            if not isinstance(term, StatisticTerm):
+                raise UserError(
+                    f"data.style: must have no mask with the term {term.name}, which is no sum over cells; take Gram, "
+                    "Covariance, MeanStd or Wasserstein, or leave the masks out"
+                )
+            for region in range(regions):
+                own = copy.deepcopy(term)
+                own.region, own.name = region, f"{term.name}_region{region + 1}"
+                terms.append(own)
+        self._take_terms(terms)
+
+    def take_masks(self, masks: Masks) -> None:
+        """Tell terms which cells of the picture count for them."""
+        for term in self.terms:
+            mask = masks.content if term.group == "content" else None
+            if term.region is not None:
+                mask = masks.regions[term.region]
+                term.area = float(mask.pixels.mean())
+            strides = self.extractor.strides
+            term.masks = {} if mask is None else {layer: mask.cells(strides[layer]) for layer in term.layers}
+
+    def check_masks(self, masks: Masks) -> None:
+        """Refuse masks that leave a term nothing.
+
+        Raises:
+            UserError: With the mask and the layer.
+        """
+        strides = self.extractor.strides
+        for term in self.terms:
+            layers = {layer: strides[layer] for layer in term.layers}
+            if term.region is not None:
+                masks.regions[term.region].check(layers)
+            if term.group == "content" and masks.content is not None:
+                masks.content.check(layers)
+            if isinstance(term, StatisticTerm):
+                for mask in masks.styles:
+                    if mask is not None:
+                        mask.check(layers)
 
     def use_extractor(self, extractor: Extractor) -> None:
         """Look at images through another network from now on; `prepare` then takes its targets.
@@ -95,28 +156,42 @@ class Objective(nn.Module):
                     f"{argument}: the short side must be at least {needed} px for layer {layer}, got "
                     f"{width}x{height} px; choose a larger size or leave the deepest layers out"
                 )
+            for term, at in self.layered_terms(StyleStatistic):
+                alone = (height // self.extractor.strides[at]) * (width // self.extractor.strides[at]) == 1
+                if alone and isinstance(term, StyleStatistic) and term.needs_spread:
+                    raise UserError(
+                        f"{argument}: must have two cells or more at layer {at} for the term {term.name}, got one "
+                        f"({width}x{height} px); choose a larger size or leave the layer out"
+                    )
 
     @torch.no_grad()
-    def prepare(self, content: Tensor, styles: Sequence[tuple[Tensor, float]]) -> None:
+    def prepare(self, content: Tensor, styles: Sequence[tuple[Tensor, float]], masks: Masks | None = None) -> None:
         """Take all targets.
 
         Args:
             content: (1, 3, H, W), RGB in [0, 1], at the size of the image to come.
-            styles: Pairs of an image (1, 3, h, w) and its share; the shares sum to 1.
+            styles: Pairs of an image (1, 3, h, w) and its share; the shares sum to 1 (in each region).
+            masks: Regions and other masks, on the images' device.
         """
+        masks = masks or Masks.none(len(styles))
+        self.take_masks(masks)
         self.extractor.rescale_to_unit_activations([content, *(image for image, _ in styles)])
         self.take_widenings()
         # Side by side and without zip, which remembers: only one layer of each picture is in memory at a time.
         networks = [self.extractor.iterate(image, self.layers) for image in [content, *(image for image, _ in styles)]]
         for _ in self.layers:
             (layer, of_content), *of_styles = (next(network) for network in networks)
-            blend = [StyleFeatures(found[1], share) for found, (_, share) in zip(of_styles, styles, strict=True)]
+            blend = [
+                (StyleFeatures(found[1], share, masks.of_style(i, self.extractor.strides[layer])), masks.region_of[i])
+                for i, (found, (_, share)) in enumerate(zip(of_styles, styles, strict=True))
+            ]
             for term in self.terms:
                 if layer in term.layers:
+                    mine = [style for style, region in blend if region == term.region or term.region is None]
                     term.prepare(
                         layer,
                         self.for_term(term, layer, of_content),
-                        [StyleFeatures(self.for_term(term, layer, found), share) for found, share in blend],
+                        [style._replace(features=self.for_term(term, layer, style.features)) for style in mine],
                     )
             del of_content, of_styles, blend
 
@@ -133,7 +208,8 @@ class Objective(nn.Module):
 
     def factor(self, term: Term, column: str) -> float:
         """Weight of one of a term's values in the loss."""
-        return term.weight * term.layers.get(column, 1.0) * (self.strength if term.group == "style" else 1.0)
+        strength = self.strength if term.group == "style" else 1.0
+        return term.weight * term.area * term.layers.get(column, 1.0) * strength
 
     def for_term(self, term: Term, layer: str, features: Tensor) -> Tensor:
         """Features at the width that a term takes them."""

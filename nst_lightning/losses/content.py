@@ -101,7 +101,10 @@ class Content(CellTerm):
         """Distance from the content's features; see the base class."""
         target = wide(self._targets[layer][..., window.rows, window.columns])
         widening = self.widenings.get(layer)
-        total = content_energy(wide(features) - target, widening)
+        difference = wide(features) - target
+        if layer in self.masks:
+            difference = difference * self.masks[layer][..., window.rows, window.columns].sqrt()
+        total = content_energy(difference, widening)
         channels = target.shape[1] if widening is None else widening.channels
         values = channels * window.height * window.width
         return total / _divisor(self.normalization, values, self._energies[layer]).to(total.dtype)

@@ -82,9 +82,9 @@ class Gram(StyleStatistic):
         super().__init__(layers, weight)
         self.normalization: GramNormalization = normalization
 
-    def statistic(self, layer: str, features: Tensor) -> Tensor:
+    def statistic(self, layer: str, features: Tensor, weights: Tensor | None = None) -> Tensor:
         """F Fᵀ of the cells, (c, c); see the base class."""
-        return gram_sum(features)
+        return gram_sum(features, weights)
 
     def set_target(self, layer: str, content: Tensor, styles: Sequence[tuple[Tensor, float]]) -> None:
         """Blend the styles' Gram matrices; see the base class."""

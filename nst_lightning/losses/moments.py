@@ -27,16 +27,18 @@ class Moments(NamedTuple):
     covariance: Tensor
 
 
-def moments_sum(features: Tensor) -> Tensor:
+def moments_sum(features: Tensor, weights: Tensor | None = None) -> Tensor:
     """F Fᵀ beside the sum of F, both over cells.
 
     Args:
         features: (1, C, h, w).
+        weights: (1, 1, h, w), how often each cell counts; once, if None.
 
     Returns:
         (C, C + 1), float32 or wider; the sum of two parts' is that of both.
     """
-    return torch.cat([gram_sum(features), wide(features).sum((0, 2, 3))[:, None]], dim=1)
+    values = wide(features) if weights is None else wide(features) * weights
+    return torch.cat([gram_sum(features, weights), values.sum((0, 2, 3))[:, None]], dim=1)
 
 
 def moments_of(mean: Tensor) -> Moments:
@@ -57,9 +59,11 @@ class Covariance(Gram):
         normalization: As of `Gram`.
     """
 
-    def statistic(self, layer: str, features: Tensor) -> Tensor:
+    needs_spread = True
+
+    def statistic(self, layer: str, features: Tensor, weights: Tensor | None = None) -> Tensor:
         """F Fᵀ and the sum of F, (c, c + 1); see StatisticTerm."""
-        return moments_sum(features)
+        return moments_sum(features, weights)
 
     def _full(self, layer: str, gram: Tensor) -> Tensor:
         return widened(moments_of(gram).covariance, self.widenings.get(layer))
@@ -76,12 +80,15 @@ class MeanStd(StyleStatistic):
         weight: Factor on the term.
     """
 
-    def statistic(self, layer: str, features: Tensor) -> Tensor:
+    needs_spread = True
+
+    def statistic(self, layer: str, features: Tensor, weights: Tensor | None = None) -> Tensor:
         """Sums of F and F² of each channel, (2, C); of narrow features `moments_sum`; see StatisticTerm."""
         if layer in self.widenings:
-            return moments_sum(features)
+            return moments_sum(features, weights)
         values = wide(features)
-        return torch.stack([values.sum((0, 2, 3)), values.square().sum((0, 2, 3))])
+        counted = values if weights is None else values * weights
+        return torch.stack([counted.sum((0, 2, 3)), (counted * values).sum((0, 2, 3))])
 
     def set_target(self, layer: str, content: Tensor, styles: Sequence[tuple[Tensor, float]]) -> None:
         """Blend the styles' means and deviations; see StatisticTerm."""

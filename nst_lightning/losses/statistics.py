@@ -71,15 +71,18 @@ def _cells(features: Tensor) -> Tensor:
     return features.permute(0, 2, 3, 1).reshape(-1, features.shape[1])
 
 
-def gram_sum(features: Tensor) -> Tensor:
+def gram_sum(features: Tensor, weights: Tensor | None = None) -> Tensor:
     """Unnormalised Gram matrix F Fᵀ: inner products of channels, summed over cells.
 
     Args:
         features: (1, C, h, w), any floating type.
+        weights: (1, 1, h, w) of at least 0, how often each cell counts; once, if None.
 
     Returns:
         (C, C), accumulated in float32 (float64 for float64 features).
     """
+    if weights is not None:
+        features = features * weights.sqrt().to(features.dtype)
     # float16 lacks the range for gradients of a sum over thousands of cells; bfloat16 has float32's.
     result: Tensor = _GramSum.apply(features.float() if features.dtype == torch.float16 else features)
     return result

@@ -17,10 +17,17 @@ from nst_lightning.errors import UserError
 
 
 class StyleFeatures(NamedTuple):
-    """Features of one style image at a layer, (1, C, h, w), and its share in the blend; shares sum to 1."""
+    """Features of one style image at a layer.
+
+    Attributes:
+        features: (1, C, h, w).
+        share: Of it in the blend; shares sum to 1.
+        weights: (1, 1, h, w), how much each cell counts; None: all alike.
+    """
 
     features: Tensor
     share: float
+    weights: Tensor | None = None
 
 
 class Widening(NamedTuple):
@@ -84,6 +91,9 @@ class Term(nn.Module):
         name: Prefix of the term's own columns in the metrics.
         quadratic: Whether the term takes narrow features, whose `widenings` it heeds; others get them at full width.
         widenings: Layer -> what inner products need, for narrow features; set before `prepare`.
+        region: Index of the part of the picture that the term is about; None: all of it.
+        masks: Layer -> weights of the picture's cells, (1, 1, h, w), none for all alike; set before `prepare`.
+        area: Share of the picture that the masks leave, a factor on the term.
     """
 
     group: ClassVar[str] = "other"
@@ -95,6 +105,9 @@ class Term(nn.Module):
         self.layers = dict(layers) if isinstance(layers, Mapping) else dict.fromkeys(layers, 1.0)
         self.weight = weight
         self.widenings: dict[str, Widening] = {}
+        self.region: int | None = None
+        self.masks: dict[str, Tensor] = {}
+        self.area = 1.0
         check_weight(f"{self.name}.weight", weight)
         for layer, value in self.layers.items():
             check_weight(f"{self.name}.layers.{layer}", value)
@@ -147,8 +160,14 @@ class StatisticTerm(Term):
     A subclass says what is summed and how far a mean over cells is from the target; it never sees where cells are.
     """
 
-    def statistic(self, layer: str, features: Tensor) -> Tensor:
-        """Sum over cells, from (1, C, h, w) features; the sum of two parts' statistics is that of both."""
+    def statistic(self, layer: str, features: Tensor, weights: Tensor | None = None) -> Tensor:
+        """Sum over cells; the sum of two parts' statistics is that of both.
+
+        Args:
+            layer: Its name.
+            features: (1, C, h, w).
+            weights: (1, 1, h, w), how often each cell counts; once, if None.
+        """
         raise NotImplementedError
 
     def set_target(self, layer: str, content: Tensor, styles: Sequence[tuple[Tensor, float]]) -> None:
@@ -161,15 +180,17 @@ class StatisticTerm(Term):
 
     def prepare(self, layer: str, content: Tensor, styles: Sequence[StyleFeatures]) -> None:
         """Take the target from whole feature maps; see the base class."""
-        means = [(self._mean(layer, style.features), style.share) for style in styles]
-        self.set_target(layer, self._mean(layer, content), means)
+        means = [(self._mean(layer, style.features, style.weights), style.share) for style in styles]
+        self.set_target(layer, self._mean(layer, content, self.masks.get(layer)), means)
 
     def value(self, layer: str, features: Tensor) -> Tensor:
         """Distance of the mean from its target; see the base class."""
-        return self.distance(layer, self._mean(layer, features))
+        return self.distance(layer, self._mean(layer, features, self.masks.get(layer)))
 
-    def _mean(self, layer: str, features: Tensor) -> Tensor:
-        return self.statistic(layer, features) / (features.shape[-2] * features.shape[-1])
+    def _mean(self, layer: str, features: Tensor, weights: Tensor | None) -> Tensor:
+        if weights is None:
+            return self.statistic(layer, features) / (features.shape[-2] * features.shape[-1])
+        return self.statistic(layer, features, weights) / weights.sum()
 
 
 class StyleStatistic(StatisticTerm):
@@ -178,10 +199,14 @@ class StyleStatistic(StatisticTerm):
     Args:
         layers: Layers, as a list or with a weight each.
         weight: Factor on the term.
+
+    Attributes:
+        needs_spread: Whether one cell alone says nothing.
     """
 
     group = "style"
     quadratic = True
+    needs_spread: ClassVar[bool] = False
 
     def __init__(
         self,

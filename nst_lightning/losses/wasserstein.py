@@ -58,9 +58,11 @@ class Wasserstein(StyleStatistic):
         weight: Factor on the term.
     """
 
-    def statistic(self, layer: str, features: Tensor) -> Tensor:
+    needs_spread = True
+
+    def statistic(self, layer: str, features: Tensor, weights: Tensor | None = None) -> Tensor:
         """F Fᵀ and the sum of F, (c, c + 1); see StatisticTerm."""
-        return moments_sum(features)
+        return moments_sum(features, weights)
 
     def set_target(self, layer: str, content: Tensor, styles: Sequence[tuple[Tensor, float]]) -> None:
         """Take each style's Gaussian and the root of its covariance; see StatisticTerm."""

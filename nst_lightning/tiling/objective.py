@@ -15,7 +15,7 @@ kept: a tile for whose activations there is memory is run only once, and process
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -25,12 +25,28 @@ from nst_lightning.errors import UserError
 from nst_lightning.hardware import widest_dtype
 from nst_lightning.losses.samples import CountTerm, SampleTerm
 from nst_lightning.losses.term import CellTerm, StatisticTerm, Term, Window
+from nst_lightning.masks import Masks
 from nst_lightning.objective import Evaluation, Objective
 from nst_lightning.tiling.grid import Tile, make_grid
 from nst_lightning.tiling.team import Alone, Team
 
 _Key: TypeAlias = tuple[Term, str]  # and layer
 _Values: TypeAlias = list[tuple[_Key, Tensor]]
+
+
+class _View(NamedTuple):
+    """How terms look at a picture.
+
+    Attributes:
+        heeds: Whether a term looks at it at all.
+        weights: How much each cell counts for a term at a layer, (1, 1, h, w), or None for all alike.
+    """
+
+    heeds: Callable[[Term], bool]
+    weights: Callable[[Term, str], Tensor | None]
+
+
+_PICTURE = _View(lambda _: True, lambda term, layer: term.masks.get(layer))  # the image, and the content in its place
 
 
 class TiledObjective:
@@ -69,18 +85,22 @@ class TiledObjective:
         return tiles[self._team.rank :: self._team.size], self._team
 
     @torch.no_grad()
-    def prepare(self, content: Tensor, styles: Sequence[tuple[Tensor, float]]) -> None:
+    def prepare(self, content: Tensor, styles: Sequence[tuple[Tensor, float]], masks: Masks | None = None) -> None:
         """Take all targets; see `Objective.prepare`."""
         objective = self.objective
+        masks = masks or Masks.none(len(styles))
+        objective.take_masks(masks)
         pictures = [content, *(image for image, _ in styles)]
         objective.extractor.rescale_to_unit_activations(pictures, self._walk)
         objective.take_widenings()
         self._keep(content)
         self._gather(pictures, [share for _, share in styles])
-        of_content, *of_styles = (self._means(image) for image in pictures)
+        of_content = self._means(content, _PICTURE)
+        of_styles = [self._means(image, self._view_of_style(masks, i)) for i, (image, _) in enumerate(styles)]
         for term, layer in objective.layered_terms(StatisticTerm):
             assert isinstance(term, StatisticTerm)
-            blend = [(means[term, layer], share) for means, (_, share) in zip(of_styles, styles, strict=True)]
+            found = zip(of_styles, styles, strict=True)
+            blend = [(means[term, layer], share) for means, (_, share) in found if (term, layer) in means]
             term.set_target(layer, of_content[term, layer], blend)
 
     def _keep(self, content: Tensor) -> None:
@@ -132,18 +152,29 @@ class TiledObjective:
             assert isinstance(term, CountTerm)
             term.settle(layer, counts)
 
-    def _means(self, image: Tensor) -> dict[_Key, Tensor]:
+    def _view_of_style(self, masks: Masks, index: int) -> _View:
+        """The part of a style that counts, for the terms of its region."""
+        strides = self.objective.extractor.strides
+        return _View(
+            lambda term: term.region in {None, masks.region_of[index]},
+            lambda _, layer: masks.of_style(index, strides[layer]),
+        )
+
+    def _means(self, image: Tensor, view: _View) -> dict[_Key, Tensor]:
         """Mean statistics of an image."""
         tiles, team = self._share(image)
         totals = _Totals()
         for tile in tiles:
-            totals.add(self._values(_crop(image, tile), tile, StatisticTerm))
+            totals.add(self._values(_crop(image, tile), tile, StatisticTerm, view))
         team.add(totals.tensors())
-        return totals.means(lambda layer: self._count(layer, image))
+        return totals.means(lambda key: self._count(key, image, view))
 
-    def _count(self, layer: str, image: Tensor) -> int:
-        """Cells of an image at a layer."""
-        stride = self.objective.extractor.strides[layer]
+    def _count(self, key: _Key, image: Tensor, view: _View) -> float:
+        """Cells of an image at a layer, as often as they count."""
+        weights = view.weights(*key)
+        if weights is not None:
+            return float(weights.sum(dtype=widest_dtype(weights.device.type)))
+        stride = self.objective.extractor.strides[key[1]]
         return (image.shape[-2] // stride) * (image.shape[-1] // stride)
 
     def __call__(self, image: Tensor) -> Evaluation:
@@ -200,14 +231,14 @@ class TiledObjective:
         """Weighted distances of the mean statistics, and the gradient of each with respect to the sum."""
         parts: dict[_Key, Tensor] = {}
         upstream: dict[_Key, Tensor] = {}
-        for (term, layer), mean in statistics.means(lambda layer: self._count(layer, image)).items():
+        for (term, layer), mean in statistics.means(lambda key: self._count(key, image, _PICTURE)).items():
             assert isinstance(term, StatisticTerm)
             with torch.enable_grad():
                 leaf = mean.requires_grad_()
                 value = self.objective.factor(term, layer) * term.distance(layer, leaf)
                 (slope,) = torch.autograd.grad(value, leaf)
             parts[term, layer] = value.detach()
-            upstream[term, layer] = slope / self._count(layer, image)
+            upstream[term, layer] = slope / self._count((term, layer), image, _PICTURE)
         return parts, upstream
 
     def _back(self, crop: Tensor, values: _Values, upstream: dict[_Key, Tensor]) -> Tensor:
@@ -219,16 +250,19 @@ class TiledObjective:
         (gradient,) = torch.autograd.grad([value for _, value in values], crop, slopes)
         return gradient
 
-    def _values(self, crop: Tensor, tile: Tile, kind: type[Term]) -> _Values:
+    def _values(self, crop: Tensor, tile: Tile, kind: type[Term], view: _View | None = None) -> _Values:
         """Statistics and partial sums over the cells of a tile's core, of terms of a class."""
-        wanted = self.objective.layered_terms(kind)
+        view = view or _PICTURE
+        wanted = [pair for pair in self.objective.layered_terms(kind) if view.heeds(pair[0])]
         values: _Values = []
         with torch.set_grad_enabled(crop.requires_grad):
             for layer, features, window in self._cells(crop, tile, {layer for _, layer in wanted}):
                 for term, _ in (pair for pair in wanted if pair[1] == layer):
                     taken = self.objective.for_term(term, layer, features)
                     if isinstance(term, StatisticTerm):
-                        values.append(((term, layer), term.statistic(layer, taken)))
+                        weights = view.weights(term, layer)
+                        some = [] if weights is None else [weights[..., window.rows, window.columns]]
+                        values.append(((term, layer), term.statistic(layer, taken, *some)))
                     elif isinstance(term, CellTerm):
                         values.append(((term, layer), term.part(layer, taken, window)))
         return values
@@ -276,9 +310,9 @@ class _Totals:
         """The sums, for adding up over processes in place."""
         return list(self._sums.values())
 
-    def means(self, count: Callable[[str], int]) -> dict[_Key, Tensor]:
-        """Sums over the count of a layer's cells, in the type and on the device of the values."""
-        return {key: (total / count(key[1])).to(self._like[key]) for key, total in self._sums.items()}
+    def means(self, count: Callable[[_Key], float]) -> dict[_Key, Tensor]:
+        """Sums over counts of cells, in the type and on the device of the values."""
+        return {key: (total / count(key)).to(self._like[key]) for key, total in self._sums.items()}
 
 
 class _Tiled(torch.autograd.Function):

@@ -1,0 +1,82 @@
+"""Where in the picture each style counts, which part of a style does, and where the content does."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from nst_lightning.errors import UserError
+
+_EMPTY = 0.01  # a mask that is nowhere above this has no cell
+
+
+class Mask(NamedTuple):
+    """Weights of pixels.
+
+    Attributes:
+        pixels: (1, 1, H, W) in [0, 1]; edges may be soft.
+        argument: Where it comes from, for messages.
+    """
+
+    pixels: Tensor
+    argument: str
+
+    def cells(self, stride: int) -> Tensor:
+        """Reduce to a layer's grid by area: (1, 1, H // stride, W // stride)."""
+        return F.avg_pool2d(self.pixels, stride) if stride > 1 else self.pixels
+
+    def check(self, layers: dict[str, int]) -> None:
+        """Refuse a mask that leaves nothing of a layer.
+
+        Args:
+            layers: Name -> pixels per cell.
+
+        Raises:
+            UserError: With the mask and the layer.
+        """
+        height, width = self.pixels.shape[-2:]
+        for layer, stride in layers.items():
+            cells = self.cells(stride) if min(height, width) >= stride else self.pixels[..., :0]
+            if not cells.numel() or float(cells.max()) < _EMPTY:
+                raise UserError(
+                    f"{self.argument}: must leave a cell of layer {layer} at {width}x{height} px, got an empty mask "
+                    "there; make it larger, or leave the layer out"
+                )
+
+
+class Masks(NamedTuple):
+    """All masks of a stage.
+
+    Attributes:
+        regions: Parts of the picture, each with styles of its own; none: the styles are blended everywhere.
+        region_of: For each style the index of its region, or None if there are none.
+        styles: For each style which part of it counts, at its size, or None for all of it.
+        content: Where the content counts, or None for everywhere.
+    """
+
+    regions: Sequence[Mask]
+    region_of: Sequence[int | None]
+    styles: Sequence[Mask | None]
+    content: Mask | None
+
+    @classmethod
+    def none(cls, styles: int) -> Masks:
+        """No masks, for so many styles."""
+        return cls([], [None] * styles, [None] * styles, None)
+
+    def to(self, like: Tensor) -> Masks:
+        """On the device and of the type of a tensor."""
+
+        def moved(mask: Mask | None) -> Mask | None:
+            return None if mask is None else mask._replace(pixels=mask.pixels.to(like))
+
+        regions = [mask._replace(pixels=mask.pixels.to(like)) for mask in self.regions]
+        return Masks(regions, self.region_of, [moved(mask) for mask in self.styles], moved(self.content))
+
+    def of_style(self, index: int, stride: int) -> Tensor | None:
+        """Weights of a style's cells, or None."""
+        mask = self.styles[index]
+        return None if mask is None else mask.cells(stride)

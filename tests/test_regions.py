@@ -1,0 +1,207 @@
+"""Regions: where styles and content count."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from nst_lightning import Style, StyleTransfer, StyleTransferData
+from nst_lightning.cli import main
+from nst_lightning.errors import UserError
+from nst_lightning.features import VGG19
+from nst_lightning.images import read_image
+from nst_lightning.losses import NNFM, Content, Covariance, Gram, MeanStd, StyleFeatures, Wasserstein
+from nst_lightning.losses.gram import gram_distance, gram_matrix
+from nst_lightning.masks import Mask, Masks
+from nst_lightning.objective import Objective
+from nst_lightning.tiling import TiledObjective
+
+TERMS = [Gram, Covariance, MeanStd, Wasserstein]
+
+
+def rand(*shape, seed=0):
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def halves(height, width, soft=0):
+    """Left and right, with a ramp of so many pixels between."""
+    position = torch.arange(width, dtype=torch.float64) - width / 2 + 0.5
+    right = ((position / soft).clamp(-0.5, 0.5) + 0.5 if soft else (position > 0).double()).expand(1, 1, height, width)
+    return Mask(1 - right, "left"), Mask(right, "right")
+
+
+@pytest.mark.parametrize("kind", TERMS)
+def test_a_weight_is_how_often_a_cell_counts(kind):
+    """Against a map in which each cell is repeated so many times."""
+    content, image, style = (rand(1, 4, 3, 5, seed=seed) for seed in (1, 2, 3))
+    weights = torch.tensor([[2, 0, 1, 1, 3], [1, 1, 0, 2, 1], [0, 1, 1, 1, 4]]).double().view(1, 1, 3, 5)
+
+    def repeated(features):
+        return features.flatten(2).repeat_interleave(weights.flatten().long(), dim=2)[:, :, None]
+
+    weighted, plain = kind(["relu1_1"]), kind(["relu1_1"])
+    weighted.masks = {"relu1_1": weights}
+    weighted.prepare("relu1_1", content, [StyleFeatures(style, 1.0, weights)])
+    plain.prepare("relu1_1", repeated(content), [StyleFeatures(repeated(style), 1.0)])
+    expected = plain.value("relu1_1", repeated(image))
+    torch.testing.assert_close(weighted.value("relu1_1", image), expected, rtol=1e-9, atol=1e-12)
+
+
+def test_masked_content_by_hand():
+    """Differences of 1 and 3 over energy 8, the second one weighted by a quarter: (1 + 9 / 4) / 8."""
+    term = Content(["relu4_2"])
+    term.masks = {"relu4_2": torch.tensor([1.0, 0.25]).double().view(1, 1, 1, 2)}
+    content = torch.tensor([2.0, 2.0]).double().view(1, 1, 1, 2)
+    term.prepare("relu4_2", content, [])
+    assert float(term.value("relu4_2", content + torch.tensor([1.0, 3.0]))) == pytest.approx(3.25 / 8)
+
+
+def test_each_region_has_its_own_style(tiny_weights):
+    """The parts are those of Gram matrices of each half's features, by hand."""
+    objective = Objective(VGG19(str(tiny_weights)), [Content(), Gram(["relu2_1"])]).double()
+    objective.extractor.set_compute_dtype(torch.float64)
+    objective.divide(2)
+    content, image = rand(1, 3, 32, 48), rand(1, 3, 32, 48, seed=1)
+    styles = [rand(1, 3, 40, 40, seed=2), rand(1, 3, 36, 50, seed=3)]
+    masks = Masks(halves(32, 48), [0, 1], [None, None], None)
+    objective.prepare(content, [(style, 1.0) for style in styles], masks)
+    assert objective.part_names == ["content.relu4_2", "gram_region1.relu2_1", "gram_region2.relu2_1"]
+    found = objective(image).parts
+    features = {
+        name: objective.extractor(x, ["relu2_1"])["relu2_1"]
+        for name, x in (("content", content), ("image", image), (0, styles[0]), (1, styles[1]))
+    }
+    for region, columns in enumerate((slice(0, 12), slice(12, 24))):
+        target = gram_matrix(features[region])
+        values = [
+            gram_distance(gram_matrix(features[x][..., columns]), target, "balanced") for x in ("image", "content")
+        ]
+        torch.testing.assert_close(found[1 + region], 0.5 * values[0] / values[1])
+
+
+def test_a_part_of_a_style_is_that_part_alone(tiny_weights):
+    objective = Objective(VGG19(str(tiny_weights)), [Gram(["relu1_1"])]).double()
+    objective.extractor.set_compute_dtype(torch.float64)
+    style = rand(1, 3, 20, 40, seed=2)
+    objective.prepare(rand(1, 3, 16, 16), [(style, 1.0)], Masks([], [None], [halves(20, 40)[0]], None))
+    features = objective.extractor(style, ["relu1_1"])["relu1_1"]
+    torch.testing.assert_close(objective.terms[0]._targets["relu1_1"], gram_matrix(features[..., :20]))
+
+
+@pytest.mark.parametrize("keep", [0, 2])
+def test_tiles_do_not_show_in_regions(tiny_weights, keep):
+    content, image = rand(1, 3, 130, 101), rand(1, 3, 130, 101, seed=1).requires_grad_()
+    styles = [(rand(1, 3, 61, 45, seed=2), 1.0), (rand(1, 3, 33, 70, seed=3), 0.3), (rand(1, 3, 50, 50, seed=4), 0.7)]
+    masks = Masks(halves(130, 101, soft=30), [0, 1, 1], [halves(61, 45)[0], None, None], halves(130, 101, soft=60)[1])
+    found = []
+    for tile in (None, 48):
+        terms = [Content(["relu3_1"]), *(kind(["relu1_1", "conv3_2"], 0.3) for kind in TERMS)]
+        objective = Objective(VGG19(str(tiny_weights)), terms).double()
+        objective.extractor.set_compute_dtype(torch.float64)
+        objective.divide(2)
+        evaluate = objective if tile is None else TiledObjective(objective, tile, keep)
+        evaluate.prepare(content, styles, masks)
+        loss, parts = evaluate(image)
+        found.append((loss.detach(), parts, torch.autograd.grad(loss, image)[0]))
+    (loss, parts, gradient), (tiled_loss, tiled_parts, tiled_gradient) = found
+    torch.testing.assert_close(tiled_loss, loss, rtol=1e-10, atol=0)
+    torch.testing.assert_close(tiled_parts, parts, rtol=1e-9, atol=1e-10)
+    assert float((tiled_gradient - gradient).abs().max() / gradient.abs().max()) < 1e-10
+
+
+def test_division_is_undone(tiny_weights):
+    objective = Objective(VGG19(str(tiny_weights)), [Content(), Gram()])
+    names = objective.part_names
+    objective.divide(3)
+    assert len(objective.terms) == 4
+    objective.divide(0)
+    assert objective.part_names == names
+
+
+@pytest.fixture
+def files(tmp_path, pair):
+    """Masks of the content's shape (48x36), of another one, and an empty one."""
+    left = np.zeros((36, 48), np.uint8)
+    left[:, :24] = 255
+    pictures = {"left": left, "right": 255 - left, "wide": np.full((20, 60), 255, np.uint8), "none": 0 * left}
+    small = 0 * left
+    small[0, 0] = 255
+    pictures["dot"] = small
+    for name, array in pictures.items():
+        Image.fromarray(array).save(tmp_path / f"{name}.png")
+    return tmp_path
+
+
+def test_masks_of_a_stage(files, pair):
+    style = str(pair[1])
+    styles = [Style(style, mask=str(files / "left.png")), Style(style, weight=1.0), Style(style, weight=3.0)]
+    data = StyleTransferData(str(pair[0]), styles, size=24, content_mask=str(files / "right.png"))
+    images = data.stage_images()
+    masks = images.masks
+    assert data.regions == 2
+    assert masks.region_of == [0, 1, 1]
+    assert [share for _, share in images.styles] == [1.0, 0.25, 0.75]
+    torch.testing.assert_close(masks.regions[0].pixels + masks.regions[1].pixels, torch.ones(1, 1, 18, 24))
+    torch.testing.assert_close(masks.regions[1].pixels, masks.content.pixels, rtol=0, atol=1e-2)
+    assert masks.regions[0].pixels[0, 0, :, :10].min() > 0.99
+    assert StyleTransferData(str(pair[0]), style, size=24).masks() is None
+
+
+def test_two_styles_in_one_picture(files, pair, monkeypatch, use_tiny_weights, tmp_path):
+    """Each half comes nearer to its own style than the other half does."""
+    monkeypatch.chdir(tmp_path)
+    light, dark = rand(40, 40, 3).numpy() ** 0.3, rand(40, 40, 3, seed=1).numpy() ** 4
+    for name, array in (("light", light), ("dark", dark)):
+        Image.fromarray((array * 255).astype(np.uint8)).save(f"{name}.png")
+    styles = "[{path: light.png, mask: left.png}, {path: dark.png, mask: right.png}]"
+    command = ["fit", "--data.content", str(pair[0]), "--data.style", styles, "--data.size", "48"]
+    command += ["--model.evaluations", "40", "--trainer.accelerator", "cpu", "--output", "out.png"]
+    assert main(command) == 0
+    result = read_image("out.png").pixels
+    assert float(result[..., :20].mean()) > float(result[..., 28:].mean()) + 0.2
+    header = next(tmp_path.glob("runs/*/metrics.csv")).read_text().splitlines()[0]
+    assert "gram_region2.relu3_1" in header
+    assert main(["fit", "--ckpt_path", "last", "--model.evaluations", "42", "--trainer.accelerator", "cpu"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--data.style", "[{path: STYLE, mask: wide.png}]"], "data.style[0].mask: must have the shape of the content"),
+        (["--data.style", "[{path: STYLE, style_mask: wide.png}]"], "style_mask: must have the shape of the style"),
+        (["--data.style", "[{path: STYLE, mask: none.png}]"], "mask 'none.png': must leave a cell of layer relu1_1"),
+        (["--data.style", "[{path: STYLE, mask: dot.png}]"], "mask 'dot.png': must leave a cell of layer relu5_1"),
+        (["--data.style", "[{path: STYLE, mask: gone.png}]"], "data.style[0].mask: needs an existing picture, got"),
+        (["--data.style", "[{mask: left.png}]"], "path"),
+        (["--data.style", "[{path: STYLE, weight: 0}]"], "data.style: the weights must not all be 0"),
+        (["--data.style", "[{path: STYLE, mask: left.png, weight: 0}, STYLE]"], "in the region of 'left.png'"),
+        (["--data.style", "STYLE", "--data.content_mask", "none.png"], "content_mask: 'none.png': must leave a cell"),
+        (
+            ["--data.style", "[{path: STYLE, mask: left.png}]", "--model.terms", "[NNFM]"],
+            "data.style: must have no mask with the term nnfm",
+        ),
+        (
+            ["--data.style", "STYLE", "--data.size", "16", "--data.side", "short", "--model.terms", "[Wasserstein]"],
+            "must have two cells or more at layer relu5_1 for the term wasserstein, got one",
+        ),
+    ],
+)  # fmt: skip
+def test_bad_masks_get_one_line(options, message, files, pair, monkeypatch, use_tiny_weights, capsys):
+    monkeypatch.chdir(files)
+    options = [option.replace("STYLE", str(pair[1])) for option in options]
+    assert (
+        main(["fit", "--data.content", str(pair[0]), "--data.size", "48", "--trainer.accelerator", "cpu", *options])
+        == 2
+    )
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert message in line
+    assert not (files / "runs").exists()
+
+
+def test_only_sums_over_cells_have_regions(tiny_weights):
+    with pytest.raises(UserError, match="take Gram, Covariance, MeanStd or Wasserstein"):
+        Objective(VGG19(str(tiny_weights)), [NNFM()]).divide(1)
+    model = StyleTransfer(extractor=VGG19(str(tiny_weights)))
+    assert [term.region for term in model.objective.terms] == [None, None]
