@@ -110,7 +110,7 @@ def main(args: Sequence[str]) -> int:
     code, benchmarks = _measure(options)
     if not benchmarks:
         raise UserError(f"benchmarks: nothing was measured (pytest ended with {code}); see the messages above")
-    result = {**_environment(), "arguments": list(args), "benchmarks": benchmarks}
+    result = {**environment(), "arguments": list(args), "benchmarks": benchmarks}
     device = next(iter(benchmarks))["accelerator"] if len({b.get("accelerator") for b in benchmarks}) == 1 else "all"
     stem = f"{datetime.now(timezone.utc):%Y-%m-%d_%H%M%S}_{device}"
     with replacing(folder / f"{stem}.json") as file:
@@ -141,7 +141,7 @@ def _measure(options: argparse.Namespace) -> tuple[int, list[dict[str, Any]]]:
     return code, [{**b["extra_info"], **{key: b["stats"][key] for key in kept}} for b in measured]
 
 
-def _environment() -> dict[str, Any]:
+def environment() -> dict[str, Any]:
     """Commit, versions and hardware."""
     git = subprocess.run(
         ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"],

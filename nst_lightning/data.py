@@ -43,6 +43,9 @@ class Style:
         mask: A picture of the content's shape, white where this style is to be; edges may be soft. Styles with the same
             mask are blended there; those without take what the masks of the others leave.
         style_mask: A picture of the style's shape, white where the style counts.
+        layers: Layers at which this style counts, by default all: one style may give the fine strokes (relu1_1 and
+            relu2_1) and another the coarse forms (Gatys et al. 2017, Controlling Perceptual Factors in Neural Style
+            Transfer).
     """
 
     path: str
@@ -50,6 +53,7 @@ class Style:
     scale: float = 1.0
     mask: str | None = None
     style_mask: str | None = None
+    layers: list[str] | None = None
 
 
 class StageImages(NamedTuple):
@@ -163,7 +167,7 @@ class StyleTransferData(LightningDataModule):
             self.content_shape = check_image(self.content_path, name="data.content")
         else:
             self.content_shape = self._style_shapes[0] if aspect is None else (_ASPECT_HEIGHT, _width(aspect))
-        self.content_mask = content_mask
+        self.content_mask = None if content_mask is None else str(_locate(content_mask))
         self._regions = list(dict.fromkeys(item.mask for item in self.styles))
         self._check_masks()
         if init not in get_args(Start):
@@ -229,14 +233,19 @@ class StyleTransferData(LightningDataModule):
             scale: Size relative to the final one.
         """
         self.setup()
-        totals: dict[str | None, float] = {}
-        for item in self.styles:
-            totals[item.mask] = totals.get(item.mask, 0.0) + item.weight
         styles = [
-            (resize(picture.pixels, size, self.resample).clamp(0, 1), item.weight / totals[item.mask])
-            for picture, size, item in zip(self._styles, self.style_sizes(scale), self.styles, strict=True)
+            (resize(picture.pixels, size, self.resample).clamp(0, 1), share)
+            for picture, size, share in zip(self._styles, self.style_sizes(scale), self.shares, strict=True)
         ]
         return StageImages(self._content_of(self.stage_size(scale)), styles, self.masks(scale))
+
+    @property
+    def shares(self) -> list[float]:
+        """Of each style in its region's blend."""
+        totals = dict.fromkeys((item.mask for item in self.styles), 0.0)
+        for item in self.styles:
+            totals[item.mask] += item.weight
+        return [item.weight / totals[item.mask] for item in self.styles]
 
     @property
     def regions(self) -> int:
@@ -249,7 +258,8 @@ class StyleTransferData(LightningDataModule):
         Args:
             scale: Size relative to the final one.
         """
-        if not self.regions and self.content_mask is None and not any(item.style_mask for item in self.styles):
+        special = any(item.style_mask or item.layers is not None for item in self.styles)
+        if not self.regions and self.content_mask is None and not special:
             return None
         size = self.stage_size(scale)
         regions = [
@@ -271,6 +281,7 @@ class StyleTransferData(LightningDataModule):
             regions,
             [self._regions.index(item.mask) if self.regions else None for item in self.styles],
             of_styles,
+            [item.layers for item in self.styles],
             None if content is None else self._mask(content, size, f"data.content_mask: '{content}'"),
         )
 
@@ -377,8 +388,8 @@ def _width(aspect: float) -> int:
 
 
 def _locate(path: str) -> str | Path:
-    """Find the pictures of the demo pair, which lie wherever the package does."""
-    return {"demo:content": demo.CONTENT, "demo:style": demo.STYLE}.get(path, path)
+    """Find the pictures of the demo, which lie wherever the package does."""
+    return {"demo:content": demo.CONTENT, "demo:style": demo.STYLE, "demo:mask": demo.MASK}.get(path, path)
 
 
 def _parse_styles(style: str | list[str | Style]) -> list[Style]:
@@ -388,6 +399,8 @@ def _parse_styles(style: str | list[str | Style]) -> list[Style]:
         raise UserError("data.style: must name at least one picture, got an empty list; add a path")
     for index, item in enumerate(styles):
         item.path = str(_locate(item.path))
+        item.mask = None if item.mask is None else str(_locate(item.mask))
+        item.style_mask = None if item.style_mask is None else str(_locate(item.style_mask))
         if not (math.isfinite(item.weight) and item.weight >= 0):
             raise UserError(f"data.style[{index}].weight: must be finite and at least 0, got {item.weight}")
         if not (math.isfinite(item.scale) and item.scale > 0):

@@ -1,8 +1,8 @@
-"""Where in the picture each style counts, which part of a style does, and where the content does."""
+"""Where in the picture each style counts, which part of it does and at which layers, and where the content counts."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 import torch.nn.functional as F
@@ -48,24 +48,26 @@ class Mask(NamedTuple):
 
 
 class Masks(NamedTuple):
-    """All masks of a stage.
+    """Where everything counts in a stage.
 
     Attributes:
         regions: Parts of the picture, each with styles of its own; none: the styles are blended everywhere.
         region_of: For each style the index of its region, or None if there are none.
         styles: For each style which part of it counts, at its size, or None for all of it.
+        layers: For each style the layers that it counts at, or None for all.
         content: Where the content counts, or None for everywhere.
     """
 
     regions: Sequence[Mask]
     region_of: Sequence[int | None]
     styles: Sequence[Mask | None]
+    layers: Sequence[Collection[str] | None]
     content: Mask | None
 
     @classmethod
     def none(cls, styles: int) -> Masks:
         """No masks, for so many styles."""
-        return cls([], [None] * styles, [None] * styles, None)
+        return cls([], [None] * styles, [None] * styles, [None] * styles, None)
 
     def to(self, like: Tensor) -> Masks:
         """On the device and of the type of a tensor."""
@@ -74,7 +76,26 @@ class Masks(NamedTuple):
             return None if mask is None else mask._replace(pixels=mask.pixels.to(like))
 
         regions = [mask._replace(pixels=mask.pixels.to(like)) for mask in self.regions]
-        return Masks(regions, self.region_of, [moved(mask) for mask in self.styles], moved(self.content))
+        return self._replace(regions=regions, styles=[moved(mask) for mask in self.styles], content=moved(self.content))
+
+    def blend(self, region: int | None, layer: str, shares: Sequence[float]) -> list[tuple[int, float]]:
+        """Which styles count in a region at a layer.
+
+        Args:
+            region: Index, or None for the whole picture.
+            layer: Its name.
+            shares: Of all styles.
+
+        Returns:
+            Index and share of each; the shares sum to 1.
+        """
+        chosen = [i for i, share in enumerate(shares) if share > 0 and self._counts(i, region, layer)]
+        total = sum(shares[i] for i in chosen)
+        return [(i, shares[i] / total) for i in chosen]
+
+    def _counts(self, index: int, region: int | None, layer: str) -> bool:
+        layers = self.layers[index]
+        return (region is None or self.region_of[index] == region) and (layers is None or layer in layers)
 
     def of_style(self, index: int, stride: int) -> Tensor | None:
         """Weights of a style's cells, or None."""

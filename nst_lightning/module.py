@@ -166,7 +166,7 @@ class StyleTransfer(LightningModule):
             self.objective.check_sizes(sizes)
             masks = data.masks(stage.scale)
             if masks is not None:
-                self.objective.check_masks(masks)
+                self.objective.check_masks(masks, data.shares)
 
     @property
     def _data(self) -> StyleTransferData:

@@ -109,8 +109,12 @@ class Objective(nn.Module):
             strides = self.extractor.strides
             term.masks = {} if mask is None else {layer: mask.cells(strides[layer]) for layer in term.layers}
 
-    def check_masks(self, masks: Masks) -> None:
+    def check_masks(self, masks: Masks, shares: Sequence[float]) -> None:
         """Refuse masks that leave a term nothing.
+
+        Args:
+            masks: Of a stage.
+            shares: Of the styles.
 
         Raises:
             UserError: With the mask and the layer.
@@ -126,6 +130,15 @@ class Objective(nn.Module):
                 for mask in masks.styles:
                     if mask is not None:
                         mask.check(layers)
+            if term.group == "style":
+                for layer in layers:
+                    if not masks.blend(term.region, layer, shares):
+                        raise UserError(
+                            f"data.style: must have a style with a weight for layer {layer} of the term {term.name}, "
+                            "got none; add the layer to the layers of one, or take it from the term's"
+                        )
+        for named in masks.layers:
+            self.extractor.check_layers(named or [], argument="data.style")
 
     def use_extractor(self, extractor: Extractor) -> None:
         """Look at images through another network from now on; `prepare` then takes its targets.
@@ -181,19 +194,16 @@ class Objective(nn.Module):
         networks = [self.extractor.iterate(image, self.layers) for image in [content, *(image for image, _ in styles)]]
         for _ in self.layers:
             (layer, of_content), *of_styles = (next(network) for network in networks)
-            blend = [
-                (StyleFeatures(found[1], share, masks.of_style(i, self.extractor.strides[layer])), masks.region_of[i])
-                for i, (found, (_, share)) in enumerate(zip(of_styles, styles, strict=True))
-            ]
+            stride = self.extractor.strides[layer]
             for term in self.terms:
                 if layer in term.layers:
-                    mine = [style for style, region in blend if region == term.region or term.region is None]
-                    term.prepare(
-                        layer,
-                        self.for_term(term, layer, of_content),
-                        [style._replace(features=self.for_term(term, layer, style.features)) for style in mine],
-                    )
-            del of_content, of_styles, blend
+                    blend = masks.blend(term.region, layer, [share for _, share in styles])
+                    of_content_here = self.for_term(term, layer, of_content)
+                    found = [(self.for_term(term, layer, of_styles[i][1]), share, i) for i, share in blend]
+                    mine = [StyleFeatures(features, share, masks.of_style(i, stride)) for features, share, i in found]
+                    term.prepare(layer, of_content_here, mine)
+                    del of_content_here, found, mine
+            del of_content, of_styles
 
     def take_widenings(self) -> None:
         """Tell quadratic terms of the extractor's linear maps, whose factors may have changed."""

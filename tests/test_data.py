@@ -131,7 +131,6 @@ def test_a_users_style_objects_are_left_alone(pair):
         ({"style": [Style("x.png", weight=-1.0)]}, r"data.style\[0\].weight: must be finite and at least 0, got -1"),
         ({"style": [Style("x.png", scale=0.0)]}, r"data.style\[0\].scale: must be finite and above 0, got 0"),
         ({"style": [Style("x.png", weight=0.0)]}, "weights must not all be 0"),
-        ({"style": [Style("x.png", mask="m.png")]}, "regions are not supported yet, got 'm.png'"),
     ],
 )
 def test_bad_options(pair, options, words):

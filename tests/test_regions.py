@@ -65,7 +65,7 @@ def test_each_region_has_its_own_style(tiny_weights):
     objective.divide(2)
     content, image = rand(1, 3, 32, 48), rand(1, 3, 32, 48, seed=1)
     styles = [rand(1, 3, 40, 40, seed=2), rand(1, 3, 36, 50, seed=3)]
-    masks = Masks(halves(32, 48), [0, 1], [None, None], None)
+    masks = Masks(halves(32, 48), [0, 1], [None, None], [None, None], None)
     objective.prepare(content, [(style, 1.0) for style in styles], masks)
     assert objective.part_names == ["content.relu4_2", "gram_region1.relu2_1", "gram_region2.relu2_1"]
     found = objective(image).parts
@@ -85,7 +85,7 @@ def test_a_part_of_a_style_is_that_part_alone(tiny_weights):
     objective = Objective(VGG19(str(tiny_weights)), [Gram(["relu1_1"])]).double()
     objective.extractor.set_compute_dtype(torch.float64)
     style = rand(1, 3, 20, 40, seed=2)
-    objective.prepare(rand(1, 3, 16, 16), [(style, 1.0)], Masks([], [None], [halves(20, 40)[0]], None))
+    objective.prepare(rand(1, 3, 16, 16), [(style, 1.0)], Masks([], [None], [halves(20, 40)[0]], [None], None))
     features = objective.extractor(style, ["relu1_1"])["relu1_1"]
     torch.testing.assert_close(objective.terms[0]._targets["relu1_1"], gram_matrix(features[..., :20]))
 
@@ -94,7 +94,8 @@ def test_a_part_of_a_style_is_that_part_alone(tiny_weights):
 def test_tiles_do_not_show_in_regions(tiny_weights, keep):
     content, image = rand(1, 3, 130, 101), rand(1, 3, 130, 101, seed=1).requires_grad_()
     styles = [(rand(1, 3, 61, 45, seed=2), 1.0), (rand(1, 3, 33, 70, seed=3), 0.3), (rand(1, 3, 50, 50, seed=4), 0.7)]
-    masks = Masks(halves(130, 101, soft=30), [0, 1, 1], [halves(61, 45)[0], None, None], halves(130, 101, soft=60)[1])
+    of_styles, layers = [halves(61, 45)[0], None, None], [None, ["relu1_1"], None]
+    masks = Masks(halves(130, 101, soft=30), [0, 1, 1], of_styles, layers, halves(130, 101, soft=60)[1])
     found = []
     for tile in (None, 48):
         terms = [Content(["relu3_1"]), *(kind(["relu1_1", "conv3_2"], 0.3) for kind in TERMS)]
@@ -109,6 +110,29 @@ def test_tiles_do_not_show_in_regions(tiny_weights, keep):
     torch.testing.assert_close(tiled_loss, loss, rtol=1e-10, atol=0)
     torch.testing.assert_close(tiled_parts, parts, rtol=1e-9, atol=1e-10)
     assert float((tiled_gradient - gradient).abs().max() / gradient.abs().max()) < 1e-10
+
+
+@pytest.mark.parametrize("tile", [None, 32])
+def test_fine_and_coarse_styles(tiny_weights, tile):
+    """Each layer's target is that of the style that counts there."""
+    fine, coarse = rand(1, 3, 40, 40, seed=2), rand(1, 3, 36, 50, seed=3)
+    masks = Masks([], [None, None], [None, None], [["relu1_1"], ["relu3_1"]], None)
+
+    def targets(styles, masks=None):
+        terms = [Gram(["relu1_1", "relu3_1"]), NNFM(["relu1_1", "relu3_1"])]
+        objective = Objective(VGG19(str(tiny_weights)), terms).double()
+        objective.extractor.set_compute_dtype(torch.float64)
+        evaluate = objective if tile is None else TiledObjective(objective, tile)
+        evaluate.prepare(rand(1, 3, 48, 48), styles, masks)
+        return {(term.name, layer): term._targets[layer] for term in objective.terms for layer in term.layers}
+
+    both = targets([(fine, 0.5), (coarse, 0.5)], masks)
+    for layer, style in (("relu1_1", fine), ("relu3_1", coarse)):
+        alone = targets([(style, 1.0)])
+        torch.testing.assert_close(both["gram", layer], alone["gram", layer])
+        ((cells, share),), ((expected, _),) = both["nnfm", layer], alone["nnfm", layer]
+        assert share == 1
+        torch.testing.assert_close(cells, expected)
 
 
 def test_division_is_undone(tiny_weights):
@@ -177,6 +201,9 @@ def test_two_styles_in_one_picture(files, pair, monkeypatch, use_tiny_weights, t
         (["--data.style", "[{mask: left.png}]"], "path"),
         (["--data.style", "[{path: STYLE, weight: 0}]"], "data.style: the weights must not all be 0"),
         (["--data.style", "[{path: STYLE, mask: left.png, weight: 0}, STYLE]"], "in the region of 'left.png'"),
+        (["--data.style", "[{path: STYLE, layers: [relu1_1]}]"], "for layer relu2_1 of the term gram, got none"),
+        (["--data.style", "[{path: STYLE, layers: [relu1_1]}, {path: STYLE, weight: 0}]"], "relu2_1 of the term gram"),
+        (["--data.style", "[{path: STYLE, layers: [relu9]}, STYLE]"], "data.style: no layer 'relu9'"),
         (["--data.style", "STYLE", "--data.content_mask", "none.png"], "content_mask: 'none.png': must leave a cell"),
         (
             ["--data.style", "[{path: STYLE, mask: left.png}]", "--model.terms", "[NNFM]"],

@@ -41,13 +41,13 @@ def test_five_thousand_evaluations(tmp_path):
     assert run.returncode == 0, run.stderr[-2000:]
     steps, memory, files, threads = np.loadtxt(tmp_path / "levels.txt").T
     assert len(steps) == 100
-    late = steps > 1000  # by then the first of everything has been written
+    late = steps > 2000  # by then the first of everything has been written, and the allocator has its pools
     (slope, level), covariance = np.polyfit(steps[late], memory[late] / 2**20, 1, cov=True)
     error = float(np.sqrt(covariance[0, 0]))
     print(
         f"memory {level:.1f} MiB {slope * 1000:+.3f} ± {error * 1000:.3f} MiB per 1000 evaluations, files {files[-1]}"
     )
-    assert slope * 1000 < max(3 * error * 1000, 0.5)
+    assert slope * 1000 < 0.1
     assert memory[late].max() - memory[late].min() < 2**25
     assert files[late].max() == files[late].min()
     assert threads[late].max() == threads[late].min()

@@ -2,7 +2,8 @@
 
 `CONTENT` is a photograph of an espresso in a red cup by Rachel Michetti, courtesy of Pikolo Espresso Bar; she
 released it under CC0 and scikit-image distributes it. `STYLE` is this project's own work and has its licence:
-`tools/paint_demo_style.py` paints it. `NOTICE.md` has the details.
+`tools/paint_demo_style.py` paints it. `MASK` is white where cup and saucer are, with soft edges;
+`tools/draw_demo_mask.py` draws it. `NOTICE.md` has the details.
 """
 
 from __future__ import annotations
@@ -12,5 +13,6 @@ from typing import Final
 
 CONTENT: Final[Path] = Path(__file__).parent / "content.jpg"
 STYLE: Final[Path] = Path(__file__).parent / "style.jpg"
+MASK: Final[Path] = Path(__file__).parent / "mask.png"
 
-__all__ = ["CONTENT", "STYLE"]
+__all__ = ["CONTENT", "MASK", "STYLE"]

@@ -94,13 +94,13 @@ class TiledObjective:
         objective.extractor.rescale_to_unit_activations(pictures, self._walk)
         objective.take_widenings()
         self._keep(content)
-        self._gather(pictures, [share for _, share in styles])
+        shares = [share for _, share in styles]
+        self._gather(pictures, masks, shares)
         of_content = self._means(content, _PICTURE)
         of_styles = [self._means(image, self._view_of_style(masks, i)) for i, (image, _) in enumerate(styles)]
         for term, layer in objective.layered_terms(StatisticTerm):
             assert isinstance(term, StatisticTerm)
-            found = zip(of_styles, styles, strict=True)
-            blend = [(means[term, layer], share) for means, (_, share) in found if (term, layer) in means]
+            blend = [(of_styles[i][term, layer], share) for i, share in masks.blend(term.region, layer, shares)]
             term.set_target(layer, of_content[term, layer], blend)
 
     def _keep(self, content: Tensor) -> None:
@@ -120,9 +120,10 @@ class TiledObjective:
             additive += term.additive(layer)
         team.add(additive)
 
-    def _gather(self, pictures: Sequence[Tensor], shares: Sequence[float]) -> None:
+    def _gather(self, pictures: Sequence[Tensor], masks: Masks, shares: Sequence[float]) -> None:
         """Let the terms that compare cells with samples have them; every process takes them all."""
         pairs = self.objective.layered_terms(SampleTerm)
+        blends = {(term, layer): masks.blend(term.region, layer, shares) for term, layer in pairs}
         for term, layer in pairs:
             assert isinstance(term, SampleTerm)
             term.begin(layer)
@@ -130,11 +131,12 @@ class TiledObjective:
             for tile in self.grid(*picture.shape[-2:]):
                 for layer, features, window in self._cells(_crop(picture, tile), tile, {layer for _, layer in pairs}):
                     for term, of in pairs:
-                        if of == layer and isinstance(term, SampleTerm):
+                        counts = index == 0 or index - 1 in dict(blends[term, of])
+                        if of == layer and counts and isinstance(term, SampleTerm):
                             term.gather(layer, index, self.objective.for_term(term, layer, features), window)
         for term, layer in pairs:
             assert isinstance(term, SampleTerm)
-            term.finish(layer, shares)
+            term.finish(layer, [share for _, share in blends[term, layer]])
 
     @torch.no_grad()
     def _settle(self, image: Tensor, tiles: Sequence[Tile], team: Team) -> None:
