@@ -162,11 +162,11 @@ class StyleTransferData(LightningDataModule):
         self.resample: Resample = resample
         self.seed = seed
         self.color: Color = color
+        shape = None if self.content_path is None else check_image(self.content_path, name="data.content")
         self._style_shapes = [check_image(item.path, name="data.style") for item in self.styles]
-        if self.content_path is not None:
-            self.content_shape = check_image(self.content_path, name="data.content")
-        else:
-            self.content_shape = self._style_shapes[0] if aspect is None else (_ASPECT_HEIGHT, _width(aspect))
+        if shape is None:
+            shape = self._style_shapes[0] if aspect is None else (_ASPECT_HEIGHT, _width(aspect))
+        self.content_shape = shape
         self.content_mask = None if content_mask is None else str(_locate(content_mask))
         self._regions = list(dict.fromkeys(item.mask for item in self.styles))
         self._check_masks()

@@ -103,7 +103,7 @@ def test_a_run_in_the_contents_colors(color, pair, tmp_path, monkeypatch, use_ti
         assert float(difference.abs().max()) < 0.05
 
 
-def test_a_texture_of_any_shape(pair, tmp_path, monkeypatch, capsys):
+def test_a_texture_of_any_shape(pair, tmp_path, monkeypatch, capsys, use_tiny_weights):
     monkeypatch.chdir(tmp_path)
     sizes = ["--data.style", str(pair[1]), "--data.size", "64", "--data.aspect", "2"]
     options = ["--trainer.accelerator", "cpu", "--trainer.precision", "32-true", "--output", "out.png"]
@@ -115,7 +115,9 @@ def test_a_texture_of_any_shape(pair, tmp_path, monkeypatch, capsys):
     assert main(["fit", *more]) == 0
     assert len((folder / "metrics.csv").read_text().splitlines()) == 7
     capsys.readouterr()
-    assert main(["fit", *sizes, "--data.content", "null"]) == 2
+    assert main(["fit", *sizes]) == 2
+    assert "data.content: must be given, got nothing" in capsys.readouterr().err
+    assert main(["fit", *sizes, "--config", "article"]) == 2
     assert "data.content: must name a picture for the term content, got null" in capsys.readouterr().err
 
 

@@ -38,7 +38,7 @@ def test_every_preset_runs_two_evaluations(preset, place, pair):
     if not AVAILABLE.get(preset, True):
         pytest.skip(f"{preset} needs a device that this machine lacks")
     first = ["--config", "article"] if preset in OVERLAYS else []
-    sizes = ["--data.size", "48", "--trainer.max_steps", "2", "--trainer.accelerator", "cpu"]
+    sizes = ["--data.size", "64", "--trainer.max_steps", "2", "--trainer.accelerator", "cpu"]
     sizes = sizes[:4] if preset in OVERLAYS else sizes
     pictures = ["--data.content", str(pair[0]), "--data.style", str(pair[1])]
     assert main(["fit", *first, "--config", preset, *pictures, *sizes, "--output", "out.png"]) == 0
