@@ -141,8 +141,8 @@ class FitCLI(LightningCLI):
             defaults.append(Checkpoints(config.checkpoint_every, config.checkpoint_seconds, config.checkpoint_keep))
         if config.data.content is None and config.model.terms is None:
             raise UserError(
-                "data.content: must be given, got nothing; for example --data.content picture.jpg; a texture needs none: "
-                "--config texture"
+                "data.content: must be given, got nothing; for example --data.content picture.jpg; a texture needs "
+                "none: --config texture"
             )
         _check_pictures(config.data)
         self.config_init = self._instantiate(config)
