@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from nst_lightning import demo
+from nst_lightning.images import read_image
 
 TOOLS = Path(__file__).parents[1] / "tools"
 TINY = 96
@@ -73,3 +74,10 @@ def test_the_command_line_paints_the_same_picture_for_a_seed_and_another_for_ano
     with Image.open(output) as picture:
         assert picture.tobytes() == paint(TINY, seed=8).tobytes()
         assert picture.tobytes() != tiny.tobytes()
+
+
+def test_the_mask_is_of_the_contents_shape_and_soft():
+    mask, content = read_image(demo.MASK).pixels, read_image(demo.CONTENT).pixels
+    assert mask.shape == content.shape
+    assert 0.3 < float(mask.mean()) < 0.6
+    assert bool(((mask > 0.2) & (mask < 0.8)).any())
