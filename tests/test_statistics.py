@@ -9,7 +9,7 @@ from scipy.linalg import sqrtm
 
 from nst_lightning.losses import Covariance, Gram, MeanStd, StyleFeatures, Wasserstein
 from nst_lightning.losses.moments import Moments, moments_of, moments_sum
-from nst_lightning.losses.wasserstein import matrix_root, wasserstein_distance
+from nst_lightning.losses.wasserstein import eigenvalues, matrix_root, wasserstein_distance
 from nst_lightning.objective import widening_of
 
 TERMS = [Gram, Covariance, MeanStd, Wasserstein]
@@ -167,3 +167,37 @@ def test_narrow_features_give_the_values_of_full_ones(kind):
         term.prepare("relu1_1", change(content), [StyleFeatures(change(style), 1.0)])
     ours, expected = narrow.value("relu1_1", image), full.value("relu1_1", widen(image))
     torch.testing.assert_close(ours, expected, rtol=1e-5, atol=0)
+
+
+def test_nan_is_a_value_and_not_the_end():
+    """The optimiser goes back from it."""
+    content, image, style = (features(8, seed=seed, dtype=torch.float32) for seed in (1, 2, 3))
+    term = prepared(Wasserstein, content, [(style, 1.0)])
+    image[0, 0, 0, 0] = torch.nan
+    image.requires_grad_()
+    value = term.value("relu1_1", image)
+    value.backward()
+    assert bool(value.isnan())
+    assert bool(image.grad.isnan().any())
+
+
+def test_a_matrix_that_single_precision_gives_up_on(monkeypatch):
+    matrix = torch.diag(torch.tensor([3.0, 0.0, 0.0, 1.0])).requires_grad_()
+    plain, root = torch.linalg.eigvalsh, torch.linalg.eigh
+
+    def given_up(function):
+        def stubborn(matrix):
+            if matrix.dtype == torch.float32:
+                raise torch.linalg.LinAlgError("failed to converge")
+            return function(matrix)
+
+        return stubborn
+
+    monkeypatch.setattr("torch.linalg.eigvalsh", given_up(plain))
+    monkeypatch.setattr("torch.linalg.eigh", given_up(root))
+    values = eigenvalues(matrix)
+    assert values.dtype == torch.float32
+    assert values.tolist() == pytest.approx([0, 0, 1, 3])
+    values.sum().backward()
+    torch.testing.assert_close(matrix.grad, torch.eye(4))
+    torch.testing.assert_close(matrix_root(matrix.detach()), matrix.detach().sqrt())

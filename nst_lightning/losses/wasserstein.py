@@ -14,9 +14,27 @@ from nst_lightning.losses.term import StyleStatistic, balance
 _FLOOR, _FLOOR_OF_DOUBLES = 1e-7, 1e-12
 
 
+def eigenvalues(matrix: Tensor) -> Tensor:
+    """Eigenvalues (C,) of a symmetric matrix (C, C), ascending; NaN if it holds NaN.
+
+    In single precision LAPACK now and then gives up on a matrix of low rank, which a small picture's covariance is; in
+    double precision it does not. It also gives up on NaN, which is for the optimiser to notice, not the end of a run.
+    """
+    try:
+        values: Tensor = torch.linalg.eigvalsh(matrix)
+    except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
+        if not bool(matrix.isfinite().all()):
+            return matrix.diagonal() * torch.nan
+        values = torch.linalg.eigvalsh(matrix.cpu().double()).to(matrix)
+    return values
+
+
 def matrix_root(matrix: Tensor) -> Tensor:
     """Symmetric square root of a symmetric matrix (C, C) without negative eigenvalues, under no gradient."""
-    values, vectors = torch.linalg.eigh(matrix)
+    try:
+        values, vectors = torch.linalg.eigh(matrix)
+    except torch.linalg.LinAlgError:  # type: ignore[attr-defined]  # as above
+        values, vectors = (x.to(matrix) for x in torch.linalg.eigh(matrix.cpu().double()))
     root: Tensor = (vectors * values.clamp(min=0).sqrt()) @ vectors.T
     return root
 
@@ -38,7 +56,7 @@ def wasserstein_distance(moments: Moments, target: Moments, root: Tensor, floor:
         A scalar, of at least 0 but for rounding.
     """
     product = root @ moments.covariance @ root
-    values = torch.linalg.eigvalsh((product + product.T) / 2)
+    values = eigenvalues((product + product.T) / 2)
     epsilon = floor * values.detach().amax().clamp(min=torch.finfo(values.dtype).tiny)
     cross = (values / (values.clamp(min=0) + epsilon).sqrt()).sum()
     shift = (moments.mean - target.mean).square().sum()
