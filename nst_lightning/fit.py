@@ -248,9 +248,9 @@ def _check_pictures(config: Namespace) -> None:
 def _keep_pictures(output: str | None, data: StyleTransferData) -> None:
     """Refuse to write the result over a picture that it is made from."""
     start = [data.init] if Path(data.init).is_file() else []
-    content = [] if data.content_path is None else [data.content_path]
-    for path in [*content, *(style.path for style in data.styles), *start]:
-        if output and Path(output).exists() and Path(output).samefile(path):
+    of_styles = [path for style in data.styles for path in (style.path, style.mask, style.style_mask)]
+    for path in [data.content_path, data.content_mask, *of_styles, *start]:
+        if path is not None and output and Path(output).exists() and Path(output).samefile(path):
             raise UserError(f"output: must not be a picture that the run reads, got '{output}'; choose another name")
 
 

@@ -88,11 +88,7 @@ class Objective(nn.Module):
             if not regions or term.group != "style":
                 terms.append(term)
                 continue
-            if not isinstance(term, StatisticTerm):
-                raise UserError(
-                    f"data.style: must have no mask with the term {term.name}, which is no sum over cells; take Gram, "
-                    "Covariance, MeanStd or Wasserstein, or leave the masks out"
-                )
+            _check_masked(term)
             for region in range(regions):
                 own = copy.deepcopy(term)
                 own.region, own.name = region, f"{term.name}_region{region + 1}"
@@ -126,10 +122,10 @@ class Objective(nn.Module):
                 masks.regions[term.region].check(layers)
             if term.group == "content" and masks.content is not None:
                 masks.content.check(layers)
-            if isinstance(term, StatisticTerm):
-                for mask in masks.styles:
-                    if mask is not None:
-                        mask.check(layers)
+            for mask in masks.styles if term.group == "style" else []:
+                if mask is not None:
+                    _check_masked(term)
+                    mask.check(layers)
             if term.group == "style":
                 for layer in layers:
                     if not masks.blend(term.region, layer, shares):
@@ -262,6 +258,15 @@ class Objective(nn.Module):
             if gradient is not None and parts:
                 gradient += torch.autograd.grad(torch.stack(list(parts.values())).sum(), leaf)[0]
         return {key: value.detach() for key, value in parts.items()}
+
+
+def _check_masked(term: Term) -> None:
+    """Refuse a style term that would not heed a mask."""
+    if not isinstance(term, StatisticTerm):
+        raise UserError(
+            f"data.style: must have no mask with the term {term.name}, which does not weigh cells; take Gram, "
+            "Covariance, MeanStd or Wasserstein, or leave the masks out"
+        )
 
 
 def widening_of(matrix: Tensor | None) -> Widening | None:

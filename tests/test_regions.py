@@ -209,6 +209,11 @@ def test_two_styles_in_one_picture(files, pair, monkeypatch, use_tiny_weights, t
             ["--data.style", "[{path: STYLE, mask: left.png}]", "--model.terms", "[NNFM]"],
             "data.style: must have no mask with the term nnfm",
         ),
+        (["--data.style", "[{path: STYLE, mask: left.png}]", "--output", "left.png"], "output: must not be a picture"),
+        (
+            ["--data.style", "[{path: STYLE, style_mask: STYLE}]", "--model.terms", "[NNFM]"],
+            "data.style: must have no mask with the term nnfm",
+        ),
         (
             ["--data.style", "STYLE", "--data.size", "16", "--data.side", "short", "--model.terms", "[Wasserstein]"],
             "must have two cells or more at layer relu5_1 for the term wasserstein, got one",

@@ -157,10 +157,10 @@ class TiledObjective:
     def _view_of_style(self, masks: Masks, index: int) -> _View:
         """The part of a style that counts, for the terms of its region."""
         strides = self.objective.extractor.strides
-        return _View(
-            lambda term: term.region in {None, masks.region_of[index]},
-            lambda _, layer: masks.of_style(index, strides[layer]),
-        )
+        weights = {
+            layer: masks.of_style(index, strides[layer]) for layer in self.objective.layers
+        }  # once, for all tiles
+        return _View(lambda term: term.region in {None, masks.region_of[index]}, lambda _, layer: weights[layer])
 
     def _means(self, image: Tensor, view: _View) -> dict[_Key, Tensor]:
         """Mean statistics of an image."""
