@@ -15,14 +15,14 @@ from torch import Tensor
 from nst_lightning import demo
 from nst_lightning.errors import UserError
 from nst_lightning.images.io import Picture, check_image, read_image
-from nst_lightning.images.recolor import luma, match_colors, match_luma, with_luma
+from nst_lightning.images.recolor import luma, match_colors, match_histogram, match_luma, with_luma
 from nst_lightning.images.resize import Resample, resize, target_size
 from nst_lightning.masks import Mask, Masks
 from nst_lightning.schedule import Stage
 
 Side = Literal["long", "short"]
 Start = Literal["content", "white", "grey", "noise"]
-Color = Literal["style", "luminance", "match", "recolor"]
+Color = Literal["style", "luminance", "match", "histogram", "recolor"]
 
 _SHAPE_TOLERANCE = 0.01  # of the aspect of a mask
 
@@ -118,7 +118,8 @@ class StyleTransferData(LightningDataModule):
         resample: Filter that resizes the pictures: bicubic keeps more detail, bilinear is what Gatys' notebook uses.
         color: Whose colours the result has: style (they are part of the style), luminance (only brightness is
             transferred, each pixel keeps its chroma), match (the style's colours are first brought to the content's
-            mean and covariance) or recolor (those of the result are, when it is written).
+            mean and covariance), histogram (to its whole distribution of colours) or recolor (the result's colours are
+            brought to the content's mean and covariance, when it is written).
         aspect: Width over height of a texture; by default the style's.
         content_mask: A picture of the content's shape, white where the content is kept, black where only style counts.
     """
@@ -317,8 +318,9 @@ class StyleTransferData(LightningDataModule):
             grey = luma(images.content)
             styles = [(match_luma(luma(style), grey).repeat(1, 3, 1, 1), share) for style, share in images.styles]
             return images._replace(content=grey.repeat(1, 3, 1, 1), styles=styles)
-        if self.color == "match":
-            return images._replace(styles=[(match_colors(s, images.content), share) for s, share in images.styles])
+        if self.color in {"match", "histogram"}:
+            match = match_colors if self.color == "match" else match_histogram
+            return images._replace(styles=[(match(style, images.content), share) for style, share in images.styles])
         return images
 
     def finished(self, image: Tensor) -> Tensor:

@@ -12,7 +12,8 @@ from nst_lightning.cli import main
 from nst_lightning.data import StyleTransferData
 from nst_lightning.errors import UserError
 from nst_lightning.images import read_image
-from nst_lightning.images.recolor import luma, match_colors, match_luma, with_luma
+from nst_lightning.images.recolor import luma, match_colors, match_histogram, match_luma, with_luma
+from nst_lightning.losses.sliced import unit_directions
 
 
 def rand(*size, seed=0):
@@ -69,10 +70,76 @@ def test_colors_take_mean_and_covariance_by_the_shortest_way():
     torch.testing.assert_close(match_colors(reference, reference), reference, rtol=0, atol=1e-4)
 
 
+def colors_of(*palette, seed=0, noise=0.02):
+    """A picture of 40 by 50 px with as much of each colour, give or take."""
+    chosen = torch.randint(len(palette), (40, 50), generator=torch.Generator().manual_seed(seed))
+    picture = torch.tensor(palette)[chosen].permute(2, 0, 1)[None]
+    return (picture + noise * (rand(40, 50, seed=seed + 9) - 0.5)).clamp(0, 1)
+
+
+def distance_of_colors(one, other):
+    """Sliced Wasserstein-2 distance of two pictures' colours, with directions of its own."""
+    directions, levels = unit_directions(50, 3, seed=7), torch.linspace(0, 1, 501)
+    quantiles = [(directions @ x[0].flatten(1)).quantile(levels, dim=1) for x in (one, other)]
+    return float((quantiles[0] - quantiles[1]).square().mean().sqrt())
+
+
+def test_histograms_of_pixels_in_another_order_are_equal():
+    reference = rand(20, 30)
+    order = torch.randperm(600, generator=torch.Generator().manual_seed(1))
+    found = match_histogram(reference.flatten(2)[..., order].view(1, 3, 25, 24), reference)
+    torch.testing.assert_close(found.flatten(2).sort().values, reference.flatten(2).sort().values)
+
+
+def test_histogram_of_greys_by_hand():
+    """Four greys take those of their rank; with two alike, these take the middle of the two ranks."""
+
+    def grey(*values):
+        return torch.tensor(values).view(1, 1, 2, 2).repeat(1, 3, 1, 1)
+
+    reference = grey(0.9, 0.5, 0.6, 0.8)
+    torch.testing.assert_close(match_histogram(grey(0.3, 0.1, 0.2, 0.0), reference), grey(0.9, 0.6, 0.8, 0.5))
+    torch.testing.assert_close(match_histogram(grey(0.3, 0.1, 0.1, 0.0), reference), grey(0.9, 0.7, 0.7, 0.5))
+    torch.testing.assert_close(match_histogram(grey(0.3, 0.3, 0.3, 0.3), reference), grey(0.7, 0.7, 0.7, 0.7))
+
+
+def test_histogram_of_separate_colors():
+    """Mean and covariance do not say that a palette has two colours, or four."""
+    picture = colors_of((0.1, 0.2, 0.7), (0.8, 0.7, 0.2), (0.5, 0.5, 0.5))
+    reference = colors_of((0.9, 0.1, 0.1), (0.1, 0.8, 0.2), (0.1, 0.1, 0.2), (0.9, 0.9, 0.8), seed=1)
+    by_moments, found = match_colors(picture, reference), match_histogram(picture, reference)
+    assert distance_of_colors(found, reference) < 0.3 * distance_of_colors(by_moments, reference)
+    assert 0 <= float(found.min()) <= float(found.max()) <= 1
+
+
+def test_histogram_of_its_own_leaves_a_picture_as_it_is():
+    for picture in (rand(20, 30), colors_of((0.1, 0.2, 0.7), (0.8, 0.7, 0.2), noise=0.0)):
+        torch.testing.assert_close(match_histogram(picture, picture), picture, rtol=0, atol=1e-5)
+
+
+def test_histogram_is_the_same_each_time_and_for_equal_colors():
+    picture, reference = colors_of((0.1, 0.2, 0.7), (0.8, 0.7, 0.2), (0.5, 0.6, 0.5), noise=0.0), rand(31, 17)
+    found = match_histogram(picture, reference)
+    assert torch.equal(found, match_histogram(picture, reference))
+    assert len(found.flatten(2)[0].T.unique(dim=0)) == 3
+
+
+def test_histogram_of_a_large_picture_comes_from_a_sample_of_it(monkeypatch):
+    picture, reference = 0.5 * rand(60, 70), 0.4 + 0.5 * rand(50, 80, seed=1)
+    exact = match_histogram(picture, reference)
+    monkeypatch.setattr("nst_lightning.images.recolor._SAMPLES", 1100)
+    monkeypatch.setattr("nst_lightning.images.recolor._BLOCK", 500)
+    found = match_histogram(picture, reference)
+    assert found.shape == picture.shape
+    assert not torch.equal(found, exact)
+    assert distance_of_colors(found, reference) < 0.02
+    assert float((found - exact).abs().mean()) < 0.05
+
+
 def test_targets_are_in_the_colors_that_count(pair):
     images = {
         color: StyleTransferData(str(pair[0]), str(pair[1]), size=32, color=color)
-        for color in ("style", "luminance", "match", "recolor")
+        for color in ("style", "luminance", "match", "histogram", "recolor")
     }
     for data in images.values():
         data.setup()
@@ -83,9 +150,13 @@ def test_targets_are_in_the_colors_that_count(pair):
     assert torch.equal(found["match"].content, found["style"].content)
     mean = [x.mean((0, 2, 3)) for x in (found["match"].styles[0][0], found["match"].content)]
     torch.testing.assert_close(mean[0], mean[1], rtol=0, atol=0.02)  # but for what was clamped
+    assert torch.equal(found["histogram"].content, found["style"].content)
+    levels = torch.linspace(0, 1, 21)
+    quantiles = [x.flatten(2)[0].quantile(levels, 1) for x in (found["histogram"].styles[0][0], found["style"].content)]
+    torch.testing.assert_close(*quantiles, rtol=0, atol=0.02)
 
 
-@pytest.mark.parametrize("color", ["luminance", "recolor", "match"])
+@pytest.mark.parametrize("color", ["luminance", "recolor", "match", "histogram"])
 def test_a_run_in_the_contents_colors(color, pair, tmp_path, monkeypatch, use_tiny_weights):
     monkeypatch.chdir(tmp_path)
     pictures = ["--data.content", str(pair[0]), "--data.style", str(pair[1]), "--trainer.accelerator", "cpu"]
@@ -135,7 +206,7 @@ def test_a_texture_has_the_styles_aspect_by_default(pair):
         (None, {"color": "luminance"}, "data.color: must be style without a content, got luminance"),
         (True, {"aspect": 2.0}, "data.aspect: must be left out with a content"),
         (None, {"aspect": 0.0}, "data.aspect: must be from"),
-        (True, {"color": "sepia"}, "data.color: must be one of style, luminance, match, recolor, got sepia"),
+        (True, {"color": "sepia"}, "data.color: must be one of style, luminance, match, histogram, recolor, got sepia"),
     ],
 )
 def test_what_makes_no_sense_is_refused(pair, content, options, message):
