@@ -148,7 +148,7 @@ class Objective(nn.Module):
         self.extractor = extractor
 
     def check_sizes(self, sizes: dict[str, tuple[int, int]]) -> None:
-        """Refuse images in which the deepest layer has no cell.
+        """Refuse images in which a layer has no cell, or fewer than a term needs.
 
         Args:
             sizes: Argument name -> height and width in pixels.
@@ -165,9 +165,15 @@ class Objective(nn.Module):
                     f"{argument}: the short side must be at least {needed} px for layer {layer}, got "
                     f"{width}x{height} px; choose a larger size or leave the deepest layers out"
                 )
-            for term, at in self.layered_terms(StyleStatistic):
-                alone = (height // self.extractor.strides[at]) * (width // self.extractor.strides[at]) == 1
-                if alone and isinstance(term, StyleStatistic) and term.needs_spread:
+            for term, at in self.layered_terms():
+                rows, columns = height // self.extractor.strides[at], width // self.extractor.strides[at]
+                if min(rows, columns) < term.least_side:
+                    raise UserError(
+                        f"{argument}: must have {term.least_side}x{term.least_side} cells or more at layer {at} for "
+                        f"the term {term.name}, got {columns}x{rows} ({width}x{height} px); choose a larger size or "
+                        "leave the layer out"
+                    )
+                if rows * columns == 1 and isinstance(term, StyleStatistic) and term.needs_spread:
                     raise UserError(
                         f"{argument}: must have two cells or more at layer {at} for the term {term.name}, got one "
                         f"({width}x{height} px); choose a larger size or leave the layer out"

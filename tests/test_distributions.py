@@ -8,11 +8,13 @@ import torch
 from scipy.stats import wasserstein_distance as one_dimensional
 
 from nst_lightning.errors import UserError
+from nst_lightning.features import VGG19
 from nst_lightning.losses import NNFM, Histogram, SlicedWasserstein, StyleFeatures
 from nst_lightning.losses.histogram import quantiles_at
 from nst_lightning.losses.nnfm import nearest
 from nst_lightning.losses.sliced import unit_directions
 from nst_lightning.losses.term import Window
+from nst_lightning.objective import Objective
 
 TERMS = [Histogram, SlicedWasserstein, NNFM]
 LAYER = "relu1_1"
@@ -121,6 +123,68 @@ def test_nearest_neighbour_is_that_of_a_loop(monkeypatch):
     assert nearest(cells, candidates).tolist() == expected
 
 
+def test_nearest_patches_are_those_of_a_loop():
+    content, image, *styles = (features(2, 4 + seed, 6, seed=seed) for seed in range(4))
+    term = prepared(NNFM, content, [(styles[0], 0.25), (styles[1], 0.75)], patches=3)
+
+    def patches(maps):
+        (_, _, height, width) = maps.shape
+        cut = [maps[0, :, y : y + 3, x : x + 3] for y in range(height - 2) for x in range(width - 2)]
+        return [np.asarray(patch.flatten()) for patch in cut]
+
+    def distance(maps):
+        """Of each patch to the most similar one of each style."""
+        found = [
+            share * min(1 - p @ q / np.linalg.norm(p) / np.linalg.norm(q) for q in patches(style))
+            for style, share in ((styles[0], 0.25), (styles[1], 0.75))
+            for p in patches(maps)
+        ]
+        return sum(found) / len(patches(maps))
+
+    assert float(term.value(LAYER, image)) == pytest.approx(distance(image) / distance(content), rel=1e-5)
+    assert float(term.value(LAYER, content)) == pytest.approx(1)
+
+
+def test_patches_of_one_cell_are_cells():
+    content, image, style = (features(4, 9, 8, seed=seed) for seed in (1, 2, 3))
+    single, default = (prepared(NNFM, content, [(style, 1.0)], samples=20, **o) for o in ({"patches": 1}, {}))
+    assert torch.equal(single.value(LAYER, image), default.value(LAYER, image))
+    assert torch.equal(single._targets[LAYER][0][0], default._targets[LAYER][0][0])
+
+
+def test_patches_know_neighbours():
+    """The same cells in another order: nothing for single cells, something for patches of them."""
+    content, style = features(4, 8, 9, seed=1), features(4, 8, 9, seed=3)
+    order = torch.randperm(72, generator=torch.Generator().manual_seed(5))
+    image = style.flatten(2)[..., order].view(style.shape)
+    values = [float(prepared(NNFM, content, [(style, 1.0)], patches=n).value(LAYER, image)) for n in (1, 3)]
+    assert abs(values[0]) < 1e-4
+    assert values[1] > 0.5
+    assert abs(float(prepared(NNFM, content, [(style, 1.0)], patches=3).value(LAYER, style))) < 1e-4
+
+
+def test_patches_are_sampled_on_a_grid():
+    style = features(2, 30, 40)
+    term = prepared(NNFM, features(2, 7, 7), [(style, 1.0)], samples=100, patches=5)
+    ((found, _),) = term._targets[LAYER]
+    assert 50 < len(found) <= 100
+    expected = style[0, :, 4:9, 12:17].flatten()  # steps of 4: row 1, column 3 of 9
+    torch.testing.assert_close(found[9 + 3], expected / expected.norm(), rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("side", [0, -1, 2, 4])
+def test_patches_without_a_middle_are_refused(side):
+    with pytest.raises(UserError, match=rf"nnfm\.patches: must be odd and at least 1, got {side}; 1 compares cells"):
+        NNFM([LAYER], patches=side)
+
+
+def test_pictures_smaller_than_a_patch_are_refused(tiny_weights):
+    objective = Objective(VGG19(str(tiny_weights)), [NNFM(["relu4_1"], patches=3)])
+    objective.check_sizes({"data.size": (24, 30)})
+    with pytest.raises(UserError, match=r"data.size: must have 3x3 cells or more at layer relu4_1 .* nnfm, got 3x2"):
+        objective.check_sizes({"data.size": (23, 30)})
+
+
 def test_a_silent_cell_has_a_small_gradient():
     content, image, style = (features(4, 3, 3, seed=seed).relu() for seed in (1, 2, 3))
     image[..., 1, 1] = 0
@@ -129,10 +193,10 @@ def test_a_silent_cell_has_a_small_gradient():
     assert float(image.grad.abs().max()) < 1e4
 
 
-@pytest.mark.parametrize("kind", [SlicedWasserstein, NNFM])
-def test_gradients(kind):
+@pytest.mark.parametrize(("kind", "options"), [(SlicedWasserstein, {}), (NNFM, {}), (NNFM, {"patches": 3})])
+def test_gradients(kind, options):
     content, image, style, other = (features(3, 4, 3, seed=seed) for seed in (1, 2, 3, 4))
-    term = prepared(kind, content, [(style, 0.7), (other, 0.3)])
+    term = prepared(kind, content, [(style, 0.7), (other, 0.3)], **options)
     assert torch.autograd.gradcheck(lambda f: term.value(LAYER, f), image.requires_grad_(), atol=1e-6)
 
 

@@ -222,7 +222,9 @@ class Blind(Extractor):
 def test_what_needs_the_whole_image_is_refused(tiny_weights):
     with pytest.raises(UserError, match=r"model\.tile: must be null with the term peak"):
         TiledObjective(Objective(VGG19(str(tiny_weights)), [Peak()]), 64)
-    with pytest.raises(UserError, match=r"with the term slicedwasserstein.*Histogram and NNFM work in tiles"):
+    with pytest.raises(UserError, match=r"with the term slicedwasserstein.*, NNFM work in tiles"):
         TiledObjective(Objective(VGG19(str(tiny_weights)), [SlicedWasserstein()]), 64)
+    with pytest.raises(UserError, match=r"the term nnfm, which compares patches of 3x3 cells; .*with patches: 1, NNFM"):
+        TiledObjective(Objective(VGG19(str(tiny_weights)), [NNFM(["relu2_1"], patches=3)]), 64)
     with pytest.raises(UserError, match=r"model\.tile: must be null with Blind"):
         TiledObjective(Objective(Blind(), [Gram(["all"])]), 64)

@@ -88,6 +88,9 @@ class Term(nn.Module):
     Attributes:
         group: Which total the term counts in (column ``<group>_loss`` of the metrics); ``model.strength`` scales the
             group ``style``.
+        least_side: Cells that a layer's feature map has along each side, at least.
+        needs_whole: What the term does that wants whole feature maps, as the end of a sentence, where its class alone
+            would let it work in tiles; else empty.
         name: Prefix of the term's own columns in the metrics.
         quadratic: Whether the term takes narrow features, whose `widenings` it heeds; others get them at full width.
         widenings: Layer -> what inner products need, for narrow features; set before `prepare`.
@@ -98,6 +101,8 @@ class Term(nn.Module):
 
     group: ClassVar[str] = "other"
     quadratic: ClassVar[bool] = False
+    least_side: int = 1
+    needs_whole: str = ""
 
     def __init__(self, layers: Mapping[str, float] | Sequence[str], weight: float = 1.0) -> None:
         super().__init__()

@@ -341,11 +341,13 @@ def check_tileable(objective: Objective) -> None:
         UserError: If a term or the extractor cannot work tile by tile.
     """
     for term in objective.terms:
-        if term.layers and not isinstance(term, (StatisticTerm, CellTerm)):
+        why = term.needs_whole
+        if not isinstance(term, (StatisticTerm, CellTerm)):
+            why = "is neither a sum over cells nor a distance of one"
+        if term.layers and why:
             raise UserError(
-                f"model.tile: must be null with the term {term.name}, which is neither a sum over cells nor a distance "
-                "of one; leave the tile out, or take another term (Gram, Covariance, MeanStd, Wasserstein, Histogram "
-                "and NNFM work in tiles)"
+                f"model.tile: must be null with the term {term.name}, which {why}; leave the tile out, or take another "
+                "term (Gram, Covariance, MeanStd, Wasserstein, Histogram and, with patches: 1, NNFM work in tiles)"
             )
     if objective.layers and objective.extractor.halo(objective.layers) is None:
         raise UserError(
