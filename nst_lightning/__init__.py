@@ -8,9 +8,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from nst_lightning.data import Style, StyleTransferData
+    from nst_lightning.data import StyleTransferData
     from nst_lightning.module import StyleTransfer
     from nst_lightning.schedule import Stage
+    from nst_lightning.styles import Style
     from nst_lightning.trainer import StyleTrainer
 
 __version__ = "0.1.0"
@@ -18,7 +19,7 @@ __all__ = ["Stage", "StyleTrainer", "Style", "StyleTransfer", "StyleTransferData
 
 _HOMES = {
     "Stage": "schedule",
-    "Style": "data",
+    "Style": "styles",
     "StyleTrainer": "trainer",
     "StyleTransfer": "module",
     "StyleTransferData": "data",

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast, get_args
 
@@ -12,48 +11,24 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
-from nst_lightning import demo
+from nst_lightning.demo import locate
 from nst_lightning.errors import UserError
 from nst_lightning.images.io import Picture, check_image, read_image
 from nst_lightning.images.recolor import luma, match_colors, match_histogram, match_luma, with_luma
 from nst_lightning.images.resize import Resample, resize, target_size
-from nst_lightning.masks import Mask, Masks
+from nst_lightning.maskfiles import MaskFiles
+from nst_lightning.masks import Masks
 from nst_lightning.schedule import Stage
+from nst_lightning.styles import Style, parse_styles
 
 Side = Literal["long", "short"]
 Start = Literal["content", "white", "grey", "noise"]
 Color = Literal["style", "luminance", "match", "histogram", "recolor"]
 
-_SHAPE_TOLERANCE = 0.01  # of the aspect of a mask
-
 _LONGEST = 64  # width over height
 _ASPECT_HEIGHT = 65536  # pixels of an imagined picture with the aspect asked for
 
 SMALLEST_SIZE = 16  # one cell of VGG-19's fifth block
-
-
-@dataclass
-class Style:
-    """One style image of a blend.
-
-    Args:
-        path: Picture file.
-        weight: Share in the blend, relative to the other styles.
-        scale: Factor on the style's size; larger values make larger strokes.
-        mask: A picture of the content's shape, white where this style is to be; edges may be soft. Styles with the same
-            mask are blended there; those without take what the masks of the others leave.
-        style_mask: A picture of the style's shape, white where the style counts.
-        layers: Layers at which this style counts, by default all: one style may give the fine strokes (relu1_1 and
-            relu2_1) and another the coarse forms (Gatys et al. 2017, Controlling Perceptual Factors in Neural Style
-            Transfer).
-    """
-
-    path: str
-    weight: float = 1.0
-    scale: float = 1.0
-    mask: str | None = None
-    style_mask: str | None = None
-    layers: list[str] | None = None
 
 
 class StageImages(NamedTuple):
@@ -153,8 +128,8 @@ class StyleTransferData(LightningDataModule):
         if seed < 0:
             raise UserError(f"data.seed: must be at least 0, got {seed}")
         _check_texture(content, color, aspect)
-        self.content_path = None if content is None else str(_locate(content))
-        self.styles = _parse_styles(style)
+        self.content_path = None if content is None else str(locate(content))
+        self.styles = parse_styles(style)
         self.size = size
         self.side: Side = side
         self.style_size = style_size
@@ -168,9 +143,9 @@ class StyleTransferData(LightningDataModule):
         if shape is None:
             shape = self._style_shapes[0] if aspect is None else (_ASPECT_HEIGHT, _width(aspect))
         self.content_shape = shape
-        self.content_mask = None if content_mask is None else str(_locate(content_mask))
-        self._regions = list(dict.fromkeys(item.mask for item in self.styles))
-        self._check_masks()
+        self.content_mask = None if content_mask is None else str(locate(content_mask))
+        self._mask_files = MaskFiles(self.styles, self.content_mask)
+        self._mask_files.check(self.content_shape, self._style_shapes)
         if init not in get_args(Start):
             if not Path(init).exists():
                 raise UserError(
@@ -180,7 +155,6 @@ class StyleTransferData(LightningDataModule):
         self._content: Picture | None = None
         self._styles: list[Picture] = []
         self._start: Picture | None = None
-        self._mask_pixels: dict[str, Tensor] = {}  # by path, (1, 1, H, W)
         self._last_content: Tensor | None = None  # as `finished` needed it
 
     def stage_size(self, scale: float = 1.0) -> tuple[int, int]:
@@ -251,7 +225,7 @@ class StyleTransferData(LightningDataModule):
     @property
     def regions(self) -> int:
         """Number of parts of the picture with styles of their own; 0 if all styles are everywhere."""
-        return 0 if self._regions == [None] else len(self._regions)
+        return self._mask_files.regions
 
     def masks(self, scale: float = 1.0) -> Masks | None:
         """Read and resize the masks for a stage; None if there are none.
@@ -259,53 +233,7 @@ class StyleTransferData(LightningDataModule):
         Args:
             scale: Size relative to the final one.
         """
-        special = any(item.style_mask or item.layers is not None for item in self.styles)
-        if not self.regions and self.content_mask is None and not special:
-            return None
-        size = self.stage_size(scale)
-        regions = [
-            self._mask(path, size, f"data.style: mask '{path}'")
-            for path in (self._regions if self.regions else [])
-            if path is not None
-        ]
-        if self.regions and None in self._regions:
-            rest = torch.ones(1, 1, *size)
-            for mask in regions:
-                rest -= mask.pixels
-            regions.insert(self._regions.index(None), Mask(rest.clamp(min=0), "data.style: what the masks leave"))
-        of_styles = [
-            None if item.style_mask is None else self._mask(item.style_mask, own, f"data.style: '{item.style_mask}'")
-            for item, own in zip(self.styles, self.style_sizes(scale), strict=True)
-        ]
-        content = self.content_mask
-        return Masks(
-            regions,
-            [self._regions.index(item.mask) if self.regions else None for item in self.styles],
-            of_styles,
-            [item.layers for item in self.styles],
-            None if content is None else self._mask(content, size, f"data.content_mask: '{content}'"),
-        )
-
-    def _mask(self, path: str, size: tuple[int, int], argument: str) -> Mask:
-        if path not in self._mask_pixels:
-            self._mask_pixels[path] = luma(read_image(path, name="mask").pixels)
-        return Mask(resize(self._mask_pixels[path], size, "bilinear").clamp(0, 1), argument)
-
-    def _check_masks(self) -> None:
-        """Find a mask that is missing or of another shape before anything is done."""
-        asked = [("data.content_mask", self.content_mask, self.content_shape, "content")]
-        for index, (item, shape) in enumerate(zip(self.styles, self._style_shapes, strict=True)):
-            asked.append((f"data.style[{index}].mask", item.mask, self.content_shape, "content"))
-            asked.append((f"data.style[{index}].style_mask", item.style_mask, shape, "style"))
-        for argument, path, (height, width), of in asked:
-            if path is None:
-                continue
-            h, w = check_image(path, name=argument)
-            if abs(h * width - w * height) > max(h * width, w * height) * _SHAPE_TOLERANCE + max(width, height):
-                raise UserError(
-                    f"{argument}: must have the shape of the {of} ({width}x{height} px, or the same in another size), "
-                    f"got {w}x{h} px; crop or enlarge the mask"
-                )
+        return self._mask_files.masks(self.stage_size(scale), self.style_sizes(scale))
 
     def stage_images(self, scale: float = 1.0) -> StageImages:
         """Make what a stage takes its targets from: content and styles at its size, in the colours that count.
@@ -387,28 +315,3 @@ def _check_texture(content: str | None, color: str, aspect: float | None) -> Non
 
 def _width(aspect: float) -> int:
     return round(_ASPECT_HEIGHT * aspect)
-
-
-def _locate(path: str) -> str | Path:
-    """Find the pictures of the demo, which lie wherever the package does."""
-    return {"demo:content": demo.CONTENT, "demo:style": demo.STYLE, "demo:mask": demo.MASK}.get(path, path)
-
-
-def _parse_styles(style: str | list[str | Style]) -> list[Style]:
-    items = [style] if isinstance(style, str) else style
-    styles = [Style(item) if isinstance(item, str) else replace(item) for item in items]
-    if not styles:
-        raise UserError("data.style: must name at least one picture, got an empty list; add a path")
-    for index, item in enumerate(styles):
-        item.path = str(_locate(item.path))
-        item.mask = None if item.mask is None else str(_locate(item.mask))
-        item.style_mask = None if item.style_mask is None else str(_locate(item.style_mask))
-        if not (math.isfinite(item.weight) and item.weight >= 0):
-            raise UserError(f"data.style[{index}].weight: must be finite and at least 0, got {item.weight}")
-        if not (math.isfinite(item.scale) and item.scale > 0):
-            raise UserError(f"data.style[{index}].scale: must be finite and above 0, got {item.scale}; 1 is neutral")
-    for mask in {item.mask for item in styles}:
-        if sum(item.weight for item in styles if item.mask == mask) <= 0:
-            where = f" in the region of '{mask}'" if mask is not None else ""
-            raise UserError(f"data.style: the weights must not all be 0{where}; give one style a weight above 0")
-    return styles

@@ -23,7 +23,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from nst_lightning.callbacks import Checkpoints, Export, Faults, Figure, Metrics, Progress, Signals, Snapshots, Watch
 from nst_lightning.callbacks.lenient import only_the_file
 from nst_lightning.checkpoint import FOLDER, WholeFiles
-from nst_lightning.data import Style, StyleTransferData
+from nst_lightning.data import StyleTransferData
 from nst_lightning.errors import UserError, UserNotice
 from nst_lightning.hardware import choose_accelerator, is_out_of_memory, keep_freed_memory
 from nst_lightning.images.atomic import replacing
@@ -33,6 +33,7 @@ from nst_lightning.processes import Workers, count_devices, is_first, started_by
 from nst_lightning.quiet import lightning_quiet
 from nst_lightning.resume import CONFIGURATION, check_resumed, differences, flatten, job_name, resume_arguments
 from nst_lightning.runfolder import check_folder, create_run_folder, hold
+from nst_lightning.styles import Style
 from nst_lightning.trainer import StyleTrainer
 
 TRAINER_DEFAULTS: dict[str, Any] = {

@@ -15,4 +15,9 @@ CONTENT: Final[Path] = Path(__file__).parent / "content.jpg"
 STYLE: Final[Path] = Path(__file__).parent / "style.jpg"
 MASK: Final[Path] = Path(__file__).parent / "mask.png"
 
-__all__ = ["CONTENT", "MASK", "STYLE"]
+__all__ = ["CONTENT", "MASK", "STYLE", "locate"]
+
+
+def locate(path: str) -> str | Path:
+    """Find the pictures of the demo by their names, wherever the package lies; other paths stay as they are."""
+    return {"demo:content": CONTENT, "demo:style": STYLE, "demo:mask": MASK}.get(path, path)
