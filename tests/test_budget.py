@@ -84,6 +84,37 @@ def test_memory_falls_with_the_type_and_grows_with_the_layers():
     assert none.tile is None
 
 
+@pytest.mark.parametrize("tile", [None, 512])
+def test_regions_take_memory(tile):
+    """Each has a mask of 4 bytes a pixel and more, and weighted features beside those of the network."""
+    objective = Objective(CompactVGG19(), default_terms())
+    memory, tiles = [], []
+    for regions in (0, 1, 3):
+        objective.divide(regions)
+        memory.append(make_plan(objective, (2048, 2048), tile, [(0, 0)], 24 * GIB).memory)
+        tiles.append(make_plan(objective, (2048, 2048), "auto", [(0, 0)], 2 * GIB).tile)
+    use, area = objective.extractor.memory(objective.layers), (tile or 2048) ** 2
+    copies = sum(use.values[layer] for layer in Gram().layers) * use.itemsize * area
+    masks = 4 * 2048**2
+    assert copies + masks < memory[1] - memory[0] < copies + 1.5 * masks
+    assert memory[2] - memory[0] == pytest.approx(3 * (memory[1] - memory[0]), rel=1e-6)
+    assert tiles[0] is None
+    assert None not in tiles[1:]  # which do not fit at once
+
+
+def test_what_fits_with_regions_is_told(objective):
+    divided = Objective(CompactVGG19(), default_terms())
+    divided.divide(4)
+    found = []
+    for one in (objective, divided):
+        with pytest.raises(UserError, match=r"it fits with data\.size at") as info:
+            make_plan(one, (16384, 16384), "auto", [optimizer_memory(16384)], 8 * GIB)
+        found.append(int(str(info.value).split(" % of that")[0].split()[-1]))
+    assert found[1] < found[0]
+    size = 16384 * found[1] // 100 - 100
+    make_plan(divided, (size, size), "auto", [optimizer_memory(size)], 8 * GIB)
+
+
 def test_free_memory_is_some_and_less_than_all():
     assert 2**26 < free_memory("cpu") < 2**50
 

@@ -81,14 +81,17 @@ class MeanStd(StyleStatistic):
     """
 
     needs_spread = True
+    keeps_wide = True
 
     def statistic(self, layer: str, features: Tensor, weights: Tensor | None = None) -> Tensor:
         """Sums of F and F² of each channel, (2, C); of narrow features `moments_sum`; see StatisticTerm."""
         if layer in self.widenings:
             return moments_sum(features, weights)
         values = wide(features)
-        counted = values if weights is None else values * weights
-        return torch.stack([counted.sum((0, 2, 3)), (counted * values).sum((0, 2, 3))])
+        if weights is None:
+            return torch.stack([values.sum((0, 2, 3)), (values * values).sum((0, 2, 3))])
+        first = (values * weights).sum((0, 2, 3))
+        return torch.stack([first, (values * values * weights).sum((0, 2, 3))])  # keeps no weighted values
 
     def set_target(self, layer: str, content: Tensor, styles: Sequence[tuple[Tensor, float]]) -> None:
         """Blend the styles' means and deviations; see StatisticTerm."""

@@ -163,7 +163,12 @@ class StatisticTerm(Term):
     """A term that looks at a layer through sums over its cells.
 
     A subclass says what is summed and how far a mean over cells is from the target; it never sees where cells are.
+
+    Attributes:
+        keeps_wide: Whether the pass back finds features in float32, where those of the network are narrower.
     """
+
+    keeps_wide: ClassVar[bool] = False
 
     def statistic(self, layer: str, features: Tensor, weights: Tensor | None = None) -> Tensor:
         """Sum over cells; the sum of two parts' statistics is that of both.
