@@ -258,9 +258,14 @@ class StyleTransfer(LightningModule):
         content = images.content.to(self.image)
         if self._stage is not None or self.image.shape != content.shape:
             self._planned = index
-            self.trainer.optimizers[0].state.clear()  # what it knew is of another size, and may be large
+            before = self.trainer.optimizers[0]
+            known = before.curvature() if isinstance(before, LBFGS) else None
+            before.state.clear()  # the rest of what it knew is of another size, and may be large
             self.image = nn.Parameter(self._carried_to(content).contiguous())
             self.trainer.strategy.setup_optimizers(self.trainer)
+            after = self.trainer.optimizers[0]
+            if isinstance(after, LBFGS):
+                after.begin_with(known)
             hand_back_freed_memory()
         self._stage = index
         self.objective.use_extractor(self.extractor_of(self.stages[index]).to(self.device))

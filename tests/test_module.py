@@ -88,6 +88,14 @@ def test_stages_are_epochs(tiny_weights, pair, tmp_path):
     assert module.total_evaluations == 7
 
 
+def test_a_stage_begins_with_the_curvature_of_the_one_before(tiny_weights, pair, tmp_path):
+    module = build(tiny_weights, stages=[Stage(4, 0.5), Stage(1)])
+    fit(module, pair, tmp_path)
+    (group,) = module.trainer.optimizers[0].param_groups
+    frequencies, factors = group["prior"]
+    assert len(frequencies) == len(factors) > 3
+
+
 def test_a_run_cut_short_in_a_coarse_stage_has_a_full_picture(tiny_weights, pair, tmp_path):
     module = build(tiny_weights, stages=[Stage(3, 0.5), Stage(4)])
     fit(module, pair, tmp_path, max_steps=2)

@@ -15,6 +15,10 @@ frequencies. Were the Hessian diagonal in frequency, ``c = ‖s‖ / ‖y‖`` o
 quotient over the pairs of the history, smoothed over neighbouring rings. Inner products are kept ring by ring, so C may
 change at every step and the direction is still that of BFGS from H0, exactly.
 
+How γC depends on frequency hardly depends on the size of the image, but for a factor of its pixels, since the network
+sees pixels. A run that goes on at another size hands it over (`LBFGS.curvature`, `LBFGS.begin_with`): its first step is
+a quasi-Newton step, and its first pairs, which say little alone, are averaged with what was known.
+
 Departures from the textbook: there is no line search (one step is one evaluation, the step length is ``lr``); the first
 step has a stated size instead of ``1/‖g‖₁``, so that the run depends on the units of neither the loss nor the image's
 gradient; and everything that depends on values is a mask, so that an accelerator is never waited for.
@@ -24,8 +28,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, NamedTuple, cast, get_args
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
@@ -38,9 +43,22 @@ HistoryDtype = Literal["float32", "bfloat16"]
 Rules = Literal["image", "torch"]
 
 _IMAGE_DIMENSIONS = 3
+_PRIOR_PAIRS = 5  # what was handed over counts for so many
 _WIDEST = 7.0  # natural logarithm of the largest correction of a ring, against a few unlucky pairs
 # Coordinates worked on at a time; a history of another type is widened in pieces of this length.
 _CHUNK, _WIDENED = 1 << 22, 1 << 18
+
+
+class Curvature(NamedTuple):
+    """An inverse Hessian that is diagonal in spatial frequency, as a factor on the metric.
+
+    Attributes:
+        log_frequencies: Natural logarithms of frequencies in cycles per pixel, rising.
+        log_factors: Logarithm of the factor at each, over the number of the image's pixels.
+    """
+
+    log_frequencies: list[float]
+    log_factors: list[float]
 
 
 class LBFGS(Optimizer):
@@ -112,12 +130,14 @@ class LBFGS(Optimizer):
             "relaxation": relaxation,
             "history_dtype": history_dtype,
             "rules": rules,
+            "prior": None,
         }
         super().__init__(params, defaults)
         if len(self.param_groups) != 1:
             raise UserError(f"params: L-BFGS takes one parameter group, got {len(self.param_groups)}; merge them")
         self._params: list[Tensor] = self.param_groups[0]["params"]
         self._metrics: list[SpectralMetric] | None = None
+        self._prior: Tensor | None = None  # on the device, once it is needed
 
     def _is_plain(self) -> bool:
         """Whether changes are measured in pixels: asked for, or no parameter for images."""
@@ -275,10 +295,8 @@ class LBFGS(Optimizer):
         both = used[:, None] & used
         sy, yy = (torch.where(both, x[..., order, :][..., order], 0) for x in (sy, yy))
         ss, s_g, y_g = (torch.where(used, x[..., order], 0) for x in (ss, s_g.sum(0), y_g))
-        scales = _ring_scales(ss.sum(1), yy.diagonal(dim1=1, dim2=2).sum(1), [len(sizes) for sizes in rings])
+        scales, gamma = self._initial(ss, yy, sy[-1, -1], count)
         ycy, y_c_g = torch.tensordot(scales, yy, 1), scales @ y_g
-        relaxation = 1.0 if self._metrics is None else group["relaxation"]
-        gamma = torch.where(count > 0, relaxation * sy[-1, -1] / ycy[-1, -1], 1)
         r = sy.triu(1) + torch.diag(torch.where(used, sy.diagonal(), 1))
         w = torch.linalg.solve_triangular(r, s_g[:, None], upper=True)
         u = torch.linalg.solve_triangular(
@@ -293,6 +311,32 @@ class LBFGS(Optimizer):
             direction[piece] = of_s @ kept[:m] + of_ring * (g[piece] - of_y @ kept[m:])
         state.update(newest=newest, count=count)
         return direction
+
+    def _initial(self, ss: Tensor, yy: Tensor, sy: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
+        """Choose the initial inverse Hessian γC.
+
+        Args:
+            ss: (rings, history) squares of steps, oldest first, 0 where there is none.
+            yy: (rings, history, history) products of changes of the gradient, the same.
+            sy: Product of the newest pair.
+            count: Number of pairs.
+
+        Returns:
+            C as (rings,) factors, and γ.
+        """
+        rings = [len(sizes) for sizes in self._ring_sizes()]
+        scales = _ring_scales(ss.sum(1), yy.diagonal(dim1=1, dim2=2).sum(1), rings)
+        prior = self._prior_factors(scales)
+        share = torch.ones_like(sy)  # of what was measured, in geometric means with what was handed over
+        known = share
+        if prior is not None:
+            share = count / (count + _PRIOR_PAIRS)
+            known = prior.log().mean().exp()
+            scales = scales**share * (prior / known) ** (1 - share)
+        relaxation = 1.0 if self._metrics is None else self.param_groups[0]["relaxation"]
+        measured = torch.where(count > 0, relaxation * sy / (scales @ yy[:, -1, -1]), 1)
+        # One half of the relaxation: all of it overshoots while pairs are few.
+        return scales, measured**share * (relaxation**0.5 * known) ** (1 - share)
 
     def _move(self, state: dict[str, Any], direction: Tensor, finite: Tensor) -> None:
         """Step against the direction, or take the last step back if what it led to was not finite."""
@@ -311,7 +355,9 @@ class LBFGS(Optimizer):
         if group["rules"] == "torch":
             first = (1 / torch.linalg.vector_norm(direction, ord=1)).clamp(max=1.0) * group["lr"]
             following = torch.full_like(first, group["lr"])
-        length = -torch.where(state["count"] > 0, following, first)
+        # A step that led to no number is not tried again.
+        known = (state["count"] > 0) | ((state["skipped"] == 0) & (group["prior"] is not None))
+        length = -torch.where(known, following, first)
         numbers = [p.numel() for p in self._params]
         if not self._is_lean:
             # `last_point` is the starting point until a finite evaluation has been seen.
@@ -327,11 +373,53 @@ class LBFGS(Optimizer):
         state["have_last"] = finite
         state["skipped"] = state["skipped"] + (~finite)
 
+    def curvature(self) -> Curvature | None:
+        """The inverse Hessian by spatial frequency as far as it is known, for a run that goes on at another size.
+
+        Returns:
+            None without a metric, without pairs, or for several parameters.
+        """
+        state = self.state[self._params[0]]
+        if not state or self._is_plain() or len(self._params) > 1 or not int(state["count"]):
+            return None
+        self._make_metrics()
+        assert self._metrics is not None
+        newest, squares = state["newest"], state["yy"].diagonal(dim1=1, dim2=2)
+        scales = _ring_scales(state["ss"].sum(1), squares.sum(1), [len(self._metrics[0].sizes)])
+        gamma = state["sy"][newest, newest] / (scales @ squares[:, newest])
+        factors = (gamma * scales / self._params[0].shape[-2:].numel()).log()
+        return Curvature(self._metrics[0].centres, factors.tolist()) if bool(factors.isfinite().all()) else None
+
+    def begin_with(self, curvature: Curvature | None) -> None:
+        """Start from what a run at another size knew; to be called before the first step.
+
+        Args:
+            curvature: What `curvature` returned there.
+        """
+        self._prior = None
+        self.param_groups[0]["prior"] = None if curvature is None else list(curvature)
+
+    def _prior_factors(self, like: Tensor) -> Tensor | None:
+        """What was handed over, as a factor for each ring of this image."""
+        prior = self.param_groups[0]["prior"]
+        if prior is None or self._metrics is None or len(self._params) > 1:
+            return None
+        if self._prior is None:
+            factors = self._params[0].shape[-2:].numel() * np.exp(np.interp(self._metrics[0].centres, *prior))
+            self._prior = torch.tensor(factors.tolist(), dtype=like.dtype, device=like.device)
+        return self._prior
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take the state of a version that handed nothing over; see torch.optim.Optimizer."""
+        super().__setstate__(state)
+        for group in self.param_groups:
+            group.setdefault("prior", None)
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore; unlike the base class it keeps each tensor's own type, such as float64 for the small matrices."""
         super().load_state_dict(state_dict)
         self._params = self.param_groups[0]["params"]
-        self._metrics = None
+        self._metrics = self._prior = None
         for index, saved in cast("dict[int, dict[str, Any]]", state_dict["state"]).items():
             parameter = self._params[index]
             self.state[parameter] = {

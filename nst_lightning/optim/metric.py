@@ -33,6 +33,7 @@ class SpectralMetric:
     Attributes:
         numel: Number of coordinates.
         sizes: Number of coordinates of each ring, from low to high frequency.
+        centres: Mean natural logarithm of the frequencies of each ring.
     """
 
     def __init__(
@@ -49,11 +50,14 @@ class SpectralMetric:
         self._pairs[0] = 1.0
         if width % 2 == 0:
             self._pairs[-1] = 1.0
-        position = np.log(frequency.cpu().numpy().astype(np.float64)).ravel()  # every device draws the same borders
-        position = (position - position.min()) * (rings / max(float(np.ptp(position)), 1e-12))
+        logarithm = np.log(frequency.cpu().numpy().astype(np.float64)).ravel()  # every device draws the same borders
+        position = (logarithm - logarithm.min()) * (rings / max(float(np.ptp(logarithm)), 1e-12))
         ring = np.minimum(position, rings - 1).astype(np.int32)
         del position
-        self.sizes = [2 * self._channels * int(count) for count in np.bincount(ring) if count]
+        counts, sums = np.bincount(ring), np.bincount(ring, weights=logarithm)
+        del logarithm
+        self.sizes = [2 * self._channels * int(count) for count in counts if count]
+        self.centres = [float(total / count) for total, count in zip(sums, counts, strict=True) if count]
         self._order = self._inverse = None
         if len(self.sizes) > 1:
             order = np.argsort(ring, kind="stable").astype(np.int32)
