@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from nst_lightning.callbacks import Averaging
+from nst_lightning.callbacks import Averaging, Watch
 from nst_lightning.cli import main
 from nst_lightning.errors import UserError
 from nst_lightning.images import read_image
@@ -27,7 +27,7 @@ def test_weights_by_hand():
     expected = (0.128 * 1 + 0.16 * 2 + 0.2 * 4) / 0.488
     torch.testing.assert_close(callback.average(), torch.full((1, 3, 2, 2), expected, dtype=torch.float64))
     assert float(module.image[0, 0, 0, 0]) == 4  # what is optimised is not touched
-    callback.on_train_epoch_end(None, module)
+    callback.on_train_epoch_end(SimpleNamespace(callbacks=[]), module)
     assert float(module.image[0, 0, 0, 0]) == pytest.approx(expected)
     assert callback.average() is None  # the next stage begins anew
 
@@ -63,3 +63,16 @@ def test_a_broken_run_ends_as_a_whole_one(pair, tmp_path, monkeypatch, use_tiny_
     pictures = {name: read_image(f"{name}.png").pixels for name in ("plain", "whole", "rest")}
     assert torch.equal(pictures["whole"], pictures["rest"])
     assert not torch.equal(pictures["whole"], pictures["plain"])
+
+
+def test_a_stage_that_went_astray_keeps_its_best_image():
+    callback, module = fed([1.0, 2.0])
+    watch = Watch()
+    watch.went_back = True
+    callback.on_train_epoch_end(SimpleNamespace(callbacks=[watch]), module)
+    assert float(module.image[0, 0, 0, 0]) == 2
+    assert callback.average() is None
+    watch.on_train_epoch_start()
+    callback, module = fed([1.0, 2.0])
+    callback.on_train_epoch_end(SimpleNamespace(callbacks=[watch]), module)
+    assert float(module.image[0, 0, 0, 0]) < 2

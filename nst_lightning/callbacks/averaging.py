@@ -8,6 +8,7 @@ import torch
 from lightning.pytorch import Callback, Trainer
 from torch import Tensor
 
+from nst_lightning.callbacks.watch import Watch
 from nst_lightning.errors import UserError
 from nst_lightning.module import StyleTransfer
 
@@ -45,9 +46,12 @@ class Averaging(Callback):
 
     @torch.no_grad()
     def on_train_epoch_end(self, trainer: Trainer, pl_module: StyleTransfer) -> None:  # type: ignore[override]
-        """Put the average in the image's place, before it is enlarged or written; see Callback."""
+        """Put the average in the image's place, before it is enlarged or written; see Callback.
+
+        Images of a stage that went astray are not worth averaging: there the best one stays.
+        """
         average = self.average()
-        if average is not None:
+        if average is not None and not any(isinstance(c, Watch) and c.went_back for c in trainer.callbacks):  # type: ignore[attr-defined]
             pl_module.image.copy_(average)
         self._sum = None
 

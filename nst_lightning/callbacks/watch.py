@@ -27,6 +27,9 @@ class Watch(Callback):
     Args:
         every: Evaluations between two looks.
         patience: Evaluations with a loss above the stage's first one, or without progress, before a warning.
+
+    Attributes:
+        went_back: Whether the stage that has just ended was given its best image.
     """
 
     def __init__(self, every: int = 25, patience: int = 50) -> None:
@@ -34,6 +37,7 @@ class Watch(Callback):
             if value < 1:
                 raise UserError(f"watch.{name}: must be at least 1, got {value}; the default is a good start")
         self.every, self.patience = every, patience
+        self.went_back = False
         self._begin()
 
     def _begin(self) -> None:
@@ -42,6 +46,10 @@ class Watch(Callback):
         self._first, self._best, self._best_loss, self._last = float("inf"), float("inf"), torch.tensor(torch.inf), 0.0
         self._above = self._without = 0
         self._told: set[str] = set()
+
+    def on_train_epoch_start(self, *_: Any) -> None:
+        """Begin a stage; see Callback."""
+        self.went_back = False
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: StyleTransfer, optimizer: Any) -> None:  # type: ignore[override]
         """Compare the image that was just evaluated with the best one; see Callback."""
@@ -68,6 +76,7 @@ class Watch(Callback):
             if self._best < float("inf"):
                 with torch.no_grad():
                     pl_module.image.copy_(self._image)
+                self.went_back = True
             self._warn(
                 "end",
                 f"the stage ends with loss {self._last:.4g} and had {self._best:.4g}; the image that had it is kept; "

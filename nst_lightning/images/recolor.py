@@ -12,6 +12,7 @@ _LUMA = (0.299, 0.587, 0.114)
 _SMALLEST_VARIANCE = 1e-6  # a quarter of an 8-bit step, squared: a grey picture's chroma has no direction to stretch
 _ROTATIONS = 16  # the distance between distributions hardly falls any more
 _SAMPLES = 1 << 18  # pixels that a distribution is known by: ranks to a thousandth, and tables that a cache holds
+_KNOTS = 1 << 14  # values that a map is given at
 _BLOCK = 1 << 20  # pixels moved at a time
 
 
@@ -135,6 +136,9 @@ def _with_distribution(values: Tensor, sample: Tensor, target: Tensor) -> Tensor
     moved = torch.lerp(ordered[position.floor().long()], ordered[position.ceil().long()], position.frac().to(ordered))
     if len(knots) == 1:
         return moved.expand_as(values)
+    if len(knots) > _KNOTS:  # a table that stays in the cache, and still far finer than 8 bits
+        kept = torch.linspace(0, len(knots) - 1, _KNOTS).round().long()
+        knots, moved = knots[kept], moved[kept]
     rows = max(1, _BLOCK // values.shape[1])
     return torch.cat([_interpolated(block, knots, moved) for block in torch.split(values, rows)])
 
