@@ -19,7 +19,7 @@ from nst_lightning.images.resize import Resample, resize, target_size
 from nst_lightning.maskfiles import MaskFiles
 from nst_lightning.masks import Masks
 from nst_lightning.schedule import Stage
-from nst_lightning.styles import Style, parse_styles
+from nst_lightning.styles import SMALLEST_SIZE, Style, parse_styles
 
 Side = Literal["long", "short"]
 Start = Literal["content", "white", "grey", "noise"]
@@ -27,8 +27,6 @@ Color = Literal["style", "luminance", "match", "histogram", "recolor"]
 
 _LONGEST = 64  # width over height
 _ASPECT_HEIGHT = 65536  # pixels of an imagined picture with the aspect asked for
-
-SMALLEST_SIZE = 16  # one cell of VGG-19's fifth block
 
 
 class StageImages(NamedTuple):
@@ -165,19 +163,20 @@ class StyleTransferData(LightningDataModule):
     def style_sizes(self, scale: float = 1.0) -> list[tuple[int, int]]:
         """Height and width of each style image at a scale of the schedule."""
         return [
-            target_size(*shape, self._style_side(shape, item.scale, scale), self.side)
+            target_size(*shape, self._style_side(shape, item, scale), self.side)
             for shape, item in zip(self._style_shapes, self.styles, strict=True)
         ]
 
-    def _style_side(self, shape: tuple[int, int], factor: float, scale: float) -> int:
+    def _style_side(self, shape: tuple[int, int], style: Style, scale: float) -> int:
         """Length of a style image's side in a stage."""
         if not self.style_follows:
             scale = 1.0
-        if self.style_size is not None:
-            return max(1, round(self.style_size * factor * scale))
+        asked = self.style_size if style.size is None else style.size
+        if asked is not None:
+            return max(1, round(asked * style.scale * scale))
         own = max(shape) if self.side == "long" else min(shape)
         # What the artist's factor enlarges is meant to be large.
-        return max(1, round(min(self.size * scale, own) * factor))
+        return max(1, round(min(self.size * scale, own) * style.scale))
 
     def setup(self, stage: str | None = None) -> None:
         """Read the files, once.

@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from nst_lightning.demo import locate
 from nst_lightning.errors import UserError
 
+SMALLEST_SIZE = 16  # pixels: one cell of VGG-19's fifth block
+
 
 @dataclass
 class Style:
@@ -17,6 +19,7 @@ class Style:
         path: Picture file.
         weight: Share in the blend, relative to the other styles.
         scale: Factor on the style's size; larger values make larger strokes.
+        size: Long side of this style image in pixels (or short, as the content's), in place of ``data.style_size``.
         mask: A picture of the content's shape, white where this style is to be; edges may be soft. Styles with the same
             mask are blended there; those without take what the masks of the others leave.
         style_mask: A picture of the style's shape, white where the style counts.
@@ -31,6 +34,7 @@ class Style:
     mask: str | None = None
     style_mask: str | None = None
     layers: list[str] | None = None
+    size: int | None = None
 
 
 def parse_styles(style: str | list[str | Style]) -> list[Style]:
@@ -51,6 +55,10 @@ def parse_styles(style: str | list[str | Style]) -> list[Style]:
             raise UserError(f"data.style[{index}].weight: must be finite and at least 0, got {item.weight}")
         if not (math.isfinite(item.scale) and item.scale > 0):
             raise UserError(f"data.style[{index}].scale: must be finite and above 0, got {item.scale}; 1 is neutral")
+        if item.size is not None and item.size < SMALLEST_SIZE:
+            raise UserError(
+                f"data.style[{index}].size: must be at least {SMALLEST_SIZE} px, got {item.size}; choose a larger size"
+            )
     for mask in {item.mask for item in styles}:
         if sum(item.weight for item in styles if item.mask == mask) <= 0:
             where = f" in the region of '{mask}'" if mask is not None else ""

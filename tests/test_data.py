@@ -27,6 +27,11 @@ def test_style_has_a_size_of_its_own(pair):
     assert data.style_sizes() == [(30, 30), (15, 20)]
     assert [style.shape[-2:] for style, _ in data.stage_images(0.5).styles] == [(15, 15), (8, 10)]
     assert data.stage_size() == (24, 32)
+    each = StyleTransferData(
+        str(pair[0]), [Style(str(pair[1]), size=24), Style(str(pair[1]), size=24, scale=0.5), str(pair[1])], size=32
+    )
+    assert each.style_sizes() == [(24, 24), (12, 12), (32, 32)]
+    assert each.style_sizes(0.5) == [(12, 12), (6, 6), (16, 16)]
 
 
 def test_weights_of_styles_become_shares(pair):
@@ -130,6 +135,7 @@ def test_a_users_style_objects_are_left_alone(pair):
         ({"style": []}, "data.style: must name at least one picture"),
         ({"style": [Style("x.png", weight=-1.0)]}, r"data.style\[0\].weight: must be finite and at least 0, got -1"),
         ({"style": [Style("x.png", scale=0.0)]}, r"data.style\[0\].scale: must be finite and above 0, got 0"),
+        ({"style": [Style("x.png", size=15)]}, r"data.style\[0\].size: must be at least 16 px, got 15"),
         ({"style": [Style("x.png", weight=0.0)]}, "weights must not all be 0"),
     ],
 )
