@@ -245,6 +245,7 @@ def draw(benchmarks: list[dict[str, Any]], path: Path) -> bool:
 
     mpl.use("agg")
     from matplotlib import pyplot as plt  # noqa: PLC0415
+    from matplotlib.ticker import LogLocator  # noqa: PLC0415
 
     panels = [panel for panel in (_evaluation_lines(benchmarks), *_tiling_lines(benchmarks)) if panel[1]]
     if not panels:
@@ -259,6 +260,8 @@ def draw(benchmarks: list[dict[str, Any]], path: Path) -> bool:
         ticks = sorted({point[0] for points in lines.values() for point in points})
         axes.set_xticks(ticks, [str(size) for size in ticks])
         axes.minorticks_off()
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter("{x:g}")
         axes.grid(alpha=0.3)
         axes.legend()
     with replacing(path) as file:
