@@ -6,7 +6,7 @@ asked for never exists at full size. All maps have one picture and channels inne
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Literal, Protocol
 
 import torch
@@ -218,24 +218,28 @@ class PooledSink:
         corners = [halves[:, i, :, j] for i in (0, 1) for j in (0, 1)]
         if self._pool == "max":
             pooled = torch.maximum(torch.maximum(*corners[:2]), torch.maximum(*corners[2:]))
-            codes = _bits([corner == pooled for corner in corners])
+            codes = _bits(torch.eq, corners, pooled)
             codes &= -codes  # the lowest bit: of equals only the first
             if self._bias is not None:  # the same for all four, so the largest stays the largest
                 pooled.add_(self._bias)
             pooled.relu_()
-            codes *= pooled > 0
+            codes *= torch.gt(pooled, 0, out=torch.empty_like(pooled)).to(torch.uint8)
         else:
             corners = [(corner if self._bias is None else corner + self._bias).relu() for corner in corners]
-            codes = _bits([corner > 0 for corner in corners])
+            codes = _bits(torch.gt, corners, torch.zeros((), dtype=tiles.dtype, device=tiles.device))
             pooled = (corners[0].add_(corners[1])).add_(corners[2].add_(corners[3])).mul_(0.25)
         here = slice(top // 2, top // 2 + 2 * tiles.shape[2])
         _scatter(pooled, _rows(self.result)[here])
         _scatter(codes, _rows(self.codes)[here])
 
 
-def _bits(flags: list[Tensor]) -> Tensor:
-    """Put booleans together, the first as the lowest bit, into uint8."""
-    total = flags[0].view(torch.uint8)
-    for power, flag in enumerate(flags[1:], start=1):
-        total.add_(flag.view(torch.uint8), alpha=2**power)
-    return total
+def _bits(compare: Callable[..., Tensor], corners: list[Tensor], other: Tensor) -> Tensor:
+    """Put comparisons together, the first as the lowest bit, into uint8.
+
+    Their results are numbers of the corners' own type: comparisons that give booleans are not vectorised.
+    """
+    total, flag = torch.empty_like(corners[0]), torch.empty_like(corners[0])
+    compare(corners[0], other, out=total)
+    for power, corner in enumerate(corners[1:], start=1):
+        total.add_(compare(corner, other, out=flag), alpha=2**power)
+    return total.to(torch.uint8)

@@ -24,7 +24,7 @@ Algorithm = Literal["auto", "direct", "winograd"]
 # Winograd's algorithm pays where arithmetic costs more than moving data about, which is a matter of channels and of the
 # type: the smaller and the larger number of a layer's two must be at least this. Measured on two cores, bfloat16 with
 # AVX512-BF16 and float32 with AVX2.
-WINOGRAD_CHANNELS = {torch.bfloat16: (128, 256), torch.float32: (64, 64)}
+WINOGRAD_CHANNELS = {torch.bfloat16: (128, 128), torch.float32: (64, 64)}
 
 _WORKING_SPACE = 350 << 20  # bytes of strips, thread pools and what the allocator holds back
 
