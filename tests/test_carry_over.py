@@ -86,6 +86,23 @@ def test_a_run_at_another_size_begins_where_this_one_ended():
     assert carried[-1] < 0.3 * without[-1]
 
 
+@pytest.mark.parametrize("factor", [0.125, 8.0])
+@pytest.mark.parametrize("history", [3, 20])
+def test_what_is_not_true_here_is_soon_corrected(factor, history):
+    """The loss of the next size may be steeper, or flatter; then the run is hardly worse than without."""
+
+    def run(curvature):
+        problem = Filtered(40, 60, exponent=1.0)
+        optimiser = LBFGS([problem.image], history_size=history)
+        optimiser.begin_with(curvature)
+        for _ in range(12):
+            problem.step(optimiser)
+        return problem.losses[-1]
+
+    true = [-math.log(3.0) - f + math.log(factor) for f in (-4.1, -0.4)]
+    assert run(Curvature([-4.1, -0.4], true)) < 1.5 * run(None)
+
+
 def test_a_first_step_that_led_to_no_number_is_made_small():
     problem = Filtered(20, 30)
     problem.bad = {1}

@@ -334,9 +334,11 @@ class LBFGS(Optimizer):
             known = prior.log().mean().exp()
             scales = scales**share * (prior / known) ** (1 - share)
         relaxation = 1.0 if self._metrics is None else self.param_groups[0]["relaxation"]
-        measured = torch.where(count > 0, relaxation * sy / (scales @ yy[:, -1, -1]), 1)
-        # One half of the relaxation: all of it overshoots while pairs are few.
-        return scales, measured**share * (relaxation**0.5 * known) ** (1 - share)
+        # With few pairs all of the relaxation overshoots where the handed-over is too large, as it is if the loss is
+        # another one at this size (of a photograph that is enlarged, say). A pair tells that at once.
+        measured = torch.where(count > 0, relaxation**share * sy / (scales @ yy[:, -1, -1]), 1)
+        gamma = measured**share * known ** (1 - share)
+        return scales, gamma if prior is None else torch.where(count > 0, torch.minimum(gamma, measured), gamma)
 
     def _move(self, state: dict[str, Any], direction: Tensor, finite: Tensor) -> None:
         """Step against the direction, or take the last step back if what it led to was not finite."""
