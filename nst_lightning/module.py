@@ -399,8 +399,13 @@ class StyleTransfer(LightningModule):
         epoch = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"] if "loops" in checkpoint else {}
         if epoch.get("is_last_batch") and checkpoint["epoch"] < len(self.stages):
             # It was the last of its stage then; it need not be in a longer run that continues it.
-            done = epoch["current"]["processed"]
-            epoch["is_last_batch"] = done >= self.stages[checkpoint["epoch"]].evaluations
+            current, index = epoch["current"], checkpoint["epoch"]
+            epoch["is_last_batch"] = current["processed"] >= self.stages[index].evaluations
+            if epoch["is_last_batch"] and index + 1 < len(self.stages):
+                # Lightning takes the stage for ended if as many were done as the following one has.
+                least = self.stages[index + 1].evaluations
+                for key, lag in (("ready", 0), ("started", 0), ("processed", 0), ("completed", 1)):
+                    current[key] = max(current[key], least - lag)
 
 
 def check_trainer_settings(gradient_clip_val: float | None, accumulate_grad_batches: int) -> None:

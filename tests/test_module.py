@@ -114,7 +114,9 @@ def test_only_the_change_is_enlarged(tiny_weights, pair, tmp_path):
     assert float(difference.mean()) < 0.01
 
 
-@pytest.mark.parametrize("stages", [[Stage(8)], [Stage(4, 0.5), Stage(4)]])
+@pytest.mark.parametrize(
+    "stages", [[Stage(8)], [Stage(4, 0.5), Stage(4)], [Stage(2, 0.5), Stage(6)], [Stage(6, 0.5), Stage(2)]]
+)
 @pytest.mark.parametrize("at", [2, 4, 6])
 def test_a_resumed_run_is_bitwise_the_uninterrupted_one(tiny_weights, pair, tmp_path, stages, at):
     whole = build(tiny_weights, stages=stages)
