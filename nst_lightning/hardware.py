@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import os
 import platform
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, TypeVar, cast, get_args
 
 import torch
+from torch import Tensor
 
 from nst_lightning.errors import UserError
+
+_Method = TypeVar("_Method", bound=Callable[..., Any])
 
 Accelerator = Literal["cpu", "cuda", "mps"]
 Precision = Literal["32-true", "bf16-mixed", "64-true"]
@@ -133,6 +138,21 @@ def allow_tf32(allowed: bool) -> None:
     torch.backends.cuda.matmul.allow_tf32 = allowed
     torch.backends.cudnn.allow_tf32 = allowed
     torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
+
+
+def outside_autocast(method: _Method) -> _Method:
+    """Run a method that takes an image first without autocast on the image's device.
+
+    Under ``bf16-mixed`` Lightning calls a training step within it, and it would round the statistics' small matrices,
+    not only what the extractor computes in bfloat16 by its own choice.
+    """
+
+    @functools.wraps(method)
+    def outside(self: Any, image: Tensor, *args: Any, **kwargs: Any) -> Any:
+        with torch.autocast(image.device.type, enabled=False):
+            return method(self, image, *args, **kwargs)
+
+    return cast("_Method", outside)
 
 
 def widest_dtype(accelerator: str) -> torch.dtype:

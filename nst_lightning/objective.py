@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from nst_lightning.errors import UserError
 from nst_lightning.features import Extractor
+from nst_lightning.hardware import outside_autocast
 from nst_lightning.losses import Content, Gram, StatisticTerm, StyleFeatures, Term
 from nst_lightning.losses.term import StyleStatistic, Widening, check_weight
 from nst_lightning.masks import Masks
@@ -179,6 +180,7 @@ class Objective(nn.Module):
                         f"({width}x{height} px); choose a larger size or leave the layer out"
                     )
 
+    @outside_autocast
     @torch.no_grad()
     def prepare(self, content: Tensor, styles: Sequence[tuple[Tensor, float]], masks: Masks | None = None) -> None:
         """Take all targets.
@@ -228,6 +230,7 @@ class Objective(nn.Module):
         widening = None if term.quadratic else self.extractor.widening(layer)
         return features if widening is None else F.conv2d(features, widening[:, :, None, None].to(features.dtype))
 
+    @outside_autocast
     def forward(self, image: Tensor) -> Evaluation:
         """Evaluate.
 

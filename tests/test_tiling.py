@@ -179,6 +179,25 @@ def test_no_seams_in_bfloat16(tiny_weights):
     assert float(errors["tiled"][border].mean()) < 1.2 * float(errors["tiled"][~border].mean())
 
 
+@pytest.mark.parametrize("tile", [None, 48])
+@pytest.mark.parametrize("term", [Gram, Wasserstein])
+def test_autocast_is_ignored(tiny_weights, tile, term):
+    """Lightning evaluates within autocast under bf16-mixed; statistics and distances stay in single precision."""
+    objective = Objective(VGG19(str(tiny_weights)), [Content(weight=0.5), term()])
+    evaluate = objective if tile is None else TiledObjective(objective, tile)
+    content, image, style = rand(96, 128).float(), rand(96, 128, seed=1).float(), rand(90, 70, seed=2).float()
+    found = []
+    for enabled in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            evaluate.prepare(content, [(style, 1.0)])
+            leaf = image.clone().requires_grad_()
+            evaluation = evaluate(leaf)
+        evaluation.loss.backward()
+        found.append((evaluation.parts, leaf.grad))
+    assert torch.equal(found[0][0], found[1][0])
+    assert torch.equal(found[0][1], found[1][1])
+
+
 def test_no_gradient_no_graph(tiny_weights):
     objective = Objective(VGG19(str(tiny_weights)), terms())
     tiled = TiledObjective(objective, 32)

@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from nst_lightning.errors import UserError
-from nst_lightning.hardware import widest_dtype
+from nst_lightning.hardware import outside_autocast, widest_dtype
 from nst_lightning.losses.samples import CountTerm, SampleTerm
 from nst_lightning.losses.term import CellTerm, StatisticTerm, Term, Window
 from nst_lightning.masks import Masks
@@ -84,6 +84,7 @@ class TiledObjective:
             return tiles, Alone()
         return tiles[self._team.rank :: self._team.size], self._team
 
+    @outside_autocast
     @torch.no_grad()
     def prepare(self, content: Tensor, styles: Sequence[tuple[Tensor, float]], masks: Masks | None = None) -> None:
         """Take all targets; see `Objective.prepare`."""
@@ -179,6 +180,7 @@ class TiledObjective:
         stride = self.objective.extractor.strides[key[1]]
         return (image.shape[-2] // stride) * (image.shape[-1] // stride)
 
+    @outside_autocast
     def __call__(self, image: Tensor) -> Evaluation:
         """Evaluate; see `Objective.forward`."""
         loss, parts = _Tiled.apply(image, self, torch.is_grad_enabled() and image.requires_grad)
