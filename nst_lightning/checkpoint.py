@@ -141,6 +141,26 @@ def make_facts(
     }
 
 
+def fit_progress(checkpoint: dict[str, Any], evaluations: Sequence[int]) -> None:
+    """Make Lightning's count of a stage fit the stages that are to be run, in place.
+
+    Args:
+        checkpoint: As Lightning loads it.
+        evaluations: Of each stage.
+    """
+    index = checkpoint["epoch"]
+    progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"] if "loops" in checkpoint else {}
+    if not progress.get("is_last_batch") or index >= len(evaluations):
+        return
+    # It was the last of its stage then; it need not be in a longer run that continues it.
+    current = progress["current"]
+    progress["is_last_batch"] = current["processed"] >= evaluations[index]
+    if progress["is_last_batch"] and index + 1 < len(evaluations):
+        # Lightning takes the stage for ended, and counts anew, only if as many are done as the following one has.
+        for key, lag in (("ready", 0), ("started", 0), ("processed", 0), ("completed", 1)):
+            current[key] = max(current[key], evaluations[index + 1] - lag)
+
+
 def find_last(root: Path, content: str | None, styles: Sequence[str] | None, ending: str = "") -> Path:
     """The newest whole checkpoint below a folder of runs, of the same pictures if they are given.
 

@@ -12,7 +12,7 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from nst_lightning.checkpoint import FACTS, RANDOM, SETTINGS, make_facts
+from nst_lightning.checkpoint import FACTS, RANDOM, SETTINGS, fit_progress, make_facts
 from nst_lightning.data import StageImages, StyleTransferData
 from nst_lightning.errors import UserError, UserNotice
 from nst_lightning.features import VGG19, Extractor
@@ -396,16 +396,7 @@ class StyleTransfer(LightningModule):
         self._planned = min(checkpoint["epoch"], len(self.stages) - 1)
         saved = checkpoint["state_dict"]["image"]
         self.image = nn.Parameter(torch.empty_like(saved, device=self.image.device))
-        epoch = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"] if "loops" in checkpoint else {}
-        if epoch.get("is_last_batch") and checkpoint["epoch"] < len(self.stages):
-            # It was the last of its stage then; it need not be in a longer run that continues it.
-            current, index = epoch["current"], checkpoint["epoch"]
-            epoch["is_last_batch"] = current["processed"] >= self.stages[index].evaluations
-            if epoch["is_last_batch"] and index + 1 < len(self.stages):
-                # Lightning takes the stage for ended if as many were done as the following one has.
-                least = self.stages[index + 1].evaluations
-                for key, lag in (("ready", 0), ("started", 0), ("processed", 0), ("completed", 1)):
-                    current[key] = max(current[key], least - lag)
+        fit_progress(checkpoint, [stage.evaluations for stage in self.stages])
 
 
 def check_trainer_settings(gradient_clip_val: float | None, accumulate_grad_batches: int) -> None:

@@ -15,9 +15,8 @@ frequencies. Were the Hessian diagonal in frequency, ``c = ‖s‖ / ‖y‖`` o
 quotient over the pairs of the history, smoothed over neighbouring rings. Inner products are kept ring by ring, so C may
 change at every step and the direction is still that of BFGS from H0, exactly.
 
-How γC depends on frequency hardly depends on the size of the image, but for a factor of its pixels, since the network
-sees pixels. A run that goes on at another size hands it over (`LBFGS.curvature`, `LBFGS.begin_with`): its first step is
-a quasi-Newton step, and its first pairs, which say little alone, are averaged with what was known.
+A run that goes on at another size hands γC over (`LBFGS.curvature`, `LBFGS.begin_with`): its first step is then a
+quasi-Newton step, and its first pairs, which say little alone, are averaged with what was known.
 
 Departures from the textbook: there is no line search (one step is one evaluation, the step length is ``lr``); the first
 step has a stated size instead of ``1/‖g‖₁``, so that the run depends on the units of neither the loss nor the image's
@@ -28,37 +27,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Literal, NamedTuple, cast, get_args
+from typing import Any, Literal, cast, get_args
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
 from nst_lightning.errors import UserError
 from nst_lightning.hardware import widest_dtype
+from nst_lightning.optim.curvature import Curvature, initial_hessian, ring_scales
 from nst_lightning.optim.metric import SpectralMetric
 
 HistoryDtype = Literal["float32", "bfloat16"]
 Rules = Literal["image", "torch"]
 
 _IMAGE_DIMENSIONS = 3
-_PRIOR_PAIRS = 5  # what was handed over counts for so many
-_WIDEST = 7.0  # natural logarithm of the largest correction of a ring, against a few unlucky pairs
 # Coordinates worked on at a time; a history of another type is widened in pieces of this length.
 _CHUNK, _WIDENED = 1 << 22, 1 << 18
-
-
-class Curvature(NamedTuple):
-    """An inverse Hessian that is diagonal in spatial frequency, as a factor on the metric.
-
-    Attributes:
-        log_frequencies: Natural logarithms of frequencies in cycles per pixel, rising.
-        log_factors: Logarithm of the factor at each, over the number of the image's pixels.
-    """
-
-    log_frequencies: list[float]
-    log_factors: list[float]
 
 
 class LBFGS(Optimizer):
@@ -295,7 +280,11 @@ class LBFGS(Optimizer):
         both = used[:, None] & used
         sy, yy = (torch.where(both, x[..., order, :][..., order], 0) for x in (sy, yy))
         ss, s_g, y_g = (torch.where(used, x[..., order], 0) for x in (ss, s_g.sum(0), y_g))
-        scales, gamma = self._initial(ss, yy, sy[-1, -1], count)
+        relaxation = 1.0 if self._metrics is None else group["relaxation"]
+        prior = self._prior_factors(device=g.device, dtype=sy.dtype)
+        scales, gamma = initial_hessian(
+            ss, yy, sy[-1, -1], count, [len(of_parameter) for of_parameter in rings], relaxation, prior
+        )
         ycy, y_c_g = torch.tensordot(scales, yy, 1), scales @ y_g
         r = sy.triu(1) + torch.diag(torch.where(used, sy.diagonal(), 1))
         w = torch.linalg.solve_triangular(r, s_g[:, None], upper=True)
@@ -311,34 +300,6 @@ class LBFGS(Optimizer):
             direction[piece] = of_s @ kept[:m] + of_ring * (g[piece] - of_y @ kept[m:])
         state.update(newest=newest, count=count)
         return direction
-
-    def _initial(self, ss: Tensor, yy: Tensor, sy: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
-        """Choose the initial inverse Hessian γC.
-
-        Args:
-            ss: (rings, history) squares of steps, oldest first, 0 where there is none.
-            yy: (rings, history, history) products of changes of the gradient, the same.
-            sy: Product of the newest pair.
-            count: Number of pairs.
-
-        Returns:
-            C as (rings,) factors, and γ.
-        """
-        rings = [len(sizes) for sizes in self._ring_sizes()]
-        scales = _ring_scales(ss.sum(1), yy.diagonal(dim1=1, dim2=2).sum(1), rings)
-        prior = self._prior_factors(scales)
-        share = torch.ones_like(sy)  # of what was measured, in geometric means with what was handed over
-        known = share
-        if prior is not None:
-            share = count / (count + _PRIOR_PAIRS)
-            known = prior.log().mean().exp()
-            scales = scales**share * (prior / known) ** (1 - share)
-        relaxation = 1.0 if self._metrics is None else self.param_groups[0]["relaxation"]
-        # With few pairs all of the relaxation overshoots where the handed-over is too large, as it is if the loss is
-        # another one at this size (of a photograph that is enlarged, say). A pair tells that at once.
-        measured = torch.where(count > 0, relaxation**share * sy / (scales @ yy[:, -1, -1]), 1)
-        gamma = measured**share * known ** (1 - share)
-        return scales, gamma if prior is None else torch.where(count > 0, torch.minimum(gamma, measured), gamma)
 
     def _move(self, state: dict[str, Any], direction: Tensor, finite: Tensor) -> None:
         """Step against the direction, or take the last step back if what it led to was not finite."""
@@ -387,7 +348,7 @@ class LBFGS(Optimizer):
         self._make_metrics()
         assert self._metrics is not None
         newest, squares = state["newest"], state["yy"].diagonal(dim1=1, dim2=2)
-        scales = _ring_scales(state["ss"].sum(1), squares.sum(1), [len(self._metrics[0].sizes)])
+        scales = ring_scales(state["ss"].sum(1), squares.sum(1), [len(self._metrics[0].sizes)])
         gamma = state["sy"][newest, newest] / (scales @ squares[:, newest])
         factors = (gamma * scales / self._params[0].shape[-2:].numel()).log()
         return Curvature(self._metrics[0].centres, factors.tolist()) if bool(factors.isfinite().all()) else None
@@ -401,14 +362,14 @@ class LBFGS(Optimizer):
         self._prior = None
         self.param_groups[0]["prior"] = None if curvature is None else list(curvature)
 
-    def _prior_factors(self, like: Tensor) -> Tensor | None:
+    def _prior_factors(self, device: torch.device, dtype: torch.dtype) -> Tensor | None:
         """What was handed over, as a factor for each ring of this image."""
         prior = self.param_groups[0]["prior"]
         if prior is None or self._metrics is None or len(self._params) > 1:
             return None
         if self._prior is None:
-            factors = self._params[0].shape[-2:].numel() * np.exp(np.interp(self._metrics[0].centres, *prior))
-            self._prior = torch.tensor(factors.tolist(), dtype=like.dtype, device=like.device)
+            factors = Curvature(*prior).at(self._metrics[0].centres, self._params[0].shape[-2:].numel())
+            self._prior = torch.tensor(factors, dtype=dtype, device=device)
         return self._prior
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -453,28 +414,6 @@ def _parts(sizes: list[int], piece: slice) -> Iterator[tuple[int, slice]]:
         if first < last:
             yield ring, slice(first - piece.start, last - piece.start)
         begin += size
-
-
-def _ring_scales(ss: Tensor, yy: Tensor, rings: list[int]) -> Tensor:
-    """Inverse curvature of each ring, ‖s‖ / ‖y‖ over the history, smoothed; any common factor is left to γ.
-
-    Args:
-        ss: (rings,) squared lengths of steps, summed over the history.
-        yy: The same of changes of the gradient.
-        rings: Number of rings of each parameter; smoothing stays within one.
-
-    Returns:
-        (rings,) positive factors; ones where there is nothing to measure.
-    """
-    known = (ss > 0) & (yy > 0)
-    logarithm = torch.where(known, (ss.log() - yy.log()) / 2, 0)
-    mean = logarithm.sum() / known.sum().clamp(min=1)
-    logarithm = torch.where(known, logarithm - mean, 0).clamp(-_WIDEST, _WIDEST)
-    smooth = []
-    for piece in torch.split(logarithm, rings):
-        padded = torch.cat([piece[:1], piece, piece[-1:]])
-        smooth.append((padded[:-2] + 2 * piece + padded[2:]) / 4)
-    return torch.cat(smooth).exp()
 
 
 def _write(matrix: Tensor, slot: Tensor, accept: Tensor, *, row: Tensor, column: Tensor) -> None:
