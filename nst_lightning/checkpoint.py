@@ -66,8 +66,12 @@ class WholeFiles(CheckpointIO):
             raise OSError(errno.ENOSPC, f"it and the picture need {needed} bytes, and the disk has {free} left")
 
     def load_checkpoint(self, path: Any, map_location: Any | None = None, weights_only: bool | None = None) -> Any:
-        """Read, without executing anything; see CheckpointIO."""
-        return read_checkpoint(Path(path))
+        """Read, without executing anything; see CheckpointIO.
+
+        Tensors stay on the disk: each is copied once into its place, so that going on takes no more memory than the
+        run itself.
+        """
+        return read_checkpoint(Path(path), lazily=True)
 
     def remove_checkpoint(self, path: Any) -> None:
         """Remove, unless it is the newest that is whole; see CheckpointIO."""

@@ -380,7 +380,7 @@ class LBFGS(Optimizer):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore; unlike the base class it keeps each tensor's own type, such as float64 for the small matrices."""
-        super().load_state_dict(state_dict)
+        super().load_state_dict({**state_dict, "state": {}})  # it would make a float32 copy of each history first
         self._params = self.param_groups[0]["params"]
         self._metrics = self._prior = None
         for index, saved in cast("dict[int, dict[str, Any]]", state_dict["state"]).items():
