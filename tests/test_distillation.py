@@ -1,5 +1,6 @@
 """Compression in closed form, and the training of the compact encoder."""
 
+import csv
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,10 @@ from PIL import Image
 from nst_lightning.cli import main
 from nst_lightning.distillation.compression import choose_channels, compress, regress
 from nst_lightning.distillation.data import DistillationData, split_folder
-from nst_lightning.distillation.module import Distillation, teacher_network, teacher_widths
+from nst_lightning.distillation.module import STYLE_TAPS, Distillation, teacher_network, teacher_widths
 from nst_lightning.distillation.network import NAMES
 from nst_lightning.distillation.storage import load_student, save_student
+from nst_lightning.distillation.validation import HeldOutScore, shipped_form
 from nst_lightning.errors import UserError
 from nst_lightning.features import VGG19
 from nst_lightning.features.compact import TAPS
@@ -132,7 +134,8 @@ def test_training_by_command_improves_saves_and_resumes(tiny_weights, folders, t
         "--model.save_every",
         "5",
     ]
-    common += ["--model.compression_pairs", "4"]
+    common += ["--model.compression_pairs", "4", "--model.run_evaluations", "12"]
+    common += ["--data.steps", "40", "--data.held_out_pairs", "1", "--model.score_evaluations", "4"]
     assert main([*common, "--model.steps", "1", "--model.output", "start.safetensors"]) == 0
     assert main([*common, "--model.steps", "80", "--model.output", "trained.safetensors"]) == 0
     pairs = DistillationData(*map(str, folders), crop=48).held_out(1, 48)
@@ -142,14 +145,56 @@ def test_training_by_command_improves_saves_and_resumes(tiny_weights, folders, t
         losses.append({key: float(value.detach()) for key, value in module.compare(*pairs[0]).items()})
         assert module.student.widths == tuple(HALF)
     assert losses[1]["features"] + losses[1]["gram"] < losses[0]["features"] + losses[0]["gram"]
-    lines = (tmp_path / "runs/distill/version_1/metrics.csv").read_text().split()
-    assert lines[0] == "epoch,features,gap,gradient,gram,step"
-    assert len(lines) == 81
+    with (tmp_path / "runs/distill/version_1/metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["step"]) for row in rows if row["features"]] == list(range(80))
+    scores = [row for row in rows if row["held_out_share"]]
+    assert [int(row["step"]) for row in scores] == [39, 79]
+    assert all(float(row[f"held_out_{key}"]) > 0 for row in scores for key in ("share", "share_unseen", "content"))
     (checkpoint,) = tmp_path.glob("runs/distill/version_1/checkpoints/last.ckpt")
     more = ["--model.steps", "120", "--ckpt_path", str(checkpoint), "--model.output", "resumed.safetensors"]
     assert main([*common, *more]) == 0
     trained, resumed = (load_student(Path(f"{name}.safetensors")).maps["relu3_1"] for name in ("trained", "resumed"))
     assert 0 < (trained - resumed).norm() < 0.1 * trained.norm()  # further, not begun anew
+
+
+def test_a_perfect_student_scores_as_the_teacher(tiny_weights, teacher):
+    pictures = [torch.rand(1, 3, 48, 40, generator=torch.Generator().manual_seed(i)) for i in range(2)]
+    for parameter in teacher.parameters():
+        parameter.data = parameter.data.half().float()  # as a student's are kept
+    student = shipped_form(teacher_network(teacher), torch.float32, torch.device("cpu"))
+    scores = HeldOutScore(teacher, 4)(student, 0, *pictures)
+    assert set(scores) == {"share", "share_unseen", "share_relu5_1", "content"}
+    for name, value in scores.items():
+        assert value == pytest.approx(1, abs=2e-3), name
+
+
+def test_on_the_way_of_a_run_the_gap_is_relative_to_the_start(tiny_weights, teacher):
+    images = [torch.rand(1, 3, 48, 48, generator=torch.Generator().manual_seed(i)) for i in range(5)]
+    module = Distillation(str(tiny_weights), widths=HALF, gradient_weight=0)
+    module.student, _ = compress(teacher_network(teacher), HALF, images[:2], samples=3000)
+    waypoints = module.run(images[3], images[4], 12)
+    assert len(waypoints) == 3
+    image = waypoints[-1].image
+
+    def grams(extractor, picture):
+        found = extractor(picture, STYLE_TAPS)
+        if extractor is module.student:
+            found = {tap: module.student.widen(tap, value) for tap, value in found.items()}
+        flat = {tap: value[0].flatten(1).double() for tap, value in found.items()}
+        return {tap: value @ value.T / value.shape[1] for tap, value in flat.items()}
+
+    with torch.no_grad():
+        mine, aims = grams(module.student, image), grams(module.student, images[4])
+        theirs, goal, before = (grams(teacher, picture) for picture in (image, images[4], images[3]))
+    expected = [
+        float(
+            ((mine[tap] - aims[tap]) - (theirs[tap] - goal[tap])).square().sum()
+            / ((before[tap] - goal[tap]).square().sum() + 1e-4 * goal[tap].square().sum())
+        )
+        for tap in STYLE_TAPS
+    ]
+    assert float(module.compare(*waypoints[-1])["gap"].detach()) == pytest.approx(sum(expected) / 5, rel=1e-3)
 
 
 def test_held_out_pictures_are_never_trained_on(folders):

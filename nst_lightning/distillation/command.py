@@ -43,6 +43,7 @@ def main(args: Sequence[str]) -> int:
                 "enable_checkpointing": False,  # the one below knows how often
                 "enable_model_summary": False,
                 "reload_dataloaders_every_n_epochs": 1,
+                "num_sanity_val_steps": 0,
             },
             parser_class=OneLineParser,
             parser_kwargs={"prog": "nst distill", "description": "Train the compact encoder."},

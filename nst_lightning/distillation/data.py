@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from lightning.pytorch import LightningDataModule
@@ -86,6 +86,7 @@ class DistillationData(LightningDataModule):
         steps: Pairs of an epoch.
         batch_size: Pairs at a time.
         workers: Processes that read pictures.
+        held_out_pairs: Pairs that validation scores.
         seed: Of the choice of crops; an epoch adds to it.
     """
 
@@ -97,12 +98,14 @@ class DistillationData(LightningDataModule):
         steps: int = 500,
         batch_size: int = 1,
         workers: int = 0,
+        held_out_pairs: int = 4,
         seed: int = 0,
     ) -> None:
         super().__init__()
         if crop < 32:
             raise UserError(f"data.crop: must be at least 32, got {crop}; the deepest layer needs cells")
         self.crop, self.steps, self.batch_size, self.workers, self.seed = crop, steps, batch_size, workers, seed
+        self.held_out_pairs = held_out_pairs
         self.train_photos, self.held_out_photos = split_folder(Path(photos), argument="data.photos")
         self.train_art, self.held_out_art = split_folder(Path(art), argument="data.art")
 
@@ -112,6 +115,14 @@ class DistillationData(LightningDataModule):
         length = self.steps * self.batch_size
         pairs = _Pairs(self.train_photos, self.train_art, self.crop, length, self.seed + 7919 * epoch)
         return DataLoader(pairs, self.batch_size, num_workers=self.workers)
+
+    def val_dataloader(self) -> DataLoader[Pair]:
+        """Held-out pairs, cut to the crop's size; see LightningDataModule."""
+        pairs = [
+            Pair(*(picture[0, :, : self.crop, : self.crop] for picture in pair))
+            for pair in self.held_out(self.held_out_pairs, self.crop)
+        ]
+        return DataLoader(cast("Dataset[Pair]", pairs))
 
     def pair(self, index: int) -> Pair:
         """One training pair, without a batch dimension."""

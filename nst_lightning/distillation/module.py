@@ -7,7 +7,7 @@ import math
 from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +21,7 @@ from nst_lightning.distillation.data import DistillationData, Pair
 from nst_lightning.distillation.network import NAMES, CompactNetwork
 from nst_lightning.distillation.steering import Steering
 from nst_lightning.distillation.storage import load_student, save_student
+from nst_lightning.distillation.validation import HeldOutScore, shipped_form
 from nst_lightning.errors import UserError
 from nst_lightning.features import VGG19
 from nst_lightning.features.compact import TAPS
@@ -31,6 +32,20 @@ WIDTHS = (16, 24, 48, 64, 112, 96, 64, 64, 192, 208, 224, 240, 384)
 _FEWEST_INPUTS = 64  # biases count as so many
 
 Grams = Mapping[str, Tensor]
+
+
+class Waypoint(NamedTuple):
+    """An image on the way of a run that the student steered.
+
+    Attributes:
+        image: (1, 3, H, W), RGB.
+        style: (1, 3, h, w), what the run was after.
+        start: The teacher's style distance of each layer where the run began; `style_distances`.
+    """
+
+    image: Tensor
+    style: Tensor
+    start: Grams
 
 
 def style_distances(grams: Grams, targets: Grams) -> dict[str, Tensor]:
@@ -44,7 +59,8 @@ class Distillation(LightningModule):
     A step takes a picture and a style. On both the student's features and Gram matrices, brought to the teacher's
     width, shall be the teacher's; so shall the difference of the two Gram matrices, which is what moves the image; and
     so shall the direction in which the image is moved by a style loss with random weights of the layers. A share of the
-    pictures comes from runs that the student itself steered, where its own errors have grown.
+    pictures comes from runs that the student itself steered, where its own errors have grown: it takes the style for
+    reached where the teacher sees a gap. There the gap's error is relative to the gap at the start, as in the score.
 
     Args:
         teacher: VGG-19's weights; see `VGG19`.
@@ -60,6 +76,8 @@ class Distillation(LightningModule):
         gradient_weight: Weight of one minus the cosine of image gradients; 0 saves more than half the time.
         run_share: Share of pictures that come from the student's own runs.
         runs_every: Steps between two such runs.
+        run_evaluations: Length of such a run.
+        score_evaluations: Length of the runs on held-out pairs that validation scores.
         output: Where the weights are written as training goes on.
         save_every: Steps between two of these files.
     """
@@ -78,6 +96,8 @@ class Distillation(LightningModule):
         gradient_weight: float = 0.5,
         run_share: float = 0.35,
         runs_every: int = 60,
+        run_evaluations: int = 100,
+        score_evaluations: int = 60,
         output: str = "compact_vgg19.safetensors",
         save_every: int = 250,
     ) -> None:
@@ -92,7 +112,8 @@ class Distillation(LightningModule):
             )
         self.student = load_student(Path(student)) if student else CompactNetwork(widths, self.full)
         self.made = student is not None
-        self._pool: deque[tuple[Tensor, Tensor]] = deque(maxlen=96)
+        self._pool: deque[Waypoint] = deque(maxlen=96)
+        self._score = HeldOutScore(self.teacher, score_evaluations)
 
     def setup(self, stage: str) -> None:
         """Compress the teacher if there is no student yet; see LightningModule."""
@@ -116,28 +137,45 @@ class Distillation(LightningModule):
             )
         return data
 
+    def on_train_start(self) -> None:
+        """Let the teacher compute in the trainer's precision: autocast does not reach it; see LightningModule."""
+        with self.trainer.precision_plugin.forward_context():
+            self.teacher.set_compute_dtype(self._computes_in())
+
     def training_step(self, batch: Pair, batch_idx: int) -> Tensor:
         """Compare student and teacher on one pair, batch by batch element; see LightningModule."""
         if self.hparams["run_share"] and self.global_step % self.hparams["runs_every"] == 0:
-            self._pool.extend(self.run(batch.image[:1], batch.style[:1]))
+            self._pool.extend(self.run(batch.image[:1], batch.style[:1], self.hparams["run_evaluations"]))
         losses = []
         for index in range(len(batch.image)):
-            pair = batch.image[index : index + 1], batch.style[index : index + 1]
             chosen = torch.rand(2)
             if self._pool and float(chosen[0]) < self.hparams["run_share"]:
-                pair = self._pool[int(chosen[1] * len(self._pool))]
-            losses.append(self.compare(*pair))
+                losses.append(self.compare(*self._pool[int(chosen[1] * len(self._pool))]))
+            else:
+                losses.append(self.compare(batch.image[index : index + 1], batch.style[index : index + 1]))
         parts = {name: torch.stack([loss[name] for loss in losses]).mean() for name in losses[0]}
         self.log_dict({name: value.detach() for name, value in parts.items()}, batch_size=1)
         weights = {name: self.hparams[f"{name.removesuffix('s')}_weight"] for name in parts}
         return torch.stack([weights[name] * value for name, value in parts.items()]).sum()
 
-    def compare(self, image: Tensor, style: Tensor) -> dict[str, Tensor]:
+    def validation_step(self, batch: Pair, batch_idx: int) -> None:
+        """Score the student on a held-out pair; see LightningModule."""
+        with torch.inference_mode(False), torch.enable_grad():
+            student = shipped_form(self.student, self._computes_in(), self.device)
+            scores = self._score(student, batch_idx, batch.image.clone(), batch.style.clone())
+        self.log_dict({f"held_out_{name}": value for name, value in scores.items()}, batch_size=1)
+
+    def _computes_in(self) -> torch.dtype:
+        kind = self.device.type
+        return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else torch.float32
+
+    def compare(self, image: Tensor, style: Tensor, start: Grams | None = None) -> dict[str, Tensor]:
         """The parts of the loss on one pair, each a scalar.
 
         Args:
             image: (1, 3, H, W), RGB, nominally in [0, 1].
             style: The same.
+            start: The style distances that the gap's error is relative to; by default those of the image itself.
         """
         follow = self.hparams["gradient_weight"] > 0
         x = image.detach().requires_grad_(follow)
@@ -161,27 +199,26 @@ class Distillation(LightningModule):
             for found, wanted in ((grams, goal_grams), (targets, goal_targets))
             for tap in STYLE_TAPS
         ]
+        now = {tap: value.detach() for tap, value in style_distances(goal_grams, goal_targets).items()}
         gap = [
-            _relative(
-                grams[tap] - targets[tap], (goal_grams[tap] - goal_targets[tap]).detach(), 0.01 * goal_targets[tap]
-            )
+            (grams[tap] - targets[tap] - (goal_grams[tap] - goal_targets[tap]).detach()).square().sum()
+            / ((start or now)[tap] + (0.01 * goal_targets[tap]).square().sum()).clamp(min=1e-12)
             for tap in STYLE_TAPS
         ]
         gradient = torch.zeros((), device=image.device)
         if follow:
             weights = torch.rand(len(STYLE_TAPS), device=image.device).log().neg()  # all mixtures are as likely
             shares = dict(zip(STYLE_TAPS, weights / weights.sum(), strict=True))
-            scales = {tap: value.detach() for tap, value in style_distances(goal_grams, goal_targets).items()}
-            (theirs,) = torch.autograd.grad(_mixture(goal_grams, goal_targets, scales, shares), x)
-            (mine,) = torch.autograd.grad(_mixture(grams, targets, scales, shares), ours_at, create_graph=True)
+            (theirs,) = torch.autograd.grad(_mixture(goal_grams, goal_targets, now, shares), x)
+            (mine,) = torch.autograd.grad(_mixture(grams, targets, now, shares), ours_at, create_graph=True)
             gradient = 1 - F.cosine_similarity(mine.flatten(1), theirs.flatten(1), eps=1e-20).mean()
         means = {
             name: torch.stack(found).mean() for name, found in (("features", features), ("gram", gram), ("gap", gap))
         }
         return {**means, "gradient": gradient}
 
-    def run(self, content: Tensor, style: Tensor, evaluations: int = 40) -> list[tuple[Tensor, Tensor]]:
-        """Steer an optimisation with the student as it is, and return images on its way, each with the style.
+    def run(self, content: Tensor, style: Tensor, evaluations: int = 100) -> list[Waypoint]:
+        """Steer an optimisation with the student as it is, and return images on its way.
 
         Args:
             content: (1, 3, H, W), RGB in [0, 1].
@@ -189,10 +226,16 @@ class Distillation(LightningModule):
             evaluations: Length of the run.
         """
         keep = [round(evaluations ** (i / 3)) - 1 for i in range(1, 4)]
+        student = shipped_form(self.student, self._computes_in(), self.device)
         with torch.enable_grad():
-            _, _, images = Steering(self.student, content, style).run(evaluations, keep)
-        self.student.requires_grad_()  # an objective freezes its extractor
-        return [(image, style) for image in images if bool(image.isfinite().all())]
+            _, _, images = Steering(student, content, style).run(evaluations, keep)
+        with torch.no_grad():
+            before, goal = (
+                {tap: gram_matrix(features)[None] for tap, features in self.teacher(picture, STYLE_TAPS).items()}
+                for picture in (content, style)
+            )
+        start = style_distances(before, goal)
+        return [Waypoint(image, style, start) for image in images if bool(image.isfinite().all())]
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Adam with warm-up and a cosine; see LightningModule."""
@@ -262,9 +305,6 @@ def _mixture(grams: Grams, targets: Grams, scales: Grams, shares: Grams) -> Tens
     return torch.stack([shares[tap] * distances[tap] / scales[tap].clamp(min=1e-12) for tap in STYLE_TAPS]).sum()
 
 
-def _relative(found: Tensor, wanted: Tensor, floor: Tensor | None = None) -> Tensor:
+def _relative(found: Tensor, wanted: Tensor) -> Tensor:
     """Squared error over the square of what was wanted, both summed."""
-    size = wanted.square().sum()
-    if floor is not None:
-        size = size + floor.square().sum()
-    return (found - wanted).square().sum() / size.clamp(min=1e-12)
+    return (found - wanted).square().sum() / wanted.square().sum().clamp(min=1e-12)

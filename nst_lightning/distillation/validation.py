@@ -1,0 +1,76 @@
+"""The score during training: short runs on held-out pairs, steered by the student as it is, judged by VGG-19."""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from nst_lightning.distillation.network import CompactNetwork
+from nst_lightning.distillation.score import STYLE_LAYERS, UNSEEN_LAYERS, Result, judge
+from nst_lightning.distillation.steering import Steering
+from nst_lightning.distillation.storage import save_student
+from nst_lightning.features import CompactVGG19, Extractor
+
+
+def shipped_form(student: CompactNetwork, dtype: torch.dtype, device: torch.device) -> CompactVGG19:
+    """The student as it would ship: in half precision and with the fast algorithms, frozen.
+
+    Args:
+        student: The network in training.
+        dtype: What it computes in.
+        device: Where.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "student.safetensors"
+        save_student(path, student, {})
+        extractor = CompactVGG19(str(path), units="stored")
+    extractor.set_compute_dtype(dtype)
+    return extractor.to(device)
+
+
+class HeldOutScore:
+    """Share of the teacher's closed style gap that the student closes on held-out pairs; see ``nst score``.
+
+    The teacher's own run on a pair is made once and kept.
+
+    Args:
+        teacher: VGG-19 in float32. It may compute in another type later; what judges is a copy.
+        evaluations: Length of a run.
+    """
+
+    def __init__(self, teacher: Extractor, evaluations: int) -> None:
+        self.teacher = teacher
+        self.evaluations = evaluations
+        self._judge = copy.deepcopy(teacher)  # before it is rounded to the type that it trains in
+        self._of_teacher: dict[int, Result] = {}
+
+    def __call__(self, student: Extractor, index: int, content: Tensor, style: Tensor) -> dict[str, float]:
+        """Score one pair.
+
+        Args:
+            student: The student in the form in which it ships.
+            index: Of the pair.
+            content: (1, 3, H, W), RGB in [0, 1].
+            style: The same.
+
+        Returns:
+            ``share`` on the style layers, ``share_unseen``, ``share_relu5_1``, and the ``content`` distance, each over
+            the teacher's.
+        """
+        if index not in self._of_teacher:
+            self._of_teacher[index] = self._result(self.teacher, content, style)
+        theirs, ours = self._of_teacher[index], self._result(student, content, style)
+        return {
+            "share": ours.mean(STYLE_LAYERS) / theirs.mean(STYLE_LAYERS),
+            "share_unseen": ours.mean(UNSEEN_LAYERS) / theirs.mean(UNSEEN_LAYERS),
+            "share_relu5_1": ours.closed["relu5_1"] / theirs.closed["relu5_1"],
+            "content": ours.content / theirs.content,
+        }
+
+    def _result(self, extractor: Extractor, content: Tensor, style: Tensor) -> Result:
+        picture, _, _ = Steering(extractor, content, style).run(self.evaluations)
+        return judge(self._judge.to(content.device), picture, content, style)
