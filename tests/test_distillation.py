@@ -1,6 +1,7 @@
 """Compression in closed form, and the training of the compact encoder."""
 
 import csv
+import json
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from safetensors import safe_open
 
 from nst_lightning.cli import main
 from nst_lightning.distillation.compression import choose_channels, compress, regress
@@ -151,6 +153,10 @@ def test_training_by_command_improves_saves_and_resumes(tiny_weights, folders, t
     scores = [row for row in rows if row["held_out_share"]]
     assert [int(row["step"]) for row in scores] == [39, 79]
     assert all(float(row[f"held_out_{key}"]) > 0 for row in scores for key in ("share", "share_unseen", "content"))
+    module = Distillation(str(tiny_weights), "trained.safetensors", widths=[1] * len(HALF), output="again.safetensors")
+    module.save()  # the student was given, not made: the file tells its widths, not those that were asked for
+    with safe_open(module.hparams["output"], "pt") as file:
+        assert json.loads(file.metadata()["training"])["widths"] == HALF
     (checkpoint,) = tmp_path.glob("runs/distill/version_1/checkpoints/last.ckpt")
     more = ["--model.steps", "120", "--ckpt_path", str(checkpoint), "--model.output", "resumed.safetensors"]
     assert main([*common, *more]) == 0

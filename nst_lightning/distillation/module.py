@@ -25,6 +25,7 @@ from nst_lightning.distillation.validation import HeldOutScore, shipped_form
 from nst_lightning.errors import UserError
 from nst_lightning.features import VGG19
 from nst_lightning.features.compact import TAPS
+from nst_lightning.hardware import compute_dtype
 from nst_lightning.losses.gram import gram_matrix
 
 STYLE_TAPS = tuple(tap for tap in TAPS if tap != "relu4_2")
@@ -114,6 +115,7 @@ class Distillation(LightningModule):
         self.made = student is not None
         self._pool: deque[Waypoint] = deque(maxlen=96)
         self._score = HeldOutScore(self.teacher, score_evaluations)
+        self._computes_in = torch.float32  # of the teacher, and of the student in its runs
 
     def setup(self, stage: str) -> None:
         """Compress the teacher if there is no student yet; see LightningModule."""
@@ -139,8 +141,8 @@ class Distillation(LightningModule):
 
     def on_train_start(self) -> None:
         """Let the teacher compute in the trainer's precision: autocast does not reach it; see LightningModule."""
-        with self.trainer.precision_plugin.forward_context():
-            self.teacher.set_compute_dtype(self._computes_in())
+        self._computes_in = compute_dtype(str(self.trainer.precision))
+        self.teacher.set_compute_dtype(self._computes_in)
 
     def training_step(self, batch: Pair, batch_idx: int) -> Tensor:
         """Compare student and teacher on one pair, batch by batch element; see LightningModule."""
@@ -161,13 +163,9 @@ class Distillation(LightningModule):
     def validation_step(self, batch: Pair, batch_idx: int) -> None:
         """Score the student on a held-out pair; see LightningModule."""
         with torch.inference_mode(False), torch.enable_grad():
-            student = shipped_form(self.student, self._computes_in(), self.device)
+            student = shipped_form(self.student, self._computes_in, self.device)
             scores = self._score(student, batch_idx, batch.image.clone(), batch.style.clone())
         self.log_dict({f"held_out_{name}": value for name, value in scores.items()}, batch_size=1)
-
-    def _computes_in(self) -> torch.dtype:
-        kind = self.device.type
-        return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else torch.float32
 
     def compare(self, image: Tensor, style: Tensor, start: Grams | None = None) -> dict[str, Tensor]:
         """The parts of the loss on one pair, each a scalar.
@@ -181,10 +179,10 @@ class Distillation(LightningModule):
         x = image.detach().requires_grad_(follow)
         with torch.set_grad_enabled(follow):
             goal = self.teacher(x, TAPS)
-            goal_grams = {tap: gram_matrix(goal[tap])[None] for tap in STYLE_TAPS}
+            goal_grams = _grams(goal)
         with torch.no_grad():
             goal_style = self.teacher(style, TAPS)
-            goal_targets = {tap: gram_matrix(goal_style[tap])[None] for tap in STYLE_TAPS}
+            goal_targets = _grams(goal_style)
         ours_at = image.detach().requires_grad_(follow)
         ours, ours_style = self.student(ours_at), self.student(style)
         grams = {tap: self.student.widened_gram(tap, ours[tap]) for tap in STYLE_TAPS}
@@ -226,14 +224,11 @@ class Distillation(LightningModule):
             evaluations: Length of the run.
         """
         keep = [round(evaluations ** (i / 3)) - 1 for i in range(1, 4)]
-        student = shipped_form(self.student, self._computes_in(), self.device)
+        student = shipped_form(self.student, self._computes_in, self.device)
         with torch.enable_grad():
             _, _, images = Steering(student, content, style).run(evaluations, keep)
         with torch.no_grad():
-            before, goal = (
-                {tap: gram_matrix(features)[None] for tap, features in self.teacher(picture, STYLE_TAPS).items()}
-                for picture in (content, style)
-            )
+            before, goal = (_grams(self.teacher(picture, STYLE_TAPS)) for picture in (content, style))
         start = style_distances(before, goal)
         return [Waypoint(image, style, start) for image in images if bool(image.isfinite().all())]
 
@@ -270,7 +265,9 @@ class Distillation(LightningModule):
             "network": "compact VGG-19 of nst_lightning",
             "version": __version__,
             "teacher": f"VGG-19, {self.teacher.family} set; Visual Geometry Group, University of Oxford, CC BY 4.0",
-            "training": json.dumps({k: v for k, v in self.hparams.items() if k not in paths}),
+            "training": json.dumps(
+                {k: v for k, v in self.hparams.items() if k not in paths} | {"widths": self.student.widths}
+            ),
             "steps": str(self.global_step),
         }
         save_student(Path(self.hparams["output"]), self.student, facts)
@@ -297,6 +294,11 @@ def teacher_network(teacher: VGG19) -> CompactNetwork:
     for index in range(len(NAMES)):
         full.convolution(index).load_state_dict(teacher.convolutions[index].state_dict())
     return full
+
+
+def _grams(features: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The teacher's Gram matrices of the style taps, (1, C, C) each."""
+    return {tap: gram_matrix(features[tap])[None] for tap in STYLE_TAPS}
 
 
 def _mixture(grams: Grams, targets: Grams, scales: Grams, shares: Grams) -> Tensor:
