@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from nst_lightning.errors import UserError
 from nst_lightning.features import Extractor
-from nst_lightning.hardware import outside_autocast
+from nst_lightning.hardware import one_thread, outside_autocast
 from nst_lightning.losses import Content, Gram, StatisticTerm, StyleFeatures, Term
 from nst_lightning.losses.term import StyleStatistic, Widening, check_weight
 from nst_lightning.masks import Masks
@@ -283,6 +283,7 @@ def widening_of(matrix: Tensor | None) -> Widening | None:
     if matrix is None:
         return None
     wide = matrix.detach().double().cpu()  # once, and some devices have no float64
-    values, vectors = torch.linalg.eigh(wide.T @ wide)
+    with one_thread():
+        values, vectors = torch.linalg.eigh(wide.T @ wide)
     root = values.clamp(min=0).sqrt()[:, None] * vectors.T
     return Widening(root.to(device=matrix.device, dtype=torch.float32), matrix.detach())

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nst_lightning.errors import UserError
-from nst_lightning.features import VGG19, Extractor
+from nst_lightning.features import VGG19, CompactVGG19, Extractor
 from nst_lightning.losses import (
     NNFM,
     Content,
@@ -123,7 +123,7 @@ def test_cores_cover_each_pixel_once(size, tile, shares):
     assert (count == 1).all()
     if min(size) >= 16 * shares:
         assert len(tiles) >= shares
-        assert tile == 16 or len(tiles) % shares == 0
+        assert tile == 16 or len(tiles) % shares == 0 or tiles == make_grid(size, tile, 80, 16)
 
 
 def test_halo_is_what_the_network_sees():
@@ -196,6 +196,34 @@ def test_autocast_is_ignored(tiny_weights, tile, term):
         found.append((evaluation.parts, leaf.grad))
     assert torch.equal(found[0][0], found[1][0])
     assert torch.equal(found[0][1], found[1][1])
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
+def test_bits_depend_neither_on_threads_nor_on_the_order_of_tiles(kind, monkeypatch):
+    content, image, style = rand(200, 240).float(), rand(200, 240, seed=1).float(), rand(160, 150, seed=2).float()
+
+    def gradient(threads, reverse):
+        torch.set_num_threads(threads)
+        network = CompactVGG19()
+        network.set_compute_dtype(kind)
+        layers = ["relu1_1", "relu3_1", "relu4_1"]
+        kinds = [*default_terms(), *(kind(layers) for kind in (Covariance, MeanStd, Wasserstein)), TotalVariation(0.2)]
+        objective = TiledObjective(Objective(network, kinds), 64)
+        if reverse:
+            grid = objective.grid
+            monkeypatch.setattr(objective, "grid", lambda *size: grid(*size)[::-1])
+        objective.prepare(content, [(style, 1.0)])
+        leaf = image.clone().requires_grad_()
+        objective(leaf).loss.backward()
+        return leaf.grad
+
+    before = torch.get_num_threads()
+    try:
+        one, two, turned = gradient(1, False), gradient(2, False), gradient(2, True)
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(one, two)
+    assert torch.equal(one, turned)
 
 
 def test_no_gradient_no_graph(tiny_weights):

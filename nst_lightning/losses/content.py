@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from nst_lightning.hardware import one_thread, widest_dtype
 from nst_lightning.losses.statistics import gram_sum
 from nst_lightning.losses.term import CellTerm, Widening, Window, wide
 
@@ -46,11 +47,17 @@ def _divisor(normalization: ContentNormalization, values: int, energy: Tensor) -
 
 
 def content_energy(features: Tensor, widening: Widening | None = None) -> Tensor:
-    """Sum of squares of (1, C, h, w) features; of narrow ones after widening, tr(WᵀW F Fᵀ)."""
+    """Sum of squares of (1, C, h, w) features; of narrow ones after widening, tr(WᵀW F Fᵀ).
+
+    It is summed in two steps, as threads would share out a single one, and its last bits depend on how many there are.
+    """
     if widening is None:
-        return features.square().sum()
-    root = widening.root.to(features.dtype)
-    return (root @ gram_sum(features) @ root.T).trace()
+        return features.square().sum((0, 2, 3)).sum()
+    with one_thread():
+        root = widening.root.to(features.dtype)
+        products = root.T @ root
+    # Elementwise, as is its gradient: a product with R on both sides would come out otherwise with other threads.
+    return (products * gram_sum(features)).sum(0).sum()
 
 
 class Content(CellTerm):
@@ -84,6 +91,7 @@ class Content(CellTerm):
     def keep(self, layer: str, features: Tensor, window: Window) -> None:
         """Keep the content's features; those of a part in bfloat16, as memory is short then; see the base class."""
         energy = content_energy(wide(features), self.widenings.get(layer))
+        energy = energy.to(widest_dtype(energy.device.type))  # for sums that do not depend on the order of the parts
         self._energies[layer] = self._energies[layer] + energy if layer in self._energies else energy
         if window.is_whole:
             self._targets[layer] = features.clone()

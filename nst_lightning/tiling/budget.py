@@ -4,6 +4,7 @@ What has the size of the whole image (of float32, 12 bytes a pixel):
 
 - the image and its gradient, and the best image so far unless memory is short; the content, too, while targets are
   taken, before the optimiser holds anything;
+- in tiles the gradient in double precision, until all tiles are done, and then for a moment both: before the step;
 - features of the content at the layers of `Content`, in the network's type, or in bfloat16 if there are tiles: at
   relu4_2 then 1.3 images for VGG-19, 0.5 for the compact encoder;
 - with regions, their masks at each layer: half an image for each;
@@ -32,7 +33,7 @@ from nst_lightning.tiling.objective import TiledObjective
 # memory that is fetched anew each time. Tiles smaller than 256 cost more time than they save memory.
 SIZES = (1024, 768, 512, 384, 256)
 USE = 0.9  # of the free memory
-_IMAGES, _BEST = 2 * 12, 12  # bytes a pixel of image and gradient, and of the best image
+_IMAGES, _BEST, _GRADIENT = 2 * 12, 12, 12  # bytes a pixel of image and gradient, of the best image, of the gradient
 
 
 class Plan(NamedTuple):
@@ -106,16 +107,19 @@ def make_plan(
         if not wants_tiles and (tile is None or not available or whole <= USE * available):
             return Plan(None, memory=whole, choice=choice)
         fixed += kept * 2 * height * width
+        double = _GRADIENT * height * width  # more of the gradient than `fixed` holds, and then a copy
+        between = max(passes, 2 * double)  # evaluations
         for side in sides:
             areas = crops(side)
             one = (use.pixel + use.part) * areas[0] + weighted * min(side**2, height * width)  # of the core alone
             room = USE * available - fixed
-            if room >= max(one, passes) or isinstance(tile, int) or not available:
+            if room >= max(double + one, between) or isinstance(tile, int) or not available:
                 # Who names a tile for one device means its memory, too.
-                keep = 0 if processes == 1 and isinstance(tile, int) else min(len(areas), max(0, int(room / one)))
+                mine = processes > 1 or not isinstance(tile, int)
+                keep = min(len(areas), max(0, int((room - double) / one))) if mine else 0
                 keep = keep if keep == len(areas) else max(0, keep - 1)  # one more has to run
                 pixels = sum(areas[keep:]) + 2 * sum(areas[:keep]) // 3
-                total = fixed + max(passes, one * min(len(areas), keep + 1))
+                total = fixed + max(between, double + one * min(len(areas), keep + 1))
                 return Plan(side, keep, int(total), pixels, choice)
 
     def least(scale: float) -> float:
@@ -126,7 +130,8 @@ def make_plan(
         one = (use.pixel + use.part) * crop[0] * crop[1] + weighted * core[0] * core[1]
         stays, passes = (bytes_ * small[0] * small[1] / (height * width) for bytes_ in optimizer[-1])
         images = _IMAGES + masks + (_BEST if len(optimizer) == 1 else 0)
-        return use.fixed + (images + 2 * kept) * small[0] * small[1] + stays + max(passes, one)
+        double = _GRADIENT * small[0] * small[1]
+        return use.fixed + (images + 2 * kept) * small[0] * small[1] + stays + max(passes, 2 * double, double + one)
 
     fits = max((n for n in range(1, 1000) if least(n / 1000) <= USE * available), default=0) / 1000
     advice = f"it fits with data.size at {100 * fits:.0f} % of that" if fits else "free some memory"

@@ -12,6 +12,8 @@ from typing import NamedTuple
 
 from nst_lightning.losses.term import Window
 
+_NEXT_TO_NOTHING = 1.03
+
 
 class Box(NamedTuple):
     """Pixels from (top, left) up to and without (bottom, right)."""
@@ -73,7 +75,8 @@ def make_grid(size: tuple[int, int], tile: int, halo: int, stride: int, shares: 
         halo: Pixels that a crop reaches beyond its core, a multiple of the stride.
         stride: Cores begin on its multiples.
         shares: Number of equal shares that the tiles are to be divided into; where the image is too small for that,
-            there are fewer tiles.
+            there are fewer tiles. Where it costs next to nothing the tiles are those of one share, since only then are
+            the results its to the last bit.
 
     Returns:
         Tiles row by row.
@@ -92,7 +95,10 @@ def make_grid(size: tuple[int, int], tile: int, halo: int, stride: int, shares: 
         for across in range(fewest[1], min(fewest[1] + shares, most[1] + 1))
         if down * across % shares == 0
     ]
-    return _tiles(size, min(choices, key=cost) if choices else (fewest[0], fewest[1]), halo, stride)
+    alone = fewest[0], fewest[1]
+    best = min(choices, key=cost) if choices else alone
+    enough = alone[0] * alone[1] >= shares and cost(alone)[0] <= _NEXT_TO_NOTHING * cost(best)[0]
+    return _tiles(size, alone if enough else best, halo, stride)
 
 
 def _tiles(size: tuple[int, int], counts: tuple[int, int], halo: int, stride: int) -> list[Tile]:

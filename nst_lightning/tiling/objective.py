@@ -7,6 +7,9 @@ A style's statistic is a sum over cells, so the gradient of its distance reaches
 3. Run each tile again with gradients, send them back from its statistics, and from the terms that are sums over cells
    anyway, and add the gradient of the whole crop, halo included, to the image's.
 
+Sums over tiles are in double precision, so the order of the tiles does not show, and neither does who works on which:
+processes that share the tiles compute the very bits of one that has them all, where both cut the image alike.
+
 It is exact by linearity: each cell is counted in one tile, and a crop holds all pixels that the cells of its core see.
 Galerne et al. (*Scaling painting style transfer*, 2024) do the same with a fixed overlap. Differences are in what is
 kept: a tile for whose activations there is memory is run only once, and processes may share the tiles.
@@ -22,7 +25,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from nst_lightning.errors import UserError
-from nst_lightning.hardware import outside_autocast, widest_dtype
+from nst_lightning.hardware import one_thread, outside_autocast, widest_dtype
 from nst_lightning.losses.samples import CountTerm, SampleTerm
 from nst_lightning.losses.term import CellTerm, StatisticTerm, Term, Window
 from nst_lightning.masks import Masks
@@ -77,9 +80,15 @@ class TiledObjective:
         """The tiles of an image."""
         return make_grid((height, width), self.tile, self.halo, self.stride, self._team.size)
 
+    def _grid_of_one(self, image: Tensor) -> list[Tile]:
+        """The tiles of a picture that is run once only: those that one process takes, for the same bits."""
+        return make_grid((image.shape[-2], image.shape[-1]), self.tile, self.halo, self.stride)
+
     def _share(self, image: Tensor) -> tuple[list[Tile], Team]:
         """The tiles that this process works on, and whom it adds its results up with."""
-        tiles = self.grid(*image.shape[-2:])
+        return self._deal(self.grid(*image.shape[-2:]))
+
+    def _deal(self, tiles: list[Tile]) -> tuple[list[Tile], Team]:
         if len(tiles) < self._team.size:  # a small image: everyone does all of it
             return tiles, Alone()
         return tiles[self._team.rank :: self._team.size], self._team
@@ -102,7 +111,8 @@ class TiledObjective:
         for term, layer in objective.layered_terms(StatisticTerm):
             assert isinstance(term, StatisticTerm)
             blend = [(of_styles[i][term, layer], share) for i, share in masks.blend(term.region, layer, shares)]
-            term.set_target(layer, of_content[term, layer], blend)
+            with one_thread():
+                term.set_target(layer, of_content[term, layer], blend)
 
     def _keep(self, content: Tensor) -> None:
         """Let the terms that compare cells keep the content's."""
@@ -129,7 +139,7 @@ class TiledObjective:
             assert isinstance(term, SampleTerm)
             term.begin(layer)
         for index, picture in enumerate(pictures if pairs else []):
-            for tile in self.grid(*picture.shape[-2:]):
+            for tile in self._grid_of_one(picture):
                 for layer, features, window in self._cells(_crop(picture, tile), tile, {layer for _, layer in pairs}):
                     for term, of in pairs:
                         counts = index == 0 or index - 1 in dict(blends[term, of])
@@ -137,7 +147,8 @@ class TiledObjective:
                             term.gather(layer, index, self.objective.for_term(term, layer, features), window)
         for term, layer in pairs:
             assert isinstance(term, SampleTerm)
-            term.finish(layer, [share for _, share in blends[term, layer]])
+            with one_thread():
+                term.finish(layer, [share for _, share in blends[term, layer]])
 
     @torch.no_grad()
     def _settle(self, image: Tensor, tiles: Sequence[Tile], team: Team) -> None:
@@ -164,8 +175,8 @@ class TiledObjective:
         return _View(lambda term: term.region in {None, masks.region_of[index]}, lambda _, layer: weights[layer])
 
     def _means(self, image: Tensor, view: _View) -> dict[_Key, Tensor]:
-        """Mean statistics of an image."""
-        tiles, team = self._share(image)
+        """Mean statistics of a picture."""
+        tiles, team = self._deal(self._grid_of_one(image))
         totals = _Totals()
         for tile in tiles:
             totals.add(self._values(_crop(image, tile), tile, StatisticTerm, view))
@@ -191,7 +202,8 @@ class TiledObjective:
 
         Args:
             image: (1, 3, H, W), RGB, nominally in [0, 1].
-            gradient: Zeros of the image's shape, if a gradient is wanted.
+            gradient: Zeros of the image's shape, if a gradient is wanted; where tiles overlap the order of adding them
+                up does not matter if it is in double precision.
 
         Returns:
             (K,) parts in the order of `Objective.part_keys`.
@@ -237,7 +249,7 @@ class TiledObjective:
         upstream: dict[_Key, Tensor] = {}
         for (term, layer), mean in statistics.means(lambda key: self._count(key, image, _PICTURE)).items():
             assert isinstance(term, StatisticTerm)
-            with torch.enable_grad():
+            with one_thread(), torch.enable_grad():
                 leaf = mean.requires_grad_()
                 value = self.objective.factor(term, layer) * term.distance(layer, leaf)
                 (slope,) = torch.autograd.grad(value, leaf)
@@ -279,7 +291,7 @@ class TiledObjective:
 
     def _walk(self, image: Tensor, layers: Collection[str]) -> Iterator[tuple[str, Tensor, float]]:
         """Features of all of an image in pieces, each with its share of the layer's cells."""
-        for tile in self.grid(*image.shape[-2:]):
+        for tile in self._grid_of_one(image):
             for layer, features, window in self._cells(_crop(image, tile), tile, layers):
                 yield layer, features, features[0, 0].numel() / (window.height * window.width)
 
@@ -324,15 +336,17 @@ class _Tiled(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, image: Tensor, tiled: TiledObjective, follow: bool) -> tuple[Tensor, Tensor]:
-        ctx.gradient = torch.zeros_like(image, memory_format=torch.contiguous_format) if follow else None
-        parts = tiled.evaluate(image.detach(), ctx.gradient)
+        exact = widest_dtype(image.device.type)
+        gradient = torch.zeros(image.shape, dtype=exact, device=image.device) if follow else None
+        parts = tiled.evaluate(image.detach(), gradient)
+        ctx.gradient = None if gradient is None else gradient.to(image.dtype)
         ctx.mark_non_differentiable(parts)
         return parts.sum(), parts
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, upstream: Tensor, _: Tensor) -> tuple[Tensor, None, None]:
-        gradient, ctx.gradient = ctx.gradient, None  # full size: not to be kept, nor copied
+        gradient, ctx.gradient = ctx.gradient, None  # full size: not to be kept, nor copied once more
         return gradient.mul_(upstream), None, None
 
 
