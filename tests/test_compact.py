@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from nst_lightning.distillation.network import CompactNetwork
+from nst_lightning.distillation.network import NAMES, CompactNetwork
 from nst_lightning.distillation.storage import save_student
 from nst_lightning.errors import UserError
 from nst_lightning.features import CompactVGG19
@@ -16,10 +16,16 @@ from nst_lightning.objective import Objective
 NARROW, FULL = (3, 4, 5, 4, 6, 5, 5, 5, 7, 6, 6, 6, 8), (6, 6, 8, 8, 9, 9, 9, 9, 12, 11, 12, 12, 12)
 
 
-@pytest.fixture(scope="module")
-def student() -> CompactNetwork:
+@pytest.fixture(scope="module", params=["narrow", "low rank"])
+def student(request) -> CompactNetwork:
+    """Of few channels in all layers, or full in the later ones, whose convolutions are of low rank."""
     torch.manual_seed(0)
-    network = CompactNetwork(NARROW, FULL)
+    if request.param == "narrow":
+        network = CompactNetwork(NARROW, FULL)
+    else:
+        network = CompactNetwork((*NARROW[:4], *FULL[4:]), FULL, (0,) * 4 + (3,) * 8 + (5,))
+        for expansion in network.expansions.values():
+            torch.nn.init.kaiming_normal_(expansion.weight)
     for parameter in network.maps.values():
         torch.nn.init.normal_(parameter)
     for convolution in network.convolutions:
@@ -56,8 +62,11 @@ def test_features_are_those_of_the_trained_network(student, weights, images):
     extractor = CompactVGG19(weights, units="stored")
     found = extractor(images[0], TAPS)
     for tap, expected in student(images[0]).items():
-        assert (found[tap] - expected).norm() < 2e-3 * expected.norm()  # the file holds half precision
-        torch.testing.assert_close(extractor.widening(tap), student.maps[tap], rtol=1e-3, atol=1e-4)
+        assert (found[tap] - expected).norm() < 1e-2 * expected.norm()  # the file holds half precision
+        if extractor.widening(tap) is None:
+            assert found[tap].shape[1] == FULL[NAMES.index(tap.replace("relu", "conv"))]
+        else:
+            torch.testing.assert_close(extractor.widening(tap), student.maps[tap], rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("normalization", ["balanced", "released", "paper"])
@@ -81,10 +90,11 @@ def test_narrow_statistics_give_the_loss_of_widened_features(weights, images, no
 
 def test_units_and_unit_activations(student, weights, images):
     stored, normalised = CompactVGG19(weights, units="stored"), CompactVGG19(weights)
-    ratio = stored.widening("relu3_1") / normalised.widening("relu3_1")
-    torch.testing.assert_close(ratio, torch.full_like(ratio, 255 * 0.225))
+    for tap in TAPS:
+        one, other = (extractor(images[0], [tap])[tap] for extractor in (stored, normalised))
+        torch.testing.assert_close(one, 255 * 0.225 * other, rtol=1e-4, atol=1e-4)
     unit = CompactVGG19(weights, unit_activations=True)
-    before = unit.widening("relu4_1").clone()
+    before = unit.widening("relu4_1")
     unit.rescale_to_unit_activations(images)
     total = torch.zeros(FULL[8])
     for image in images:
@@ -94,7 +104,7 @@ def test_units_and_unit_activations(student, weights, images):
     after = unit.widening("relu4_1").clone()
     unit.rescale_to_unit_activations(images)  # once is enough
     assert torch.equal(after, unit.widening("relu4_1"))
-    assert not torch.equal(before, after)
+    assert before is None or not torch.equal(before, after)
 
 
 def test_magnitudes_are_the_teachers(student, weights, images):

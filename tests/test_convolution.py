@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from nst_lightning.features import VGG19
 from nst_lightning.features.convolution import frozen_conv2d
 from nst_lightning.features.direct import DirectFilter
+from nst_lightning.features.factored import FactoredFilter
 from nst_lightning.features.strips import PooledSink
 from nst_lightning.features.winograd import WinogradFilter
 
@@ -17,7 +18,19 @@ def network(tiny_weights, monkeypatch):
     return lambda **options: VGG19(str(tiny_weights), **options)
 
 
-KINDS = [DirectFilter, WinogradFilter]
+def factored(kind):
+    """A filter bank in two factors whose product is the weight."""
+
+    def make(weight):
+        count = len(weight)
+        expansion = torch.randn(count, count + 1, dtype=weight.dtype, generator=torch.Generator().manual_seed(3))
+        narrow = torch.linalg.pinv(expansion) @ weight.reshape(count, -1)
+        return FactoredFilter(kind(narrow.view(count + 1, *weight.shape[1:])), expansion)
+
+    return make
+
+
+KINDS = [DirectFilter, WinogradFilter, factored(DirectFilter), factored(WinogradFilter)]
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -59,6 +59,12 @@ def test_channels_are_chosen_as_by_pivoted_qr():
     np.testing.assert_allclose(left[:-1], expected[:-1], rtol=1e-4)
 
 
+def test_a_channel_is_chosen_once_even_if_nothing_is_left_of_any():
+    features = torch.rand(300, 4, generator=torch.Generator().manual_seed(0))
+    silent = torch.cat([features, torch.zeros(300, 3), features[:, :2]], dim=1)
+    assert choose_channels(silent, 9)[0] == list(range(9))
+
+
 def test_regression_against_numpy():
     generator = torch.Generator().manual_seed(0)
     x, truth = torch.randn(500, 6, generator=generator), torch.randn(4, 6, generator=generator)
@@ -76,6 +82,44 @@ def test_compression_to_full_width_is_the_teacher(teacher):
         with torch.no_grad():
             ours = student.widen(tap, student(images[0])[tap])
         assert (ours - expected).norm() < 0.05 * expected.norm()
+
+
+def test_compression_to_full_rank_is_the_teacher(teacher):
+    full, widths = teacher_network(teacher), teacher_widths(teacher)
+    images = [torch.rand(1, 3, 48, 48, generator=torch.Generator().manual_seed(i)) for i in range(6)]
+    student, _ = compress(full, widths, images, samples=5000, ranks=widths)
+    assert not student.maps
+    for tap, expected in teacher(images[0], TAPS).items():
+        with torch.no_grad():
+            assert (student(images[0])[tap] - expected).norm() < 0.05 * expected.norm()
+
+
+def test_low_rank_keeps_the_leading_components_of_the_responses(teacher):
+    """The first layer's, whose inputs are exact, against a projection of the teacher's own responses by SVD."""
+    full, widths, rank = teacher_network(teacher), teacher_widths(teacher), 3
+    images = [torch.rand(1, 3, 48, 48, generator=torch.Generator().manual_seed(i)) for i in range(6)]
+    student, _ = compress(full, widths, images, samples=6 * 48 * 48, ranks=[rank] + [0] * 12)
+    with torch.no_grad():
+        inputs = torch.cat([(image - full.mean) / full.std for image in images]).half().float()
+        y = full.convolve(0, inputs).transpose(0, 1).flatten(1).T.double()
+        mean = y.mean(0)
+        _, _, right = torch.linalg.svd(y - mean, full_matrices=False)
+        expected = (y - mean) @ right[:rank].T @ right[:rank] + mean
+        found = student.convolve(0, inputs).transpose(0, 1).flatten(1).T.double()
+    assert (found - expected).norm() < 1e-4 * expected.norm()
+
+
+def test_compression_takes_the_first_layers_of_another_student(teacher):
+    images = [torch.rand(1, 3, 48, 48, generator=torch.Generator().manual_seed(i)) for i in range(4)]
+    front, _ = compress(teacher_network(teacher), HALF, images[:2], samples=3000)
+    widths = [*HALF[:4], *teacher_widths(teacher)[4:]]
+    student, _ = compress(
+        teacher_network(teacher), widths, images, samples=3000, ranks=[0] * 4 + [4] * 9, front=front, front_layers=4
+    )
+    for tap in ("relu1_1", "relu2_1"):
+        assert torch.equal(student.maps[tap], front.maps[tap])
+        assert torch.equal(student(images[0])[tap], front(images[0])[tap])
+    assert torch.equal(student.convolution(3).weight, front.convolution(3).weight)
 
 
 def test_compression_loses_less_with_more_channels(teacher):

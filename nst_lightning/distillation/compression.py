@@ -4,6 +4,10 @@ Layer by layer from the image on. The channels of the teacher that best explain 
 regression on sampled cells, become the student's; the regression of all channels on the chosen ones folds into the next
 convolution and is the map of a tapped layer. Each convolution is then fitted anew on the student's own inputs, which
 makes up for part of what was lost before, and kept where that brings its outputs nearer to the teacher's.
+
+A convolution of low rank keeps the leading principal components of what comes before the rectifier. That loses far
+less than leaving channels out: a quarter of the rank in all layers, without any training, steers as well as three
+quarters of the channels do after hours of it.
 """
 
 from __future__ import annotations
@@ -53,7 +57,9 @@ def choose_channels(features: Tensor, count: int) -> tuple[list[int], Tensor]:
     rest = scaled.T @ scaled / len(scaled)
     total, chosen, left = rest.trace(), [], []
     for _ in range(rest.shape[0]):
-        pivot = int(rest.diagonal().argmax())
+        spread = rest.diagonal().clone()
+        spread[chosen] = -1  # rounding may leave more of them than of channels that nothing is left of
+        pivot = int(spread.argmax())
         chosen.append(pivot)
         column = rest[:, pivot] / rest[pivot, pivot].clamp(min=1e-12).sqrt()
         rest = rest - torch.outer(column, column)
@@ -72,7 +78,14 @@ def regress(inputs: Tensor, targets: Tensor) -> Tensor:
 
 @torch.no_grad()
 def compress(
-    teacher: CompactNetwork, widths: Sequence[int], images: Sequence[Tensor], samples: int = 60_000, seed: int = 0
+    teacher: CompactNetwork,
+    widths: Sequence[int],
+    images: Sequence[Tensor],
+    samples: int = 60_000,
+    seed: int = 0,
+    ranks: Sequence[int] = (),
+    front: CompactNetwork | None = None,
+    front_layers: int = 0,
 ) -> tuple[CompactNetwork, list[LayerReport]]:
     """Make a student.
 
@@ -85,17 +98,20 @@ def compress(
         images: (1, 3, h, w) each, RGB in [0, 1]. Feature maps of one layer of all are kept, in half precision.
         samples: Cells to sample a layer.
         seed: Of the sampling.
+        ranks: Of the student's convolutions, 0 for those that are one piece; none if left out.
+        front: A student whose first layers are taken as they are.
+        front_layers: How many.
 
     Returns:
         The student, and what each layer lost.
     """
-    student = CompactNetwork(widths, teacher.widths)
+    student = CompactNetwork(widths, teacher.widths, ranks)
     generator = torch.Generator().manual_seed(seed)
     of_teacher = [((image - teacher.mean) / teacher.std).half() for image in images]
     of_student, widening, reports = list(of_teacher), torch.eye(3), []
     each = -(-samples // len(images))
     for index, name in enumerate(NAMES):
-        full, narrow = teacher.convolution(index), student.convolution(index)
+        full = teacher.convolution(index)
         cells = [torch.randperm(x[0, 0].numel(), generator=generator)[:each] for x in of_teacher]
         sampled = []
         for i, x in enumerate(of_teacher):
@@ -104,21 +120,31 @@ def compress(
             of_teacher[i] = _half(F.relu(before))
         targets = torch.cat(sampled)
         chosen, _ = choose_channels(targets.relu(), widths[index])
-        assert full.bias is not None and narrow.bias is not None
-        narrow.weight.copy_(torch.einsum("oihw,ij->ojhw", full.weight[chosen], widening))
-        narrow.bias.copy_(full.bias[chosen])
-        if index:
-            _refit(narrow, of_student, cells, targets[:, chosen])
+        if front is not None and index < front_layers:
+            student.convolution(index).load_state_dict(front.convolution(index).state_dict())
+        else:
+            narrow = torch.nn.Conv2d(len(widening[0]), widths[index], 3, padding=1)
+            assert full.bias is not None and narrow.bias is not None
+            narrow.weight.copy_(torch.einsum("oihw,ij->ojhw", full.weight[chosen], widening))
+            narrow.bias.copy_(full.bias[chosen])
+            if index:
+                _refit(narrow, of_student, cells, targets[:, chosen])
+            if student.ranks[index]:
+                responses = torch.cat([_at(narrow(x.float()), c) for x, c in zip(of_student, cells, strict=True)])
+                _factorise(narrow, responses, student, index)
+            else:
+                student.convolution(index).load_state_dict(narrow.state_dict())
         sampled = []
         for i, x in enumerate(of_student):
-            after = F.relu(narrow(x.float()))
+            after = F.relu(student.convolve(index, x.float()))
             sampled.append(_at(after, cells[i]))
             of_student[i] = _half(after)
         ours, goal = torch.cat(sampled), targets.relu()
-        widening = regress(ours, goal)
+        widening = torch.eye(widths[index]) if widths[index] == teacher.widths[index] else regress(ours, goal)
         tap = name.replace("conv", "relu")
         if tap in student.maps:
-            student.maps[tap].copy_(widening)
+            kept = front is not None and index < front_layers and tap in front.maps
+            student.maps[tap].copy_(front.maps[tap] if front is not None and kept else widening)
         energy = goal.square().sum()
         best = goal - goal[:, chosen] @ regress(goal[:, chosen], goal).T
         left = goal - ours @ widening.T
@@ -126,6 +152,19 @@ def compress(
         if name in LAST_OF_BLOCK:
             of_teacher, of_student = ([F.max_pool2d(x, 2) for x in maps] for maps in (of_teacher, of_student))
     return student, reports
+
+
+def _factorise(convolution: torch.nn.Conv2d, responses: Tensor, student: CompactNetwork, index: int) -> None:
+    """Put a convolution into a layer of low rank: E Eᵀ (y - ȳ) + ȳ, E being leading principal components of y."""
+    expansion = student.expansion(index)
+    assert expansion is not None and expansion.bias is not None and convolution.bias is not None
+    mean = responses.double().mean(0)
+    centred = responses.double() - mean
+    _, vectors = torch.linalg.eigh(centred.T @ centred)
+    leading = vectors[:, -student.ranks[index] :]
+    student.convolution(index).weight.copy_(torch.einsum("or,oihw->rihw", leading.float(), convolution.weight))
+    expansion.weight.copy_(leading.float()[:, :, None, None])
+    expansion.bias.copy_((leading @ (leading.T @ (convolution.bias.double() - mean)) + mean).float())
 
 
 def _half(x: Tensor) -> Tensor:

@@ -19,27 +19,36 @@ NAMES = CONVOLUTION_NAMES[: len(TEACHER_WIDTHS)]
 
 
 class CompactNetwork(Extractor):
-    """A trainable VGG-19 of any widths, for batches; the extractor that ships is `CompactVGG19`.
+    """A trainable VGG-19 of any widths and ranks, for batches; the extractor that ships is `CompactVGG19`.
 
     Args:
         widths: Channels of conv1_1 ... conv5_1.
         teacher_widths: The teacher's.
+        ranks: Of each convolution, 0 for those that are one piece; see `FactoredFilter`.
     """
 
     strides = CompactVGG19.strides
 
-    def __init__(self, widths: Sequence[int], teacher_widths: Sequence[int] = TEACHER_WIDTHS) -> None:
+    def __init__(
+        self, widths: Sequence[int], teacher_widths: Sequence[int] = TEACHER_WIDTHS, ranks: Sequence[int] = ()
+    ) -> None:
         super().__init__()
         self.widths = tuple(widths)
+        self.ranks = tuple(ranks) or (0,) * len(self.widths)
         channels = (3, *self.widths)
         self.convolutions = nn.ModuleList(
-            nn.Conv2d(before, after, 3, padding=1) for before, after in zip(channels, self.widths, strict=False)
+            nn.Conv2d(before, rank or after, 3, padding=1, bias=not rank)
+            for before, after, rank in zip(channels, self.widths, self.ranks, strict=False)
+        )
+        self.expansions = nn.ModuleDict(
+            {str(i): nn.Conv2d(rank, self.widths[i], 1) for i, rank in enumerate(self.ranks) if rank}
         )
         self.maps = nn.ParameterDict(
             {
                 tap: nn.Parameter(torch.eye(teacher_widths[index], self.widths[index]))
                 for tap in TAPS
                 for index in [NAMES.index(tap.replace("relu", "conv"))]
+                if self.widths[index] != teacher_widths[index]
             }
         )
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
@@ -48,17 +57,26 @@ class CompactNetwork(Extractor):
         self.std: Tensor
 
     def convolution(self, index: int) -> nn.Conv2d:
-        """The convolution of `NAMES` at this index."""
+        """The convolution of `NAMES` at this index, or its first factor."""
         return cast("nn.Conv2d", self.convolutions[index])
+
+    def expansion(self, index: int) -> nn.Conv2d | None:
+        """The second factor of a convolution of low rank, with the bias."""
+        return cast("nn.Conv2d", self.expansions[str(index)]) if self.ranks[index] else None
+
+    def convolve(self, index: int, x: Tensor) -> Tensor:
+        """A layer before its rectifier: (B, in, H, W) -> (B, out, H, W)."""
+        result: Tensor = self.convolution(index)(x)
+        expansion = self.expansion(index)
+        return result if expansion is None else cast("Tensor", expansion(result))
 
     def use_layers(self, layers: Iterable[str]) -> None:
         """Keep all layers: others may be asked for later; see the base class."""
         self.check_layers(layers, argument="layers")
 
-    def widening(self, layer: str) -> Tensor:
+    def widening(self, layer: str) -> Tensor | None:
         """The map of a layer, as it is now; see the base class."""
-        found: Tensor = self.maps[layer].detach()
-        return found
+        return self.maps[layer].detach() if layer in self.maps else None
 
     def forward(self, image: Tensor, layers: Iterable[str] = TAPS) -> Features:
         """Compute narrow features.
@@ -73,7 +91,7 @@ class CompactNetwork(Extractor):
         wanted, found = set(layers), {}
         x = (image - self.mean) / self.std
         for index, name in enumerate(NAMES):
-            x = F.relu(self.convolution(index)(x))
+            x = F.relu(self.convolve(index, x))
             tap = name.replace("conv", "relu")
             if tap in wanted:
                 found[tap] = x
@@ -85,7 +103,7 @@ class CompactNetwork(Extractor):
 
     def widen(self, tap: str, features: Tensor) -> Tensor:
         """Bring narrow features (B, c, h, w) to the teacher's width."""
-        return torch.einsum("tc,bchw->bthw", self.maps[tap], features)
+        return torch.einsum("tc,bchw->bthw", self.maps[tap], features) if tap in self.maps else features
 
     def widened_gram(self, tap: str, features: Tensor) -> Tensor:
         """Gram matrices (B, C, C) of the widened features, formed from the narrow ones.
@@ -93,6 +111,5 @@ class CompactNetwork(Extractor):
         In plain operations, which training differentiates twice; `gram_matrix` can be differentiated once.
         """
         flat = features.flatten(2)
-        widening = self.maps[tap]
-        gram: Tensor = widening @ (flat @ flat.transpose(1, 2) / flat.shape[2]) @ widening.T
-        return gram
+        narrow: Tensor = flat @ flat.transpose(1, 2) / flat.shape[2]
+        return self.maps[tap] @ narrow @ self.maps[tap].T if tap in self.maps else narrow

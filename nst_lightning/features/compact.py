@@ -13,13 +13,14 @@ from torch import Tensor
 
 from nst_lightning.errors import UserError
 from nst_lightning.features.extractor import Walk, channel_means
-from nst_lightning.features.topology import Algorithm, Padding, Pooling, VGGNetwork, check_choice
+from nst_lightning.features.topology import Algorithm, Padding, Pooling, VGGNetwork, Weights, check_choice
 from nst_lightning.features.vgg import CAFFE_UNIT, Units
 from nst_lightning.features.weights import CONVOLUTIONS
 
 EMBEDDED = Path(__file__).with_name("compact_vgg19.safetensors")
 EMBEDDED_SHA256 = "9f75fa28e9533e4830769ec3e57504c2edb7d2e3facb91db07235ef2be86b4cc"
 
+_DEPTH = 13  # conv1_1 ... conv5_1
 TAPS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu4_2", "relu5_1")
 
 
@@ -27,13 +28,13 @@ class CompactWeights(NamedTuple):
     """A student's weights, float32.
 
     Attributes:
-        convolutions: Weight (out, in, 3, 3) and bias (out,), from conv1_1 on.
-        maps: Tapped layer -> (C, c) matrix that brings its c channels to the C of VGG-19.
+        convolutions: From conv1_1 on.
+        maps: Tapped layer -> (C, c) matrix that brings its c channels to the C of VGG-19, for layers that have fewer.
         metadata: How it was made.
         sha256: Of the file.
     """
 
-    convolutions: list[tuple[Tensor, Tensor]]
+    convolutions: list[Weights]
     maps: dict[str, Tensor]
     metadata: dict[str, str]
     sha256: str
@@ -57,8 +58,17 @@ def read_compact_weights(path: Path, *, argument: str = "model.extractor.weights
             tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 - no mapping
             metadata = dict(file.metadata() or {})
         keys = [key for key in CONVOLUTIONS if f"features.{key}.weight" in tensors]
-        convolutions = [(tensors[f"features.{key}.weight"], tensors[f"features.{key}.bias"]) for key in keys]
-        maps = {tap: tensors[f"maps.{tap}"] for tap in TAPS}
+        convolutions = [
+            Weights(
+                tensors[f"features.{key}.weight"],
+                tensors[f"features.{key}.bias"],
+                tensors.get(f"features.{key}.expansion"),
+            )
+            for key in keys
+        ]
+        maps = {tap: tensors[f"maps.{tap}"] for tap in TAPS if f"maps.{tap}" in tensors}
+        if len(convolutions) != _DEPTH:
+            raise ValueError(f"{len(convolutions)} convolutions, not {_DEPTH}")
     except Exception as error:  # damaged files raise half a dozen types
         reason = str(error).split("\n")[0][:150] or type(error).__name__
         raise UserError(
@@ -71,7 +81,7 @@ class CompactVGG19(VGGNetwork):
     """VGG-19's layers with fewer channels, trained to steer the optimisation of an image as VGG-19 does.
 
     It takes VGG-19's place in any configuration that asks for no other layers than relu1_1, relu2_1, relu3_1, relu4_1,
-    relu4_2 and relu5_1. Features come narrow; `widening` is the linear map to VGG-19's own channels. Terms that are
+    relu4_2 and relu5_1. Where a layer has fewer channels, `widening` is the linear map to VGG-19's own. Terms that are
     quadratic in the features (`Content`, `Gram`) take it into account on small matrices, for others the objective
     widens the features, and either way losses have the magnitude that they have with VGG-19.
 
@@ -100,18 +110,22 @@ class CompactVGG19(VGGNetwork):
     ) -> None:
         check_choice("units", units, Units)
         loaded = read_compact_weights(Path(weights) if weights else EMBEDDED)
-        super().__init__(loaded.convolutions, pooling, rescale_pooling, padding, convolution)
+        scale = CAFFE_UNIT if units == "normalised" else 1.0  # see `VGG19`
+        convolutions = [
+            Weights(weight if i else weight / scale, bias / scale, expansion)
+            for i, (weight, bias, expansion) in enumerate(loaded.convolutions)
+        ]
+        super().__init__(convolutions, pooling, rescale_pooling, padding, convolution)
         self.unit_activations = unit_activations
         where = weights or "the package"
         self.origin = f"compact VGG-19 from {where} (sha256 {loaded.sha256[:8]})"
         self.family = "compact"
-        scale = CAFFE_UNIT if units == "normalised" else 1.0
-        for tap, widening in loaded.maps.items():
-            self.register_buffer(f"widening_{tap}", widening / scale, persistent=False)
+        for tap in TAPS:
+            self.register_buffer(f"widening_{tap}", loaded.maps.get(tap), persistent=False)
 
-    def widening(self, layer: str) -> Tensor:
+    def widening(self, layer: str) -> Tensor | None:
         """See the base class."""
-        found: Tensor = getattr(self, f"widening_{layer}")
+        found: Tensor | None = getattr(self, f"widening_{layer}")
         return found
 
     @torch.no_grad()
@@ -126,7 +140,11 @@ class CompactVGG19(VGGNetwork):
             for tap, x, share in (walk or self.walk)(image, taps):
                 sums[tap] = sums[tap].to(image) + channel_means(x) * (share / len(images))
         for tap, narrow in sums.items():
-            mean = self.widening(tap) @ narrow
+            widening = self.widening(tap)
+            if widening is None:
+                widening = torch.eye(len(narrow)).to(narrow)
+            mean = widening @ narrow
             floor = 0.1 * mean.mean()
-            self.widening(tap).div_(torch.where(floor > 0, mean.clamp(min=floor), torch.ones_like(mean))[:, None])
+            unit = torch.where(floor > 0, mean.clamp(min=floor), torch.ones_like(mean))
+            setattr(self, f"widening_{tap}", widening / unit[:, None])
         self.unit_activations = False

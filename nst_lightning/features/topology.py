@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable, Iterator
-from typing import Literal, cast, get_args
+from typing import Literal, NamedTuple, cast, get_args
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +13,7 @@ from nst_lightning.errors import UserError
 from nst_lightning.features.convolution import FilterBank, frozen_conv2d
 from nst_lightning.features.direct import DirectFilter
 from nst_lightning.features.extractor import Extractor, Features, MemoryUse
+from nst_lightning.features.factored import FactoredFilter
 from nst_lightning.features.pooling import average_pool, l2_pool, max_pool
 from nst_lightning.features.weights import IMAGENET_MEAN, IMAGENET_STD
 from nst_lightning.features.winograd import WinogradFilter
@@ -25,6 +26,7 @@ Algorithm = Literal["auto", "direct", "winograd"]
 # type: the smaller and the larger number of a layer's two must be at least this. Measured on two cores, bfloat16 with
 # AVX512-BF16 and float32 with AVX2.
 WINOGRAD_CHANNELS = {torch.bfloat16: (128, 128), torch.float32: (64, 64)}
+_WINOGRAD_CHANNELS_NARROW = {torch.bfloat16: (64, 128), torch.float32: (64, 64)}  # of the narrow part of a layer
 
 _WORKING_SPACE = 350 << 20  # bytes of strips, thread pools and what the allocator holds back
 
@@ -46,11 +48,66 @@ LAST_OF_BLOCK = frozenset(f"conv{block}_{depth}" for block, depth in enumerate(B
 POOLS: dict[Pooling, Callable[[Tensor], Tensor]] = {"max": max_pool, "average": average_pool, "l2": l2_pool}
 
 
+class Weights(NamedTuple):
+    """A convolution.
+
+    Attributes:
+        weight: (out, in, 3, 3), or (rank, in, 3, 3).
+        bias: (out,).
+        expansion: (out, rank), the second factor of one of low rank; see `FactoredFilter`.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    expansion: Tensor | None = None
+
+
+class _Convolution(nn.Conv2d):
+    """A convolution of 3x3, maybe of low rank, whose weights are given."""
+
+    bias: Tensor
+
+    def __init__(self, weights: Weights) -> None:
+        weight = weights.weight
+        # On no device, or it would draw random weights first, for a second and 80 MB.
+        super().__init__(weight.shape[1], weight.shape[0], 3, padding=1, device="meta")
+        self.weight = nn.Parameter(weight, requires_grad=False)
+        self.bias = nn.Parameter(weights.bias, requires_grad=False)
+        given = weights.expansion
+        self.expansion = None if given is None else nn.Parameter(given, requires_grad=False)
+
+    def forward(self, x: Tensor, padded: bool = False) -> Tensor:
+        """Convolve (B, in, H, W), which may have a border already."""
+        padding = 0 if padded else 1
+        if self.expansion is None:
+            return F.conv2d(x, self.weight, self.bias, padding=padding)
+        return F.conv2d(F.conv2d(x, self.weight, padding=padding), self.expansion[:, :, None, None], self.bias)
+
+    def filters(self, *, winograd: bool, choose: bool) -> FilterBank | None:
+        """The fast form.
+
+        Args:
+            winograd: Whether Winograd's algorithm may be taken where it pays.
+            choose: Whether the layer is to have a form of its own also where it does not.
+        """
+        narrow = self.expansion is not None
+        least = (_WINOGRAD_CHANNELS_NARROW if narrow else WINOGRAD_CHANNELS).get(self.weight.dtype)
+        fewer, more = sorted(self.weight.shape[:2])
+        bank: FilterBank
+        if winograd and least and fewer >= least[0] and more >= least[1]:
+            bank = WinogradFilter(self.weight)
+        elif choose:
+            bank = DirectFilter(self.weight)
+        else:
+            return None
+        return bank if self.expansion is None else FactoredFilter(bank, self.expansion)
+
+
 class VGGNetwork(Extractor):
     """Frozen convolutions in VGG-19's order, only as deep as the deepest layer asked for.
 
     Args:
-        convolutions: Pairs of weight (out, in, 3, 3) and bias (out,), float32, from conv1_1 on; they must fit together.
+        convolutions: Float32 weights from conv1_1 on; they must fit together.
         pooling: Max as in the trained network, average as Gatys et al. advise, or l2 (root mean square).
         rescale_pooling: For average and l2: multiply by the factor that keeps magnitudes at those of max pooling.
         padding: What the first layer sees beyond the border: zeros (the mean colour) or the nearest pixel.
@@ -66,7 +123,7 @@ class VGGNetwork(Extractor):
 
     def __init__(
         self,
-        convolutions: Iterable[tuple[Tensor, Tensor]],
+        convolutions: Iterable[Weights],
         pooling: Pooling,
         rescale_pooling: bool,
         padding: Padding,
@@ -87,14 +144,7 @@ class VGGNetwork(Extractor):
         self._filters: dict[int, FilterBank] = {}  # by layer, from the weights as they are
         self._prepared_on: torch.device | None = None  # where algorithms were chosen; None when it is to be done anew
         self._order = torch.contiguous_format
-        layers: list[nn.Conv2d] = []
-        for weight, bias in convolutions:
-            # On no device, or the layer would draw random weights first, for a second and 80 MB.
-            layer = nn.Conv2d(weight.shape[1], weight.shape[0], 3, padding=1, device="meta")
-            layer.weight = nn.Parameter(weight, requires_grad=False)
-            layer.bias = nn.Parameter(bias, requires_grad=False)
-            layers.append(layer)
-        self.convolutions = nn.ModuleList(layers)
+        self.convolutions = nn.ModuleList(_Convolution(weights) for weights in convolutions)
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
         self.mean: Tensor
@@ -145,8 +195,9 @@ class VGGNetwork(Extractor):
         per_pixel: dict[str, float] = {}
         least = WINOGRAD_CHANNELS.get(first.dtype, (1 << 30, 1 << 30))
         for (name, rectified, stride), layer in zip(_names(), self.convolutions, strict=False):
-            weight = cast("nn.Conv2d", layer).weight
-            values = per_pixel[name] = per_pixel[rectified] = weight.shape[0] / stride**2
+            convolution = cast("_Convolution", layer)
+            weight = convolution.weight
+            values = per_pixel[name] = per_pixel[rectified] = len(convolution.bias) / stride**2
             fewer, more = sorted(weight.shape[:2])
             transformed = 5 if fewer >= least[0] and more >= least[1] and self.convolution != "direct" else 2
             fixed += transformed * weight.numel() * weight.dtype.itemsize
@@ -155,8 +206,8 @@ class VGGNetwork(Extractor):
             widest = max(widest, values * weight.dtype.itemsize * (not fused))
         return MemoryUse(fixed, 1.05 * max(kept, 3 * widest), 2.5 * widest, per_pixel, first.dtype.itemsize)
 
-    def _convolution(self, index: int) -> nn.Conv2d:
-        return cast("nn.Conv2d", self.convolutions[index])
+    def _convolution(self, index: int) -> _Convolution:
+        return cast("_Convolution", self.convolutions[index])
 
     def _choose_algorithms(self) -> torch.memory_format:
         """Transform the filters of wide layers, before feature maps come to lie between what stays in memory.
@@ -170,26 +221,27 @@ class VGGNetwork(Extractor):
         if self._prepared_on != first.device:
             self._prepared_on = first.device
             self._filters.clear()
-            least = WINOGRAD_CHANNELS.get(first.dtype)
             automatic = self.convolution == "auto" and first.device.type == "cpu"
-            if least and (automatic or self.convolution == "winograd"):
-                for index in range(len(self.convolutions)):
-                    weight = self._convolution(index).weight
-                    fewer, more = sorted(weight.shape[:2])
-                    if fewer >= least[0] and more >= least[1]:
-                        self._filters[index] = WinogradFilter(weight)
-            inside = self._filters or first.dtype.itemsize == 2
+            if automatic or self.convolution == "winograd":
+                self._take_filters(choose=False)
+            inside = bool(self._filters) or first.dtype.itemsize == 2
             self._order = torch.channels_last if inside else torch.contiguous_format
             self.convolutions.to(memory_format=self._order)  # type: ignore[call-overload, unused-ignore]
             if inside and automatic:
-                for index in range(self.padding == "replicate", len(self.convolutions)):
-                    self._filters.setdefault(index, DirectFilter(self._convolution(index).weight))
+                self._take_filters(choose=True)
         return self._order
+
+    def _take_filters(self, *, choose: bool) -> None:
+        for index in range(choose and self.padding == "replicate", len(self.convolutions)):
+            if index not in self._filters:
+                found = self._convolution(index).filters(winograd=not choose, choose=choose)
+                if found is not None:
+                    self._filters[index] = found
 
     def _convolve(self, index: int, x: Tensor) -> Tensor:
         convolution = self._convolution(index)
         if index == 0 and self.padding == "replicate":
-            return F.conv2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), convolution.weight, convolution.bias)
+            return convolution.forward(F.pad(x, (1, 1, 1, 1), mode="replicate"), padded=True)
         return cast("Tensor", convolution(x))
 
     def _steps(self, image: Tensor, wanted: Container[str]) -> Iterator[tuple[str, Tensor]]:
@@ -200,7 +252,7 @@ class VGGNetwork(Extractor):
             rectified = name.replace("conv", "relu")
             pool = self.pooling if name in LAST_OF_BLOCK and index + 1 < len(self.convolutions) else None
             if index in self._filters:
-                bias = cast("Tensor", self._convolution(index).bias)
+                bias = self._convolution(index).bias
                 rectify = name not in wanted
                 fused = pool if rectify and rectified not in wanted and pool != "l2" else None
                 x = frozen_conv2d(x, self._filters[index], bias, rectify, fused)

@@ -17,6 +17,7 @@ from nst_lightning.features.topology import (
     Padding,
     Pooling,
     VGGNetwork,
+    Weights,
     check_choice,
 )
 from nst_lightning.features.weights import Layout, load_vgg19_weights
@@ -68,7 +69,7 @@ class VGG19(VGGNetwork):
         loaded = load_vgg19_weights(weights, layout=layout, sha256=sha256)
         scale = CAFFE_UNIT if units == "normalised" and loaded.family == "caffe" else 1.0
         # Rectifiers and pooling commute with positive factors: only the first weight and all biases carry it.
-        convolutions = [(w if index else w / scale, b / scale) for index, (w, b) in enumerate(loaded.convolutions)]
+        convolutions = [Weights(w if i else w / scale, b / scale) for i, (w, b) in enumerate(loaded.convolutions)]
         super().__init__(convolutions, pooling, rescale_pooling, padding, convolution)
         self.unit_activations = unit_activations
         self.origin, self.family = loaded.origin, loaded.family
@@ -107,7 +108,6 @@ class VGG19(VGGNetwork):
             mean = sums[name].clamp(min=floor) if floor > 0 else torch.ones_like(sums[name])  # a silent layer stays
             convolution = self._convolution(index)
             weight, bias = convolution.weight, convolution.bias
-            assert bias is not None
             weight.copy_(weight.to(mean) * previous[None, :, None, None] / mean[:, None, None, None])
             bias.copy_(bias.to(mean) / mean)
             previous = mean
