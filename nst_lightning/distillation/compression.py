@@ -55,7 +55,8 @@ def choose_channels(features: Tensor, count: int) -> tuple[list[int], Tensor]:
     size = wide.square().mean(0).clamp(min=1e-12).sqrt()
     scaled = wide / size.sqrt()
     rest = scaled.T @ scaled / len(scaled)
-    total, chosen, left = rest.trace(), [], []
+    total, left = rest.trace(), []
+    chosen: list[int] = []
     for _ in range(rest.shape[0]):
         spread = rest.diagonal().clone()
         spread[chosen] = -1  # rounding may leave more of them than of channels that nothing is left of
