@@ -85,8 +85,6 @@ def compress(
     samples: int = 60_000,
     seed: int = 0,
     ranks: Sequence[int] = (),
-    front: CompactNetwork | None = None,
-    front_layers: int = 0,
 ) -> tuple[CompactNetwork, list[LayerReport]]:
     """Make a student.
 
@@ -100,8 +98,6 @@ def compress(
         samples: Cells to sample a layer.
         seed: Of the sampling.
         ranks: Of the student's convolutions, 0 for those that are one piece; none if left out.
-        front: A student whose first layers are taken as they are.
-        front_layers: How many.
 
     Returns:
         The student, and what each layer lost.
@@ -121,20 +117,17 @@ def compress(
             of_teacher[i] = _half(F.relu(before))
         targets = torch.cat(sampled)
         chosen, _ = choose_channels(targets.relu(), widths[index])
-        if front is not None and index < front_layers:
-            student.convolution(index).load_state_dict(front.convolution(index).state_dict())
+        narrow = torch.nn.Conv2d(len(widening[0]), widths[index], 3, padding=1)
+        assert full.bias is not None and narrow.bias is not None
+        narrow.weight.copy_(torch.einsum("oihw,ij->ojhw", full.weight[chosen], widening))
+        narrow.bias.copy_(full.bias[chosen])
+        if index:
+            _refit(narrow, of_student, cells, targets[:, chosen])
+        if student.ranks[index]:
+            responses = torch.cat([_at(narrow(x.float()), c) for x, c in zip(of_student, cells, strict=True)])
+            _factorise(narrow, responses, student, index)
         else:
-            narrow = torch.nn.Conv2d(len(widening[0]), widths[index], 3, padding=1)
-            assert full.bias is not None and narrow.bias is not None
-            narrow.weight.copy_(torch.einsum("oihw,ij->ojhw", full.weight[chosen], widening))
-            narrow.bias.copy_(full.bias[chosen])
-            if index:
-                _refit(narrow, of_student, cells, targets[:, chosen])
-            if student.ranks[index]:
-                responses = torch.cat([_at(narrow(x.float()), c) for x, c in zip(of_student, cells, strict=True)])
-                _factorise(narrow, responses, student, index)
-            else:
-                student.convolution(index).load_state_dict(narrow.state_dict())
+            student.convolution(index).load_state_dict(narrow.state_dict())
         sampled = []
         for i, x in enumerate(of_student):
             after = F.relu(student.convolve(index, x.float()))
@@ -144,8 +137,7 @@ def compress(
         widening = torch.eye(widths[index]) if widths[index] == teacher.widths[index] else regress(ours, goal)
         tap = name.replace("conv", "relu")
         if tap in student.maps:
-            kept = front is not None and index < front_layers and tap in front.maps
-            student.maps[tap].copy_(front.maps[tap] if front is not None and kept else widening)
+            student.maps[tap].copy_(widening)
         energy = goal.square().sum()
         best = goal - goal[:, chosen] @ regress(goal[:, chosen], goal).T
         left = goal - ours @ widening.T

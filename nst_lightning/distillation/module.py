@@ -68,8 +68,6 @@ class Distillation(LightningModule):
         student: Weights to start from (.safetensors); by default the teacher compressed in closed form.
         widths: Channels of conv1_1 ... conv5_1, if the student is made by compression.
         ranks: Ranks of these convolutions, 0 for those that are one piece; by default all are.
-        front: Weights of a student whose first layers the compression takes as they are.
-        front_layers: How many; 4 are the first two blocks.
         compression_pairs: Pairs of pictures that the compression looks at; they want 8 MB of memory each.
         learning_rate: Of Adam, relative to each tensor's root mean square (they differ a thousandfold) over the root of
             its inputs a channel; it rises over the first steps and falls to zero along a cosine.
@@ -92,8 +90,6 @@ class Distillation(LightningModule):
         student: str | None = None,
         widths: list[int] = list(WIDTHS),  # noqa: B006 - a list shows as default in --help
         ranks: list[int] | None = None,
-        front: str | None = None,
-        front_layers: int = 4,
         compression_pairs: int = 200,
         learning_rate: float = 0.08,
         steps: int = 4000,
@@ -119,12 +115,7 @@ class Distillation(LightningModule):
             )
         if ranks is not None and (len(ranks) != len(widths) or min(ranks) < 0):
             raise UserError(f"model.ranks: must be {len(widths)} numbers of at least 0, got {ranks}")
-        if ranks and any(rank and width != full for rank, width, full in zip(ranks, widths, self.full, strict=True)):
-            raise UserError(f"model.ranks: must be 0 where model.widths is not VGG-19's own {self.full}, got {ranks}")
         self.student = load_student(Path(student)) if student else CompactNetwork(widths, self.full, ranks or ())
-        self._front = load_student(Path(front)) if front else None
-        if self._front is not None and list(self._front.widths[:front_layers]) != widths[:front_layers]:
-            raise UserError(f"model.front: must have widths {widths[:front_layers]}, got {list(self._front.widths)}")
         self.made = student is not None
         self._pool: deque[Waypoint] = deque(maxlen=96)
         self._score = HeldOutScore(self.teacher, score_evaluations)
@@ -139,15 +130,7 @@ class Distillation(LightningModule):
         data = self._data
         images = [image[None] for index in range(self.hparams["compression_pairs"]) for image in data.pair(index)]
         full = teacher_network(self.teacher)
-        self.student, reports = compress(
-            full,
-            self.student.widths,
-            images,
-            ranks=self.student.ranks,
-            front=self._front,
-            front_layers=self.hparams["front_layers"],
-        )
-        self._front = None
+        self.student, reports = compress(full, self.student.widths, images, ranks=self.student.ranks)
         for report in reports:
             print(f"{report.name}: chosen channels leave {report.selection:.3f}, the student {report.student:.3f}")  # noqa: T201
 
@@ -281,7 +264,7 @@ class Distillation(LightningModule):
 
     def save(self) -> None:
         """Write the student to the output."""
-        paths = {"teacher", "student", "front", "output"}  # nobody else's business
+        paths = {"teacher", "student", "output"}  # nobody else's business
         facts = {
             "network": "compact VGG-19 of nst_lightning",
             "version": __version__,

@@ -1,4 +1,4 @@
-"""The student: VGG-19's layers with fewer channels, and a linear map from each tapped layer to the teacher's width."""
+"""The student: VGG-19's layers with fewer channels, and linear maps to the teacher's width, or of low rank."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A narrow VGG-19 that comes with the package: a quarter of the work or less, and nothing to download."""
+"""A small VGG-19 that comes with the package: a quarter of the arithmetic, and nothing to download."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def read_compact_weights(path: Path, *, argument: str = "model.extractor.weights
 
 
 class CompactVGG19(VGGNetwork):
-    """VGG-19's layers with fewer channels, trained to steer the optimisation of an image as VGG-19 does.
+    """VGG-19's layers, of fewer channels or of low rank, trained to steer the optimisation of an image as VGG-19 does.
 
     It takes VGG-19's place in any configuration that asks for no other layers than relu1_1, relu2_1, relu3_1, relu4_1,
     relu4_2 and relu5_1. Where a layer has fewer channels, `widening` is the linear map to VGG-19's own. Terms that are
