@@ -116,9 +116,8 @@ def test_a_student_of_low_rank_is_the_same_from_its_file(teacher, tmp_path):
     again = load_student(tmp_path / "student.safetensors")
     assert (again.widths, again.ranks) == (student.widths, student.ranks)
     for tap, expected in student(images[0]).items():
-        torch.testing.assert_close(
-            again.widen(tap, again(images[0])[tap]), student.widen(tap, expected), rtol=1e-2, atol=1e-2
-        )
+        error = again.widen(tap, again(images[0])[tap]) - student.widen(tap, expected)
+        assert error.norm() < 1e-2 * student.widen(tap, expected).norm()  # of half precision
 
 
 def test_compression_loses_less_with_more_channels(teacher):
