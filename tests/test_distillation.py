@@ -120,6 +120,21 @@ def test_a_student_of_low_rank_is_the_same_from_its_file(teacher, tmp_path):
         assert error.norm() < 1e-2 * student.widen(tap, expected).norm()  # of half precision
 
 
+def test_large_tensors_are_stored_in_eight_bits(teacher, tmp_path, monkeypatch):
+    monkeypatch.setattr("nst_lightning.distillation.storage.EIGHT_BITS_FROM", 100)
+    student = teacher_network(teacher)
+    save_student(tmp_path / "student.safetensors", student, {})
+    with safe_open(tmp_path / "student.safetensors", "pt") as file:
+        kinds = {name: file.get_tensor(name).dtype for name in file.keys()}  # noqa: SIM118
+    assert kinds["features.28.weight"] == torch.int8
+    assert kinds["features.28.bias"] == torch.float16
+    weight, found = (
+        network.convolution(12).weight for network in (student, load_student(tmp_path / "student.safetensors"))
+    )
+    step = weight.flatten(1).abs().amax(1) / 127
+    assert ((found - weight).flatten(1).abs().amax(1) <= 0.5001 * step).all()  # rounded to the nearest of 255 numbers
+
+
 def test_compression_loses_less_with_more_channels(teacher):
     images = [torch.rand(1, 3, 48, 48, generator=torch.Generator().manual_seed(i)) for i in range(6)]
     losses = []

@@ -1,22 +1,39 @@
-"""The student's file: half precision, torchvision's names for convolutions, ``maps.LAYER`` for the maps."""
+"""The student's file: torchvision's names for convolutions, ``maps.LAYER`` for the maps; half precision or 8 bits."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
 
+import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
 from nst_lightning.distillation.network import NAMES, CompactNetwork
 from nst_lightning.errors import UserError
-from nst_lightning.features.compact import read_compact_weights
+from nst_lightning.features.compact import SCALE, read_compact_weights
 from nst_lightning.features.weights import CONVOLUTIONS
 from nst_lightning.images.atomic import replacing
 
+EIGHT_BITS_FROM = 1 << 16  # values; of large tensors, whose errors average out
+
+
+def eight_bits(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Round to whole numbers from -127 to 127, and the factor that brings each output channel back.
+
+    Args:
+        weight: (K, ...).
+
+    Returns:
+        int8 of the same shape, and (K,) in float32.
+    """
+    largest = weight.detach().float().flatten(1).abs().amax(1).clamp(min=torch.finfo(torch.float32).tiny)
+    scale = largest / 127
+    return (weight.detach().float() / scale.view(-1, *[1] * (weight.ndim - 1))).round().to(torch.int8), scale
+
 
 def save_student(path: Path, student: CompactNetwork, metadata: Mapping[str, str]) -> None:
-    """Write a student's weights, with facts about its making.
+    """Write a student's weights, with facts about its making: half precision, and 8 bits where there are many.
 
     Raises:
         UserError: If a weight is beyond half precision.
@@ -31,12 +48,17 @@ def save_student(path: Path, student: CompactNetwork, metadata: Mapping[str, str
             tensors[f"features.{key}.expansion"] = expansion.weight.detach()[:, :, 0, 0]
             tensors[f"features.{key}.bias"] = expansion.bias.detach()
     tensors |= {f"maps.{tap}": widening.detach() for tap, widening in student.maps.items()}
-    halves = {name: value.cpu().half().contiguous() for name, value in tensors.items()}
-    if not all(bool(value.isfinite().all()) for value in halves.values()):
+    stored: dict[str, Tensor] = {}
+    for name, value in tensors.items():
+        if value.numel() >= EIGHT_BITS_FROM:
+            stored[name], stored[name + SCALE] = (part.cpu().contiguous() for part in eight_bits(value))
+        else:
+            stored[name] = value.cpu().half().contiguous()
+    if not all(bool(value.isfinite().all()) for value in stored.values()):
         raise UserError("student: its weights must be within half precision's range, got larger ones")
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as file:
-        file.write(save(halves, dict(metadata)))
+        file.write(save(stored, dict(metadata)))
 
 
 def load_student(path: Path) -> CompactNetwork:

@@ -20,6 +20,7 @@ from nst_lightning.features.weights import CONVOLUTIONS
 EMBEDDED = Path(__file__).with_name("compact_vgg19.safetensors")
 EMBEDDED_SHA256 = "9f75fa28e9533e4830769ec3e57504c2edb7d2e3facb91db07235ef2be86b4cc"
 
+SCALE = "_scale"  # after the name of what is stored in 8 bits
 _DEPTH = 13  # conv1_1 ... conv5_1
 TAPS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu4_2", "relu5_1")
 
@@ -55,8 +56,9 @@ def read_compact_weights(path: Path, *, argument: str = "model.extractor.weights
         )
     try:
         with safe_open(path, "pt") as file:
-            tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 - no mapping
+            stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
             metadata = dict(file.metadata() or {})
+        tensors = {name: _widened(value, stored.get(name + SCALE)) for name, value in stored.items()}
         keys = [key for key in CONVOLUTIONS if f"features.{key}.weight" in tensors]
         convolutions = [
             Weights(
@@ -75,6 +77,11 @@ def read_compact_weights(path: Path, *, argument: str = "model.extractor.weights
             f"{argument}: '{path}' cannot be read as a compact encoder ({reason}); leave it out for the package's own"
         ) from None
     return CompactWeights(convolutions, maps, metadata, sha256)
+
+
+def _widened(stored: Tensor, scale: Tensor | None) -> Tensor:
+    """Float32 of half precision, or of 8 bits, which have a scale for each output channel."""
+    return stored.float() if scale is None else stored.float() * scale.float().view(-1, *[1] * (stored.ndim - 1))
 
 
 class CompactVGG19(VGGNetwork):
