@@ -18,7 +18,7 @@ from nst_lightning.features.vgg import CAFFE_UNIT, Units
 from nst_lightning.features.weights import CONVOLUTIONS
 
 EMBEDDED = Path(__file__).with_name("compact_vgg19.safetensors")
-EMBEDDED_SHA256 = "9f75fa28e9533e4830769ec3e57504c2edb7d2e3facb91db07235ef2be86b4cc"
+EMBEDDED_SHA256 = "73d398b429aff5d8b8adf909eafc9ae1c40c116db35ca094694809a1228a064c"
 
 SCALE = "_scale"  # after the name of what is stored in 8 bits
 _DEPTH = 13  # conv1_1 ... conv5_1
