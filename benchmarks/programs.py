@@ -16,7 +16,11 @@ from nst_lightning.losses import Content, Gram
 from nst_lightning.objective import Objective, default_terms
 from nst_lightning.optim import LBFGS
 
-EXTRACTORS = {"vgg19": partial(VGG19, units="normalised"), "compact": CompactVGG19}
+EXTRACTORS = {
+    "vgg19": partial(VGG19, units="normalised"),
+    "compact": CompactVGG19,
+    "narrow": partial(CompactVGG19, "narrow"),
+}
 OPTIMIZERS = {
     "lbfgs": LBFGS,
     "lbfgs in pixels": partial(LBFGS, spectral_exponent=0.0),

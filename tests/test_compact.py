@@ -7,7 +7,7 @@ from torch import Tensor
 from nst_lightning.distillation.network import NAMES, CompactNetwork
 from nst_lightning.distillation.storage import save_student
 from nst_lightning.errors import UserError
-from nst_lightning.features import CompactVGG19
+from nst_lightning.features import CompactVGG19, compact
 from nst_lightning.features.compact import TAPS
 from nst_lightning.losses import Content, Gram
 from nst_lightning.losses.gram import gram_matrix
@@ -149,9 +149,11 @@ def test_bad_files_are_named(weights, tmp_path, make, message):
     assert "\n" not in str(error.value)
 
 
-def test_package_weights_are_checked(weights, monkeypatch):
+@pytest.mark.parametrize("kind", ["compact", "narrow"])
+def test_package_weights_are_checked(weights, monkeypatch, kind):
     from pathlib import Path
 
-    monkeypatch.setattr("nst_lightning.features.compact.EMBEDDED", Path(weights))
+    assert sum(len(layer.bias) for layer in CompactVGG19(kind).convolutions) > 1000
+    monkeypatch.setitem(compact.EMBEDDED, kind, Path(weights))
     with pytest.raises(UserError, match="SHA-256"):
-        CompactVGG19()
+        CompactVGG19(kind)

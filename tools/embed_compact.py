@@ -21,7 +21,7 @@ def main(source: Path) -> None:
     digest = hashlib.sha256(source.read_bytes()).hexdigest()
     module = FEATURES / "compact.py"
     text = module.read_text(encoding="utf-8")
-    module.write_text(re.sub(r'EMBEDDED_SHA256 = "[^"]*"', f'EMBEDDED_SHA256 = "{digest}"', text), encoding="utf-8")
+    module.write_text(re.sub(r'"compact": "[0-9a-f]{64}"', f'"compact": "{digest}"', text), encoding="utf-8")
     print(f"{size} bytes, sha256 {digest}")
 
 
