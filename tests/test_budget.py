@@ -87,7 +87,7 @@ def test_memory_falls_with_the_type_and_grows_with_the_layers():
 @pytest.mark.parametrize("tile", [None, 512])
 def test_regions_take_memory(tile):
     """Each has a mask of 4 bytes a pixel and more, and weighted features beside those of the network."""
-    objective = Objective(CompactVGG19(), default_terms())
+    objective = Objective(CompactVGG19("narrow"), default_terms())
     memory, tiles = [], []
     for regions in (0, 1, 3):
         objective.divide(regions)
@@ -103,7 +103,7 @@ def test_regions_take_memory(tile):
 
 
 def test_what_fits_with_regions_is_told(objective):
-    divided = Objective(CompactVGG19(), default_terms())
+    divided = Objective(CompactVGG19("narrow"), default_terms())
     divided.divide(4)
     found = []
     for one in (objective, divided):
