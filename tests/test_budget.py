@@ -19,7 +19,7 @@ GIB = 2**30
 
 @pytest.fixture(scope="module")
 def objective():
-    return Objective(CompactVGG19(), default_terms())
+    return Objective(CompactVGG19("narrow"), default_terms())
 
 
 def optimizer_memory(side, **options):
