@@ -25,13 +25,15 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from nst_lightning.errors import UserError
-from nst_lightning.hardware import one_thread, outside_autocast, widest_dtype
+from nst_lightning.hardware import hand_back_freed_memory, one_thread, outside_autocast, widest_dtype
 from nst_lightning.losses.samples import CountTerm, SampleTerm
 from nst_lightning.losses.term import CellTerm, StatisticTerm, Term, Window
 from nst_lightning.masks import Masks
 from nst_lightning.objective import Evaluation, Objective
 from nst_lightning.tiling.grid import Tile, make_grid
 from nst_lightning.tiling.team import Alone, Team
+
+_LARGE = 8  # tiles in an image whose step takes about as much memory as a tile
 
 _Key: TypeAlias = tuple[Term, str]  # and layer
 _Values: TypeAlias = list[tuple[_Key, Tensor]]
@@ -339,6 +341,8 @@ class _Tiled(torch.autograd.Function):
         exact = widest_dtype(image.device.type)
         gradient = torch.zeros(image.shape, dtype=exact, device=image.device) if follow else None
         parts = tiled.evaluate(image.detach(), gradient)
+        if image.device.type == "cpu" and image[0, 0].numel() >= _LARGE * tiled.tile**2:
+            hand_back_freed_memory()  # the optimiser's vectors do not fit into what the tiles leave in the heap
         ctx.gradient = None if gradient is None else gradient.to(image.dtype)
         ctx.mark_non_differentiable(parts)
         return parts.sum(), parts
