@@ -6,8 +6,8 @@ convolution and is the map of a tapped layer. Each convolution is then fitted an
 makes up for part of what was lost before, and kept where that brings its outputs nearer to the teacher's.
 
 A convolution of low rank keeps the leading principal components of what comes before the rectifier. That loses far
-less than leaving channels out: a quarter of the rank in all layers, without any training, steers better than half of the
-channels do after hours of it.
+less than leaving channels out: a quarter of the rank in all layers, without any training, steers better than half of
+the channels do after hours of it.
 """
 
 from __future__ import annotations
