@@ -176,6 +176,12 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+@functools.cache
+def multiplies_halves(accelerator: str) -> bool:
+    """Whether a device multiplies matrices of bfloat16 by instructions of their own, with sums in float32."""
+    return accelerator == "cuda" or (accelerator == "cpu" and _cpu_bfloat16()[0])
+
+
 def cached_values(accelerator: str) -> int:
     """How many float32 values to work on at a time: on a CPU what its cache holds, elsewhere as many as there are."""
     return 1 << 20 if accelerator == "cpu" else 1 << 62

@@ -6,10 +6,11 @@ import pytest
 import torch
 
 from nst_lightning.errors import UserError
+from nst_lightning.hardware import one_thread
 from nst_lightning.losses import Content, Gram, StyleFeatures, Term, TotalVariation
 from nst_lightning.losses.content import content_distance
 from nst_lightning.losses.gram import gram_distance, gram_matrix
-from nst_lightning.losses.statistics import gram_sum
+from nst_lightning.losses.statistics import gram_sum, moments_sum
 from nst_lightning.losses.tv import total_variation
 
 
@@ -48,25 +49,42 @@ def test_gram_matrix_by_hand():
     assert gram_matrix(features).tolist() == [[2.5, 0.5], [0.5, 5.0]]
 
 
+@pytest.mark.parametrize("part", [False, True])
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
-def test_gram_sum_in_bfloat16_is_accumulated_in_float32(device):
+def test_sums_of_bfloat16_are_accumulated_in_float32(device, part):
     if device == "cuda" and not torch.cuda.is_available():
         pytest.skip("needs CUDA")
-    features = torch.randn(1, 6, 40, 70).bfloat16().contiguous(memory_format=torch.channels_last).to(device)
+    features = (torch.randn(1, 6, 50, 93) + 3).bfloat16().contiguous(memory_format=torch.channels_last).to(device)
+    if part:
+        features = features[..., 3:-4, 5:-6]
     exact = features.double().flatten(2)[0]
-    ours = gram_sum(features)
+    ours = moments_sum(features)
     assert ours.dtype == torch.float32
-    torch.testing.assert_close(ours.double(), exact @ exact.T, rtol=1e-5, atol=1e-3)
+    assert torch.equal(gram_sum(features), ours[:, :-1])
+    torch.testing.assert_close(ours[:, :-1].double(), exact @ exact.T, rtol=1e-5, atol=0)
+    torch.testing.assert_close(ours[:, -1].double(), exact.sum(1), rtol=1e-6, atol=0)
 
 
-def test_bfloat16_gradient_of_the_gram_sum():
-    features = torch.randn(1, 6, 9, 7).bfloat16().contiguous(memory_format=torch.channels_last).requires_grad_()
-    upstream = torch.randn(6, 6)
-    (ours,) = torch.autograd.grad(gram_sum(features), features, upstream)
+@pytest.mark.parametrize("channels", [3, 64, 100])
+@pytest.mark.parametrize("cells", [30, 2000, 5000])
+def test_sums_of_bfloat16_do_not_depend_on_threads(channels, cells):
+    features = torch.rand(1, channels, 1, cells).bfloat16().contiguous(memory_format=torch.channels_last)
+    several = moments_sum(features)
+    with one_thread():
+        assert torch.equal(moments_sum(features), several)
+
+
+@pytest.mark.parametrize("part", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_gradient_of_the_sums(dtype, part):
+    features = torch.randn(1, 6, 9, 7).to(dtype).contiguous(memory_format=torch.channels_last).requires_grad_()
+    upstream = torch.randn(6, 7)
+    rows = slice(2, None) if part else slice(None)
+    (ours,) = torch.autograd.grad(moments_sum(features[:, :, rows, rows]), features, upstream)
     wide = features.detach().double().requires_grad_()
-    flat = wide.flatten(2)[0]
-    (expected,) = torch.autograd.grad(flat @ flat.T, wide, upstream.double())
-    assert (ours.double() - expected).norm() < 0.02 * expected.norm()
+    flat = wide[:, :, rows, rows].flatten(2)[0]
+    (expected,) = torch.autograd.grad(torch.cat([flat @ flat.T, flat.sum(1)[:, None]], 1), wide, upstream.double())
+    assert (ours.double() - expected).norm() < (0.02 if dtype == torch.bfloat16 else 1e-5) * expected.norm()
 
 
 def test_gram_matrix_does_not_see_where_cells_are():

@@ -8,7 +8,8 @@ import torch
 from scipy.linalg import sqrtm
 
 from nst_lightning.losses import Covariance, Gram, MeanStd, StyleFeatures, Wasserstein
-from nst_lightning.losses.moments import Moments, moments_of, moments_sum
+from nst_lightning.losses.moments import Moments, moments_of
+from nst_lightning.losses.statistics import moments_sum
 from nst_lightning.losses.wasserstein import eigenvalues, matrix_root, wasserstein_distance
 from nst_lightning.objective import widening_of
 

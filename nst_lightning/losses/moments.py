@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from nst_lightning.losses.gram import Gram, widened
-from nst_lightning.losses.statistics import gram_sum
+from nst_lightning.losses.statistics import moments_sum
 from nst_lightning.losses.term import StyleStatistic, balance, wide
 
 _EPSILON = 1e-5  # under the root of a variance, as in AdaIN: a channel that is constant still has a gradient
@@ -25,20 +25,6 @@ class Moments(NamedTuple):
 
     mean: Tensor
     covariance: Tensor
-
-
-def moments_sum(features: Tensor, weights: Tensor | None = None) -> Tensor:
-    """F Fᵀ beside the sum of F, both over cells.
-
-    Args:
-        features: (1, C, h, w).
-        weights: (1, 1, h, w), how often each cell counts; once, if None.
-
-    Returns:
-        (C, C + 1), float32 or wider; the sum of two parts' is that of both.
-    """
-    values = wide(features) if weights is None else wide(features) * weights
-    return torch.cat([gram_sum(features, weights), values.sum((0, 2, 3))[:, None]], dim=1)
 
 
 def moments_of(mean: Tensor) -> Moments:

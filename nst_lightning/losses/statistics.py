@@ -8,51 +8,89 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from nst_lightning.hardware import cached_values
+from nst_lightning.hardware import cached_values, multiplies_halves
+
+_CELLS_OF_A_PRODUCT = 2048
 
 
-class _GramSum(torch.autograd.Function):
-    """F Fᵀ with a backward pass of one product, where autograd would take two."""
+class _Sums(torch.autograd.Function):
+    """F Fᵀ, and maybe the sum of F, with a backward pass of one product, where autograd would take several."""
 
     @staticmethod
-    def forward(ctx: Any, features: Tensor) -> Tensor:
+    def forward(ctx: Any, features: Tensor, with_sum: bool) -> Tensor:
         ctx.save_for_backward(features)
+        ctx.with_sum = with_sum
+        channels = features.shape[1]
         exact = features.dtype in {torch.float32, torch.float64}
         if exact and _is_one_matrix(features):
             flat = features.flatten(2)[0]  # (C, h w); a view, whichever dimension lies innermost
-            return flat @ flat.T
-        if not exact and features.device.type == "cuda":
-            # Its matrix units take products of halves exactly and sum them in float32.
-            cells = _cells(features)
-            return torch.mm(cells.T, cells, out_dtype=torch.float32)
-        # Elsewhere half precision is widened first, and a tile's core gathered, in pieces that a cache holds.
-        channels = features.shape[1]
-        total = features.new_zeros(channels, channels, dtype=features.dtype if exact else torch.float32)
-        for rows in _strips(features):
-            wide = _cells(rows).to(total.dtype)
-            total.addmm_(wide.T, wide)
+            products = flat @ flat.T
+            return torch.cat([products, flat.sum(1, keepdim=True)], dim=1) if with_sum else products
+        total = features.new_zeros(channels, channels + with_sum, dtype=features.dtype if exact else torch.float32)
+        multiply = _multiply_halves if not exact and multiplies_halves(features.device.type) else _multiply
+        whole = multiply is _multiply_halves and _is_one_matrix(features)
+        if whole:
+            total[:, :channels] = multiply(_cells(features))
+        # Pieces that a cache holds: half precision is widened, and a tile's core gathered.
+        for rows in _strips(features) if with_sum or not whole else ():
+            cells = _cells(rows)
+            if not whole:
+                total[:, :channels] += multiply(cells)
+            if with_sum:
+                total[:, channels] += cells.sum(0, dtype=total.dtype)
         return total
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, upstream: Tensor) -> Tensor:
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None]:
         features: Tensor = ctx.saved_tensors[0]
-        # The result goes back into a network of the features' type, so the product gains nothing from a wider one.
-        both = (upstream + upstream.T).to(features.dtype)
-        if features.is_contiguous():
-            gradient = both @ features.flatten(2)[0]
-            return gradient.view(features.shape)
         _, channels, height, width = features.shape
-        if _is_one_matrix(features):
-            gradient = _cells(features) @ both
-            return gradient.view(1, height, width, channels).permute(0, 3, 1, 2)
+        # The result goes back into a network of the features' type, so the product gains nothing from a wider one.
+        products = upstream[:, :channels]
+        both = (products + products.T).to(features.dtype)
+        row = upstream[:, -1].to(features.dtype) if ctx.with_sum else None
+        if features.is_contiguous():
+            flat = features.flatten(2)[0]
+            gradient = both @ flat if row is None else torch.addmm(row[:, None], both, flat)
+            return gradient.view(features.shape), None
         result = features.new_empty(height, width, channels)
         start = 0
-        for rows in _strips(features):
+        for rows in [features] if _is_one_matrix(features) else _strips(features):
             stop = start + rows.shape[-2]
-            torch.mm(_cells(rows), both, out=result[start:stop].view(-1, channels))
+            here = result[start:stop].view(-1, channels)
+            if row is None:
+                torch.mm(_cells(rows), both, out=here)
+            else:
+                torch.addmm(row, _cells(rows), both, out=here)
             start = stop
-        return result.permute(2, 0, 1)[None]
+        return result.permute(2, 0, 1)[None], None
+
+
+def _multiply(cells: Tensor) -> Tensor:
+    """Fᵀ F of (n, C) cells, widened to float32 first if they are narrower."""
+    wide = cells.to(torch.promote_types(cells.dtype, torch.float32))
+    return wide.T @ wide
+
+
+def _multiply_halves(cells: Tensor) -> Tensor:
+    """Fᵀ F of (n, C) bfloat16 cells in float32, by products that return bfloat16.
+
+    Their sums are float32 inside, so what rounding the result lost is had by computing the difference to it: twice the
+    work, half the time of float32, and its accuracy. In pieces, because threads share out a long sum, and the last bits
+    shall not depend on their number.
+    """
+    if cells.device.type == "cuda":
+        return torch.mm(cells.T, cells, out_dtype=torch.float32)
+    count, channels = cells.shape
+    pieces = -(-count // _CELLS_OF_A_PRODUCT)
+    long = count // pieces
+    batch = cells[: pieces * long].view(pieces, long, channels)
+    total = _multiply(cells[pieces * long :])
+    rounded = torch.bmm(batch.transpose(1, 2), batch)
+    total += rounded.sum(0, dtype=torch.float32)
+    rest = rounded.baddbmm_(batch.transpose(1, 2), batch, beta=-1)
+    total += rest.sum(0, dtype=torch.float32)
+    return total
 
 
 def _is_one_matrix(features: Tensor) -> bool:
@@ -83,6 +121,26 @@ def gram_sum(features: Tensor, weights: Tensor | None = None) -> Tensor:
     """
     if weights is not None:
         features = features * weights.sqrt().to(features.dtype)
+    return _sums(features, with_sum=False)
+
+
+def moments_sum(features: Tensor, weights: Tensor | None = None) -> Tensor:
+    """F Fᵀ beside the sum of F, both over cells.
+
+    Args:
+        features: (1, C, h, w).
+        weights: (1, 1, h, w), how often each cell counts; once, if None.
+
+    Returns:
+        (C, C + 1), float32 or wider; the sum of two parts' is that of both.
+    """
+    if weights is None:
+        return _sums(features, with_sum=True)
+    wide = features.to(torch.promote_types(features.dtype, torch.float32))
+    return torch.cat([gram_sum(features, weights), (wide * weights).sum((0, 2, 3))[:, None]], dim=1)
+
+
+def _sums(features: Tensor, *, with_sum: bool) -> Tensor:
     # float16 lacks the range for gradients of a sum over thousands of cells; bfloat16 has float32's.
-    result: Tensor = _GramSum.apply(features.float() if features.dtype == torch.float16 else features)
+    result: Tensor = _Sums.apply(features.float() if features.dtype == torch.float16 else features, with_sum)
     return result

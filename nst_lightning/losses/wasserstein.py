@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from nst_lightning.losses.moments import Moments, moments_of, moments_sum
+from nst_lightning.losses.moments import Moments, moments_of
+from nst_lightning.losses.statistics import moments_sum
 from nst_lightning.losses.term import StyleStatistic, balance
 
 # Of sums of float32 and of float64 products, in units of the largest eigenvalue.
