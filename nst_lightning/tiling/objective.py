@@ -289,13 +289,39 @@ class TiledObjective:
         """Features of a tile's core, layer by layer."""
         strides = self.objective.extractor.strides
         for layer, features in self.objective.extractor.iterate(crop, [name for name in strides if name in layers]):
-            yield layer, _cut(features, tile.inside(strides[layer])), tile.window(strides[layer])
+            yield layer, _Core.apply(features, tile.inside(strides[layer])), tile.window(strides[layer])
 
     def _walk(self, image: Tensor, layers: Collection[str]) -> Iterator[tuple[str, Tensor, float]]:
         """Features of all of an image in pieces, each with its share of the layer's cells."""
         for tile in self._grid_of_one(image):
             for layer, features, window in self._cells(_crop(image, tile), tile, layers):
                 yield layer, features, features[0, 0].numel() / (window.height * window.width)
+
+
+class _Core(torch.autograd.Function):
+    """A view of some rows and columns, whose gradient lies in memory as the gradient of the rest of the network does.
+
+    That of indexing has channels outermost, whatever the features have; adding the two up then takes several times as
+    long as all other work of a tile that is not arithmetic.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, features: Tensor, slices: tuple[slice, slice]) -> Tensor:
+        ctx.slices, ctx.shape = slices, features.shape
+        return _cut(features, slices)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None]:
+        rows, columns = ctx.slices
+        innermost = torch.channels_last if upstream.stride(1) == 1 else torch.contiguous_format
+        gradient = torch.empty(ctx.shape, dtype=upstream.dtype, device=upstream.device, memory_format=innermost)
+        for border in (slice(0, rows.start), slice(rows.stop, None)):
+            gradient[..., border, :].zero_()
+        for border in (slice(0, columns.start), slice(columns.stop, None)):
+            gradient[..., rows, border].zero_()
+        _cut(gradient, ctx.slices).copy_(upstream)
+        return gradient, None
 
 
 class _Totals:
