@@ -25,6 +25,7 @@ from nst_lightning.losses import (
 from nst_lightning.objective import Objective, default_terms
 from nst_lightning.tiling import TiledObjective
 from nst_lightning.tiling.grid import make_grid
+from nst_lightning.tiling.objective import _Core
 
 
 def terms():
@@ -224,6 +225,17 @@ def test_bits_depend_neither_on_threads_nor_on_the_order_of_tiles(kind, monkeypa
         torch.set_num_threads(before)
     assert torch.equal(one, two)
     assert torch.equal(one, turned)
+
+
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+def test_the_gradient_of_a_core_lies_as_its_features_do(layout):
+    features = torch.rand(1, 3, 7, 8).contiguous(memory_format=layout).requires_grad_()
+    rows, columns = slice(2, 5), slice(1, 8)
+    upstream = torch.rand(1, 3, 3, 7).contiguous(memory_format=layout)
+    (expected,) = torch.autograd.grad(features[..., rows, columns], features, upstream)
+    (ours,) = torch.autograd.grad(_Core.apply(features, (rows, columns)), features, upstream)
+    assert torch.equal(ours, expected)
+    assert ours.is_contiguous(memory_format=layout)
 
 
 def test_no_gradient_no_graph(tiny_weights):

@@ -116,7 +116,8 @@ def compress(
             sampled.append(_at(before, cells[i]))
             of_teacher[i] = _half(F.relu(before))
         targets = torch.cat(sampled)
-        chosen, _ = choose_channels(targets.relu(), widths[index])
+        every = widths[index] == teacher.widths[index]
+        chosen = list(range(widths[index])) if every else choose_channels(targets.relu(), widths[index])[0]
         narrow = torch.nn.Conv2d(len(widening[0]), widths[index], 3, padding=1)
         assert full.bias is not None and narrow.bias is not None
         narrow.weight.copy_(torch.einsum("oihw,ij->ojhw", full.weight[chosen], widening))
@@ -134,12 +135,12 @@ def compress(
             sampled.append(_at(after, cells[i]))
             of_student[i] = _half(after)
         ours, goal = torch.cat(sampled), targets.relu()
-        widening = torch.eye(widths[index]) if widths[index] == teacher.widths[index] else regress(ours, goal)
+        widening = torch.eye(widths[index]) if every else regress(ours, goal)
         tap = name.replace("conv", "relu")
         if tap in student.maps:
             student.maps[tap].copy_(widening)
         energy = goal.square().sum()
-        best = goal - goal[:, chosen] @ regress(goal[:, chosen], goal).T
+        best = torch.zeros(()) if every else goal - goal[:, chosen] @ regress(goal[:, chosen], goal).T
         left = goal - ours @ widening.T
         reports.append(LayerReport(tap, float(best.square().sum() / energy), float(left.square().sum() / energy)))
         if name in LAST_OF_BLOCK:

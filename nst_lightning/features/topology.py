@@ -83,6 +83,14 @@ class _Convolution(nn.Conv2d):
             return F.conv2d(x, self.weight, self.bias, padding=padding)
         return F.conv2d(F.conv2d(x, self.weight, padding=padding), self.expansion[:, :, None, None], self.bias)
 
+    @property
+    def wide(self) -> bool:
+        """Whether there are channels enough for Winograd's algorithm to pay."""
+        narrow = self.expansion is not None
+        least = (_WINOGRAD_CHANNELS_NARROW if narrow else WINOGRAD_CHANNELS).get(self.weight.dtype)
+        fewer, more = sorted(self.weight.shape[:2])
+        return least is not None and fewer >= least[0] and more >= least[1]
+
     def filters(self, *, winograd: bool, choose: bool) -> FilterBank | None:
         """The fast form.
 
@@ -90,11 +98,8 @@ class _Convolution(nn.Conv2d):
             winograd: Whether Winograd's algorithm may be taken where it pays.
             choose: Whether the layer is to have a form of its own also where it does not.
         """
-        narrow = self.expansion is not None
-        least = (_WINOGRAD_CHANNELS_NARROW if narrow else WINOGRAD_CHANNELS).get(self.weight.dtype)
-        fewer, more = sorted(self.weight.shape[:2])
         bank: FilterBank
-        if winograd and least and fewer >= least[0] and more >= least[1]:
+        if winograd and self.wide:
             bank = WinogradFilter(self.weight)
         elif choose:
             bank = DirectFilter(self.weight)
@@ -193,13 +198,11 @@ class VGGNetwork(Extractor):
         widest = 0.0
         fixed = _WORKING_SPACE
         per_pixel: dict[str, float] = {}
-        least = WINOGRAD_CHANNELS.get(first.dtype, (1 << 30, 1 << 30))
         for (name, rectified, stride), layer in zip(_names(), self.convolutions, strict=False):
             convolution = cast("_Convolution", layer)
             weight = convolution.weight
             values = per_pixel[name] = per_pixel[rectified] = len(convolution.bias) / stride**2
-            fewer, more = sorted(weight.shape[:2])
-            transformed = 5 if fewer >= least[0] and more >= least[1] and self.convolution != "direct" else 2
+            transformed = 5 if convolution.wide and self.convolution != "direct" else 2
             fixed += transformed * weight.numel() * weight.dtype.itemsize
             fused = name in LAST_OF_BLOCK and not wanted & {name, rectified} and self.pooling != "l2"
             kept += values / 4 if fused else values * weight.dtype.itemsize
