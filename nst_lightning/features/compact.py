@@ -19,7 +19,7 @@ from nst_lightning.features.weights import CONVOLUTIONS
 
 EMBEDDED = {kind: Path(__file__).with_name(f"{kind}_vgg19.safetensors") for kind in ("compact", "narrow")}
 EMBEDDED_SHA256 = {
-    "compact": "73d398b429aff5d8b8adf909eafc9ae1c40c116db35ca094694809a1228a064c",
+    "compact": "180b0ba243c1457eaa9b1696baef2e4f4d1306567076551c1ac8660dfe623ffa",
     "narrow": "9f75fa28e9533e4830769ec3e57504c2edb7d2e3facb91db07235ef2be86b4cc",
 }
 
