@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from nst_lightning.hardware import cached_values, multiplies_halves
+from nst_lightning.losses.term import wide
 
 _CELLS_OF_A_PRODUCT = 2048
 
@@ -26,19 +27,16 @@ class _Sums(torch.autograd.Function):
             flat = features.flatten(2)[0]  # (C, h w); a view, whichever dimension lies innermost
             products = flat @ flat.T
             return torch.cat([products, flat.sum(1, keepdim=True)], dim=1) if with_sum else products
-        total = features.new_zeros(channels, channels + with_sum, dtype=features.dtype if exact else torch.float32)
-        multiply = _multiply_halves if not exact and multiplies_halves(features.device.type) else _multiply
-        whole = multiply is _multiply_halves and _is_one_matrix(features)
-        if whole:
-            total[:, :channels] = multiply(_cells(features))
         # Pieces that a cache holds: half precision is widened, and a tile's core gathered.
-        for rows in _strips(features) if with_sum or not whole else ():
+        dtype = features.dtype if exact else torch.float32
+        products, total = features.new_zeros(channels, channels, dtype=dtype), features.new_zeros(channels, dtype=dtype)
+        multiply = _multiply_halves if not exact and multiplies_halves(features.device.type) else _multiply
+        for rows in _strips(features):
             cells = _cells(rows)
-            if not whole:
-                total[:, :channels] += multiply(cells)
+            products += multiply(cells)
             if with_sum:
-                total[:, channels] += cells.sum(0, dtype=total.dtype)
-        return total
+                total += cells.sum(0, dtype=dtype)
+        return torch.cat([products, total[:, None]], dim=1) if with_sum else products
 
     @staticmethod
     @once_differentiable
@@ -68,8 +66,8 @@ class _Sums(torch.autograd.Function):
 
 def _multiply(cells: Tensor) -> Tensor:
     """Fᵀ F of (n, C) cells, widened to float32 first if they are narrower."""
-    wide = cells.to(torch.promote_types(cells.dtype, torch.float32))
-    return wide.T @ wide
+    values = wide(cells)
+    return values.T @ values
 
 
 def _multiply_halves(cells: Tensor) -> Tensor:
@@ -136,8 +134,7 @@ def moments_sum(features: Tensor, weights: Tensor | None = None) -> Tensor:
     """
     if weights is None:
         return _sums(features, with_sum=True)
-    wide = features.to(torch.promote_types(features.dtype, torch.float32))
-    return torch.cat([gram_sum(features, weights), (wide * weights).sum((0, 2, 3))[:, None]], dim=1)
+    return torch.cat([gram_sum(features, weights), (wide(features) * weights).sum((0, 2, 3))[:, None]], dim=1)
 
 
 def _sums(features: Tensor, *, with_sum: bool) -> Tensor:

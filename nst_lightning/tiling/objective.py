@@ -301,8 +301,8 @@ class TiledObjective:
 class _Core(torch.autograd.Function):
     """A view of some rows and columns, whose gradient lies in memory as the gradient of the rest of the network does.
 
-    That of indexing has channels outermost, whatever the features have; adding the two up then takes several times as
-    long as all other work of a tile that is not arithmetic.
+    That of indexing has channels outermost, whatever the features have; to add the two up then takes a quarter of the
+    time of an evaluation.
     """
 
     @staticmethod
