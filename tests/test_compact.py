@@ -23,9 +23,10 @@ def student(request) -> CompactNetwork:
     if request.param == "narrow":
         network = CompactNetwork(NARROW, FULL)
     else:
-        network = CompactNetwork((*NARROW[:4], *FULL[4:]), FULL, (0,) * 4 + (3,) * 8 + (5,))
-        for expansion in network.expansions.values():
-            torch.nn.init.kaiming_normal_(expansion.weight)
+        ranks, seen = (0,) * 4 + (3,) * 8 + (5,), (0,) * 6 + (2,) * 7
+        network = CompactNetwork((*NARROW[:4], *FULL[4:]), FULL, ranks, seen)
+        for factor in (*network.expansions.values(), *network.reductions.values()):
+            torch.nn.init.kaiming_normal_(factor.weight)
     for parameter in network.maps.values():
         torch.nn.init.normal_(parameter)
     for convolution in network.convolutions:
@@ -123,7 +124,7 @@ def test_double_precision_and_bfloat16(weights, images):
         objective.prepare(content, [(style, 1.0)])
         losses.append(float(objective(image).loss))
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)
-    assert losses[2] == pytest.approx(losses[0], rel=0.05)
+    assert losses[2] == pytest.approx(losses[0], rel=0.1)  # layers of rank 2 round more than real ones do
 
 
 def test_layers_it_lacks_are_refused(weights):

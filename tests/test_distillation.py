@@ -12,7 +12,7 @@ from PIL import Image
 from safetensors import safe_open
 
 from nst_lightning.cli import main
-from nst_lightning.distillation.compression import choose_channels, compress, regress
+from nst_lightning.distillation.compression import choose_channels, compress, leading_inputs, regress
 from nst_lightning.distillation.data import DistillationData, split_folder
 from nst_lightning.distillation.module import STYLE_TAPS, Distillation, teacher_network, teacher_widths
 from nst_lightning.distillation.network import NAMES
@@ -87,7 +87,8 @@ def test_compression_to_full_width_is_the_teacher(teacher):
 def test_compression_to_full_rank_is_the_teacher(teacher):
     full, widths = teacher_network(teacher), teacher_widths(teacher)
     images = [torch.rand(1, 3, 48, 48, generator=torch.Generator().manual_seed(i)) for i in range(6)]
-    student, _ = compress(full, widths, images, samples=5000, ranks=widths)
+    seen = [0, *widths[:-1]]
+    student, _ = compress(full, widths, images, samples=5000, ranks=widths, input_ranks=seen)
     assert not student.maps
     for tap, expected in teacher(images[0], TAPS).items():
         with torch.no_grad():
@@ -109,12 +110,27 @@ def test_low_rank_keeps_the_leading_components_of_the_responses(teacher):
     assert (found - expected).norm() < 1e-4 * expected.norm()
 
 
+def test_few_combinations_of_inputs_are_the_best_ones():
+    """Eckart and Young: what is lost of the results' energy is that of the singular values left out, and no more."""
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(5, 7, 3, 3, generator=generator).double()
+    inputs = torch.randn(400, 7, generator=generator).double() @ torch.randn(7, 7, generator=generator).double()
+    moments = inputs.T @ inputs / 400
+    narrow, matrix = leading_inputs(weight, moments, 3)
+    lost = weight - torch.einsum("rqij,qc->rcij", narrow, matrix)
+    energy = torch.einsum("rcij,cd,rdij->", lost, moments, lost)
+    dense = weight.permute(0, 2, 3, 1).reshape(-1, 7) @ torch.linalg.cholesky(moments)
+    assert float(energy) == pytest.approx(float(torch.linalg.svdvals(dense)[3:].square().sum()), rel=1e-9)
+    torch.testing.assert_close(matrix @ moments @ matrix.T, torch.eye(3).double())
+
+
 def test_a_student_of_low_rank_is_the_same_from_its_file(teacher, tmp_path):
     images = [torch.rand(1, 3, 48, 48, generator=torch.Generator().manual_seed(i)) for i in range(4)]
-    student, _ = compress(teacher_network(teacher), HALF, images, samples=3000, ranks=[0] * 4 + [2] * 9)
+    ranks, seen = [0] * 4 + [2] * 9, [0] * 5 + [1] * 8
+    student, _ = compress(teacher_network(teacher), HALF, images, samples=3000, ranks=ranks, input_ranks=seen)
     save_student(tmp_path / "student.safetensors", student, {})
     again = load_student(tmp_path / "student.safetensors")
-    assert (again.widths, again.ranks) == (student.widths, student.ranks)
+    assert (again.widths, again.ranks, again.input_ranks) == (student.widths, tuple(ranks), tuple(seen))
     for tap, expected in student(images[0]).items():
         error = again.widen(tap, again(images[0])[tap]) - student.widen(tap, expected)
         assert error.norm() < 1e-2 * student.widen(tap, expected).norm()  # of half precision
@@ -282,6 +298,11 @@ def test_pairs_are_reproducible(folders):
         (["--data.art", "/nowhere"], "data.art: must be a folder with at least 20 pictures, got 0"),
         (["--model.widths", "[1,2]"], "model.widths: must be 13 numbers"),
         (["--model.ranks", "[1,2]"], "model.ranks: must be 13 numbers of at least 0, got [1, 2]"),
+        (["--model.input_ranks", "[0,0,8]"], "model.input_ranks: must be 13 numbers of at least 0, got [0, 0, 8]"),
+        (
+            ["--model.input_ranks", "[0,2,0,0,0,0,0,0,0,0,0,0,0]"],
+            "model.input_ranks: must be 0 where model.ranks is, got [0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]",
+        ),
         (["--model.student", "none.safetensors"], "cannot be read as a student's weights"),
     ],
 )

@@ -22,6 +22,7 @@ from nst_lightning.distillation.network import NAMES, CompactNetwork
 from nst_lightning.distillation.steering import Steering
 from nst_lightning.distillation.storage import load_student, save_student
 from nst_lightning.distillation.validation import HeldOutScore, shipped_form
+from nst_lightning.distillation.whitening import WhitenedAdam, input_moments
 from nst_lightning.errors import UserError
 from nst_lightning.features import VGG19
 from nst_lightning.features.compact import TAPS
@@ -30,7 +31,7 @@ from nst_lightning.losses.gram import gram_matrix
 
 STYLE_TAPS = tuple(tap for tap in TAPS if tap != "relu4_2")
 WIDTHS = (16, 24, 48, 64, 112, 96, 64, 64, 192, 208, 224, 240, 384)
-_FEWEST_INPUTS = 64  # biases count as so many
+_MOMENT_PAIRS = 40  # that whitening looks at
 
 Grams = Mapping[str, Tensor]
 
@@ -67,10 +68,11 @@ class Distillation(LightningModule):
         teacher: VGG-19's weights; see `VGG19`.
         student: Weights to start from (.safetensors); by default the teacher compressed in closed form.
         widths: Channels of conv1_1 ... conv5_1, if the student is made by compression.
-        ranks: Ranks of these convolutions, 0 for those that are one piece; by default all are.
+        ranks: Ranks of what these convolutions return, 0 for those that are one piece; by default all are.
+        input_ranks: Ranks of what they see, 0 for all channels, which is the default; only beside a rank.
         compression_pairs: Pairs of pictures that the compression looks at; they want 8 MB of memory each.
-        learning_rate: Of Adam, relative to each tensor's root mean square (they differ a thousandfold) over the root of
-            its inputs a channel; it rises over the first steps and falls to zero along a cosine.
+        learning_rate: Of Adam on whitened weights, about the relative change of a layer's results in a step; it rises
+            over the first steps and falls to zero along a cosine.
         steps: Length of the training; the trainer's max_steps is set to it.
         feature_weight: Weight of the features' relative error.
         gram_weight: Weight of the Gram matrices' relative error.
@@ -90,8 +92,9 @@ class Distillation(LightningModule):
         student: str | None = None,
         widths: list[int] = list(WIDTHS),  # noqa: B006 - a list shows as default in --help
         ranks: list[int] | None = None,
+        input_ranks: list[int] | None = None,
         compression_pairs: int = 200,
-        learning_rate: float = 0.08,
+        learning_rate: float = 0.001,
         steps: int = 4000,
         feature_weight: float = 1.0,
         gram_weight: float = 1.0,
@@ -113,9 +116,16 @@ class Distillation(LightningModule):
             raise UserError(
                 f"model.widths: must be {len(self.full)} numbers from 1 to VGG-19's own {self.full}, got {widths}"
             )
-        if ranks is not None and (len(ranks) != len(widths) or min(ranks) < 0):
-            raise UserError(f"model.ranks: must be {len(widths)} numbers of at least 0, got {ranks}")
-        self.student = load_student(Path(student)) if student else CompactNetwork(widths, self.full, ranks or ())
+        for name, given in (("ranks", ranks), ("input_ranks", input_ranks)):
+            if given is not None and (len(given) != len(widths) or min(given) < 0):
+                raise UserError(f"model.{name}: must be {len(widths)} numbers of at least 0, got {given}")
+        if input_ranks is not None and any(q and not r for q, r in zip(input_ranks, ranks or [0] * 13, strict=True)):
+            raise UserError(f"model.input_ranks: must be 0 where model.ranks is, got {input_ranks}")
+        self.student = (
+            load_student(Path(student))
+            if student
+            else CompactNetwork(widths, self.full, ranks or (), input_ranks or ())
+        )
         self.made = student is not None
         self._pool: deque[Waypoint] = deque(maxlen=96)
         self._score = HeldOutScore(self.teacher, score_evaluations)
@@ -127,10 +137,12 @@ class Distillation(LightningModule):
         if self.made or self.trainer.ckpt_path:
             return
         self.made = True
-        data = self._data
-        images = [image[None] for index in range(self.hparams["compression_pairs"]) for image in data.pair(index)]
+        pairs = (self._data.pair(index) for index in range(self.hparams["compression_pairs"]))
+        images = [image[None] for pair in pairs for image in pair]
         full = teacher_network(self.teacher)
-        self.student, reports = compress(full, self.student.widths, images, ranks=self.student.ranks)
+        self.student, reports = compress(
+            full, self.student.widths, images, ranks=self.student.ranks, input_ranks=self.student.input_ranks
+        )
         for report in reports:
             print(f"{report.name}: chosen channels leave {report.selection:.3f}, the student {report.student:.3f}")  # noqa: T201
 
@@ -237,19 +249,16 @@ class Distillation(LightningModule):
         return [Waypoint(image, style, start) for image in images if bool(image.isfinite().all())]
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Adam with warm-up and a cosine; see LightningModule."""
+        """Whitened Adam with warm-up and a cosine; see LightningModule."""
         steps, warm = self.hparams["steps"], 100
 
         def factor(step: int) -> float:
             return min(1.0, (step + 1) / warm) * 0.5 * (1 + math.cos(math.pi * min(1.0, step / steps)))
 
-        # Adam moves all weights of a channel at once, and its inputs are positive: the more there are, the less each.
-        groups, rate = [], self.hparams["learning_rate"]
-        for parameter in self.student.parameters():
-            size = float(parameter.detach().square().mean().sqrt())
-            inputs = max(parameter[0].numel(), _FEWEST_INPUTS)
-            groups.append({"params": [parameter], "lr": rate * max(size, 1e-3) / inputs**0.5})
-        optimizer = torch.optim.Adam(groups)
+        data, count = self._data, min(_MOMENT_PAIRS, self.hparams["compression_pairs"])
+        images = (image[None].to(self.device) for index in range(count) for image in data.pair(index))
+        moments = {p: moment.to(self.device) for p, moment in input_moments(self.student, images).items()}
+        optimizer = WhitenedAdam(self.student.parameters(), moments, self.hparams["learning_rate"])
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
@@ -271,7 +280,7 @@ class Distillation(LightningModule):
             "teacher": f"VGG-19, {self.teacher.family} set; Visual Geometry Group, University of Oxford, CC BY 4.0",
             "training": json.dumps(
                 {k: v for k, v in self.hparams.items() if k not in paths}
-                | {"widths": self.student.widths, "ranks": self.student.ranks}
+                | {name: getattr(self.student, name) for name in ("widths", "ranks", "input_ranks")}
             ),
             "steps": str(self.global_step),
         }

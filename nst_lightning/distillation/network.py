@@ -24,24 +24,33 @@ class CompactNetwork(Extractor):
     Args:
         widths: Channels of conv1_1 ... conv5_1.
         teacher_widths: The teacher's.
-        ranks: Of each convolution, 0 for those that are one piece; see `FactoredFilter`.
+        ranks: Of what each convolution returns, 0 for those that are one piece; see `FactoredFilter`.
+        input_ranks: Of what each convolution sees, 0 for all channels; only for those that have a rank.
     """
 
     strides = CompactVGG19.strides
 
     def __init__(
-        self, widths: Sequence[int], teacher_widths: Sequence[int] = TEACHER_WIDTHS, ranks: Sequence[int] = ()
+        self,
+        widths: Sequence[int],
+        teacher_widths: Sequence[int] = TEACHER_WIDTHS,
+        ranks: Sequence[int] = (),
+        input_ranks: Sequence[int] = (),
     ) -> None:
         super().__init__()
         self.widths = tuple(widths)
         self.ranks = tuple(ranks) or (0,) * len(self.widths)
+        self.input_ranks = tuple(input_ranks) or (0,) * len(self.widths)
         channels = (3, *self.widths)
         self.convolutions = nn.ModuleList(
-            nn.Conv2d(before, rank or after, 3, padding=1, bias=not rank)
-            for before, after, rank in zip(channels, self.widths, self.ranks, strict=False)
+            nn.Conv2d(seen or before, rank or after, 3, padding=1, bias=not rank)
+            for before, after, rank, seen in zip(channels, self.widths, self.ranks, self.input_ranks, strict=False)
         )
         self.expansions = nn.ModuleDict(
             {str(i): nn.Conv2d(rank, self.widths[i], 1) for i, rank in enumerate(self.ranks) if rank}
+        )
+        self.reductions = nn.ModuleDict(
+            {str(i): nn.Conv2d(channels[i], n, 1, bias=False) for i, n in enumerate(self.input_ranks) if n}
         )
         self.maps = nn.ParameterDict(
             {
@@ -57,16 +66,21 @@ class CompactNetwork(Extractor):
         self.std: Tensor
 
     def convolution(self, index: int) -> nn.Conv2d:
-        """The convolution of `NAMES` at this index, or its first factor."""
+        """The convolution of `NAMES` at this index, or its factor of 3x3."""
         return cast("nn.Conv2d", self.convolutions[index])
 
     def expansion(self, index: int) -> nn.Conv2d | None:
-        """The second factor of a convolution of low rank, with the bias."""
+        """The last factor of a convolution of low rank, with the bias."""
         return cast("nn.Conv2d", self.expansions[str(index)]) if self.ranks[index] else None
+
+    def reduction(self, index: int) -> nn.Conv2d | None:
+        """The first factor of a convolution of low rank that sees few channels."""
+        return cast("nn.Conv2d", self.reductions[str(index)]) if self.input_ranks[index] else None
 
     def convolve(self, index: int, x: Tensor) -> Tensor:
         """A layer before its rectifier: (B, in, H, W) -> (B, out, H, W)."""
-        result: Tensor = self.convolution(index)(x)
+        reduction = self.reduction(index)
+        result: Tensor = self.convolution(index)(x if reduction is None else reduction(x))
         expansion = self.expansion(index)
         return result if expansion is None else cast("Tensor", expansion(result))
 

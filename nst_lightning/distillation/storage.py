@@ -42,7 +42,9 @@ def save_student(path: Path, student: CompactNetwork, metadata: Mapping[str, str
     for index, key in zip(range(len(NAMES)), CONVOLUTIONS, strict=False):
         for name, value in student.convolution(index).state_dict().items():
             tensors[f"features.{key}.{name}"] = value
-        expansion = student.expansion(index)
+        expansion, reduction = student.expansion(index), student.reduction(index)
+        if reduction is not None:
+            tensors[f"features.{key}.reduction"] = reduction.weight.detach()[:, :, 0, 0]
         if expansion is not None:
             assert expansion.bias is not None
             tensors[f"features.{key}.expansion"] = expansion.weight.detach()[:, :, 0, 0]
@@ -72,13 +74,16 @@ def load_student(path: Path) -> CompactNetwork:
     except UserError as error:
         raise UserError(f"student: '{path}' cannot be read as a student's weights ({error})") from None
     ranks = [0 if layer.expansion is None else len(layer.weight) for layer in loaded.convolutions]
-    student = CompactNetwork([len(layer.bias) for layer in loaded.convolutions], ranks=ranks)
+    seen = [0 if layer.reduction is None else len(layer.reduction) for layer in loaded.convolutions]
+    student = CompactNetwork([len(layer.bias) for layer in loaded.convolutions], ranks=ranks, input_ranks=seen)
     student.maps = nn.ParameterDict(loaded.maps)  # those of a smaller teacher have other sizes
-    for index, (weight, bias, factor) in enumerate(loaded.convolutions):
-        expansion = student.expansion(index)
-        if expansion is None or factor is None:
+    for index, (weight, bias, last, first) in enumerate(loaded.convolutions):
+        expansion, reduction = student.expansion(index), student.reduction(index)
+        if expansion is None or last is None:
             student.convolution(index).load_state_dict({"weight": weight, "bias": bias})
         else:
             student.convolution(index).load_state_dict({"weight": weight})
-            expansion.load_state_dict({"weight": factor[:, :, None, None], "bias": bias})
+            expansion.load_state_dict({"weight": last[:, :, None, None], "bias": bias})
+        if reduction is not None and first is not None:
+            reduction.load_state_dict({"weight": first[:, :, None, None]})
     return student

@@ -69,6 +69,7 @@ def read_compact_weights(path: Path, *, argument: str = "model.extractor.weights
                 tensors[f"features.{key}.weight"],
                 tensors[f"features.{key}.bias"],
                 tensors.get(f"features.{key}.expansion"),
+                tensors.get(f"features.{key}.reduction"),
             )
             for key in keys
         ]
@@ -124,8 +125,8 @@ class CompactVGG19(VGGNetwork):
         loaded = read_compact_weights(EMBEDDED.get(weights or "compact") or Path(weights or ""))
         scale = CAFFE_UNIT if units == "normalised" else 1.0  # see `VGG19`
         convolutions = [
-            Weights(weight if i else weight / scale, bias / scale, expansion)
-            for i, (weight, bias, expansion) in enumerate(loaded.convolutions)
+            Weights(weight if i else weight / scale, bias / scale, *factors)
+            for i, (weight, bias, *factors) in enumerate(loaded.convolutions)
         ]
         super().__init__(convolutions, pooling, rescale_pooling, padding, convolution)
         self.unit_activations = unit_activations

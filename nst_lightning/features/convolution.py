@@ -25,14 +25,12 @@ class FilterBank(Protocol):
 
     Attributes:
         channels: C.
-        adds_bias: Whether it adds the bias, or leaves that to the sink.
     """
 
     channels: int
-    adds_bias: bool
 
-    def correlate(self, source: Source, sink: Sink, bias: Tensor) -> None:
-        """Convolve with zero padding of 1."""
+    def correlate(self, source: Source, sink: Sink, bias: Tensor | None) -> None:
+        """Convolve with zero padding of 1, and add the bias."""
         ...
 
     def back(self, source: Source, sink: Sink) -> None:
@@ -47,13 +45,12 @@ class _Convolution(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, filters: FilterBank, bias: Tensor, rectify: bool, pool: Pool | None) -> Tensor:
         height, width = x.shape[-2:]
         ctx.filters, ctx.pool, ctx.size = filters, pool, (height, width)
-        rest = None if filters.adds_bias else bias
         if pool:
-            pooled = PooledSink(x, len(bias), height, width, rest, pool)
+            pooled = PooledSink(x, len(bias), height, width, pool)
             filters.correlate(MapSource(x), pooled, bias)
             ctx.save_for_backward(pooled.codes)
             return pooled.result
-        sink = MapSink(x, len(bias), height, width, rest, rectify)
+        sink = MapSink(x, len(bias), height, width, rectify)
         filters.correlate(MapSource(x), sink, bias)
         ctx.save_for_backward(*[sink.result] * rectify)
         return sink.result

@@ -1,4 +1,4 @@
-"""Convolution by its definition, strip by strip, so that what follows it happens in the cache."""
+"""Convolution by its definition, strip by strip, so that what comes before and after it happens in the cache."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nst_lightning.features.strips import TILE, Sink, Source, read_strips, tiles_of
+from nst_lightning.features.strips import Sink, Source
 
 _STRIP = 1 << 19  # values of a strip
 
@@ -18,15 +18,13 @@ class DirectFilter:
         weight: (K, C, 3, 3); its type is that of the arithmetic.
     """
 
-    adds_bias = True
-
     def __init__(self, weight: Tensor) -> None:
         innermost = torch.channels_last
         self.channels = weight.shape[1]
         self._forward = weight.detach().contiguous(memory_format=innermost)
         self._back = weight.detach().transpose(0, 1).flip(2, 3).contiguous(memory_format=innermost)
 
-    def correlate(self, source: Source, sink: Sink, bias: Tensor) -> None:
+    def correlate(self, source: Source, sink: Sink, bias: Tensor | None) -> None:
         """``conv2d(source, weight, bias, padding=1)`` into the sink; the sum is rounded once."""
         _correlate(source, self._forward, sink, bias)
 
@@ -36,9 +34,14 @@ class DirectFilter:
 
 
 def _correlate(source: Source, weight: Tensor, sink: Sink, bias: Tensor | None = None) -> None:
-    down, across = tiles_of(source)
-    rows = max(1, min(down, _STRIP // (TILE * TILE * across * max(weight.shape[:2]))))
-    for top, strip, padded in read_strips(source, rows, weight):
-        outputs = F.conv2d(padded[None].permute(0, 3, 1, 2), weight, bias)
-        tiles = outputs.permute(0, 2, 3, 1).reshape(strip, TILE, across, TILE, -1)
-        sink.write(TILE * top, tiles.permute(1, 3, 0, 2, 4))
+    height, width, _ = source.shape
+    strip = max(1, _STRIP // (2 * width * max(*weight.shape[:2], source.widest, sink.widest))) * 2
+    for top in range(0, height, strip):
+        bottom = min(top + strip, height)
+        first, last = max(top - 1, 0), min(bottom + 1, height)  # rows that this strip sees
+        rows = source.rows(first, last - first).permute(2, 0, 1)[None]
+        if first < top and bottom < last:
+            outputs = F.conv2d(rows, weight, bias, padding=(0, 1))
+        else:  # padding above or below, and a row too much on the other side
+            outputs = F.conv2d(rows, weight, bias, padding=1)[:, :, top - first :][:, :, : bottom - top]
+        sink.write(top, outputs.permute(0, 2, 3, 1)[0])

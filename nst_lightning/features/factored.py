@@ -1,9 +1,11 @@
-"""A convolution of low rank: a narrow 3x3 filter bank, and a matrix that brings its results to full width.
+"""A convolution of low rank: a narrow 3x3 filter bank between matrices that bring its channels down and up.
 
 What a trained layer returns before its rectifier lies close to a subspace of a quarter of its channels, although what
-the rectifier makes of it does not. So ``W ≈ E V`` with V (r, C, 3, 3) and E (K, r), with E applied to a strip in the
-cache, cost a quarter of W, and the rectifier sees all K channels (Zhang, Zou, He and Sun, *Accelerating Very Deep
-Convolutional Networks for Classification and Detection*, 2016).
+the rectifier makes of it does not; and it depends on few combinations of its inputs. So ``W ≈ E V P`` with P (q, C),
+V (r, q, 3, 3) and E (K, r) costs a small part of W, all three work on a strip in the cache, and the rectifier sees all
+K channels. E and V alone are Zhang, Zou, He and Sun's (*Accelerating Very Deep Convolutional Networks for
+Classification and Detection*, 2016), with P it is a Tucker decomposition (Kim et al., *Compression of Deep
+Convolutional Neural Networks for Fast and Low Power Mobile Applications*, 2016).
 """
 
 from __future__ import annotations
@@ -19,49 +21,57 @@ class FactoredFilter:
     """A frozen filter bank of low rank.
 
     Args:
-        narrow: The narrow filters, (r, C, 3, 3).
+        narrow: The narrow filters, (r, q, 3, 3).
         expansion: (K, r).
+        reduction: (q, C); without it q is C.
     """
 
-    adds_bias = False
-
-    def __init__(self, narrow: FilterBank, expansion: Tensor) -> None:
-        self.channels = narrow.channels
+    def __init__(self, narrow: FilterBank, expansion: Tensor, reduction: Tensor | None = None) -> None:
+        self.channels = narrow.channels if reduction is None else reduction.shape[1]
         self._narrow = narrow
         self._expansion = expansion.detach().contiguous()
-        self._no_bias = expansion.new_zeros(expansion.shape[1])
+        self._reduction = None if reduction is None else reduction.detach().contiguous()
 
-    def correlate(self, source: Source, sink: Sink, bias: Tensor) -> None:
-        """``conv2d(source, weight, padding=1)`` into the sink, which adds the bias."""
-        self._narrow.correlate(source, _Expanded(sink, self._expansion.T), self._no_bias)
+    def correlate(self, source: Source, sink: Sink, bias: Tensor | None) -> None:
+        """``conv2d(source, weight, bias, padding=1)`` into the sink."""
+        if self._reduction is not None:
+            source = _MappedSource(source, self._reduction.T)
+        self._narrow.correlate(source, _MappedSink(sink, self._expansion.T, bias), None)
 
     def back(self, source: Source, sink: Sink) -> None:
         """The gradient with respect to the input of `correlate`, from the gradient with respect to its result."""
-        self._narrow.back(_Reduced(source, self._expansion), sink)
+        if self._reduction is not None:
+            sink = _MappedSink(sink, self._reduction)
+        self._narrow.back(_MappedSource(source, self._expansion), sink)
 
 
-class _Expanded:
-    """What takes narrow tiles for a sink of full width."""
-
-    def __init__(self, sink: Sink, matrix: Tensor) -> None:
-        self._sink, self._matrix = sink, matrix
-        self.result = sink.result
-
-    def write(self, top: int, tiles: Tensor) -> None:
-        """Widen the tiles; see `Sink`."""
-        wide = torch.mm(tiles.reshape(-1, tiles.shape[-1]), self._matrix)
-        self._sink.write(top, wide.view(*tiles.shape[:-1], -1))
-
-
-class _Reduced:
-    """What hands the rows of a wide source out narrow."""
+class _MappedSource:
+    """Rows of a source, each cell times a matrix."""
 
     def __init__(self, source: Source, matrix: Tensor) -> None:
         self._source, self._matrix = source, matrix
         self.shape = source.shape[0], source.shape[1], matrix.shape[1]
+        self.widest = source.widest
 
     def read(self, first: int, into: Tensor) -> None:
-        """Narrow the rows; see `Source`."""
-        wide = into.new_empty(into.shape[0], into.shape[1], len(self._matrix))
-        self._source.read(first, wide)
-        into.copy_(torch.mm(wide.view(-1, wide.shape[-1]), self._matrix).view(into.shape))
+        """See `Source`."""
+        into.copy_(self.rows(first, len(into)))
+
+    def rows(self, first: int, count: int) -> Tensor:
+        """See `Source`."""
+        wide = self._source.rows(first, count)
+        return torch.mm(wide.view(-1, wide.shape[-1]), self._matrix).view(count, wide.shape[1], -1)
+
+
+class _MappedSink:
+    """What hands rows on to a sink, each cell times a matrix, and a bias added."""
+
+    def __init__(self, sink: Sink, matrix: Tensor, bias: Tensor | None = None) -> None:
+        self._sink, self._matrix, self._bias = sink, matrix, bias
+        self.result, self.widest = sink.result, sink.widest
+
+    def write(self, top: int, rows: Tensor) -> None:
+        """See `Sink`."""
+        flat = rows.reshape(-1, rows.shape[-1])
+        wide = torch.mm(flat, self._matrix) if self._bias is None else torch.addmm(self._bias, flat, self._matrix)
+        self._sink.write(top, wide.view(*rows.shape[:2], -1))

@@ -6,7 +6,7 @@ asked for never exists at full size. All maps have one picture and channels inne
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Literal, Protocol
 
 import torch
@@ -14,60 +14,47 @@ from torch import Tensor
 
 Pool = Literal["max", "average"]
 
-TILE = 4  # results come in tiles of 4x4, a multiple of what pooling takes together
-
 
 class Source(Protocol):
-    """Input of a convolution: a map of (height, width, channels)."""
+    """Input of a convolution: a map of (height, width, channels).
+
+    Attributes:
+        shape: Height, width and channels.
+    """
 
     shape: tuple[int, int, int]
+
+    @property
+    def widest(self) -> int:
+        """Channels of the widest map that a row is made from."""
+        ...
 
     def read(self, first: int, into: Tensor) -> None:
         """Fill ``into`` (rows, width, channels) with the rows from ``first`` on."""
         ...
 
-
-class Sink(Protocol):
-    """Result of a convolution."""
-
-    result: Tensor
-
-    def write(self, top: int, tiles: Tensor) -> None:
-        """Take (4, 4, down, across, channels): row and column in a tile of 4x4, tile rows from row ``top`` on, tiles.
-
-        Tiles may reach beyond the lower and right border.
-        """
+    def rows(self, first: int, count: int) -> Tensor:
+        """Some rows (count, width, channels), contiguous, to read only."""
         ...
 
 
-def read_strips(source: Source, rows: int, like: Tensor) -> Iterator[tuple[int, int, Tensor]]:
-    """Read a map with a border of one pixel, zero beyond the map.
+class Sink(Protocol):
+    """Result of a convolution.
 
-    Args:
-        source: The map.
-        rows: Rows of tiles at a time.
-        like: Type and device.
-
-    Yields:
-        The first row of tiles, how many there are, and (4 n + 2, 4 across + 2, C) values, overwritten by the next.
+    Attributes:
+        result: (1, C, H, W).
+        widest: Channels of the widest map that is made from a row.
     """
-    height, width, channels = source.shape
-    down, across = tiles_of(source)
-    padded = like.new_zeros(TILE * rows + 2, TILE * across + 2, channels)  # its outer columns stay zero
-    for top in range(0, down, rows):
-        strip = min(rows, down - top)
-        first, last = TILE * top - 1, min(TILE * (top + strip) + 1, height)  # rows that these tiles see
-        above = max(0, -first)
-        seen = last - first - above
-        padded[:above].zero_()
-        source.read(first + above, padded[above : above + seen, 1 : width + 1])
-        padded[above + seen :].zero_()
-        yield top, strip, padded[: TILE * strip + 2]
 
+    result: Tensor
+    widest: int
 
-def tiles_of(source: Source) -> tuple[int, int]:
-    """Tiles down and across, the last ones maybe beyond the border."""
-    return -(-source.shape[0] // TILE), -(-source.shape[1] // TILE)
+    def write(self, top: int, rows: Tensor) -> None:
+        """Take (n, width, channels), the rows from ``top`` on; both are even but for the last ones.
+
+        They may reach beyond the lower and right border, and are overwritten.
+        """
+        ...
 
 
 def _rows(feature_map: Tensor) -> Tensor:
@@ -84,20 +71,6 @@ def _empty(like: Tensor, channels: int, height: int, width: int, dtype: torch.dt
     )
 
 
-def _scatter(values: Tensor, target: Tensor, bias: Tensor | None = None) -> None:
-    """Write (i, j, down, across, channels), i and j inside a cell, to rows (i · down, width, channels), cut to fit."""
-    i, j, down, across, channels = values.shape
-    values = values.permute(2, 0, 3, 1, 4)
-    fits = target.numel() == values.numel()
-    whole = target if fits else target.new_empty(down * i, across * j, channels)
-    if bias is None:
-        whole.view(values.shape).copy_(values)
-    else:
-        torch.add(values, bias, out=whole.view(values.shape))
-    if not fits:
-        target.copy_(whole[: target.shape[0], : target.shape[1]])
-
-
 class MapSource:
     """A map as it is.
 
@@ -109,12 +82,43 @@ class MapSource:
         self._values = _rows(x)
         self.shape = x.shape[2], x.shape[3], x.shape[1]
 
+    @property
+    def widest(self) -> int:
+        """See the protocol."""
+        return self.shape[2]
+
     def read(self, first: int, into: Tensor) -> None:
         """Copy rows; see the protocol."""
         into.copy_(self._values[first : first + into.shape[0]])
 
+    def rows(self, first: int, count: int) -> Tensor:
+        """A view, if channels lie innermost; see the protocol."""
+        return self._values[first : first + count].contiguous()
 
-class RectifiedSource:
+
+class _ComputedSource:
+    """Rows that are computed when they are asked for."""
+
+    shape: tuple[int, int, int]
+    _gradient: Tensor
+
+    @property
+    def widest(self) -> int:
+        """See the protocol."""
+        return self.shape[2]
+
+    def read(self, first: int, into: Tensor) -> None:
+        """See the protocol."""
+        raise NotImplementedError
+
+    def rows(self, first: int, count: int) -> Tensor:
+        """See the protocol."""
+        into = self._gradient.new_empty(count, *self.shape[1:])
+        self.read(first, into)
+        return into
+
+
+class RectifiedSource(_ComputedSource):
     """The gradient before a rectifier.
 
     Args:
@@ -132,7 +136,7 @@ class RectifiedSource:
         torch.ops.aten.threshold_backward.grad_input(self._gradient[here], self._result[here], 0, grad_input=into)
 
 
-class PooledSource:
+class PooledSource(_ComputedSource):
     """The gradient before a rectifier and pooling over cells of 2x2.
 
     Args:
@@ -144,6 +148,7 @@ class PooledSource:
 
     def __init__(self, gradient: Tensor, codes: Tensor, size: tuple[int, int], pool: Pool) -> None:
         self._gradient, self._codes = _rows(gradient / 4 if pool == "average" else gradient), _rows(codes)
+        self._one = pool == "max"  # pixel at most of a cell takes part
         self.shape = *size, codes.shape[1]
 
     def read(self, first: int, into: Tensor) -> None:
@@ -158,88 +163,97 @@ class PooledSource:
             if count <= 0:
                 continue
             cells = slice(top // 2, top // 2 + count)
-            gradient, codes = self._gradient[cells], self._codes[cells]
+            gradient, codes = self._gradient[cells], self._codes[cells].to(self._gradient.dtype)
+            chosen = torch.empty_like(codes)
             targets = into[top - first :: 2][:count]
             for j in (0, 1):
-                # Comparisons and `where` are not vectorised; multiplication with 0 or 1 is, and several times faster.
-                chosen = (codes >> (2 * i + j)).bitwise_and_(1).to(gradient.dtype)
+                # Multiplication with 0 or 1 is vectorised, as are comparisons that return numbers; `where` is not.
+                if self._one:
+                    torch.eq(codes, 1 << (2 * i + j), out=chosen)
+                else:
+                    chosen = (self._codes[cells] >> (2 * i + j)).bitwise_and_(1).to(gradient.dtype)
                 torch.mul(gradient, chosen, out=targets[:, j : 2 * across : 2])
 
 
 class MapSink:
-    """A map, with a bias added and rectified if asked for.
+    """A map, rectified if asked for.
 
     Args:
         like: Type and device.
         channels: C.
         height: H.
         width: W.
-        bias: (C,) or None.
         rectify: Whether negative values become zero.
     """
 
-    def __init__(
-        self, like: Tensor, channels: int, height: int, width: int, bias: Tensor | None = None, rectify: bool = False
-    ) -> None:
+    def __init__(self, like: Tensor, channels: int, height: int, width: int, rectify: bool = False) -> None:
         self.result = _empty(like, channels, height, width)
-        self._values, self._bias, self._rectify = _rows(self.result), bias, rectify
+        self.widest = channels
+        self._values, self._rectify = _rows(self.result), rectify
 
-    def write(self, top: int, tiles: Tensor) -> None:
-        """Put tiles side by side; see the protocol."""
-        here = self._values[top : top + tiles.shape[0] * tiles.shape[2]]
-        _scatter(tiles, here, self._bias)
+    def write(self, top: int, rows: Tensor) -> None:
+        """Copy rows; see the protocol."""
+        here = self._values[top : top + len(rows)]
+        rows = rows[: len(here), : here.shape[1]]
         if self._rectify:
-            here.relu_()
+            torch.clamp_min(rows, 0, out=here)
+        else:
+            here.copy_(rows)
 
 
 class PooledSink:
     """A rectified map, pooled over cells of 2x2, and a byte a cell that says where its gradient goes.
 
     Bit 2 i + j of a code is set if the pixel at row i and column j of the cell takes part: for the mean each positive
-    one, for the maximum the first of the largest, if it is positive.
+    one, for the maximum one of the largest, if it is positive: the left column's, and of that the upper.
 
     Args:
         like: Type and device.
         channels: C.
         height: Of the map that is pooled.
         width: Of the map that is pooled.
-        bias: (C,) or None.
         pool: Kind of pooling.
     """
 
-    def __init__(self, like: Tensor, channels: int, height: int, width: int, bias: Tensor | None, pool: Pool) -> None:
+    def __init__(self, like: Tensor, channels: int, height: int, width: int, pool: Pool) -> None:
         self.result = _empty(like, channels, height // 2, width // 2)
         self.codes = _empty(like, channels, height // 2, width // 2, torch.uint8)
-        self._bias, self._pool = bias, pool
+        self.widest = channels
+        self._pool = pool
 
-    def write(self, top: int, tiles: Tensor) -> None:
-        """Rectify and pool tiles; see the protocol."""
-        halves = tiles.view(2, 2, 2, 2, *tiles.shape[2:])  # (2, i, 2, j, down, across, C): four cells a tile
-        corners = [halves[:, i, :, j] for i in (0, 1) for j in (0, 1)]
-        if self._pool == "max":
-            pooled = torch.maximum(torch.maximum(*corners[:2]), torch.maximum(*corners[2:]))
-            codes = _bits(torch.eq, corners, pooled)
-            codes &= -codes  # the lowest bit: of equals only the first
-            if self._bias is not None:  # the same for all four, so the largest stays the largest
-                pooled.add_(self._bias)
-            pooled.relu_()
-            codes *= torch.gt(pooled, 0, out=torch.empty_like(pooled)).to(torch.uint8)
-        else:
-            corners = [(corner if self._bias is None else corner + self._bias).relu() for corner in corners]
-            codes = _bits(torch.gt, corners, torch.zeros((), dtype=tiles.dtype, device=tiles.device))
-            pooled = (corners[0].add_(corners[1])).add_(corners[2].add_(corners[3])).mul_(0.25)
-        here = slice(top // 2, top // 2 + 2 * tiles.shape[2])
-        _scatter(pooled, _rows(self.result)[here])
-        _scatter(codes, _rows(self.codes)[here])
+    def write(self, top: int, rows: Tensor) -> None:
+        """Rectify and pool; see the protocol."""
+        here = slice(top // 2, top // 2 + len(rows) // 2)
+        pooled, codes = _rows(self.result)[here], _rows(self.codes)[here]
+        rows = rows[: 2 * pooled.shape[0], : 2 * pooled.shape[1]]
+        (_max if self._pool == "max" else _mean)(rows, pooled, codes)
 
 
-def _bits(compare: Callable[..., Tensor], corners: list[Tensor], other: Tensor) -> Tensor:
-    """Put comparisons together, the first as the lowest bit, into uint8.
+def _max(rows: Tensor, pooled: Tensor, codes: Tensor) -> None:
+    """Largest of each cell and which it is; rows (2 h, 2 w, C), results (h, w, C)."""
+    upper, lower = rows[0::2], rows[1::2]
+    below = _compared(torch.gt, lower, upper)
+    largest = torch.maximum(upper, lower, out=upper)
+    left, right = largest[:, 0::2], largest[:, 1::2]
+    beside = _compared(torch.gt, right, left)
+    torch.clamp_min(torch.maximum(left, right, out=left), 0, out=pooled)
+    # 2 ** (2 below + beside), with what is below in the column that was taken
+    code = torch.lerp(below[:, 0::2], below[:, 1::2], beside).mul_(3).add_(1)
+    code.addcmul_(code, beside).mul_(torch.gt(pooled, 0, out=beside))
+    codes.copy_(code)
 
-    Their results are numbers of the corners' own type: comparisons that give booleans are not vectorised.
-    """
-    total, flag = torch.empty_like(corners[0]), torch.empty_like(corners[0])
-    compare(corners[0], other, out=total)
+
+def _mean(rows: Tensor, pooled: Tensor, codes: Tensor) -> None:
+    """Mean of each cell's rectified pixels and which are positive; as `_max`."""
+    corners = [rows[i::2, j::2].relu() for i in (0, 1) for j in (0, 1)]
+    total = _compared(torch.gt, corners[0], 0)
     for power, corner in enumerate(corners[1:], start=1):
-        total.add_(compare(corner, other, out=flag), alpha=2**power)
-    return total.to(torch.uint8)
+        total.add_(_compared(torch.gt, corner, 0), alpha=2**power)
+    codes.copy_(total)
+    torch.mul((corners[0].add_(corners[1])).add_(corners[2].add_(corners[3])), 0.25, out=pooled)
+
+
+def _compared(compare: Callable[..., Tensor], one: Tensor, other: Tensor | float) -> Tensor:
+    """A comparison as numbers of the operand's own type: those that give booleans are not vectorised."""
+    result: Tensor = compare(one, other, out=torch.empty_like(one, memory_format=torch.contiguous_format))
+    return result

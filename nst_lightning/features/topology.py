@@ -52,14 +52,16 @@ class Weights(NamedTuple):
     """A convolution.
 
     Attributes:
-        weight: (out, in, 3, 3), or (rank, in, 3, 3).
+        weight: (out, in, 3, 3); with fewer of either where the other factors are there, see `FactoredFilter`.
         bias: (out,).
-        expansion: (out, rank), the second factor of one of low rank; see `FactoredFilter`.
+        expansion: (out, r), what follows a convolution that returns r channels.
+        reduction: (q, in), what comes before a convolution of q channels.
     """
 
     weight: Tensor
     bias: Tensor
     expansion: Tensor | None = None
+    reduction: Tensor | None = None
 
 
 class _Convolution(nn.Conv2d):
@@ -73,12 +75,16 @@ class _Convolution(nn.Conv2d):
         super().__init__(weight.shape[1], weight.shape[0], 3, padding=1, device="meta")
         self.weight = nn.Parameter(weight, requires_grad=False)
         self.bias = nn.Parameter(weights.bias, requires_grad=False)
-        given = weights.expansion
-        self.expansion = None if given is None else nn.Parameter(given, requires_grad=False)
+        self.expansion, self.reduction = (
+            None if factor is None else nn.Parameter(factor, requires_grad=False)
+            for factor in (weights.expansion, weights.reduction)
+        )
 
     def forward(self, x: Tensor, padded: bool = False) -> Tensor:
         """Convolve (B, in, H, W), which may have a border already."""
         padding = 0 if padded else 1
+        if self.reduction is not None:
+            x = F.conv2d(x, self.reduction[:, :, None, None])
         if self.expansion is None:
             return F.conv2d(x, self.weight, self.bias, padding=padding)
         return F.conv2d(F.conv2d(x, self.weight, padding=padding), self.expansion[:, :, None, None], self.bias)
@@ -105,7 +111,7 @@ class _Convolution(nn.Conv2d):
             bank = DirectFilter(self.weight)
         else:
             return None
-        return bank if self.expansion is None else FactoredFilter(bank, self.expansion)
+        return bank if self.expansion is None else FactoredFilter(bank, self.expansion, self.reduction)
 
 
 class VGGNetwork(Extractor):

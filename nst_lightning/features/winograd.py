@@ -15,16 +15,17 @@ direct algorithm's is 0.002 and the customary points' 0.015.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cache
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from nst_lightning.features.strips import TILE, Sink, Source, read_strips, tiles_of
+from nst_lightning.features.strips import Sink, Source
 
-_FILTER = 3
-_INPUT = TILE + _FILTER - 1
+_FILTER, _TILE = 3, 4
+_INPUT = _TILE + _FILTER - 1
 _POINTS = (0.0, 2 / 3, -2 / 3, 4 / 3, -4 / 3)  # and infinity
 # Transformed values at a time: in half precision, whose products first rearrange the whole filter, many; else as many
 # as a core's cache holds, but at least so many tiles that reading the filter does not cost more than the products.
@@ -47,7 +48,7 @@ def _transforms() -> _Transforms:
         infinity = torch.eye(count, dtype=torch.float64)[-1:]
         return torch.cat([points[:, None] ** torch.arange(count), infinity])
 
-    one_dimensional = torch.linalg.inv(powers(_INPUT)).T, powers(_FILTER), powers(TILE).T
+    one_dimensional = torch.linalg.inv(powers(_INPUT)).T, powers(_FILTER), powers(_TILE).T
     b, g, a = (torch.kron(matrix, matrix) for matrix in one_dimensional)
     of_input, of_output = _scales_for_bfloat16(b), _scales_for_bfloat16(a.T)
     return _Transforms(b * of_input[:, None], g / (of_input * of_output)[:, None], a * of_output)
@@ -68,8 +69,6 @@ class WinogradFilter:
         weight: (K, C, 3, 3); its type is that of the arithmetic.
     """
 
-    adds_bias = False
-
     def __init__(self, weight: Tensor) -> None:
         transforms = _transforms()
         exact = torch.float64 if weight.dtype == torch.float64 else torch.float32
@@ -81,9 +80,9 @@ class WinogradFilter:
         self._input = transforms.input.to(weight)
         self._output = transforms.output.to(weight)
 
-    def correlate(self, source: Source, sink: Sink, bias: Tensor) -> None:
-        """``conv2d(source, weight, padding=1)`` into the sink, which adds the bias."""
-        _correlate(source, self._input, self.filter, self._output, sink)
+    def correlate(self, source: Source, sink: Sink, bias: Tensor | None) -> None:
+        """``conv2d(source, weight, bias, padding=1)`` into the sink."""
+        _correlate(source, (self._input, self.filter, self._output), sink, bias)
 
     def back(self, source: Source, sink: Sink) -> None:
         """The gradient with respect to the input of `correlate`, from the gradient with respect to its result.
@@ -91,23 +90,24 @@ class WinogradFilter:
         It is the correlation with the filter turned around. Turning input and output tiles around instead leaves the
         transformed filter as it is, with rows and columns exchanged.
         """
-        _correlate(source, self._input.flip(1), self.filter.transpose(1, 2), self._output.flip(0), sink)
+        _correlate(source, (self._input.flip(1), self.filter.transpose(1, 2), self._output.flip(0)), sink)
 
 
-def _correlate(source: Source, of_input: Tensor, filters: Tensor, of_output: Tensor, sink: Sink) -> None:
+def _correlate(source: Source, matrices: tuple[Tensor, Tensor, Tensor], sink: Sink, bias: Tensor | None = None) -> None:
     """Correlate strip by strip; nothing between source and sink is as large as a feature map."""
-    channels = source.shape[2]
-    down, across = tiles_of(source)
+    of_input, filters, of_output = matrices
+    height, width, channels = source.shape
+    down, across = -(-height // _TILE), -(-width // _TILE)  # the last tiles maybe beyond the border
     values = 36 * max(filters.shape[1:])  # of a tile
     at_a_time = _STRIP if filters.dtype.itemsize == 2 else max(_STRIP_IN_CACHE, _LEAST_TILES * values)
     strips = -(-down * across * values // at_a_time)
     rows = -(-down // min(strips, down))
     one, other = (filters.new_empty(rows * across * values) for _ in range(2))
-    for top, strip, padded in read_strips(source, rows, filters):
+    for top, strip, padded in _padded_strips(source, rows, filters):
         to_row, to_column, _ = padded.stride()
         cells, wide = strip * across * channels, strip * across * filters.shape[2]
         windows = padded.as_strided(
-            (_INPUT, _INPUT, strip, across, channels), (to_row, to_column, TILE * to_row, TILE * to_column, 1)
+            (_INPUT, _INPUT, strip, across, channels), (to_row, to_column, _TILE * to_row, _TILE * to_column, 1)
         )
         tiles, transformed = one[: 36 * cells].view(36, -1), other[: 36 * cells].view(36, -1)
         tiles.view(windows.shape).copy_(windows)
@@ -115,4 +115,35 @@ def _correlate(source: Source, of_input: Tensor, filters: Tensor, of_output: Ten
         products, outputs = one[: 36 * wide].view(36, -1), other[: 16 * wide].view(16, -1)
         torch.bmm(transformed.view(36, -1, channels), filters, out=products.view(36, strip * across, -1))
         torch.mm(of_output, products, out=outputs)
-        sink.write(TILE * top, outputs.view(TILE, TILE, strip, across, -1))
+        placed = outputs.view(_TILE, _TILE, strip, across, -1).permute(2, 0, 3, 1, 4)
+        result = one[: 16 * wide].view(placed.shape)
+        if bias is None:
+            result.copy_(placed)
+        else:
+            torch.add(placed, bias, out=result)
+        sink.write(_TILE * top, result.view(_TILE * strip, _TILE * across, -1))
+
+
+def _padded_strips(source: Source, rows: int, like: Tensor) -> Iterator[tuple[int, int, Tensor]]:
+    """Read a map with a border of one pixel, zero beyond the map.
+
+    Args:
+        source: The map.
+        rows: Rows of tiles at a time.
+        like: Type and device.
+
+    Yields:
+        The first row of tiles, how many there are, and (4 n + 2, 4 across + 2, C) values, overwritten by the next.
+    """
+    height, width, channels = source.shape
+    down, across = -(-height // _TILE), -(-width // _TILE)
+    padded = like.new_zeros(_TILE * rows + 2, _TILE * across + 2, channels)  # its outer columns stay zero
+    for top in range(0, down, rows):
+        strip = min(rows, down - top)
+        first, last = _TILE * top - 1, min(_TILE * (top + strip) + 1, height)  # rows that these tiles see
+        above = max(0, -first)
+        seen = last - first - above
+        padded[:above].zero_()
+        source.read(first + above, padded[above : above + seen, 1 : width + 1])
+        padded[above + seen :].zero_()
+        yield top, strip, padded[: _TILE * strip + 2]
