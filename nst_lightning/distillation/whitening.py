@@ -1,0 +1,127 @@
+"""Adam in coordinates in which the inputs of every layer are white.
+
+What a layer sees is far from white: rectified features have large means, and neighbouring pixels are alike. A step of
+one size for all weights then changes the layer's results much along a few directions of its inputs, which limits its
+size, and hardly along the others. With S the second moments of the inputs a weight W is W' S^-½, and Adam steps in W'
+change the results alike in all directions. It is the input's half of Kronecker-factored natural gradients (Martens and
+Grosse, *Optimizing Neural Networks with Kronecker-factored Approximate Curvature*, 2015), with moments taken once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nst_lightning.distillation.network import NAMES, CompactNetwork
+
+_RIDGE = 1e-3  # relative to the mean second moment of an input
+_CELLS = 400  # of a feature map
+
+
+class WhitenedAdam(torch.optim.Optimizer):
+    """Adam (Kingma and Ba, 2015) on the whitened weights.
+
+    Args:
+        parameters: What to train; a layer's weight has its outputs first.
+        moments: Weight -> (D, D) second moments of its D inputs, for those that have such; see `input_moments`.
+        rate: Size of a step relative to the root mean square of a whitened weight, about the relative change that it
+            makes to what the layer returns.
+        betas: Decay of the averages of gradients and of their squares.
+    """
+
+    def __init__(
+        self,
+        parameters: Iterable[nn.Parameter],
+        moments: Mapping[nn.Parameter, Tensor],
+        rate: float,
+        betas: tuple[float, float] = (0.9, 0.99),
+    ) -> None:
+        roots = {parameter: _roots(moment) for parameter, moment in moments.items()}
+        groups = []
+        for parameter in parameters:
+            size = parameter.detach()
+            if parameter in roots:
+                size = size.flatten(1) @ roots[parameter][1]
+            groups.append({"params": [parameter], "lr": rate * max(float(size.square().mean().sqrt()), 1e-6)})
+        super().__init__(groups, {"betas": betas})
+        for parameter, (inverse, _) in roots.items():
+            self.state[parameter]["root"] = inverse  # S^-½, kept with the averages, which are in its coordinates
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """Take a step; see torch.optim.Optimizer."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            one, other = group["betas"]
+            for parameter in group["params"]:
+                if parameter.grad is None:
+                    continue
+                state = self.state[parameter]
+                root = state.get("root")
+                gradient = parameter.grad if root is None else parameter.grad.flatten(1) @ root
+                if "mean" not in state:
+                    state |= {"steps": 0, "mean": torch.zeros_like(gradient), "square": torch.zeros_like(gradient)}
+                state["steps"] += 1
+                state["mean"].lerp_(gradient, 1 - one)
+                state["square"].lerp_(gradient.square(), 1 - other)
+                size = (state["square"] / (1 - other ** state["steps"])).sqrt().clamp(min=1e-20)
+                step = state["mean"] / (1 - one ** state["steps"]) / size
+                parameter.sub_((step if root is None else step @ root).view_as(parameter), alpha=group["lr"])
+        return loss
+
+
+def _roots(moments: Tensor) -> tuple[Tensor, Tensor]:
+    """S^-½ and S^½ of second moments (D, D), float32."""
+    damped = moments.double()
+    damped = damped + _RIDGE * damped.diagonal().mean() * torch.eye(len(damped)).to(damped)
+    values, vectors = torch.linalg.eigh(damped)
+    inverse, root = ((vectors * values**power) @ vectors.T for power in (-0.5, 0.5))
+    return inverse.float(), root.float()
+
+
+@torch.no_grad()
+def input_moments(student: CompactNetwork, images: Iterable[Tensor]) -> dict[nn.Parameter, Tensor]:
+    """Second moments of what each weight of a student is multiplied with.
+
+    Args:
+        student: The network.
+        images: (1, 3, h, w) each, RGB in [0, 1].
+
+    Returns:
+        (D, D) for every weight and map; for a convolution D counts channels and taps.
+    """
+    sums: dict[nn.Parameter, Tensor] = {}
+
+    def add(weight: nn.Parameter, cells: Tensor) -> None:  # (D, n)
+        some = cells[:, torch.randperm(cells.shape[1])[:_CELLS]].float()
+        sums[weight] = sums.get(weight, torch.zeros(())) + (some @ some.T).cpu() / some.shape[1]
+
+    def look(layer: nn.Module, inputs: tuple[Tensor]) -> None:
+        assert isinstance(layer, nn.Conv2d)
+        kernel, padding = layer.kernel_size, layer.padding
+        assert isinstance(padding, tuple)
+        add(cast("nn.Parameter", layer.weight), F.unfold(inputs[0], kernel, padding=padding)[0])
+
+    layers = [
+        layer
+        for index in range(len(NAMES))
+        for layer in (student.reduction(index), student.convolution(index), student.expansion(index))
+        if layer is not None
+    ]
+    handles = [layer.register_forward_pre_hook(look) for layer in layers]
+    count = 0
+    for image in images:
+        count += 1
+        for tap, features in student(image).items():
+            if tap in student.maps:
+                add(student.maps[tap], features.flatten(2)[0])
+    for handle in handles:
+        handle.remove()
+    return {weight: total / count for weight, total in sums.items()}
