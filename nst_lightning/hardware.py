@@ -7,7 +7,9 @@ import ctypes
 import functools
 import os
 import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar, cast, get_args
@@ -160,6 +162,9 @@ def widest_dtype(accelerator: str) -> torch.dtype:
     return torch.float32 if accelerator == "mps" else torch.float64
 
 
+_threads: ContextVar[int | None] = ContextVar("threads", default=None)  # that there are outside of `one_thread`
+
+
 @contextlib.contextmanager
 def one_thread() -> Iterator[None]:
     """Let the CPU work with one thread, for small things that must not depend on how many there are.
@@ -169,11 +174,28 @@ def one_thread() -> Iterator[None]:
     1e-7 within ten evaluations, and processes that share a picture have fewer threads each than one that has it alone.
     """
     before = torch.get_num_threads()
+    outside = _threads.set(_threads.get() or before)
     torch.set_num_threads(1)  # costs less than a microsecond
     try:
         yield
     finally:
         torch.set_num_threads(before)
+        _threads.reset(outside)
+
+
+def side_by_side(function: Callable[[Tensor], Tensor], matrices: Sequence[Tensor]) -> list[Tensor]:
+    """A function of each matrix; on a CPU several at a time, with a thread each.
+
+    LAPACK gains little from a second thread, and what it returns depends on how many it has; here it has one always.
+    """
+    workers = min(len(matrices), _threads.get() or torch.get_num_threads())
+    with one_thread():
+        if workers < 2 or matrices[0].device.type != "cpu":
+            return [function(matrix) for matrix in matrices]
+        largest_first = sorted(range(len(matrices)), key=lambda i: -len(matrices[i]))
+        with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            found = dict(zip(largest_first, pool.map(function, [matrices[i] for i in largest_first]), strict=True))
+        return [found[i] for i in range(len(matrices))]
 
 
 @functools.cache

@@ -246,10 +246,17 @@ class Objective(nn.Module):
             image = image.view_as(image)
             image.register_hook(torch.Tensor.contiguous)  # type: ignore[no-untyped-call]
         values: dict[tuple[Term, str], Tensor] = {}
+        means: dict[StatisticTerm, dict[str, Tensor]] = {}
         for layer, features in self.extractor.iterate(image, self.layers):
             for term in self.terms:
                 if layer in term.layers:
-                    values[term, layer] = term.value(layer, self.for_term(term, layer, features))
+                    taken = self.for_term(term, layer, features)
+                    if isinstance(term, StatisticTerm):
+                        means.setdefault(term, {})[layer] = term.mean(layer, taken)
+                    else:
+                        values[term, layer] = term.value(layer, taken)
+        for statistic, of_layers in means.items():
+            values.update({(statistic, layer): value for layer, value in statistic.distances(of_layers).items()})
         for term in self.terms:
             values.update({(term, column): value for column, value in term.image_values(image).items()})
         stacked = torch.stack([self.factor(*key) * values[key] for key in self.part_keys])

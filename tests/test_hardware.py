@@ -7,7 +7,15 @@ import torch
 
 from nst_lightning import hardware
 from nst_lightning.errors import UserError
-from nst_lightning.hardware import Hardware, choose_accelerator, choose_precision, compute_dtype, describe
+from nst_lightning.hardware import (
+    Hardware,
+    choose_accelerator,
+    choose_precision,
+    compute_dtype,
+    describe,
+    one_thread,
+    side_by_side,
+)
 from nst_lightning.trainer import StyleTrainer
 
 WITH = Hardware("cpu", "new", True, "the processor has AMX", 1, False)
@@ -101,3 +109,27 @@ def test_tf32_only_when_asked_for(allowed):
         assert torch.backends.cudnn.allow_tf32 is allowed
     finally:
         torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_matrices_side_by_side_give_the_same_bits_for_any_number_of_threads(threads):
+    matrices = [torch.rand(n, n, generator=torch.Generator().manual_seed(n)) for n in (5, 90, 40, 90, 1)]
+    matrices = [(matrix + matrix.T).requires_grad_() for matrix in matrices]
+    with one_thread():
+        expected = [torch.linalg.eigvalsh(matrix) for matrix in matrices]
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        found = side_by_side(torch.linalg.eigvalsh, matrices)
+        with one_thread():
+            again = side_by_side(torch.linalg.eigvalsh, matrices)
+            assert torch.get_num_threads() == 1
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    for one, other, more in zip(expected, found, again, strict=True):
+        assert torch.equal(one, other)
+        assert torch.equal(one, more)
+    for index in (1, 2):
+        (gradient,) = torch.autograd.grad(found[index].square().sum(), matrices[index])
+        torch.testing.assert_close(gradient, 2 * matrices[index], rtol=1e-3, atol=1e-3)  # of tr(M²)

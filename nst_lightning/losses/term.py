@@ -188,14 +188,25 @@ class StatisticTerm(Term):
         """The term's value, a scalar, from the mean over the image's cells."""
         raise NotImplementedError
 
+    def distances(self, means: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Values at several layers, from the means over the image's cells there.
+
+        One by one, unless a subclass has work that is better done side by side.
+        """
+        return {layer: self.distance(layer, mean) for layer, mean in means.items()}
+
     def prepare(self, layer: str, content: Tensor, styles: Sequence[StyleFeatures]) -> None:
         """Take the target from whole feature maps; see the base class."""
         means = [(self._mean(layer, style.features, style.weights), style.share) for style in styles]
-        self.set_target(layer, self._mean(layer, content, self.masks.get(layer)), means)
+        self.set_target(layer, self.mean(layer, content), means)
 
     def value(self, layer: str, features: Tensor) -> Tensor:
         """Distance of the mean from its target; see the base class."""
-        return self.distance(layer, self._mean(layer, features, self.masks.get(layer)))
+        return self.distance(layer, self.mean(layer, features))
+
+    def mean(self, layer: str, features: Tensor) -> Tensor:
+        """Mean of the statistic over the image's cells, as masks weigh them."""
+        return self._mean(layer, features, self.masks.get(layer))
 
     def _mean(self, layer: str, features: Tensor, weights: Tensor | None) -> Tensor:
         if weights is None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
+from nst_lightning.hardware import side_by_side
 from nst_lightning.losses.moments import Moments, moments_of
 from nst_lightning.losses.statistics import moments_sum
 from nst_lightning.losses.term import StyleStatistic, balance
@@ -40,7 +41,13 @@ def matrix_root(matrix: Tensor) -> Tensor:
     return root
 
 
-def wasserstein_distance(moments: Moments, target: Moments, root: Tensor, floor: float = 1e-12) -> Tensor:
+def cross_covariance(moments: Moments, root: Tensor) -> Tensor:
+    """Σ'^½ Σ Σ'^½, (C, C), whose root's trace is what two Gaussians have in common; see `wasserstein_distance`."""
+    product = root @ moments.covariance @ root
+    return (product + product.T) / 2
+
+
+def wasserstein_distance(moments: Moments, target: Moments, values: Tensor, floor: float = 1e-12) -> Tensor:
     """Squared Wasserstein-2 distance of two Gaussians (Dowson and Landau 1982, equation 4).
 
     ‖μ - μ'‖² + tr(Σ + Σ' - 2 (Σ'^½ Σ Σ'^½)^½). The last trace is taken from eigenvalues λ, whose gradient needs no
@@ -50,14 +57,12 @@ def wasserstein_distance(moments: Moments, target: Moments, root: Tensor, floor:
     Args:
         moments: Mean (C,) and covariance (C, C), float32 or float64.
         target: The same, of the style.
-        root: Σ'^½, from `matrix_root`.
+        values: Eigenvalues of `cross_covariance`.
         floor: ε in units of the largest λ; what λ are known to.
 
     Returns:
         A scalar, of at least 0 but for rounding.
     """
-    product = root @ moments.covariance @ root
-    values = eigenvalues((product + product.T) / 2)
     epsilon = floor * values.detach().amax().clamp(min=torch.finfo(values.dtype).tiny)
     cross = (values / (values.clamp(min=0) + epsilon).sqrt()).sum()
     shift = (moments.mean - target.mean).square().sum()
@@ -88,19 +93,26 @@ class Wasserstein(StyleStatistic):
         targets = [(self._full(layer, mean), share) for mean, share in styles]
         self._targets[layer] = [(found, matrix_root(found.covariance), share) for found, share in targets]
         size = torch.stack([s * (t.covariance.trace() + t.mean.square().sum()) for t, s in targets]).sum()
-        self._scales[layer] = balance(self._distance(layer, content), size)
+        self._scales[layer] = balance(self._unscaled({layer: content})[layer], size)
 
     def distance(self, layer: str, mean: Tensor) -> Tensor:
         """Distance from the styles' Gaussians; see StatisticTerm."""
-        return (self._distance(layer, mean) / self._scales[layer]).to(mean)
+        return self.distances({layer: mean})[layer]
 
-    def _distance(self, layer: str, mean: Tensor) -> Tensor:
-        moments = self._full(layer, mean)
-        floor = _FLOOR_OF_DOUBLES if mean.dtype == torch.float64 else _FLOOR
-        distances = [
-            share * wasserstein_distance(moments, target, root, floor) for target, root, share in self._targets[layer]
-        ]
-        return torch.stack(distances).sum()
+    def distances(self, means: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The same, with eigenvalues of all layers side by side; see StatisticTerm."""
+        unscaled = self._unscaled(means)
+        return {layer: (unscaled[layer] / self._scales[layer]).to(mean) for layer, mean in means.items()}
+
+    def _unscaled(self, means: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        moments = {layer: self._full(layer, mean) for layer, mean in means.items()}
+        pairs = [(layer, *target) for layer in means for target in self._targets[layer]]
+        values = side_by_side(eigenvalues, [cross_covariance(moments[layer], root) for layer, _, root, _ in pairs])
+        parts: dict[str, list[Tensor]] = {layer: [] for layer in means}
+        for (layer, target, _, share), found in zip(pairs, values, strict=True):
+            floor = _FLOOR_OF_DOUBLES if means[layer].dtype == torch.float64 else _FLOOR
+            parts[layer].append(share * wasserstein_distance(moments[layer], target, found, floor))
+        return {layer: torch.stack(of_styles).sum() for layer, of_styles in parts.items()}
 
     def _full(self, layer: str, mean: Tensor) -> Moments:
         """Moments in coordinates in which distances are those of the full channels; on the CPU if they come from MPS.

@@ -249,14 +249,18 @@ class TiledObjective:
         """Weighted distances of the mean statistics, and the gradient of each with respect to the sum."""
         parts: dict[_Key, Tensor] = {}
         upstream: dict[_Key, Tensor] = {}
+        means: dict[StatisticTerm, dict[str, Tensor]] = {}
         for (term, layer), mean in statistics.means(lambda key: self._count(key, image, _PICTURE)).items():
             assert isinstance(term, StatisticTerm)
+            means.setdefault(term, {})[layer] = mean.requires_grad_()
+        for term, leaves in means.items():
             with one_thread(), torch.enable_grad():
-                leaf = mean.requires_grad_()
-                value = self.objective.factor(term, layer) * term.distance(layer, leaf)
-                (slope,) = torch.autograd.grad(value, leaf)
-            parts[term, layer] = value.detach()
-            upstream[term, layer] = slope / self._count((term, layer), image, _PICTURE)
+                distances = term.distances(leaves)
+                values = {layer: self.objective.factor(term, layer) * distances[layer] for layer in leaves}
+                slopes = torch.autograd.grad(list(values.values()), list(leaves.values()))
+            for (layer, value), slope in zip(values.items(), slopes, strict=True):
+                parts[term, layer] = value.detach()
+                upstream[term, layer] = slope / self._count((term, layer), image, _PICTURE)
         return parts, upstream
 
     def _back(self, crop: Tensor, values: _Values, upstream: dict[_Key, Tensor]) -> Tensor:
