@@ -238,7 +238,7 @@ def _max(rows: Tensor, pooled: Tensor, codes: Tensor) -> None:
     beside = _compared(torch.gt, right, left)
     torch.clamp_min(torch.maximum(left, right, out=left), 0, out=pooled)
     # 2 ** (2 below + beside), with what is below in the column that was taken
-    code = torch.lerp(below[:, 0::2], below[:, 1::2], beside).mul_(3).add_(1)
+    code = torch.addcmul(below[:, 0::2], below[:, 1::2] - below[:, 0::2], beside).mul_(3).add_(1)
     code.addcmul_(code, beside).mul_(torch.gt(pooled, 0, out=beside))
     codes.copy_(code)
 
