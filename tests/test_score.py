@@ -61,7 +61,7 @@ def test_a_perfect_student_scores_one(use_tiny_weights, pair, tmp_path, capsys, 
     common = ["score", "--student", "perfect.safetensors", "--content", str(pair[0]), "--style", str(pair[1])]
     assert main([*common, "--size", "40", "--evaluations", "10"]) == 0
     (row,) = json.loads((tmp_path / "runs/score/score.json").read_text())
-    assert row["share"] == pytest.approx(1, abs=0.02)
+    assert row["share"] == pytest.approx(1, abs=0.04)  # ten steps magnify rounding
     assert row["cosines"]["0"] > 0.95  # where there is bfloat16, both run in it
     assert (tmp_path / "runs/score/content_style_40.png").is_file()
     assert "1 pairs, 40 px: median share" in capsys.readouterr().out
