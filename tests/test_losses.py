@@ -190,3 +190,13 @@ def test_weights_are_finite_and_not_negative(value):
     ):
         with pytest.raises(UserError, match="must be finite and at least 0"):
             build()
+
+
+def test_weighted_moments_of_bfloat16_keep_float32s_accuracy():
+    """Covariances of a masked picture are differences, as those of a whole one; weights of 1 and 4 have exact roots."""
+    features = (torch.randn(1, 6, 80, 80) + 3).bfloat16().contiguous(memory_format=torch.channels_last)
+    weights = torch.randint(2, (1, 1, 80, 80)).float() * 3 + 1
+    exact = features.double().flatten(2)[0]
+    ours = moments_sum(features, weights)
+    expected = (exact * weights.double().flatten()) @ exact.T
+    torch.testing.assert_close(ours[:, :-1].double(), expected, rtol=1e-5, atol=0)

@@ -14,7 +14,7 @@ Neural Networks for Fast and Low Power Mobile Applications*, 2016), here in the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -194,11 +194,9 @@ def _reduce(
         [_at(F.unfold(reduction(x.float()), 3, padding=1)[..., None], c) for x, c in zip(inputs, cells, strict=True)]
     )
     goal = (targets - expansion.bias) @ expansion.weight[:, :, 0, 0]  # whose columns are orthonormal
-    fit = len(patches) * 4 // 5  # the images of the last fifth judge
-    old = convolution.weight.flatten(1)
-    new = old + regress(patches[:fit], goal[:fit] - patches[:fit] @ old.T)
-    errors = [(patches[fit:] @ weights.T - goal[fit:]).square().sum(0) for weights in (old, new)]
-    convolution.weight.copy_(torch.where((errors[1] < errors[0])[:, None], new, old).view_as(convolution.weight))
+    convolution.weight.copy_(
+        _fitted(convolution.weight.flatten(1), patches, goal, lambda x: x).view_as(convolution.weight)
+    )
 
 
 def leading_inputs(weight: Tensor, moments: Tensor, count: int) -> tuple[Tensor, Tensor]:
@@ -216,12 +214,26 @@ def leading_inputs(weight: Tensor, moments: Tensor, count: int) -> tuple[Tensor,
     Returns:
         Filters (r, q, 3, 3) and the matrix (q, C), in the weight's type.
     """
-    values, vectors = torch.linalg.eigh(moments)
-    root, inverse = ((vectors * values**power) @ vectors.T for power in (0.5, -0.5))
+    root, inverse = roots(moments)
     flat = weight.to(moments).permute(0, 2, 3, 1).flatten(0, 2) @ root
     leading = torch.linalg.eigh(flat.T @ flat).eigenvectors[:, -count:]
     narrow = (flat @ leading).view(len(weight), 3, 3, count).permute(0, 3, 1, 2)
     return narrow.to(weight), (leading.T @ inverse).to(weight)
+
+
+def roots(moments: Tensor) -> tuple[Tensor, Tensor]:
+    """S^½ and S^-½ of a symmetric, positive definite S."""
+    values, vectors = torch.linalg.eigh(moments)
+    return (vectors * values.sqrt()) @ vectors.T, (vectors * values.rsqrt()) @ vectors.T
+
+
+def _fitted(old: Tensor, patches: Tensor, targets: Tensor, after: Callable[[Tensor], Tensor]) -> Tensor:
+    """Weights (K, D) fitted anew, output by output where that brings what comes after nearer to the targets."""
+    fit = len(patches) * 4 // 5  # the images of the last fifth judge
+    new = old + regress(patches[:fit], targets[:fit] - patches[:fit] @ old.T)
+    goal = after(targets[fit:])
+    errors = [(after(patches[fit:] @ weights.T) - goal).square().sum(0) for weights in (old, new)]
+    return torch.where((errors[1] < errors[0])[:, None], new, old)
 
 
 def _half(x: Tensor) -> Tensor:
@@ -242,10 +254,6 @@ def _refit(convolution: torch.nn.Conv2d, inputs: Sequence[Tensor], cells: Sequen
     patches = torch.cat([patches, patches.new_ones(len(patches), 1)], dim=1)
     assert convolution.bias is not None
     old = torch.cat([convolution.weight.flatten(1), convolution.bias[:, None]], dim=1)
-    fit = len(patches) * 4 // 5  # the images of the last fifth judge
-    new = old + regress(patches[:fit], targets[:fit] - patches[:fit] @ old.T)
-    goal = targets[fit:].relu()
-    errors = [((patches[fit:] @ weights.T).relu() - goal).square().sum(0) for weights in (old, new)]
-    better = torch.where((errors[1] < errors[0])[:, None], new, old)
+    better = _fitted(old, patches, targets, torch.relu)
     convolution.weight.copy_(better[:, :-1].view_as(convolution.weight))
     convolution.bias.copy_(better[:, -1])

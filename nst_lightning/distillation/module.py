@@ -119,7 +119,9 @@ class Distillation(LightningModule):
         for name, given in (("ranks", ranks), ("input_ranks", input_ranks)):
             if given is not None and (len(given) != len(widths) or min(given) < 0):
                 raise UserError(f"model.{name}: must be {len(widths)} numbers of at least 0, got {given}")
-        if input_ranks is not None and any(q and not r for q, r in zip(input_ranks, ranks or [0] * 13, strict=True)):
+        if input_ranks is not None and any(
+            q and not r for q, r in zip(input_ranks, ranks or [0] * len(widths), strict=True)
+        ):
             raise UserError(f"model.input_ranks: must be 0 where model.ranks is, got {input_ranks}")
         self.student = (
             load_student(Path(student))

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nst_lightning.distillation.compression import roots
 from nst_lightning.distillation.network import NAMES, CompactNetwork
 
 _RIDGE = 1e-3  # relative to the mean second moment of an input
@@ -40,15 +41,15 @@ class WhitenedAdam(torch.optim.Optimizer):
         rate: float,
         betas: tuple[float, float] = (0.9, 0.99),
     ) -> None:
-        roots = {parameter: _roots(moment) for parameter, moment in moments.items()}
+        whitened = {parameter: _roots(moment) for parameter, moment in moments.items()}
         groups = []
         for parameter in parameters:
             size = parameter.detach()
-            if parameter in roots:
-                size = size.flatten(1) @ roots[parameter][1]
+            if parameter in whitened:
+                size = size.flatten(1) @ whitened[parameter][1]
             groups.append({"params": [parameter], "lr": rate * max(float(size.square().mean().sqrt()), 1e-6)})
         super().__init__(groups, {"betas": betas})
-        for parameter, (inverse, _) in roots.items():
+        for parameter, (inverse, _) in whitened.items():
             self.state[parameter]["root"] = inverse  # S^-½, kept with the averages, which are in its coordinates
 
     @torch.no_grad()
@@ -81,8 +82,7 @@ def _roots(moments: Tensor) -> tuple[Tensor, Tensor]:
     """S^-½ and S^½ of second moments (D, D), float32."""
     damped = moments.double()
     damped = damped + _RIDGE * damped.diagonal().mean() * torch.eye(len(damped)).to(damped)
-    values, vectors = torch.linalg.eigh(damped)
-    inverse, root = ((vectors * values**power) @ vectors.T for power in (-0.5, 0.5))
+    root, inverse = roots(damped)
     return inverse.float(), root.float()
 
 

@@ -163,15 +163,16 @@ class PooledSource(_ComputedSource):
             if count <= 0:
                 continue
             cells = slice(top // 2, top // 2 + count)
-            gradient, codes = self._gradient[cells], self._codes[cells].to(self._gradient.dtype)
-            chosen = torch.empty_like(codes)
+            gradient, codes = self._gradient[cells], self._codes[cells]
+            if self._one:
+                codes = codes.to(gradient.dtype)
             targets = into[top - first :: 2][:count]
             for j in (0, 1):
                 # Multiplication with 0 or 1 is vectorised, as are comparisons that return numbers; `where` is not.
                 if self._one:
-                    torch.eq(codes, 1 << (2 * i + j), out=chosen)
+                    chosen = _compared(torch.eq, codes, 1 << (2 * i + j))
                 else:
-                    chosen = (self._codes[cells] >> (2 * i + j)).bitwise_and_(1).to(gradient.dtype)
+                    chosen = (codes >> (2 * i + j)).bitwise_and_(1).to(gradient.dtype)
                 torch.mul(gradient, chosen, out=targets[:, j : 2 * across : 2])
 
 

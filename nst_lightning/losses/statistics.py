@@ -124,9 +124,7 @@ def gram_sum(features: Tensor, weights: Tensor | None = None) -> Tensor:
     Returns:
         (C, C), accumulated in float32 (float64 for float64 features); of bfloat16 on a CPU that multiplies it, to 1e-3.
     """
-    if weights is not None:
-        features = features * weights.sqrt().to(features.dtype)
-    return _sums(features, with_sum=False)
+    return _sums(features if weights is None else _weighted(features, weights), with_sum=False)
 
 
 def moments_sum(features: Tensor, weights: Tensor | None = None) -> Tensor:
@@ -141,7 +139,13 @@ def moments_sum(features: Tensor, weights: Tensor | None = None) -> Tensor:
     """
     if weights is None:
         return _sums(features, with_sum=True)
-    return torch.cat([gram_sum(features, weights), (wide(features) * weights).sum((0, 2, 3))[:, None]], dim=1)
+    products = _sums(_weighted(features, weights), with_sum=True)[:, :-1]  # refined, as a Gram matrix need not be
+    return torch.cat([products, (wide(features) * weights).sum((0, 2, 3))[:, None]], dim=1)
+
+
+def _weighted(features: Tensor, weights: Tensor) -> Tensor:
+    """Features whose products count as often as the weights say."""
+    return features * weights.sqrt().to(features.dtype)
 
 
 def _sums(features: Tensor, *, with_sum: bool) -> Tensor:
