@@ -1,4 +1,4 @@
-"""A small VGG-19 that comes with the package: a quarter of the arithmetic, and nothing to download."""
+"""A small VGG-19 that comes with the package: a third of the arithmetic, and nothing to download."""
 
 from __future__ import annotations
 
