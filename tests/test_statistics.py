@@ -7,10 +7,11 @@ import pytest
 import torch
 from scipy.linalg import sqrtm
 
+from nst_lightning.errors import UserError
 from nst_lightning.losses import Covariance, Gram, MeanStd, StyleFeatures, Wasserstein
 from nst_lightning.losses.moments import Moments, moments_of
 from nst_lightning.losses.statistics import moments_sum
-from nst_lightning.losses.wasserstein import cross_covariance, eigenvalues, matrix_root, wasserstein_distance
+from nst_lightning.losses.wasserstein import common_variances, eigenvalues, principal_axes, wasserstein_distance
 from nst_lightning.objective import widening_of
 
 TERMS = [Gram, Covariance, MeanStd, Wasserstein]
@@ -67,8 +68,49 @@ def test_wasserstein_of_diagonal_gaussians():
     """(1 - 3)² + (2 - 2)² of the means, (2 - 5)² + (1 - 0)² of the deviations."""
     one = Moments(torch.tensor([1.0, 2.0]).double(), torch.tensor([4.0, 1.0]).double().diag())
     other = Moments(torch.tensor([3.0, 2.0]).double(), torch.tensor([25.0, 0.0]).double().diag())
-    values = eigenvalues(cross_covariance(one, matrix_root(other.covariance)))
-    assert float(wasserstein_distance(one, other, values)) == pytest.approx(14, abs=1e-6)
+    axes = principal_axes(other.covariance)
+    assert axes.scaled.abs().tolist() == [[5, 0]]  # nothing along the second axis
+    matrix, others = common_variances(one.covariance, axes)
+    assert others.numel() == 0
+    assert float(wasserstein_distance(one, other, eigenvalues(matrix))) == pytest.approx(14, abs=1e-6)
+
+
+def test_weak_axes_count_each_by_itself():
+    """Against SciPy on a covariance that has lost the correlations of the style's weak axes."""
+    content, image, style = (features(12, 9, 8, seed=seed) for seed in (1, 2, 3))
+    fading = style * torch.linspace(1, 0.05, 12).view(1, 12, 1, 1)
+    mean, covariance = gaussian(fading)
+    values, vectors = np.linalg.eigh(covariance)
+    values, vectors = values[::-1], vectors[:, ::-1]
+    strong = int((np.cumsum(values) < 0.9 * values.sum()).sum()) + 1
+    assert 2 < strong < 10
+
+    def expected(one):
+        at, found = gaussian(one)
+        along = vectors.T @ found @ vectors
+        along[strong:] *= np.eye(12)[strong:]
+        along[:, strong:] *= np.eye(12)[:, strong:]
+        root = np.diag(np.sqrt(values))
+        common = np.trace(np.real(sqrtm(root @ along @ root)))
+        return ((at - mean) ** 2).sum() + np.trace(found) + np.trace(covariance) - 2 * common
+
+    term = prepared(Wasserstein, content, [(fading, 1.0)], correlated=0.9)
+    assert float(term.value("relu1_1", image)) == pytest.approx(expected(image) / expected(content), rel=1e-6)
+    exact = by_scipy(image, fading)
+    assert expected(image) <= exact
+    assert expected(image) == pytest.approx(exact, rel=0.1)
+    assert abs(float(term.value("relu1_1", fading))) < 1e-6
+
+
+def test_axes_hold_their_share_of_the_variance():
+    covariance = torch.diag(torch.tensor([1.0, 6.0, 0.0, 3.0])).double()
+    for share, axes in ((0.6, 1), (0.61, 2), (0.9, 2), (0.95, 3), (1.0, 3)):
+        scaled, correlated = principal_axes(covariance, share)
+        assert correlated == axes
+        torch.testing.assert_close(scaled.T @ scaled, covariance)
+    for wrong in (0.0, -1.0, 1.01, float("nan")):
+        with pytest.raises(UserError, match=r"correlated: must be above 0 and at most 1, got"):
+            Wasserstein(correlated=wrong)
 
 
 @pytest.mark.parametrize("kind", [torch.float32, torch.float64])
@@ -202,4 +244,5 @@ def test_a_matrix_that_single_precision_gives_up_on(monkeypatch):
     assert values.tolist() == pytest.approx([0, 0, 1, 3])
     values.sum().backward()
     torch.testing.assert_close(matrix.grad, torch.eye(4))
-    torch.testing.assert_close(matrix_root(matrix.detach()), matrix.detach().sqrt())
+    scaled, _ = principal_axes(matrix.detach())
+    torch.testing.assert_close(scaled.T @ scaled, matrix.detach())
