@@ -137,11 +137,19 @@ def test_a_student_of_low_rank_is_the_same_from_its_file(teacher, tmp_path):
 
 
 def test_large_tensors_are_stored_in_eight_bits(teacher, tmp_path, monkeypatch):
+    """In a student that would be too large in half precision."""
     monkeypatch.setattr("nst_lightning.distillation.storage.EIGHT_BITS_FROM", 100)
     student = teacher_network(teacher)
-    save_student(tmp_path / "student.safetensors", student, {})
-    with safe_open(tmp_path / "student.safetensors", "pt") as file:
-        kinds = {name: file.get_tensor(name).dtype for name in file.keys()}  # noqa: SIM118
+
+    def kinds_stored():
+        save_student(tmp_path / "student.safetensors", student, {})
+        with safe_open(tmp_path / "student.safetensors", "pt") as file:
+            return {name: file.get_tensor(name).dtype for name in file.keys()}  # noqa: SIM118
+
+    assert set(kinds_stored().values()) == {torch.float16}
+    values = sum(value.numel() for value in student.convolutions.state_dict().values())
+    monkeypatch.setattr("nst_lightning.distillation.storage.LARGEST_FILE", 2 * values - 1)
+    kinds = kinds_stored()
     assert kinds["features.28.weight"] == torch.int8
     assert kinds["features.28.bias"] == torch.float16
     weight, found = (

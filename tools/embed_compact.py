@@ -8,15 +8,16 @@ import shutil
 import sys
 from pathlib import Path
 
+from nst_lightning.distillation.storage import LARGEST_FILE
+
 FEATURES = Path(__file__).parent.parent / "nst_lightning" / "features"
-LARGEST = 8 << 20
 
 
 def main(source: Path, kind: str = "compact") -> None:
     """Copy the file and write down its SHA-256."""
     size = source.stat().st_size
-    if size > LARGEST:
-        sys.exit(f"student: must be at most {LARGEST} bytes, got {size}; make it narrower")
+    if size > LARGEST_FILE:
+        sys.exit(f"student: must be at most {LARGEST_FILE} bytes, got {size}; make it narrower")
     shutil.copyfile(source, FEATURES / f"{kind}_vgg19.safetensors")
     digest = hashlib.sha256(source.read_bytes()).hexdigest()
     module = FEATURES / "compact.py"
