@@ -19,7 +19,7 @@ from nst_lightning.features.weights import CONVOLUTIONS
 
 EMBEDDED = {kind: Path(__file__).with_name(f"{kind}_vgg19.safetensors") for kind in ("compact", "narrow")}
 EMBEDDED_SHA256 = {
-    "compact": "180b0ba243c1457eaa9b1696baef2e4f4d1306567076551c1ac8660dfe623ffa",
+    "compact": "783c122b6d59b218b8edbf33297319e3bc64f123720968bdcdb3ded4c58926fd",
     "narrow": "9f75fa28e9533e4830769ec3e57504c2edb7d2e3facb91db07235ef2be86b4cc",
 }
 

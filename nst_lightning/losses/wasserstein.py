@@ -15,7 +15,6 @@ from nst_lightning.losses.statistics import moments_sum
 from nst_lightning.losses.term import StyleStatistic, balance
 
 
-
 def _rounding(values: Tensor) -> float:
     """What eigenvalues of sums of products are known to, in units of the largest."""
     return 1e-12 if values.dtype == torch.float64 else 1e-7
