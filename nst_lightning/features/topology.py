@@ -26,7 +26,7 @@ Algorithm = Literal["auto", "direct", "winograd"]
 # type: the smaller and the larger number of a layer's two must be at least this. Measured on two cores, bfloat16 with
 # AVX512-BF16 and float32 with AVX2.
 WINOGRAD_CHANNELS = {torch.bfloat16: (128, 128), torch.float32: (64, 64)}
-_WINOGRAD_CHANNELS_NARROW = {torch.bfloat16: (64, 128), torch.float32: (64, 64)}  # of the narrow part of a layer
+_WINOGRAD_CHANNELS_NARROW = {torch.bfloat16: (64, 128), torch.float32: (96, 96)}  # of the narrow part of a layer
 
 _WORKING_SPACE = 350 << 20  # bytes of strips, thread pools and what the allocator holds back
 
