@@ -1,7 +1,9 @@
 """Compression in closed form, and the training of the compact encoder."""
 
+import copy
 import csv
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +16,15 @@ from safetensors import safe_open
 from nst_lightning.cli import main
 from nst_lightning.distillation.compression import choose_channels, compress, leading_inputs, regress
 from nst_lightning.distillation.data import DistillationData, split_folder
-from nst_lightning.distillation.module import STYLE_TAPS, Distillation, teacher_network, teacher_widths
+from nst_lightning.distillation.growth import grow
+from nst_lightning.distillation.module import INNER_TAPS, STYLE_TAPS, Distillation, teacher_network, teacher_widths
 from nst_lightning.distillation.network import NAMES
 from nst_lightning.distillation.storage import load_student, save_student
 from nst_lightning.distillation.validation import HeldOutScore, shipped_form
 from nst_lightning.errors import UserError
 from nst_lightning.features import VGG19
 from nst_lightning.features.compact import TAPS
+from nst_lightning.features.topology import LAST_OF_BLOCK
 
 HALF = [2, 3, 4, 5, 6, 6, 6, 6, 10, 10, 10, 10, 12]
 
@@ -136,6 +140,67 @@ def test_a_student_of_low_rank_is_the_same_from_its_file(teacher, tmp_path):
         assert error.norm() < 1e-2 * student.widen(tap, expected).norm()  # of half precision
 
 
+def test_growth_adds_what_explains_most_of_the_error(teacher):
+    """The first layer's, whose inputs are exact: one more column against least squares and SVD by NumPy."""
+    full, widths, rank = teacher_network(teacher), teacher_widths(teacher), 3
+    images = [torch.rand(1, 3, 48, 48, generator=torch.Generator().manual_seed(i)) for i in range(6)]
+    old, _ = compress(full, widths, images, samples=6 * 48 * 48, ranks=[rank] + [0] * 12)
+    new = grow(old, full, images, [rank + 1] + [0] * 12, [0] * 13, samples=6 * 48 * 48)
+    inputs = torch.cat([(image - full.mean) / full.std for image in images]).half().float()
+    with torch.no_grad():
+        y, mine, grown = (n.convolve(0, inputs).transpose(0, 1).flatten(1).T.double() for n in (full, old, new))
+        patches = F.unfold(inputs, 3, padding=1).transpose(0, 1).flatten(1).T.double().numpy()
+    wrong = ((y - mine) * ((y > 0) | (mine > 0))).numpy()
+    explained = patches @ np.linalg.lstsq(patches, wrong, rcond=None)[0]
+    _, _, right = np.linalg.svd(explained, full_matrices=False)
+    added = (grown - mine).numpy()
+    np.testing.assert_allclose(added, explained @ np.outer(right[0], right[0]), atol=1e-2 * np.abs(added).max())
+    assert (grown.relu() - y.relu()).norm() < 0.9 * (mine.relu() - y.relu()).norm()
+
+
+def test_growth_keeps_what_was_trained_and_errs_less(teacher):
+    full, widths = teacher_network(teacher), teacher_widths(teacher)
+    images = [torch.rand(1, 3, 48, 48, generator=torch.Generator().manual_seed(i)) for i in range(8)]
+    old, _ = compress(full, widths, images, 5000, ranks=[0, 2, *[2] * 11], input_ranks=[0, 0, 0, *[2] * 10])
+    ranks, seen = [0, 2, 3, *[4] * 10], [0, 0, 0, 2, *[4] * 9]  # one layer keeps what it sees, one is as it was
+    new = grow(old, full, images, ranks, seen, 5000)
+    assert (new.ranks, new.input_ranks) == (tuple(ranks), tuple(seen))
+    for index in range(13):
+        r, q = old.convolution(index).weight.shape[:2]
+        torch.testing.assert_close(new.convolution(index).weight[:r, :q], old.convolution(index).weight)
+        assert new.convolution(index).weight[:r, q:].count_nonzero() == 0
+    unseen = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(99))
+    with torch.no_grad():
+        for tap, wanted in full(unseen).items():
+            if tap not in ("relu1_1", "relu2_1"):
+                errors = [(student(unseen)[tap] - wanted).norm() for student in (old, new)]
+                assert errors[1] < 0.95 * errors[0], tap
+
+
+@pytest.mark.parametrize(
+    ("widths", "ranks", "seen", "message"),
+    [
+        ({3: 7}, {}, {}, "model.widths: must be the student's"),
+        ({}, {5: 1}, {}, "model.ranks: must be at least the student's"),
+        ({}, {1: 3}, {}, "and 0 where they are, got"),
+        ({}, {5: 4}, {5: 1}, "model.input_ranks: must be at least the student's"),
+        ({}, {}, {5: 4}, "model.ranks: must grow where input_ranks grow, got 2 for conv3_2"),
+        ({}, {12: 4}, {}, "must stay for layers that have not all of VGG-19's channels, got 4 for conv5_1 with 12 of"),
+    ],
+)
+def test_growth_that_cannot_be_is_one_line(teacher, tiny_weights, tmp_path, widths, ranks, seen, message):
+    all_channels = [*teacher_widths(teacher)[:12], 12]
+    base = {"widths": all_channels, "ranks": [0, 0, *[2] * 11], "input_ranks": [0, 0, 0, *[2] * 10]}
+    images = [torch.rand(1, 3, 48, 48, generator=torch.Generator().manual_seed(i)) for i in range(3)]
+    student, _ = compress(teacher_network(teacher), base["widths"], images, 500, 0, base["ranks"], base["input_ranks"])
+    save_student(tmp_path / "student.safetensors", student, {})
+    for name, change in (("widths", widths), ("ranks", ranks or {4: 3}), ("input_ranks", seen)):
+        base[name] = [change.get(index, value) for index, value in enumerate(base[name])]
+    with pytest.raises(UserError, match=re.escape(message)) as caught:
+        Distillation(str(tiny_weights), str(tmp_path / "student.safetensors"), **base)
+    assert "\n" not in str(caught.value)
+
+
 def test_large_tensors_are_stored_in_eight_bits(teacher, tmp_path, monkeypatch):
     """In a student that would be too large in half precision."""
     monkeypatch.setattr("nst_lightning.distillation.storage.EIGHT_BITS_FROM", 100)
@@ -200,6 +265,42 @@ def test_gradient_part_is_one_minus_the_cosine(tiny_weights, teacher, tmp_path, 
     only = torch.tensor([1.0, 1, 1e-30, 1, 1])  # minus its logarithm is the weight
     monkeypatch.setattr("torch.rand", lambda *_, **__: only)
     assert float(module.compare(images[0], images[2])["gradient"].detach()) == pytest.approx(expected, abs=2e-3)
+
+
+def test_inner_gradients_against_the_layers_that_follow(tiny_weights, teacher, monkeypatch):
+    """Plain convolutions from each layer on, in float64, and the transpose of the map that widens the student's."""
+    images = [torch.rand(1, 3, 48, 48, generator=torch.Generator().manual_seed(i)) for i in range(4)]
+    full = teacher_network(teacher)
+    student, _ = compress(full, HALF, images, samples=3000)
+    module = Distillation(str(tiny_weights), widths=HALF)
+    module.student = student
+    only = torch.tensor([1.0, 1, 1, 1, 1e-30])  # minus its logarithm is the weight: relu5_1 alone
+    monkeypatch.setattr("torch.rand", lambda *_, **__: only)
+    found = float(module.compare(images[0], images[2])["inner_gradient"].detach())
+
+    def gradient(network, tap):
+        network = copy.deepcopy(network).double()
+
+        def gram(at, last, start=0):
+            for index in range(start, len(NAMES)):
+                at = network.convolve(index, at).relu()
+                if index == last:
+                    return at
+                at = F.max_pool2d(at, 2) if NAMES[index] in LAST_OF_BLOCK else at
+            wide = network.widen("relu5_1", at)[0].flatten(1)
+            return wide @ wide.T / wide.shape[1]
+
+        last = NAMES.index(tap.replace("relu", "conv"))
+        x, style = ((images[i].double() - network.mean) / network.std for i in (0, 2))
+        at = gram(x, last).detach().requires_grad_()
+        (gram(at, None, last + 1) - gram(style, None).detach()).square().sum().backward()
+        return at.grad
+
+    expected = []
+    for tap in INNER_TAPS:
+        theirs = torch.einsum("tc,bthw->bchw", student.maps[tap].detach().double(), gradient(full, tap))
+        expected.append(1 - float(F.cosine_similarity(gradient(student, tap).flatten(), theirs.flatten(), dim=0)))
+    assert found == pytest.approx(sum(expected) / len(expected), rel=1e-2)
 
 
 def test_training_by_command_improves_saves_and_resumes(tiny_weights, folders, tmp_path, monkeypatch):

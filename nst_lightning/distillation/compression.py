@@ -16,13 +16,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from nst_lightning.distillation.network import NAMES, CompactNetwork
-from nst_lightning.features.topology import LAST_OF_BLOCK
+from nst_lightning.distillation.sampling import LayerSamples
 
 _RIDGE = 1e-4  # relative to the mean square of a regressor
 
@@ -97,7 +97,7 @@ def compress(
     Args:
         teacher: The network at full width.
         widths: Channels of the student's conv1_1 ... conv5_1.
-        images: (1, 3, h, w) each, RGB in [0, 1]. Feature maps of one layer of all are kept, in half precision.
+        images: (1, 3, h, w) each, RGB in [0, 1].
         samples: Cells to sample a layer.
         seed: Of the sampling.
         ranks: Of what the student's convolutions return, 0 for those that are one piece; none if left out.
@@ -107,19 +107,10 @@ def compress(
         The student, and what each layer lost.
     """
     student = CompactNetwork(widths, teacher.widths, ranks, input_ranks)
-    generator = torch.Generator().manual_seed(seed)
-    of_teacher = [((image - teacher.mean) / teacher.std).half() for image in images]
-    of_student, widening, reports = list(of_teacher), torch.eye(3), []
-    each = -(-samples // len(images))
+    maps = LayerSamples(teacher, images, samples, seed)
+    widening, reports = torch.eye(3), []
     for index, name in enumerate(NAMES):
-        full = teacher.convolution(index)
-        cells = [torch.randperm(x[0, 0].numel(), generator=generator)[:each] for x in of_teacher]
-        sampled = []
-        for i, x in enumerate(of_teacher):
-            before = full(x.float())  # the rectifier
-            sampled.append(_at(before, cells[i]))
-            of_teacher[i] = _half(F.relu(before))
-        targets = torch.cat(sampled)
+        full, targets = teacher.convolution(index), maps.targets(index)
         every = widths[index] == teacher.widths[index]
         chosen = list(range(widths[index])) if every else choose_channels(targets.relu(), widths[index])[0]
         narrow = torch.nn.Conv2d(len(widening[0]), widths[index], 3, padding=1)
@@ -127,22 +118,16 @@ def compress(
         narrow.weight.copy_(torch.einsum("oihw,ij->ojhw", full.weight[chosen], widening))
         narrow.bias.copy_(full.bias[chosen])
         if index:
-            _refit(narrow, of_student, cells, targets[:, chosen])
+            _refit(narrow, maps.patches(), targets[:, chosen])
         if student.ranks[index]:
-            responses = torch.cat([_at(narrow(x.float()), c) for x, c in zip(of_student, cells, strict=True)])
-            weight = _factorise(narrow, responses, student, index)
+            weight = _factorise(narrow, maps.responses(narrow), student, index)
             if student.input_ranks[index]:
-                _reduce(weight, student, index, of_student, cells, targets[:, chosen])
+                _reduce(weight, student, index, maps, targets[:, chosen])
             else:
                 student.convolution(index).weight.copy_(weight)
         else:
             student.convolution(index).load_state_dict(narrow.state_dict())
-        sampled = []
-        for i, x in enumerate(of_student):
-            after = F.relu(student.convolve(index, x.float()))
-            sampled.append(_at(after, cells[i]))
-            of_student[i] = _half(after)
-        ours, goal = torch.cat(sampled), targets.relu()
+        ours, goal = maps.pass_on(index, partial(student.convolve, index)), targets.relu()
         widening = torch.eye(widths[index]) if every else regress(ours, goal)
         tap = name.replace("conv", "relu")
         if tap in student.maps:
@@ -151,8 +136,6 @@ def compress(
         best = torch.zeros(()) if every else goal - goal[:, chosen] @ regress(goal[:, chosen], goal).T
         left = goal - ours @ widening.T
         reports.append(LayerReport(tap, float(best.square().sum() / energy), float(left.square().sum() / energy)))
-        if name in LAST_OF_BLOCK:
-            of_teacher, of_student = ([F.max_pool2d(x, 2) for x in maps] for maps in (of_teacher, of_student))
     return student, reports
 
 
@@ -173,30 +156,25 @@ def _factorise(convolution: torch.nn.Conv2d, responses: Tensor, student: Compact
     return torch.einsum("or,oihw->rihw", leading.float(), convolution.weight)
 
 
-def _reduce(
-    weight: Tensor,
-    student: CompactNetwork,
-    index: int,
-    inputs: Sequence[Tensor],
-    cells: Sequence[Tensor],
-    targets: Tensor,
-) -> None:
+def _reduce(weight: Tensor, student: CompactNetwork, index: int, maps: LayerSamples, targets: Tensor) -> None:
     """Let a convolution of low rank see few combinations of its inputs, and fit it to the targets on these."""
     convolution, reduction, expansion = student.convolution(index), student.reduction(index), student.expansion(index)
     assert reduction is not None and expansion is not None and expansion.bias is not None
-    x = torch.cat([_at(x.float(), c) for x, c in zip(inputs, cells, strict=True)]).double()
-    moments = x.T @ x / len(x)
-    moments.diagonal().add_(_RIDGE * moments.diagonal().mean())
+    moments = second_moments(maps.responses(lambda x: x))
     narrow, matrix = leading_inputs(weight, moments, student.input_ranks[index])
     convolution.weight.copy_(narrow)
     reduction.weight.copy_(matrix[:, :, None, None])
-    patches = torch.cat(
-        [_at(F.unfold(reduction(x.float()), 3, padding=1)[..., None], c) for x, c in zip(inputs, cells, strict=True)]
-    )
     goal = (targets - expansion.bias) @ expansion.weight[:, :, 0, 0]  # whose columns are orthonormal
-    convolution.weight.copy_(
-        _fitted(convolution.weight.flatten(1), patches, goal, lambda x: x).view_as(convolution.weight)
-    )
+    fitted = _fitted(convolution.weight.flatten(1), maps.patches(reduction), goal, lambda x: x)
+    convolution.weight.copy_(fitted.view_as(convolution.weight))
+
+
+def second_moments(inputs: Tensor) -> Tensor:
+    """Second moments of (N, C) inputs, made positive definite: (C, C) in float64."""
+    x = inputs.double()
+    moments = x.T @ x / len(x)
+    moments.diagonal().add_(_RIDGE * moments.diagonal().mean())
+    return moments
 
 
 def leading_inputs(weight: Tensor, moments: Tensor, count: int) -> tuple[Tensor, Tensor]:
@@ -236,21 +214,8 @@ def _fitted(old: Tensor, patches: Tensor, targets: Tensor, after: Callable[[Tens
     return torch.where((errors[1] < errors[0])[:, None], new, old)
 
 
-def _half(x: Tensor) -> Tensor:
-    """Half precision, in its range."""
-    return x.clamp(max=torch.finfo(torch.half).max).half()
-
-
-def _at(features: Tensor, cells: Tensor) -> Tensor:
-    """Values (N, C) of (1, C, h, w) at flat cell indices."""
-    return features.flatten(2)[0, :, cells].T
-
-
-def _refit(convolution: torch.nn.Conv2d, inputs: Sequence[Tensor], cells: Sequence[Tensor], targets: Tensor) -> None:
+def _refit(convolution: torch.nn.Conv2d, patches: Tensor, targets: Tensor) -> None:
     """Fit a convolution to the teacher's values before the rectifier, channel by channel where that helps after it."""
-    patches = torch.cat(
-        [_at(F.unfold(x.float(), 3, padding=1)[..., None], c) for x, c in zip(inputs, cells, strict=True)]
-    )
     patches = torch.cat([patches, patches.new_ones(len(patches), 1)], dim=1)
     assert convolution.bias is not None
     old = torch.cat([convolution.weight.flatten(1), convolution.bias[:, None]], dim=1)

@@ -50,8 +50,8 @@ def read_scaled(path: Path, size: int) -> Tensor:
 class _Pairs(Dataset[Pair]):
     """Random pairs; the same index and seed give the same pair."""
 
-    def __init__(self, photos: list[Path], art: list[Path], crop: int, length: int, seed: int) -> None:
-        self.photos, self.art, self.crop, self.length, self.seed = photos, art, crop, length, seed
+    def __init__(self, photos: list[Path], art: list[Path], crop: int, zoom: float, length: int, seed: int) -> None:
+        self.photos, self.art, self.crop, self.zoom, self.length, self.seed = photos, art, crop, zoom, length, seed
 
     def __len__(self) -> int:
         return self.length
@@ -69,7 +69,7 @@ class _Pairs(Dataset[Pair]):
 
     def _crop(self, paths: list[Path], generator: torch.Generator) -> Tensor:
         path = paths[int(torch.randint(len(paths), (), generator=generator))]
-        scale = 1 + 0.6 * float(torch.rand((), generator=generator))
+        scale = self.zoom ** float(torch.rand((), generator=generator))
         pixels = read_scaled(path, round(self.crop * scale))[0]
         top, left = (int(torch.randint(n - self.crop + 1, (), generator=generator)) for n in pixels.shape[1:])
         pixels = pixels[:, top : top + self.crop, left : left + self.crop]
@@ -83,6 +83,8 @@ class DistillationData(LightningDataModule):
         photos: Folder of photographs.
         art: Folder of paintings, drawings and textures.
         crop: Side of the crops in pixels.
+        zoom: Largest size of the picture that a crop is cut from, its short side over the crop's; the smallest is 1 and
+            all ratios are as likely.
         steps: Pairs of an epoch.
         batch_size: Pairs at a time.
         workers: Processes that read pictures.
@@ -95,6 +97,7 @@ class DistillationData(LightningDataModule):
         photos: str,
         art: str,
         crop: int = 224,
+        zoom: float = 1.6,
         steps: int = 500,
         batch_size: int = 1,
         workers: int = 0,
@@ -104,7 +107,10 @@ class DistillationData(LightningDataModule):
         super().__init__()
         if crop < 32:
             raise UserError(f"data.crop: must be at least 32, got {crop}; the deepest layer needs cells")
-        self.crop, self.steps, self.batch_size, self.workers, self.seed = crop, steps, batch_size, workers, seed
+        if not zoom >= 1:
+            raise UserError(f"data.zoom: must be at least 1, got {zoom}; a crop is no larger than its picture")
+        self.crop, self.zoom, self.seed = crop, zoom, seed
+        self.steps, self.batch_size, self.workers = steps, batch_size, workers
         self.held_out_pairs = held_out_pairs
         self.train_photos, self.held_out_photos = split_folder(Path(photos), argument="data.photos")
         self.train_art, self.held_out_art = split_folder(Path(art), argument="data.art")
@@ -113,7 +119,7 @@ class DistillationData(LightningDataModule):
         """An epoch's pairs; see LightningDataModule."""
         epoch = self.trainer.current_epoch if self.trainer is not None else 0
         length = self.steps * self.batch_size
-        pairs = _Pairs(self.train_photos, self.train_art, self.crop, length, self.seed + 7919 * epoch)
+        pairs = _Pairs(self.train_photos, self.train_art, self.crop, self.zoom, length, self.seed + 7919 * epoch)
         return DataLoader(pairs, self.batch_size, num_workers=self.workers)
 
     def val_dataloader(self) -> DataLoader[Pair]:
@@ -126,7 +132,7 @@ class DistillationData(LightningDataModule):
 
     def pair(self, index: int) -> Pair:
         """One training pair, without a batch dimension."""
-        return _Pairs(self.train_photos, self.train_art, self.crop, index + 1, self.seed)[index]
+        return _Pairs(self.train_photos, self.train_art, self.crop, self.zoom, index + 1, self.seed)[index]
 
     def held_out(self, count: int, size: int) -> list[tuple[Tensor, Tensor]]:
         """Pairs of whole pictures, (1, 3, h, w) each with the short side at a size, that training never sees."""

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from nst_lightning import __version__
 from nst_lightning.distillation.compression import compress
 from nst_lightning.distillation.data import DistillationData, Pair
+from nst_lightning.distillation.growth import check_growth, grow
 from nst_lightning.distillation.network import NAMES, CompactNetwork
 from nst_lightning.distillation.steering import Steering
 from nst_lightning.distillation.storage import load_student, save_student
@@ -30,6 +31,7 @@ from nst_lightning.hardware import compute_dtype
 from nst_lightning.losses.gram import gram_matrix
 
 STYLE_TAPS = tuple(tap for tap in TAPS if tap != "relu4_2")
+INNER_TAPS = ("relu3_1", "relu4_1", "relu4_2")  # where gradients on their way to the image are compared
 WIDTHS = (16, 24, 48, 64, 112, 96, 64, 64, 192, 208, 224, 240, 384)
 _MOMENT_PAIRS = 40  # that whitening looks at
 
@@ -68,7 +70,8 @@ class Distillation(LightningModule):
         teacher: VGG-19's weights; see `VGG19`.
         student: Weights to start from (.safetensors); by default the teacher compressed in closed form.
         widths: Channels of conv1_1 ... conv5_1, if the student is made by compression.
-        ranks: Ranks of what these convolutions return, 0 for those that are one piece; by default all are.
+        ranks: Ranks of what these convolutions return, 0 for those that are one piece; by default all are. If they are
+            higher than those of the weights to start from, the student grows: what it gets wrong is fitted.
         input_ranks: Ranks of what they see, 0 for all channels, which is the default; only beside a rank.
         compression_pairs: Pairs of pictures that the compression looks at; they want 8 MB of memory each.
         learning_rate: Of Adam on whitened weights, about the relative change of a layer's results in a step; it rises
@@ -77,7 +80,9 @@ class Distillation(LightningModule):
         feature_weight: Weight of the features' relative error.
         gram_weight: Weight of the Gram matrices' relative error.
         gap_weight: Weight of the relative error of differences between Gram matrices.
-        gradient_weight: Weight of one minus the cosine of image gradients; 0 saves more than half the time.
+        gradient_weight: Weight of one minus the cosine of image gradients; 0 saves more than half the time, and the
+            next, too.
+        inner_gradient_weight: Weight of one minus the cosine of gradients with respect to features.
         run_share: Share of pictures that come from the student's own runs.
         runs_every: Steps between two such runs.
         run_evaluations: Length of such a run.
@@ -100,6 +105,7 @@ class Distillation(LightningModule):
         gram_weight: float = 1.0,
         gap_weight: float = 0.05,
         gradient_weight: float = 0.5,
+        inner_gradient_weight: float = 0.0,
         run_share: float = 0.35,
         runs_every: int = 60,
         run_evaluations: int = 100,
@@ -123,18 +129,21 @@ class Distillation(LightningModule):
             q and not r for q, r in zip(input_ranks, ranks or [0] * len(widths), strict=True)
         ):
             raise UserError(f"model.input_ranks: must be 0 where model.ranks is, got {input_ranks}")
-        self.student = (
-            load_student(Path(student))
-            if student
-            else CompactNetwork(widths, self.full, ranks or (), input_ranks or ())
-        )
-        self.made = student is not None
+        self.student = CompactNetwork(widths, self.full, ranks or (), input_ranks or ())
+        self.made = False
+        if student:
+            start = load_student(Path(student))
+            self.made = not ranks or start.ranks == self.student.ranks
+            if self.made:
+                self.student = start
+            else:
+                check_growth(start, self.student)
         self._pool: deque[Waypoint] = deque(maxlen=96)
         self._score = HeldOutScore(self.teacher, score_evaluations)
         self._computes_in = torch.float32  # of the teacher, and of the student in its runs
 
     def setup(self, stage: str) -> None:
-        """Compress the teacher if there is no student yet; see LightningModule."""
+        """Compress the teacher if there is no student yet, or let a smaller one grow; see LightningModule."""
         self.trainer.fit_loop.epoch_loop.max_steps = self.hparams["steps"]
         if self.made or self.trainer.ckpt_path:
             return
@@ -142,6 +151,10 @@ class Distillation(LightningModule):
         pairs = (self._data.pair(index) for index in range(self.hparams["compression_pairs"]))
         images = [image[None] for pair in pairs for image in pair]
         full = teacher_network(self.teacher)
+        if self.hparams["student"]:
+            start = load_student(Path(self.hparams["student"]))
+            self.student = grow(start, full, images, self.student.ranks, self.student.input_ranks)
+            return
         self.student, reports = compress(
             full, self.student.widths, images, ranks=self.student.ranks, input_ranks=self.student.input_ranks
         )
@@ -221,17 +234,27 @@ class Distillation(LightningModule):
             / ((start or now)[tap] + (0.01 * goal_targets[tap]).square().sum()).clamp(min=1e-12)
             for tap in STYLE_TAPS
         ]
-        gradient = torch.zeros((), device=image.device)
+        gradient = inner_gradient = torch.zeros((), device=image.device)
         if follow:
             weights = torch.rand(len(STYLE_TAPS), device=image.device).log().neg()  # all mixtures are as likely
             shares = dict(zip(STYLE_TAPS, weights / weights.sum(), strict=True))
-            (theirs,) = torch.autograd.grad(_mixture(goal_grams, goal_targets, now, shares), x)
-            (mine,) = torch.autograd.grad(_mixture(grams, targets, now, shares), ours_at, create_graph=True)
-            gradient = 1 - F.cosine_similarity(mine.flatten(1), theirs.flatten(1), eps=1e-20).mean()
+            theirs = torch.autograd.grad(_mixture(goal_grams, goal_targets, now, shares), [x, *_inner(goal)])
+            mine = torch.autograd.grad(
+                _mixture(grams, targets, now, shares), [ours_at, *_inner(ours)], create_graph=True
+            )
+            wanted = [
+                theirs[0],
+                *(self.student.narrow_gradient(t, g) for t, g in zip(INNER_TAPS, theirs[1:], strict=True)),
+            ]
+            wrong = [
+                1 - F.cosine_similarity(m.flatten(1), w.flatten(1), eps=1e-20).mean()
+                for m, w in zip(mine, wanted, strict=True)
+            ]
+            gradient, inner_gradient = wrong[0], torch.stack(wrong[1:]).mean()
         means = {
             name: torch.stack(found).mean() for name, found in (("features", features), ("gram", gram), ("gap", gap))
         }
-        return {**means, "gradient": gradient}
+        return {**means, "gradient": gradient, "inner_gradient": inner_gradient}
 
     def run(self, content: Tensor, style: Tensor, evaluations: int = 100) -> list[Waypoint]:
         """Steer an optimisation with the student as it is, and return images on its way.
@@ -315,6 +338,11 @@ def teacher_network(teacher: VGG19) -> CompactNetwork:
 def _grams(features: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The teacher's Gram matrices of the style taps, (1, C, C) each."""
     return {tap: gram_matrix(features[tap])[None] for tap in STYLE_TAPS}
+
+
+def _inner(features: Grams) -> list[Tensor]:
+    """Features whose gradients are compared."""
+    return [features[tap] for tap in INNER_TAPS]
 
 
 def _mixture(grams: Grams, targets: Grams, scales: Grams, shares: Grams) -> Tensor:

@@ -38,7 +38,7 @@ class CompactNetwork(Extractor):
         input_ranks: Sequence[int] = (),
     ) -> None:
         super().__init__()
-        self.widths = tuple(widths)
+        self.widths, self.teacher_widths = tuple(widths), tuple(teacher_widths)
         self.ranks = tuple(ranks) or (0,) * len(self.widths)
         self.input_ranks = tuple(input_ranks) or (0,) * len(self.widths)
         channels = (3, *self.widths)
@@ -76,6 +76,10 @@ class CompactNetwork(Extractor):
     def reduction(self, index: int) -> nn.Conv2d | None:
         """The first factor of a convolution of low rank that sees few channels."""
         return cast("nn.Conv2d", self.reductions[str(index)]) if self.input_ranks[index] else None
+
+    def factors(self, index: int) -> list[nn.Conv2d]:
+        """What the convolution of this index consists of."""
+        return [f for f in (self.reduction(index), self.convolution(index), self.expansion(index)) if f is not None]
 
     def convolve(self, index: int, x: Tensor) -> Tensor:
         """A layer before its rectifier: (B, in, H, W) -> (B, out, H, W)."""
@@ -118,6 +122,10 @@ class CompactNetwork(Extractor):
     def widen(self, tap: str, features: Tensor) -> Tensor:
         """Bring narrow features (B, c, h, w) to the teacher's width."""
         return torch.einsum("tc,bchw->bthw", self.maps[tap], features) if tap in self.maps else features
+
+    def narrow_gradient(self, tap: str, gradient: Tensor) -> Tensor:
+        """The gradient of narrow features, (B, c, h, w), from one of wide features: the transpose of `widen`."""
+        return torch.einsum("tc,bthw->bchw", self.maps[tap], gradient) if tap in self.maps else gradient
 
     def widened_gram(self, tap: str, features: Tensor) -> Tensor:
         """Gram matrices (B, C, C) of the widened features, formed from the narrow ones.
