@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -200,3 +201,16 @@ def test_weighted_moments_of_bfloat16_keep_float32s_accuracy():
     ours = moments_sum(features, weights)
     expected = (exact * weights.double().flatten()) @ exact.T
     torch.testing.assert_close(ours[:, :-1].double(), expected, rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("channels", [200, 384])
+@pytest.mark.parametrize("innermost", [False, True])
+def test_wide_gram_sums_by_blocks(channels, innermost):
+    """Only blocks from the diagonal on are computed."""
+    features = torch.randn(1, channels, 9, 7, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    if innermost:
+        features = features.contiguous(memory_format=torch.channels_last)
+    flat = features[0].flatten(1).numpy()
+    found = gram_sum(features)
+    assert torch.equal(found, found.T)
+    np.testing.assert_allclose(found, flat @ flat.T, rtol=1e-12, atol=1e-12)

@@ -13,6 +13,7 @@ from nst_lightning.losses.term import wide
 
 _CELLS_OF_A_PRODUCT = 1024
 _FEW_PIECES = 4  # whose rounding does not even out
+_BLOCK = 128  # channels of a block of a symmetric product; in bfloat16, packing parts of rows costs more than it saves
 
 
 class _Sums(torch.autograd.Function):
@@ -26,13 +27,13 @@ class _Sums(torch.autograd.Function):
         exact = features.dtype in {torch.float32, torch.float64}
         if exact and _is_one_matrix(features):
             flat = features.flatten(2)[0]  # (C, h w); a view, whichever dimension lies innermost
-            products = flat @ flat.T
+            products = _symmetric_product(flat)
             return torch.cat([products, flat.sum(1, keepdim=True)], dim=1) if with_sum else products
         # Pieces that a cache holds: half precision is widened, and a tile's core gathered.
         dtype = features.dtype if exact else torch.float32
         products, total = features.new_zeros(channels, channels, dtype=dtype), features.new_zeros(channels, dtype=dtype)
         halves = not exact and multiplies_halves(features.device.type)
-        for rows in _strips(features):
+        for rows in _strips(features, _values_of_halves(features) if halves else None):
             cells = _cells(rows)
             products += _multiply_halves(cells, refine=with_sum) if halves else _multiply(cells)
             if with_sum:
@@ -63,6 +64,17 @@ class _Sums(torch.autograd.Function):
                 torch.addmm(row, _cells(rows), both, out=here)
             start = stop
         return result.permute(2, 0, 1)[None], None
+
+
+def _symmetric_product(flat: Tensor) -> Tensor:
+    """F Fᵀ of (C, n); on a CPU without most of what lies below the diagonal, which is the same again."""
+    channels = len(flat)
+    if flat.device.type != "cpu" or channels <= _BLOCK:
+        return flat @ flat.T
+    products = flat.new_zeros(channels, channels)
+    for start in range(0, channels, _BLOCK):
+        torch.mm(flat[start : start + _BLOCK], flat[start:].T, out=products[start : start + _BLOCK, start:])
+    return products.triu_() + products.triu(1).T
 
 
 def _multiply(cells: Tensor) -> Tensor:
@@ -103,10 +115,18 @@ def _is_one_matrix(features: Tensor) -> bool:
     return features.is_contiguous() or features.is_contiguous(memory_format=torch.channels_last)
 
 
-def _strips(features: Tensor) -> tuple[Tensor, ...]:
-    """Rows of (1, C, h, w) features, as many at a time as a cache holds."""
+def _strips(features: Tensor, values: int | None = None) -> tuple[Tensor, ...]:
+    """Rows of (1, C, h, w) features, with so many values at a time, or as many as a cache holds."""
     row = features.shape[1] * features.shape[3]
-    return torch.split(features, max(1, min(features.shape[2], cached_values(features.device.type) // row)), dim=2)
+    rows = (values or cached_values(features.device.type)) // row
+    return torch.split(features, max(1, min(features.shape[2], rows)), dim=2)
+
+
+def _values_of_halves(features: Tensor) -> int:
+    """How much `_multiply_halves` takes at once: nothing is widened, but each piece has a matrix of its own."""
+    channels = features.shape[1]
+    pieces = max(2 * _FEW_PIECES, cached_values(features.device.type) // channels**2)
+    return pieces * _CELLS_OF_A_PRODUCT * channels
 
 
 def _cells(features: Tensor) -> Tensor:
