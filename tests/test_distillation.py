@@ -346,6 +346,40 @@ def test_training_by_command_improves_saves_and_resumes(tiny_weights, folders, t
     assert 0 < (trained - resumed).norm() < 0.1 * trained.norm()  # further, not begun anew
 
 
+def test_a_student_grows_by_command_and_resumes(tiny_weights, teacher, folders, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    common = ["distill", "--model.teacher", str(tiny_weights), "--model.widths", str(teacher_widths(teacher))]
+    common += [
+        "--data.photos",
+        str(folders[0]),
+        "--data.art",
+        str(folders[1]),
+        "--data.crop",
+        "48",
+        "--data.steps",
+        "2",
+    ]
+    common += ["--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false", "--model.run_share", "0"]
+    common += ["--model.compression_pairs", "4", "--data.held_out_pairs", "0", "--model.inner_gradient_weight", "1"]
+    common += ["--model.learning_rate", "1e-6", "--model.steps", "2"]
+    small, large = [0, *[2] * 12], [0, *[4] * 12]
+    assert main([*common, "--model.ranks", str(small), "--model.output", "small.safetensors"]) == 0
+    more = ["--model.ranks", str(large), "--model.student", "small.safetensors", "--model.output", "large.safetensors"]
+    assert main([*common, *more]) == 0
+    students = [load_student(tmp_path / f"{name}.safetensors") for name in ("small", "large")]
+    assert [student.ranks for student in students] == [tuple(small), tuple(large)]
+    pair = DistillationData(*map(str, folders), crop=48).held_out(1, 48)[0]
+    losses = [
+        Distillation(str(tiny_weights), f"{name}.safetensors", widths=HALF).compare(*pair)
+        for name in ("small", "large")
+    ]
+    assert float(losses[1]["features"].detach()) < 0.8 * float(losses[0]["features"].detach())
+    (checkpoint,) = tmp_path.glob("runs/distill/version_1/checkpoints/last.ckpt")
+    assert main([*common, *more, "--ckpt_path", str(checkpoint), "--model.steps", "4"]) == 0
+    again = load_student(tmp_path / "large.safetensors")
+    torch.testing.assert_close(again.convolution(4).weight, students[1].convolution(4).weight, rtol=1e-2, atol=1e-3)
+
+
 def test_a_perfect_student_scores_as_the_teacher(tiny_weights, teacher):
     pictures = [torch.rand(1, 3, 48, 40, generator=torch.Generator().manual_seed(i)) for i in range(2)]
     for parameter in teacher.parameters():
