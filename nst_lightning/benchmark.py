@@ -21,6 +21,7 @@ from nst_lightning.errors import UserError
 from nst_lightning.hardware import choose_accelerator, choose_precision, describe
 from nst_lightning.images.atomic import replacing
 from nst_lightning.presets import beside_package
+from nst_lightning.provenance import source_commit
 
 SUITES = {
     "peak": "test_peak.py",
@@ -143,16 +144,10 @@ def _measure(options: argparse.Namespace) -> tuple[int, list[dict[str, Any]]]:
 
 def environment() -> dict[str, Any]:
     """Commit, versions and hardware."""
-    git = subprocess.run(
-        ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"],
-        check=False,
-        capture_output=True,
-        text=True,
-    )
     accelerator = choose_accelerator("auto").value
     return {
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "commit": git.stdout.strip() or None,
+        "commit": source_commit(),
         "versions": {
             "nst_lightning": __version__,
             "python": platform.python_version(),

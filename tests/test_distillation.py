@@ -368,6 +368,15 @@ def test_a_student_grows_by_command_and_resumes(tiny_weights, teacher, folders, 
     assert main([*common, *more]) == 0
     students = [load_student(tmp_path / f"{name}.safetensors") for name in ("small", "large")]
     assert [student.ranks for student in students] == [tuple(small), tuple(large)]
+    with safe_open("large.safetensors", "pt") as file:
+        facts = file.metadata()
+    (first,) = json.loads(facts["history"])
+    assert [json.loads(run["training"])["ranks"] for run in (first, facts)] == [small, large]
+    assert (
+        first["data"]
+        == facts["data"]
+        == ("19 photographs, 19 paintings and textures; crops of 48 px from short sides of 48 to 77 px")
+    )
     pair = DistillationData(*map(str, folders), crop=48).held_out(1, 48)[0]
     losses = [
         Distillation(str(tiny_weights), f"{name}.safetensors", widths=HALF).compare(*pair)

@@ -115,6 +115,13 @@ class DistillationData(LightningDataModule):
         self.train_photos, self.held_out_photos = split_folder(Path(photos), argument="data.photos")
         self.train_art, self.held_out_art = split_folder(Path(art), argument="data.art")
 
+    @property
+    def description(self) -> str:
+        """What there is to train on, in a line."""
+        pictures = f"{len(self.train_photos)} photographs, {len(self.train_art)} paintings and textures"
+        sizes = f"short sides of {self.crop} to {round(self.crop * self.zoom)} px"
+        return f"{pictures}; crops of {self.crop} px from {sizes}"
+
     def train_dataloader(self) -> DataLoader[Pair]:
         """An epoch's pairs; see LightningDataModule."""
         epoch = self.trainer.current_epoch if self.trainer is not None else 0

@@ -21,7 +21,7 @@ from nst_lightning.distillation.data import DistillationData, Pair
 from nst_lightning.distillation.growth import check_growth, grow
 from nst_lightning.distillation.network import NAMES, CompactNetwork
 from nst_lightning.distillation.steering import Steering
-from nst_lightning.distillation.storage import load_student, save_student
+from nst_lightning.distillation.storage import earlier_runs, load_student, save_student
 from nst_lightning.distillation.validation import HeldOutScore, shipped_form
 from nst_lightning.distillation.whitening import WhitenedAdam, input_moments
 from nst_lightning.errors import UserError
@@ -29,6 +29,7 @@ from nst_lightning.features import VGG19
 from nst_lightning.features.compact import TAPS
 from nst_lightning.hardware import compute_dtype
 from nst_lightning.losses.gram import gram_matrix
+from nst_lightning.provenance import source_commit
 
 STYLE_TAPS = tuple(tap for tap in TAPS if tap != "relu4_2")
 INNER_TAPS = ("relu3_1", "relu4_1", "relu4_2")  # where gradients on their way to the image are compared
@@ -138,6 +139,8 @@ class Distillation(LightningModule):
                 self.student = start
             else:
                 check_growth(start, self.student)
+        self._trained_on = ""
+        self._history = earlier_runs(Path(student)) if student else []
         self._pool: deque[Waypoint] = deque(maxlen=96)
         self._score = HeldOutScore(self.teacher, score_evaluations)
         self._computes_in = torch.float32  # of the teacher, and of the student in its runs
@@ -145,6 +148,7 @@ class Distillation(LightningModule):
     def setup(self, stage: str) -> None:
         """Compress the teacher if there is no student yet, or let a smaller one grow; see LightningModule."""
         self.trainer.fit_loop.epoch_loop.max_steps = self.hparams["steps"]
+        self._trained_on = self._data.description
         if self.made or self.trainer.ckpt_path:
             return
         self.made = True
@@ -308,6 +312,9 @@ class Distillation(LightningModule):
                 | {name: getattr(self.student, name) for name in ("widths", "ranks", "input_ranks")}
             ),
             "steps": str(self.global_step),
+            "data": self._trained_on,
+            "commit": source_commit() or "",
+            "history": json.dumps(self._history),
         }
         save_student(Path(self.hparams["output"]), self.student, facts)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -66,6 +67,13 @@ def save_student(path: Path, student: CompactNetwork, metadata: Mapping[str, str
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as file:
         file.write(save(stored, dict(metadata)))
+
+
+def earlier_runs(path: Path) -> list[dict[str, str]]:
+    """What a student's file says of the trainings that made it, the first one first."""
+    facts = read_compact_weights(path, argument="model.student").metadata
+    last = {key: facts[key] for key in ("training", "steps", "data", "commit", "version") if facts.get(key)}
+    return [*json.loads(facts.get("history", "[]")), *[last] * bool(last)]
 
 
 def load_student(path: Path) -> CompactNetwork:
