@@ -19,7 +19,7 @@ from nst_lightning.distillation.data import DistillationData, split_folder
 from nst_lightning.distillation.growth import grow
 from nst_lightning.distillation.module import INNER_TAPS, STYLE_TAPS, Distillation, teacher_network, teacher_widths
 from nst_lightning.distillation.network import NAMES
-from nst_lightning.distillation.storage import load_student, save_student
+from nst_lightning.distillation.storage import earlier_runs, load_student, save_student
 from nst_lightning.distillation.validation import HeldOutScore, shipped_form
 from nst_lightning.errors import UserError
 from nst_lightning.features import VGG19
@@ -199,6 +199,16 @@ def test_growth_that_cannot_be_is_one_line(teacher, tiny_weights, tmp_path, widt
     with pytest.raises(UserError, match=re.escape(message)) as caught:
         Distillation(str(tiny_weights), str(tmp_path / "student.safetensors"), **base)
     assert "\n" not in str(caught.value)
+
+
+def test_what_a_file_says_of_its_making_is_kept(teacher, tmp_path):
+    path, student = tmp_path / "student.safetensors", teacher_network(teacher)
+    now = {"training": "{}", "steps": "3"}
+    for history, before in (("by hand", [{"training": "by hand"}]), ('[{"steps": "1"}]', [{"steps": "1"}]), ("7", [])):
+        save_student(path, student, {**now, "history": history, "network": "left out"})
+        assert earlier_runs(path) == [*before, now]
+    save_student(path, student, {})
+    assert earlier_runs(path) == []
 
 
 def test_large_tensors_are_stored_in_eight_bits(teacher, tmp_path, monkeypatch):

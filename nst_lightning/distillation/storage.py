@@ -73,7 +73,12 @@ def earlier_runs(path: Path) -> list[dict[str, str]]:
     """What a student's file says of the trainings that made it, the first one first."""
     facts = read_compact_weights(path, argument="model.student").metadata
     last = {key: facts[key] for key in ("training", "steps", "data", "commit", "version") if facts.get(key)}
-    return [*json.loads(facts.get("history", "[]")), *[last] * bool(last)]
+    told = facts.get("history", "[]")
+    try:
+        before = json.loads(told)
+    except ValueError:  # written by hand, as in files of earlier versions
+        before = [{"training": told}]
+    return [*before, *[last] * bool(last)] if isinstance(before, list) else [last]
 
 
 def load_student(path: Path) -> CompactNetwork:
