@@ -8,7 +8,10 @@ from pathlib import Path
 
 def source_commit() -> str | None:
     """Git's name of the checkout that the package runs from, ``-dirty`` if files differ; None outside of one."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"]
+    checkout = Path(__file__).parent.parent
+    if not (checkout / ".git").exists():  # an installed package may lie in somebody else's checkout
+        return None
+    command = ["git", "-C", str(checkout), "describe", "--always", "--dirty", "--abbrev=12"]
     try:
         found = subprocess.run(command, check=False, capture_output=True, text=True)
     except OSError:  # no git

@@ -78,7 +78,7 @@ def earlier_runs(path: Path) -> list[dict[str, str]]:
         before = json.loads(told)
     except ValueError:  # written by hand, as in files of earlier versions
         before = [{"training": told}]
-    return [*before, *[last] * bool(last)] if isinstance(before, list) else [last]
+    return [*(before if isinstance(before, list) else []), *[last] * bool(last)]
 
 
 def load_student(path: Path) -> CompactNetwork:

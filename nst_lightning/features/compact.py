@@ -99,7 +99,7 @@ class CompactVGG19(VGGNetwork):
 
     Args:
         weights: A .safetensors file made by ``nst distill``; ``narrow`` for the package's second one, which follows
-            VGG-19 less closely in two thirds of the time; by default the package's first.
+            VGG-19 less closely in half to three fifths of the time; by default the package's first.
         pooling: Max as it was trained, or average or l2 as with VGG-19, which it then follows less closely.
         rescale_pooling: For average and l2: multiply by the factor that keeps magnitudes at those of max pooling.
         padding: What the first layer sees beyond the border: zeros (the mean colour) or the nearest pixel.

@@ -71,7 +71,7 @@ def _symmetric_product(flat: Tensor) -> Tensor:
     channels = len(flat)
     if flat.device.type != "cpu" or channels <= _BLOCK:
         return flat @ flat.T
-    products = flat.new_zeros(channels, channels)
+    products = flat.new_empty(channels, channels)
     for start in range(0, channels, _BLOCK):
         torch.mm(flat[start : start + _BLOCK], flat[start:].T, out=products[start : start + _BLOCK, start:])
     return products.triu_() + products.triu(1).T
