@@ -76,7 +76,7 @@ def test_rectifier_and_pooling_inside_equal_torchs(monkeypatch, kind, following,
     (expected,) = torch.autograd.grad(direct, x, upstream)
     for tiles in (1, 12, 1000):
         monkeypatch.setattr("nst_lightning.features.winograd._STRIP_IN_CACHE", 1)
-        monkeypatch.setattr("nst_lightning.features.direct._STRIP", 16 * 7 * tiles)
+        monkeypatch.setattr("nst_lightning.features.direct._STRIP", 8 * 16 * 7 * tiles)
         monkeypatch.setattr("nst_lightning.features.winograd._LEAST_TILES", tiles)
         ours = frozen_conv2d(x, kind(weight), bias, rectify, pool)
         torch.testing.assert_close(ours, direct, rtol=1e-11, atol=1e-11)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from nst_lightning.features.strips import Sink, Source
 
-_STRIP = 1 << 19  # values of a strip
+_STRIP = 1 << 22  # bytes of a strip: small ones keep to a core's cache, large ones keep products long
 
 
 class DirectFilter:
@@ -35,7 +35,8 @@ class DirectFilter:
 
 def _correlate(source: Source, weight: Tensor, sink: Sink, bias: Tensor | None = None) -> None:
     height, width, _ = source.shape
-    strip = max(1, _STRIP // (2 * width * max(*weight.shape[:2], source.widest, sink.widest))) * 2
+    row = width * max(*weight.shape[:2], source.widest, sink.widest) * weight.element_size()
+    strip = max(1, _STRIP // (2 * row)) * 2
     for top in range(0, height, strip):
         bottom = min(top + strip, height)
         first, last = max(top - 1, 0), min(bottom + 1, height)  # rows that this strip sees
