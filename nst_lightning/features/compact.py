@@ -19,7 +19,7 @@ from nst_lightning.features.weights import CONVOLUTIONS
 
 EMBEDDED = {kind: Path(__file__).with_name(f"{kind}_vgg19.safetensors") for kind in ("compact", "narrow")}
 EMBEDDED_SHA256 = {
-    "compact": "3d02e637131205263ab5cd0e42ea756601e03a851f5eb66d251663acab11a713",
+    "compact": "09b563c714386558e14fcaa6091c5df074b77dc62e2c96452493976c28cebac2",
     "narrow": "9f75fa28e9533e4830769ec3e57504c2edb7d2e3facb91db07235ef2be86b4cc",
 }
 
