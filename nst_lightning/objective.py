@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from nst_lightning.errors import UserError
 from nst_lightning.features import Extractor
-from nst_lightning.hardware import one_thread, outside_autocast
+from nst_lightning.hardware import outside_autocast
 from nst_lightning.losses import Content, Gram, StatisticTerm, StyleFeatures, Term
-from nst_lightning.losses.term import StyleStatistic, Widening, check_weight
+from nst_lightning.losses.term import StyleStatistic, check_weight
+from nst_lightning.losses.widening import widening_of
 from nst_lightning.masks import Masks
 
 
@@ -283,14 +284,3 @@ def _check_masked(term: Term) -> None:
             f"data.style: must have no mask with the term {term.name}, which does not weigh cells; take Gram, "
             "Covariance, MeanStd or Wasserstein, or leave the masks out"
         )
-
-
-def widening_of(matrix: Tensor | None) -> Widening | None:
-    """What terms need of a linear map (C, c), with a root from the eigenvalues of its moments."""
-    if matrix is None:
-        return None
-    wide = matrix.detach().double().cpu()  # once, and some devices have no float64
-    with one_thread():
-        values, vectors = torch.linalg.eigh(wide.T @ wide)
-    root = values.clamp(min=0).sqrt()[:, None] * vectors.T
-    return Widening(root.to(device=matrix.device, dtype=torch.float32), matrix.detach())

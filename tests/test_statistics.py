@@ -12,7 +12,7 @@ from nst_lightning.losses import Covariance, Gram, MeanStd, StyleFeatures, Wasse
 from nst_lightning.losses.moments import Moments, moments_of
 from nst_lightning.losses.statistics import moments_sum
 from nst_lightning.losses.wasserstein import common_variances, eigenvalues, principal_axes, wasserstein_distance
-from nst_lightning.objective import widening_of
+from nst_lightning.losses.widening import widening_of
 
 TERMS = [Gram, Covariance, MeanStd, Wasserstein]
 

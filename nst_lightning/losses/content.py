@@ -7,9 +7,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from nst_lightning.hardware import one_thread, widest_dtype
-from nst_lightning.losses.statistics import gram_sum
-from nst_lightning.losses.term import CellTerm, Widening, Window, wide
+from nst_lightning.hardware import widest_dtype
+from nst_lightning.losses.term import CellTerm, Window, wide
+from nst_lightning.losses.widening import Widening, cells_energy
 
 ContentNormalization = Literal["balanced", "released", "paper"]
 
@@ -33,10 +33,10 @@ def content_distance(
     Returns:
         A scalar of at least 0, in float32 or wider.
     """
-    total = content_energy(wide(features) - target, widening)
+    total = cells_energy(wide(features) - target, widening, features.dtype)
     channels = target.shape[1] if widening is None else widening.channels
     values = channels * target.shape[-2] * target.shape[-1]
-    return total / _divisor(normalization, values, content_energy(target, widening))
+    return total / _divisor(normalization, values, cells_energy(target, widening))
 
 
 def _divisor(normalization: ContentNormalization, values: int, energy: Tensor) -> Tensor:
@@ -44,20 +44,6 @@ def _divisor(normalization: ContentNormalization, values: int, energy: Tensor) -
     if normalization == "balanced":
         return energy.clamp(min=torch.finfo(torch.float32).tiny)
     return torch.full_like(energy, 2 if normalization == "paper" else values)
-
-
-def content_energy(features: Tensor, widening: Widening | None = None) -> Tensor:
-    """Sum of squares of (1, C, h, w) features; of narrow ones after widening, tr(WᵀW F Fᵀ).
-
-    It is summed in two steps, as threads would share out a single one, and its last bits depend on how many there are.
-    """
-    if widening is None:
-        return features.square().sum((0, 2, 3)).sum()
-    with one_thread():
-        root = widening.root.to(features.dtype)
-        products = root.T @ root
-    # Elementwise, as is its gradient: a product with R on both sides would come out otherwise with other threads.
-    return (products * gram_sum(features)).sum(0).sum()
 
 
 class Content(CellTerm):
@@ -90,7 +76,7 @@ class Content(CellTerm):
 
     def keep(self, layer: str, features: Tensor, window: Window) -> None:
         """Keep the content's features; those of a part in bfloat16, as memory is short then; see the base class."""
-        energy = content_energy(wide(features), self.widenings.get(layer))
+        energy = cells_energy(wide(features), self.widenings.get(layer))
         energy = energy.to(widest_dtype(energy.device.type))  # for sums that do not depend on the order of the parts
         self._energies[layer] = self._energies[layer] + energy if layer in self._energies else energy
         if window.is_whole:
@@ -112,7 +98,7 @@ class Content(CellTerm):
         difference = wide(features) - target
         if layer in self.masks:
             difference = difference * self.masks[layer][..., window.rows, window.columns].sqrt()
-        total = content_energy(difference, widening)
+        total = cells_energy(difference, widening, features.dtype)
         channels = target.shape[1] if widening is None else widening.channels
         values = channels * window.height * window.width
         return total / _divisor(self.normalization, values, self._energies[layer]).to(total.dtype)

@@ -6,39 +6,32 @@ from collections.abc import Sequence
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from nst_lightning.losses.statistics import gram_sum
-from nst_lightning.losses.term import StyleStatistic, Widening, balance
+from nst_lightning.losses.term import StyleStatistic, balance
+from nst_lightning.losses.widening import Widening, pairs_energy
 
 GramNormalization = Literal["balanced", "released", "paper"]
 
 
-def gram_matrix(features: Tensor, widening: Widening | None = None) -> Tensor:
+def gram_matrix(features: Tensor) -> Tensor:
     """Mean over cells of the outer product of channels, F Fᵀ / (h w).
 
     Args:
         features: (1, C, h, w).
-        widening: For narrow features: the result R F Fᵀ Rᵀ / (h w) has the distances of the full matrices, which are
-            never formed.
 
     Returns:
         (C, C), float32 or wider.
     """
-    return widened(gram_sum(features) / (features.shape[-2] * features.shape[-1]), widening)
-
-
-def widened(gram: Tensor, widening: Widening | None) -> Tensor:
-    """R G Rᵀ, the Gram matrix (c, c) of narrow features in coordinates with the distances of the full matrices."""
-    if widening is None:
-        return gram
-    root = widening.root.to(gram.dtype)
-    return root @ gram @ root.T
+    return gram_sum(features) / (features.shape[-2] * features.shape[-1])
 
 
 def gram_distance(
-    gram: Tensor, target: Tensor, normalization: GramNormalization = "released", channels: int | None = None
+    gram: Tensor,
+    target: Tensor,
+    normalization: GramNormalization = "released",
+    widening: Widening | None = None,
 ) -> Tensor:
     """Squared distance of Gram matrices.
 
@@ -49,16 +42,16 @@ def gram_distance(
             mean square of matrices divided by cells and channels of common scripts; ``paper``, Σ (G - A)² / (4 C²),
             which is 1/(4 N² M²) Σ (G' - A')² of CVPR 2016, equation 4, for G' = M G when both images have M cells, and
             its extension otherwise; ``balanced``, Σ (G - A)² (the term divides it by its value at the content).
-        channels: C of the full matrices, if these were formed from narrow features.
+        widening: For Gram matrices of narrow features: the result is that of the full ones, which are never formed.
 
     Returns:
         A scalar of at least 0.
     """
+    total = pairs_energy(gram - target, widening)
     if normalization == "balanced":
-        return (gram - target).square().sum()
-    channels = gram.shape[0] if channels is None else channels
-    mean = F.mse_loss(gram, target) * (gram.shape[0] / channels) ** 2
-    return mean / 4 if normalization == "paper" else mean / channels**2
+        return total
+    channels = gram.shape[0] if widening is None else widening.channels
+    return total / (4 * channels**2) if normalization == "paper" else total / channels**4
 
 
 class Gram(StyleStatistic):
@@ -88,20 +81,19 @@ class Gram(StyleStatistic):
 
     def set_target(self, layer: str, content: Tensor, styles: Sequence[tuple[Tensor, float]]) -> None:
         """Blend the styles' Gram matrices; see the base class."""
-        target = torch.stack([share * self._full(layer, mean) for mean, share in styles]).sum(0)
+        target = torch.stack([share * self._pairs(mean) for mean, share in styles]).sum(0)
         self._targets[layer] = target
         self._scales[layer] = torch.ones_like(target[0, 0])
         if self.normalization == "balanced":
-            at_content = gram_distance(self._full(layer, content), target, "balanced")
-            self._scales[layer] = balance(at_content, target.square().sum())
+            widening = self.widenings.get(layer)
+            at_content = gram_distance(self._pairs(content), target, "balanced", widening)
+            self._scales[layer] = balance(at_content, pairs_energy(target, widening))
 
     def distance(self, layer: str, mean: Tensor) -> Tensor:
         """Distance from the style's Gram matrix; see the base class."""
-        widening = self.widenings.get(layer)
-        channels = widening.channels if widening else None
-        distance = gram_distance(self._full(layer, mean), self._targets[layer], self.normalization, channels)
+        distance = gram_distance(self._pairs(mean), self._targets[layer], self.normalization, self.widenings.get(layer))
         return distance / self._scales[layer]
 
-    def _full(self, layer: str, gram: Tensor) -> Tensor:
-        """A Gram matrix in coordinates in which distances are those of the full matrices."""
-        return widened(gram, self.widenings.get(layer))
+    def _pairs(self, mean: Tensor) -> Tensor:
+        """The matrix of pairs of channels (c, c) that is compared, from the statistic's mean over cells."""
+        return mean

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from nst_lightning.losses.gram import Gram, widened
+from nst_lightning.losses.gram import Gram
 from nst_lightning.losses.statistics import moments_sum
 from nst_lightning.losses.term import StyleStatistic, balance, wide
 
@@ -51,8 +51,8 @@ class Covariance(Gram):
         """F Fᵀ and the sum of F, (c, c + 1); see StatisticTerm."""
         return moments_sum(features, weights)
 
-    def _full(self, layer: str, gram: Tensor) -> Tensor:
-        return widened(moments_of(gram).covariance, self.widenings.get(layer))
+    def _pairs(self, mean: Tensor) -> Tensor:
+        return moments_of(mean).covariance
 
 
 class MeanStd(StyleStatistic):

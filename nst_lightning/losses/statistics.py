@@ -12,6 +12,7 @@ from nst_lightning.hardware import cached_values, multiplies_halves
 from nst_lightning.losses.term import wide
 
 _CELLS_OF_A_PRODUCT = 1024
+_FEWEST_CELLS = 128  # of a product: shorter ones take as long
 _FEW_PIECES = 4  # whose rounding does not even out
 _BLOCK = 128  # channels of a block of a symmetric product; in bfloat16, packing parts of rows costs more than it saves
 
@@ -98,7 +99,7 @@ def _multiply_halves(cells: Tensor, *, refine: bool) -> Tensor:
     if cells.device.type == "cuda":
         return torch.mm(cells.T, cells, out_dtype=torch.float32)
     count, channels = cells.shape
-    pieces = -(-count // _CELLS_OF_A_PRODUCT)
+    pieces = max(-(-count // _CELLS_OF_A_PRODUCT), min(_FEW_PIECES, count // _FEWEST_CELLS), 1)
     long = count // pieces
     batch = cells[: pieces * long].view(pieces, long, channels)
     total = _multiply(cells[pieces * long :])

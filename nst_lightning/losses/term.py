@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from nst_lightning.errors import UserError
+from nst_lightning.losses.widening import Widening
 
 
 class StyleFeatures(NamedTuple):
@@ -28,23 +29,6 @@ class StyleFeatures(NamedTuple):
     features: Tensor
     share: float
     weights: Tensor | None = None
-
-
-class Widening(NamedTuple):
-    """What inner products of channels need to know of a linear map W from narrow to full features.
-
-    Attributes:
-        root: (c, c) matrix R with RᵀR = WᵀW: distances between R F are those between W F.
-        matrix: W itself, (C, c).
-    """
-
-    root: Tensor
-    matrix: Tensor
-
-    @property
-    def channels(self) -> int:
-        """C, of the full features."""
-        return self.matrix.shape[0]
 
 
 class Window(NamedTuple):
