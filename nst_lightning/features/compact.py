@@ -20,7 +20,7 @@ from nst_lightning.features.weights import CONVOLUTIONS
 EMBEDDED = {kind: Path(__file__).with_name(f"{kind}_vgg19.safetensors") for kind in ("compact", "narrow")}
 EMBEDDED_SHA256 = {
     "compact": "09b563c714386558e14fcaa6091c5df074b77dc62e2c96452493976c28cebac2",
-    "narrow": "9f75fa28e9533e4830769ec3e57504c2edb7d2e3facb91db07235ef2be86b4cc",
+    "narrow": "6ed2e7c07269e7c0c994d9982adb2bde113510a690d95d81cab825fdf1290da9",
 }
 
 SCALE = "_scale"  # after the name of what is stored in 8 bits
