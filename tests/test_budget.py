@@ -92,7 +92,7 @@ def test_regions_take_memory(tile):
     for regions in (0, 1, 3):
         objective.divide(regions)
         memory.append(make_plan(objective, (2048, 2048), tile, [(0, 0)], 24 * GIB).memory)
-        tiles.append(make_plan(objective, (2048, 2048), "auto", [(0, 0)], 2 * GIB).tile)
+        tiles.append(make_plan(objective, (2048, 2048), "auto", [(0, 0)], 5 * GIB // 2).tile)
     use, area = objective.extractor.memory(objective.layers), (tile or 2048) ** 2
     copies = sum(use.values[layer] for layer in Gram().layers) * use.itemsize * area
     masks = 4 * 2048**2
@@ -105,10 +105,10 @@ def test_regions_take_memory(tile):
 def test_what_fits_with_regions_is_told(objective):
     divided = Objective(CompactVGG19("narrow"), default_terms())
     divided.divide(4)
-    found = []
+    found, memory = [], optimizer_memory(16384, history_size=3, history_dtype="bfloat16")
     for one in (objective, divided):
         with pytest.raises(UserError, match=r"it fits with data\.size at") as info:
-            make_plan(one, (16384, 16384), "auto", [optimizer_memory(16384)], 8 * GIB)
+            make_plan(one, (16384, 16384), "auto", [memory], 8 * GIB)
         found.append(int(str(info.value).split(" % of that")[0].split()[-1]))
     assert found[1] < found[0]
     size = 16384 * found[1] // 100 - 100
