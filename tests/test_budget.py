@@ -105,14 +105,14 @@ def test_regions_take_memory(tile):
 def test_what_fits_with_regions_is_told(objective):
     divided = Objective(CompactVGG19("narrow"), default_terms())
     divided.divide(4)
-    found, memory = [], optimizer_memory(16384, history_size=3, history_dtype="bfloat16")
+    found, settings = [], {"history_size": 3, "history_dtype": "bfloat16"}
     for one in (objective, divided):
         with pytest.raises(UserError, match=r"it fits with data\.size at") as info:
-            make_plan(one, (16384, 16384), "auto", [memory], 8 * GIB)
+            make_plan(one, (16384, 16384), "auto", [optimizer_memory(16384, **settings)], 8 * GIB)
         found.append(int(str(info.value).split(" % of that")[0].split()[-1]))
     assert found[1] < found[0]
     size = 16384 * found[1] // 100 - 100
-    make_plan(divided, (size, size), "auto", [optimizer_memory(size)], 8 * GIB)
+    make_plan(divided, (size, size), "auto", [optimizer_memory(size, **settings)], 8 * GIB)
 
 
 def test_free_memory_is_some_and_less_than_all():
