@@ -57,3 +57,9 @@ def test_energy_of_cells_by_products_of_bfloat16():
     assert (found.double() - gradient).norm() < 5e-3 * gradient.norm()
     with one_thread():
         assert torch.equal(cells_energy(features, widening, torch.bfloat16), ours.detach())
+
+
+def test_energy_of_cells_larger_than_float16(widening):
+    features = torch.full((1, 5, 2, 2), 3e4)
+    full = torch.einsum("dc,bchw->bdhw", widening.matrix.float(), features)
+    torch.testing.assert_close(cells_energy(features, widening, torch.float16), full.square().sum(), rtol=1e-4, atol=0)

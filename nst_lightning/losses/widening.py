@@ -51,17 +51,17 @@ def cells_energy(features: Tensor, widening: Widening | None, product: torch.dty
     Args:
         features: In float32 or wider.
         widening: None: the features are full.
-        product: Type of the products with WᵀW, by default that of the features; the sum is of theirs. A difference is
-            narrowed after it was taken, so that bfloat16 costs 2⁻⁹ of each value and not of the features'.
+        product: The network's type: if it is bfloat16, products with WᵀW are, where that is fast. A difference is
+            narrowed after it was taken, which costs 2⁻⁹ of each of its values and not of the features'.
 
     Returns:
         A scalar of the features' type.
     """
     if widening is None:
         return features.square().sum((0, 2, 3)).sum()
-    if product is None or not multiplies_halves(features.device.type):
-        product = features.dtype
-    result: Tensor = _CellsEnergy.apply(features, widening.moments.to(product))
+    # float16 lacks the range for such products; bfloat16 has float32's.
+    narrows = product == torch.bfloat16 and multiplies_halves(features.device.type)
+    result: Tensor = _CellsEnergy.apply(features, widening.moments.to(torch.bfloat16 if narrows else features.dtype))
     return result
 
 
