@@ -43,7 +43,7 @@ def widening_of(matrix: Tensor | None) -> Widening | None:
     return Widening(root.to(device, torch.float32), matrix.detach(), moments.to(device, torch.float32))
 
 
-def cells_energy(features: Tensor, widening: Widening | None, product: torch.dtype | None = None) -> Tensor:
+def cells_energy(features: Tensor, widening: Widening | None, network: torch.dtype | None = None) -> Tensor:
     """Sum of squares of (1, c, h, w) features after widening, Σ fᵀ WᵀW f.
 
     It is summed in two steps, as threads would share out a single one, and its last bits depend on how many there are.
@@ -51,8 +51,8 @@ def cells_energy(features: Tensor, widening: Widening | None, product: torch.dty
     Args:
         features: In float32 or wider.
         widening: None: the features are full.
-        product: The network's type: if it is bfloat16, products with WᵀW are, where that is fast. A difference is
-            narrowed after it was taken, which costs 2⁻⁹ of each of its values and not of the features'.
+        network: Type of its arithmetic: if that is bfloat16, products with WᵀW are, too, where it is fast. A difference
+            is narrowed after it was taken, which costs 2⁻⁹ of each of its values and not of the features'.
 
     Returns:
         A scalar of the features' type.
@@ -60,7 +60,7 @@ def cells_energy(features: Tensor, widening: Widening | None, product: torch.dty
     if widening is None:
         return features.square().sum((0, 2, 3)).sum()
     # float16 lacks the range for such products; bfloat16 has float32's.
-    narrows = product == torch.bfloat16 and multiplies_halves(features.device.type)
+    narrows = network == torch.bfloat16 and multiplies_halves(features.device.type)
     result: Tensor = _CellsEnergy.apply(features, widening.moments.to(torch.bfloat16 if narrows else features.dtype))
     return result
 
