@@ -12,7 +12,8 @@ import tifffile
 import torch
 from PIL import Image
 
-from nst_lightning.images import check_image, read_image
+from nst_lightning.errors import UserError
+from nst_lightning.images import check_image, read_image, read_mask_samples
 
 RNG = np.random.default_rng(0)
 RGB8 = RNG.integers(0, 256, (6, 9, 3), dtype=np.uint8)
@@ -287,3 +288,40 @@ def test_check_image_does_not_decode(tmp_path, monkeypatch):
     path.write_bytes(buffer.getvalue())
     monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda self: pytest.fail("decoded"))
     assert check_image(path) == (6, 9)
+
+
+class TestMaskSamples:
+    def test_no_profile_is_applied(self, tmp_path):
+        ramp = np.arange(256, dtype=np.uint8).reshape(16, 16)
+        profile = imagecodecs.cms_profile("gray", whitepoint=(0.3457, 0.3585, 1.0), gamma=1.75)  # near Dot Gain 20 %
+        Image.fromarray(ramp).save(tmp_path / "x.png", icc_profile=profile)
+        grey, alpha = read_mask_samples(tmp_path / "x.png")
+        np.testing.assert_array_equal(grey[0, 0] * 255, ramp)
+        assert alpha is None
+
+    def test_alpha_comes_beside_and_is_not_composited(self, tmp_path):
+        samples = RNG.integers(0, 65536, (6, 9, 2), dtype=np.uint16)
+        (tmp_path / "x.png").write_bytes(imagecodecs.png_encode(samples))
+        grey, alpha = read_mask_samples(tmp_path / "x.png")
+        np.testing.assert_allclose(grey[0, 0] * 65535, samples[..., 0], atol=0.01)
+        np.testing.assert_allclose(alpha[0, 0] * 65535, samples[..., 1], atol=0.01)
+
+    def test_opaque_alpha_is_none(self, tmp_path):
+        Image.new("LA", (3, 3), (7, 255)).save(tmp_path / "x.png")
+        assert read_mask_samples(tmp_path / "x.png")[1] is None
+
+    def test_colours_by_their_luma(self, tmp_path):
+        Image.fromarray(RGB8).save(tmp_path / "x.png")
+        expected = RGB8 / 255 @ [0.299, 0.587, 0.114]
+        np.testing.assert_allclose(read_mask_samples(tmp_path / "x.png")[0][0, 0], expected, atol=1e-4)
+
+    def test_labels_and_turned_pictures(self, tmp_path):
+        labels = np.array([[0, 1, 1], [1, 0, 0]], np.uint8)
+        Image.fromarray(labels).save(tmp_path / "x.png", exif=exif(6))
+        np.testing.assert_allclose(
+            read_mask_samples(tmp_path / "x.png")[0][0, 0] * 255, np.rot90(labels, -1), atol=1e-6
+        )
+
+    def test_an_error_names_the_argument(self, tmp_path):
+        with pytest.raises(UserError, match=r"^data\.content_mask: needs an existing picture"):
+            read_mask_samples(tmp_path / "no.png", "data.content_mask")

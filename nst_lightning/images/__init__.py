@@ -5,6 +5,7 @@ from nst_lightning.images.io import (
     check_image,
     check_writable,
     read_image,
+    read_mask_samples,
     read_metadata,
     write_image,
 )
@@ -15,6 +16,7 @@ __all__ = [
     "check_image",
     "check_writable",
     "read_image",
+    "read_mask_samples",
     "read_metadata",
     "resize",
     "target_size",

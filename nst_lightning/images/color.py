@@ -91,9 +91,18 @@ def to_srgb(raster: Raster, path: Path) -> Array:
             )
     if raster.space == "LAB":
         return to_unit(_transform(raster.values, "LAB", _lab_profile()))
+    return unmanaged(raster)
+
+
+def unmanaged(raster: Raster) -> Array:
+    """The samples themselves as RGB, whatever they mean: what is no colour, such as a mask, keeps its values.
+
+    Returns:
+        ``(H, W, 3)`` float32 in ``[0, 1]``; of L*a*b* the lightness in each channel. Alpha is not applied.
+    """
     unit = to_unit(raster.values)
-    if raster.space == "GRAY":
-        return np.repeat(unit, 3, axis=2)
+    if raster.space in ("GRAY", "LAB"):
+        return np.repeat(unit[..., :1], 3, axis=2)
     if raster.space == "CMYK":
         # What Pillow and browsers do without a profile: each ink filters the light the others leave.
         return (1.0 - unit[..., :3]) * (1.0 - unit[..., 3:])

@@ -12,11 +12,12 @@ from torch import Tensor
 
 from nst_lightning.errors import UserError
 from nst_lightning.images.atomic import check_replaceable, replacing
-from nst_lightning.images.color import Array, off_white, over_white, to_srgb
+from nst_lightning.images.color import Array, off_white, over_white, to_srgb, to_unit, unmanaged
 from nst_lightning.images.decode import read_header, read_raster, readable_formats
 from nst_lightning.images.deep import is_tiff, read_tiff_description
 from nst_lightning.images.encode import DESCRIPTION_TAG, format_of
 from nst_lightning.images.opening import opened
+from nst_lightning.images.recolor import luma
 
 _STRIP = 512  # rows that are turned into samples at a time
 
@@ -89,6 +90,30 @@ def read_image(path: str | Path, *, name: str = "image") -> Picture:
     if alpha is None or bool((alpha == 1).all()):
         return Picture(_to_tensor(rgb), None, path)
     return Picture(_to_tensor(over_white(rgb, alpha)), _to_tensor(alpha[..., None]), path)
+
+
+def read_mask_samples(path: str | Path, name: str = "mask") -> tuple[Tensor, Tensor | None]:
+    """Read a picture whose samples are numbers and no colours: no profile is applied and nothing is composited.
+
+    Args:
+        path: The file.
+        name: Configuration argument that gave the path, for messages.
+
+    Returns:
+        ``(1, 1, H, W)`` float32 in ``[0, 1]``, the samples as stored (of a coloured picture their luma) after EXIF
+        orientation; and alpha of the same shape, None for a picture that is opaque everywhere.
+
+    Raises:
+        UserError: As ``read_image``.
+    """
+    raster = read_raster(Path(path), name)
+    if raster.space in ("GRAY", "LAB"):
+        grey = _to_tensor(to_unit(raster.values[..., :1]))
+    else:
+        grey = luma(_to_tensor(unmanaged(raster)))
+    if raster.alpha is None or bool((raster.alpha == 1).all()):
+        return grey, None
+    return grey, _to_tensor(raster.alpha[..., None])
 
 
 def write_image(
