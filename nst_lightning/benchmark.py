@@ -20,6 +20,7 @@ from nst_lightning import __version__
 from nst_lightning.errors import UserError
 from nst_lightning.hardware import choose_accelerator, choose_precision, describe
 from nst_lightning.images.atomic import replacing
+from nst_lightning.paths import expand
 from nst_lightning.presets import beside_package
 from nst_lightning.provenance import source_commit
 
@@ -103,7 +104,7 @@ def main(args: Sequence[str]) -> int:
         UserError: If something asked for cannot be done.
     """
     options = _parse(args)
-    folder = Path(options.output)
+    folder = expand(options.output, "--output")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

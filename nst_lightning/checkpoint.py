@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
 
+from nst_lightning.demo import locate
 from nst_lightning.errors import UserError, UserNotice
 from nst_lightning.images.atomic import replacing
 
@@ -206,4 +207,4 @@ def _changed(path: Path) -> int:
 
 
 def _absolute(path: str) -> str:
-    return str(Path(path).resolve()) if not path.startswith("demo:") else path
+    return str(locate(path).resolve())

@@ -99,18 +99,18 @@ class StyleTransferData(LightningDataModule):
 
     def __init__(
         self,
-        content: str | None,
+        content: str | Path | None,
         style: str | list[str | Style],
         size: int = 512,
         side: Side = "long",
         style_size: int | None = None,
         style_follows: bool = True,
-        init: str = "content",
+        init: str | Path = "content",
         seed: int = 0,
         resample: Resample = "bicubic",
         color: Color = "style",
         aspect: float | None = None,
-        content_mask: str | None = None,
+        content_mask: str | Path | None = None,
     ) -> None:
         super().__init__()
         for name, pixels in (("data.size", size), ("data.style_size", style_size)):
@@ -126,13 +126,13 @@ class StyleTransferData(LightningDataModule):
         if seed < 0:
             raise UserError(f"data.seed: must be at least 0, got {seed}")
         _check_texture(content, color, aspect)
-        self.content_path = None if content is None else str(locate(content))
+        self.content_path = None if content is None else str(locate(content, "data.content"))
         self.styles = parse_styles(style)
         self.size = size
         self.side: Side = side
         self.style_size = style_size
         self.style_follows = style_follows
-        self.init = init
+        self.init = init if init in get_args(Start) else str(locate(init, "data.init"))
         self.resample: Resample = resample
         self.seed = seed
         self.color: Color = color
@@ -141,15 +141,15 @@ class StyleTransferData(LightningDataModule):
         if shape is None:
             shape = self._style_shapes[0] if aspect is None else (_ASPECT_HEIGHT, _width(aspect))
         self.content_shape = shape
-        self.content_mask = None if content_mask is None else str(locate(content_mask))
+        self.content_mask = None if content_mask is None else str(locate(content_mask, "data.content_mask"))
         self._mask_files = MaskFiles(self.styles, self.content_mask)
         self._mask_files.check(self.content_shape, self._style_shapes)
         if init not in get_args(Start):
-            if not Path(init).exists():
+            if not Path(self.init).exists():
                 raise UserError(
                     f"data.init: must be {', '.join(get_args(Start))} or a picture file, got '{init}'; no such file"
                 )
-            check_image(init, name="data.init")
+            check_image(self.init, name="data.init")
         self._content: Picture | None = None
         self._styles: list[Picture] = []
         self._start: Picture | None = None
@@ -300,7 +300,7 @@ class StyleTransferData(LightningDataModule):
         return EvaluationLoader(stages[min(self.trainer.current_epoch, len(stages) - 1)].evaluations)
 
 
-def _check_texture(content: str | None, color: str, aspect: float | None) -> None:
+def _check_texture(content: str | Path | None, color: str, aspect: float | None) -> None:
     """Refuse what makes no sense with a content, or without one."""
     if content is None and color != "style":
         raise UserError(f"data.color: must be style without a content, got {color}; give data.content or leave it out")

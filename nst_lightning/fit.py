@@ -29,6 +29,7 @@ from nst_lightning.hardware import choose_accelerator, is_out_of_memory, keep_fr
 from nst_lightning.images.atomic import replacing
 from nst_lightning.module import StyleTransfer, check_trainer_settings
 from nst_lightning.parser import OneLineParser, expand_presets
+from nst_lightning.paths import expand
 from nst_lightning.processes import Workers, count_devices, is_first, started_by_another
 from nst_lightning.quiet import lightning_quiet
 from nst_lightning.resume import CONFIGURATION, check_resumed, differences, flatten, job_name, resume_arguments
@@ -119,8 +120,8 @@ class FitCLI(LightningCLI):
         count = count_devices(choose_accelerator(settings.accelerator).value, settings.devices)
         # How many this one has to start, itself included.
         self.processes = 1 if started_by_another() or settings.strategy != "auto" else count
-        root = check_folder(Path(config.trainer.default_root_dir))
-        if config.ckpt_path is not None and not Path(config.ckpt_path).is_file():  # from a configuration
+        root = check_folder(expand(config.trainer.default_root_dir, "trainer.default_root_dir"))
+        if config.ckpt_path is not None and not expand(config.ckpt_path, "ckpt_path").is_file():  # from a configuration
             raise UserError(f"ckpt_path: must be a file, got '{config.ckpt_path}'; see the run folder's {FOLDER}")
         check_trainer_settings(config.trainer.gradient_clip_val, config.trainer.accumulate_grad_batches)
         for name in ("max_steps", "max_epochs"):
@@ -151,7 +152,7 @@ class FitCLI(LightningCLI):
         self.model.check(self.datamodule)
         self.datamodule.setup("fit")
         if config.ckpt_path is not None:
-            check_resumed(Path(config.ckpt_path), self.model, self.datamodule)
+            check_resumed(expand(config.ckpt_path), self.model, self.datamodule)
         _keep_pictures(config.output, self.datamodule)
         self._keep_hyperparameters(resolved)
         self._root_is_new = not root.exists()
@@ -251,7 +252,7 @@ def _keep_pictures(output: str | None, data: StyleTransferData) -> None:
     start = [data.init] if Path(data.init).is_file() else []
     of_styles = [path for style in data.styles for path in (style.path, style.mask, style.style_mask)]
     for path in [data.content_path, data.content_mask, *of_styles, *start]:
-        if path is not None and output and Path(output).exists() and Path(output).samefile(path):
+        if path is not None and output and expand(output).exists() and expand(output).samefile(path):
             raise UserError(f"output: must not be a picture that the run reads, got '{output}'; choose another name")
 
 
@@ -294,8 +295,9 @@ def main(args: Sequence[str]) -> int:
 def _run(cli: FitCLI, workers: Workers) -> int:
     """Make the picture; returns the exit code."""
     cli.make_trainer()
+    path = cli.config.ckpt_path and expand(cli.config.ckpt_path)
     try:
-        cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=cli.config.ckpt_path)
+        cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=path)
     except SystemExit:
         # Lightning exits with 1 after a signal; shells and schedulers expect 128 + its number.
         if cli.trainer.interrupted:

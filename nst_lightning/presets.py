@@ -6,6 +6,7 @@ import difflib
 from pathlib import Path
 
 from nst_lightning.errors import UserError
+from nst_lightning.paths import expand
 
 _PACKAGE = Path(__file__).parent
 
@@ -36,7 +37,7 @@ def find_config(name: str) -> Path:
     Raises:
         UserError: If it is neither.
     """
-    path = Path(name)
+    path = expand(name, "--config")
     if path.is_file():
         return path
     preset = presets_folder() / f"{name}.yaml"

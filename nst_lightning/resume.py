@@ -15,6 +15,7 @@ from nst_lightning.checkpoint import FACTS, FOLDER, SETTINGS, find_last, fingerp
 from nst_lightning.data import StyleTransferData
 from nst_lightning.errors import UserError
 from nst_lightning.module import StyleTransfer
+from nst_lightning.paths import expand
 
 CONFIGURATION = "config.yaml"
 _FLAG = "--ckpt_path"
@@ -52,7 +53,7 @@ def resume_arguments(args: Sequence[str]) -> Iterator[tuple[list[str], Resumed |
         UserError: If there is no such checkpoint, or it is damaged.
     """
     given = _value(args, _FLAG)
-    root = Path(_value(args, "--trainer.default_root_dir") or "runs")
+    root = expand(_value(args, "--trainer.default_root_dir") or "runs", "trainer.default_root_dir")
     pictures = _value(args, "--data.content"), _styles(_value(args, "--data.style"))
     if given is None or given in {"null", ""}:
         path = find_requeued(root, *pictures)
@@ -64,7 +65,7 @@ def resume_arguments(args: Sequence[str]) -> Iterator[tuple[list[str], Resumed |
     elif given == "last":
         path = find_last(root, *pictures)
     else:
-        path = Path(given)
+        path = expand(given, "ckpt_path")
         if not path.is_file():
             raise UserError(f"ckpt_path: must be a file or last, got '{given}'; see the run folder's {FOLDER}")
     content = read_checkpoint(path, lazily=True)

@@ -48,9 +48,10 @@ def parse_styles(style: str | list[str | Style]) -> list[Style]:
     if not styles:
         raise UserError("data.style: must name at least one picture, got an empty list; add a path")
     for index, item in enumerate(styles):
-        item.path = str(locate(item.path))
-        item.mask = None if item.mask is None else str(locate(item.mask))
-        item.style_mask = None if item.style_mask is None else str(locate(item.style_mask))
+        item.path = str(locate(item.path, f"data.style[{index}].path"))
+        item.mask = None if item.mask is None else str(locate(item.mask, f"data.style[{index}].mask"))
+        if item.style_mask is not None:
+            item.style_mask = str(locate(item.style_mask, f"data.style[{index}].style_mask"))
         if not (math.isfinite(item.weight) and item.weight >= 0):
             raise UserError(f"data.style[{index}].weight: must be finite and at least 0, got {item.weight}")
         if not (math.isfinite(item.scale) and item.scale > 0):

@@ -13,6 +13,7 @@ from nst_lightning import __version__
 from nst_lightning.errors import UserError, UserNotice
 from nst_lightning.images.io import check_writable, write_image
 from nst_lightning.module import StyleTransfer
+from nst_lightning.paths import expand
 
 
 class Export(Callback):
@@ -42,11 +43,11 @@ class Export(Callback):
             raise UserError(f"bits: must be 8 or 16, got {bits}")
         if not 1 <= quality <= 100:
             raise UserError(f"quality: must be from 1 to 100, got {quality}; 95 is a good choice")
-        self.output = Path(output) if output else None
+        self.output = expand(output, "output") if output else None
         self.bits = bits
         self.quality = quality
         self.settings = settings or {}
-        self.fallback = Path(fallback or tempfile.gettempdir())
+        self.fallback = expand(fallback, "fallback") if fallback else Path(tempfile.gettempdir())
         if self.output:
             check_writable(self.output, name="output", bits=bits)
 

@@ -8,8 +8,11 @@ released it under CC0 and scikit-image distributes it. `STYLE` is this project's
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Final
+
+from nst_lightning.paths import expand
 
 CONTENT: Final[Path] = Path(__file__).parent / "content.jpg"
 STYLE: Final[Path] = Path(__file__).parent / "style.jpg"
@@ -18,6 +21,15 @@ MASK: Final[Path] = Path(__file__).parent / "mask.png"
 __all__ = ["CONTENT", "MASK", "STYLE", "locate"]
 
 
-def locate(path: str) -> str | Path:
-    """Find the pictures of the demo by their names, wherever the package lies; other paths stay as they are."""
-    return {"demo:content": CONTENT, "demo:style": STYLE, "demo:mask": MASK}.get(path, path)
+def locate(path: str | os.PathLike[str], name: str = "path") -> Path:
+    """Find the pictures of the demo by their names, wherever the package lies; others by their paths.
+
+    Args:
+        path: A name or a path.
+        name: Argument that gave it, for messages.
+
+    Raises:
+        UserError: If it begins with a home folder that is not there.
+    """
+    named = {"demo:content": CONTENT, "demo:style": STYLE, "demo:mask": MASK}.get(os.fspath(path))
+    return expand(path, name) if named is None else named

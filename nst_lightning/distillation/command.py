@@ -11,6 +11,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from nst_lightning.distillation.data import DistillationData
 from nst_lightning.distillation.module import Distillation
 from nst_lightning.parser import OneLineParser
+from nst_lightning.paths import expand
 from nst_lightning.quiet import lightning_quiet
 
 
@@ -56,5 +57,6 @@ def main(args: Sequence[str]) -> int:
             cli.trainer.callbacks.append(  # type: ignore[attr-defined]
                 ModelCheckpoint(every_n_train_steps=every, save_last=True)
             )
-        cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=cli.config.ckpt_path)
+        path = cli.config.ckpt_path and expand(cli.config.ckpt_path, "ckpt_path")
+        cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=path)
     return 0

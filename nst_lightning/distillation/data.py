@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 from nst_lightning.errors import UserError
 from nst_lightning.images.io import read_image
 from nst_lightning.images.resize import resize, target_size
+from nst_lightning.paths import expand
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 _HELD_OUT_EVERY = 20  # of each folder, in the order of names
@@ -112,8 +113,8 @@ class DistillationData(LightningDataModule):
         self.crop, self.zoom, self.seed = crop, zoom, seed
         self.steps, self.batch_size, self.workers = steps, batch_size, workers
         self.held_out_pairs = held_out_pairs
-        self.train_photos, self.held_out_photos = split_folder(Path(photos), argument="data.photos")
-        self.train_art, self.held_out_art = split_folder(Path(art), argument="data.art")
+        self.train_photos, self.held_out_photos = split_folder(expand(photos, "data.photos"), argument="data.photos")
+        self.train_art, self.held_out_art = split_folder(expand(art, "data.art"), argument="data.art")
 
     @property
     def description(self) -> str:

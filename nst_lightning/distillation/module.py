@@ -6,7 +6,6 @@ import json
 import math
 from collections import deque
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -29,6 +28,7 @@ from nst_lightning.features import VGG19
 from nst_lightning.features.compact import TAPS
 from nst_lightning.hardware import compute_dtype
 from nst_lightning.losses.gram import gram_matrix
+from nst_lightning.paths import expand
 from nst_lightning.provenance import source_commit
 
 STYLE_TAPS = tuple(tap for tap in TAPS if tap != "relu4_2")
@@ -133,14 +133,14 @@ class Distillation(LightningModule):
         self.student = CompactNetwork(widths, self.full, ranks or (), input_ranks or ())
         self.made = False
         if student:
-            start = load_student(Path(student))
+            start = load_student(expand(student, "model.student"))
             self.made = not ranks or start.ranks == self.student.ranks
             if self.made:
                 self.student = start
             else:
                 check_growth(start, self.student)
         self._trained_on = ""
-        self._history = earlier_runs(Path(student)) if student else []
+        self._history = earlier_runs(expand(student)) if student else []
         self._pool: deque[Waypoint] = deque(maxlen=96)
         self._score = HeldOutScore(self.teacher, score_evaluations)
         self._computes_in = torch.float32  # of the teacher, and of the student in its runs
@@ -156,7 +156,7 @@ class Distillation(LightningModule):
         images = [image[None] for pair in pairs for image in pair]
         full = teacher_network(self.teacher)
         if self.hparams["student"]:
-            start = load_student(Path(self.hparams["student"]))
+            start = load_student(expand(self.hparams["student"]))
             self.student = grow(start, full, images, self.student.ranks, self.student.input_ranks)
             return
         self.student, reports = compress(
@@ -316,7 +316,7 @@ class Distillation(LightningModule):
             "commit": source_commit() or "",
             "history": json.dumps(self._history),
         }
-        save_student(Path(self.hparams["output"]), self.student, facts)
+        save_student(expand(self.hparams["output"], "model.output"), self.student, facts)
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
         """The student alone; see torch.nn.Module."""

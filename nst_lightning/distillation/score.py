@@ -22,6 +22,7 @@ from nst_lightning.hardware import choose_precision, compute_dtype, describe, ke
 from nst_lightning.images.atomic import replacing
 from nst_lightning.images.io import write_image
 from nst_lightning.losses.gram import gram_matrix
+from nst_lightning.paths import expand
 
 STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
 UNSEEN_LAYERS = ("relu1_2", "relu2_2", "relu3_3", "relu4_3")  # that no objective here looks at
@@ -67,11 +68,13 @@ def judge(judge_network: Extractor, picture: Tensor, content: Tensor, style: Ten
 
 def _pairs(arguments: argparse.Namespace) -> list[tuple[str, Path, Path]]:
     if arguments.photos:
-        photos = split_folder(Path(arguments.photos), argument="photos")[1]
-        art = split_folder(Path(arguments.art), argument="art")[1]
+        photos = split_folder(expand(arguments.photos, "photos"), argument="photos")[1]
+        art = split_folder(expand(arguments.art, "art"), argument="art")[1]
         chosen = [(photos[i % len(photos)], art[i % len(art)]) for i in range(arguments.count)]
     else:
-        chosen = [(Path(c), Path(s)) for c, s in zip(arguments.content, arguments.style, strict=True)]
+        chosen = [
+            (expand(c, "content"), expand(s, "style")) for c, s in zip(arguments.content, arguments.style, strict=True)
+        ]
     return [(f"{content.stem}_{style.stem}", content, style) for content, style in chosen]
 
 
@@ -116,7 +119,7 @@ def main(args: Sequence[str]) -> int:
     arguments = parse(args)
     keep_freed_memory()
     dtype = compute_dtype(choose_precision("auto", describe("cpu")).value)
-    folder = Path(arguments.output)
+    folder = expand(arguments.output, "output")
     folder.mkdir(parents=True, exist_ok=True)
     judge_network, teacher = VGG19(units="normalised"), VGG19(units="normalised")
     student = CompactVGG19(arguments.student)

@@ -16,6 +16,7 @@ from nst_lightning.features.extractor import Walk, channel_means
 from nst_lightning.features.topology import Algorithm, Padding, Pooling, VGGNetwork, Weights, check_choice
 from nst_lightning.features.vgg import CAFFE_UNIT, Units
 from nst_lightning.features.weights import CONVOLUTIONS
+from nst_lightning.paths import expand
 
 EMBEDDED = {kind: Path(__file__).with_name(f"{kind}_vgg19.safetensors") for kind in ("compact", "narrow")}
 EMBEDDED_SHA256 = {
@@ -122,7 +123,9 @@ class CompactVGG19(VGGNetwork):
         convolution: Algorithm = "auto",
     ) -> None:
         check_choice("units", units, Units)
-        loaded = read_compact_weights(EMBEDDED.get(weights or "compact") or Path(weights or ""))
+        loaded = read_compact_weights(
+            EMBEDDED.get(weights or "compact") or expand(weights or "", "model.extractor.weights")
+        )
         scale = CAFFE_UNIT if units == "normalised" else 1.0  # see `VGG19`
         convolutions = [
             Weights(weight if i else weight / scale, bias / scale, *factors)

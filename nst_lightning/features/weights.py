@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from nst_lightning.errors import UserError
+from nst_lightning.paths import expand
 
 ENVIRONMENT_VARIABLE = "NST_VGG19_WEIGHTS"
 CONVOLUTIONS = (0, 2, 5, 7, 10, 12, 14, 16, 19, 21, 23, 25, 28, 30, 32, 34)  # their indices in torchvision's features
@@ -72,7 +73,7 @@ def load_vgg19_weights(
     for name, value in ((argument, path), (ENVIRONMENT_VARIABLE, os.environ.get(ENVIRONMENT_VARIABLE))):
         if value:
             try:
-                return read_vgg19_weights(Path(value), layout=layout, sha256=sha256)
+                return read_vgg19_weights(expand(value, name), layout=layout, sha256=sha256)
             except UserError as error:
                 tried.append(f"{name} ({error})")
                 raise UserError(_nothing_found(tried)) from None

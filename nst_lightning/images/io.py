@@ -18,6 +18,7 @@ from nst_lightning.images.deep import is_tiff, read_tiff_description
 from nst_lightning.images.encode import DESCRIPTION_TAG, format_of
 from nst_lightning.images.opening import opened
 from nst_lightning.images.recolor import luma
+from nst_lightning.paths import expand
 
 _STRIP = 512  # rows that are turned into samples at a time
 
@@ -60,7 +61,7 @@ def check_image(path: str | Path, *, name: str = "image") -> tuple[int, int]:
     Raises:
         UserError: There is no such file, it is no picture, or one too large or too small.
     """
-    header = read_header(Path(path), name)
+    header = read_header(expand(path, name), name)
     return header.height, header.width
 
 
@@ -84,7 +85,7 @@ def read_image(path: str | Path, *, name: str = "image") -> Picture:
     Warns:
         UserWarning: The embedded profile is not usable; the pixels are taken as sRGB.
     """
-    path = Path(path)
+    path = expand(path, name)
     raster = read_raster(path, name)
     rgb, alpha = to_srgb(raster, path), raster.alpha
     if alpha is None or bool((alpha == 1).all()):
@@ -106,7 +107,7 @@ def read_mask_samples(path: str | Path, name: str = "mask") -> tuple[Tensor, Ten
     Raises:
         UserError: As ``read_image``.
     """
-    raster = read_raster(Path(path), name)
+    raster = read_raster(expand(path, name), name)
     if raster.space in ("GRAY", "LAB"):
         grey = _to_tensor(to_unit(raster.values[..., :1]))
     else:
@@ -142,7 +143,7 @@ def write_image(
         UserError: The path, the bits or the quality do not fit the format, or the disk does not take it.
         ValueError: A tensor is not finite or of another shape.
     """
-    path = Path(path)
+    path = expand(path, "output")
     kind = format_of(path, bits)
     if not 1 <= quality <= 100:
         raise UserError(f"quality: must be from 1 to 100, got {quality}; choose a value in this range")
@@ -174,7 +175,7 @@ def check_writable(path: str | Path, *, name: str = "output", bits: int = 8) -> 
     Raises:
         UserError: The format is unknown or has no such bits, or the path or its folder is not writable.
     """
-    path = Path(path)
+    path = expand(path, name)
     format_of(path, bits, name)
     try:
         if path.exists():
@@ -203,7 +204,7 @@ def read_metadata(path: str | Path) -> dict[str, str]:
     Raises:
         UserError: The file cannot be read as a picture.
     """
-    path = Path(path)
+    path = expand(path, "image")
     with opened(path, "image") as file:
         tiff = is_tiff(file.read(4))
         file.seek(0)
