@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast, get_args
@@ -11,7 +11,6 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
-from nst_lightning.demo import locate
 from nst_lightning.errors import UserError
 from nst_lightning.images.io import Picture, check_image, read_image
 from nst_lightning.images.recolor import luma, match_colors, match_histogram, match_luma, with_luma
@@ -19,7 +18,7 @@ from nst_lightning.images.resize import Resample, resize, target_size
 from nst_lightning.maskfiles import MaskFiles
 from nst_lightning.masks import Masks
 from nst_lightning.schedule import Stage
-from nst_lightning.styles import SMALLEST_SIZE, Style, parse_styles
+from nst_lightning.styles import SMALLEST_SIZE, Style, StyleLike, parse_styles, picture_path
 
 Side = Literal["long", "short"]
 Start = Literal["content", "white", "grey", "noise"]
@@ -78,8 +77,8 @@ class StyleTransferData(LightningDataModule):
 
     Args:
         content: The picture whose content is kept; demo:content is the package's own; null for a texture, without any.
-        style: The picture whose style is taken (demo:style is the package's own), or a list of paths or mappings (path,
-            weight, scale) to blend.
+        style: The picture whose style is taken (demo:style is the package's own): a path, or a mapping (path, weight,
+            scale, mask, style_mask, layers, size; in Python also a Style), or a list of these to blend.
         size: Size of the result in pixels, of the side named by `side`.
         side: Whether sizes mean the long or the short side.
         style_size: Size of the style images, in the same sense; by default as large as `size`, or as large as the
@@ -100,7 +99,7 @@ class StyleTransferData(LightningDataModule):
     def __init__(
         self,
         content: str | Path | None,
-        style: str | list[str | Style],
+        style: str | Sequence[StyleLike] | Style | Mapping[str, Any] | Path,
         size: int = 512,
         side: Side = "long",
         style_size: int | None = None,
@@ -126,13 +125,13 @@ class StyleTransferData(LightningDataModule):
         if seed < 0:
             raise UserError(f"data.seed: must be at least 0, got {seed}")
         _check_texture(content, color, aspect)
-        self.content_path = None if content is None else str(locate(content, "data.content"))
+        self.content_path = None if content is None else picture_path(content, "data.content", "a path or null")
         self.styles = parse_styles(style)
         self.size = size
         self.side: Side = side
         self.style_size = style_size
         self.style_follows = style_follows
-        self.init = init if init in get_args(Start) else str(locate(init, "data.init"))
+        self.init = picture_path(init, "data.init", f"{', '.join(get_args(Start))} or a picture file")
         self.resample: Resample = resample
         self.seed = seed
         self.color: Color = color
@@ -141,14 +140,13 @@ class StyleTransferData(LightningDataModule):
         if shape is None:
             shape = self._style_shapes[0] if aspect is None else (_ASPECT_HEIGHT, _width(aspect))
         self.content_shape = shape
-        self.content_mask = None if content_mask is None else str(locate(content_mask, "data.content_mask"))
+        self.content_mask = None if content_mask is None else picture_path(content_mask, "data.content_mask")
         self._mask_files = MaskFiles(self.styles, self.content_mask)
         self._mask_files.check(self.content_shape, self._style_shapes)
-        if init not in get_args(Start):
+        if self.init not in get_args(Start):
             if not Path(self.init).exists():
-                raise UserError(
-                    f"data.init: must be {', '.join(get_args(Start))} or a picture file, got '{init}'; no such file"
-                )
+                starts = ", ".join(get_args(Start))
+                raise UserError(f"data.init: must be {starts} or a picture file, got '{self.init}'; no such file")
             check_image(self.init, name="data.init")
         self._content: Picture | None = None
         self._styles: list[Picture] = []

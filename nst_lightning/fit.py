@@ -34,7 +34,6 @@ from nst_lightning.processes import Workers, count_devices, is_first, started_by
 from nst_lightning.quiet import lightning_quiet
 from nst_lightning.resume import CONFIGURATION, check_resumed, differences, flatten, job_name, resume_arguments
 from nst_lightning.runfolder import check_folder, create_run_folder, hold
-from nst_lightning.styles import Style
 from nst_lightning.trainer import StyleTrainer
 
 TRAINER_DEFAULTS: dict[str, Any] = {
@@ -241,10 +240,7 @@ def _without_checkpoint(resolved: str) -> str:
 
 def _check_pictures(config: Namespace) -> None:
     """Find a missing picture before the model loads (or fetches) its weights, which jsonargparse would build first."""
-    settings = config.as_dict()
-    if isinstance(settings["style"], list):
-        settings["style"] = [Style(**item) if isinstance(item, dict) else item for item in settings["style"]]
-    StyleTransferData(**settings)
+    StyleTransferData(**config.as_dict())
 
 
 def _keep_pictures(output: str | None, data: StyleTransferData) -> None:

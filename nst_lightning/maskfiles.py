@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -29,7 +30,7 @@ class MaskFiles:
         self._styles = styles
         self._content = content
         self._regions = list(dict.fromkeys(item.mask for item in styles))
-        self._pixels: dict[str, Tensor] = {}  # by path, (1, 1, H, W)
+        self._pixels: dict[str | Path, Tensor] = {}  # by path, (1, 1, H, W)
 
     @property
     def regions(self) -> int:
@@ -46,7 +47,9 @@ class MaskFiles:
         Raises:
             UserError: With the argument that names the mask.
         """
-        asked = [("data.content_mask", self._content, content_shape, "content")]
+        asked: list[tuple[str, str | Path | None, tuple[int, int], str]] = [
+            ("data.content_mask", self._content, content_shape, "content")
+        ]
         for index, (item, shape) in enumerate(zip(self._styles, style_shapes, strict=True)):
             asked.append((f"data.style[{index}].mask", item.mask, content_shape, "content"))
             asked.append((f"data.style[{index}].style_mask", item.style_mask, shape, "style"))
@@ -98,7 +101,7 @@ class MaskFiles:
             found.insert(self._regions.index(None), Mask(rest.clamp(min=0), "data.style: what the masks leave"))
         return found
 
-    def _mask(self, path: str, size: tuple[int, int], argument: str) -> Mask:
+    def _mask(self, path: str | Path, size: tuple[int, int], argument: str) -> Mask:
         if path not in self._pixels:
             self._pixels[path] = luma(read_image(path, name="mask").pixels)
         return Mask(resize(self._pixels[path], size, "bilinear").clamp(0, 1), argument)

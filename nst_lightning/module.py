@@ -374,7 +374,7 @@ class StyleTransfer(LightningModule):
         data = self._data
         if self._facts is None:
             plans = [(plan.tile, plan.keep, plan.choice) for plan in self.plans]
-            styles = [style.path for style in data.styles]
+            styles = [str(style.path) for style in data.styles]
             self._facts = make_facts(data.content_path, styles, plans, str(self.trainer.precision))
         checkpoint[FACTS] = self._facts
         checkpoint[RANDOM] = random_states(self.device)

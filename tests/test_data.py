@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
+
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -52,6 +55,59 @@ def test_styles_of_a_file_are_paths_or_mappings(pair, tmp_path, monkeypatch, use
     for (ours, share), (theirs, other) in zip(data.stage_images().styles, python.stage_images().styles, strict=True):
         assert share == other
         assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize(
+    "as_given",
+    [
+        lambda path: path,
+        lambda path: [path],
+        lambda path: (path,),
+        str,
+        Style,
+        lambda path: [Style(str(path))],
+        lambda path: {"path": path},
+        lambda path: [{"path": str(path), "weight": 1}],
+        lambda path: MappingProxyType({"path": str(path)}),
+    ],
+)
+def test_a_style_from_python_is_a_path_a_style_a_mapping_or_a_list(pair, as_given):
+    data = StyleTransferData(pair[0], as_given(pair[1]), size=32, init=pair[0], content_mask=pair[0])
+    assert data.styles == [Style(str(pair[1]))]
+    assert (data.content_path, data.init, data.content_mask) == (str(pair[0]),) * 3
+    both = StyleTransferData(pair[0], [pair[1], {"path": pair[0], "style_mask": pair[0]}], size=32)
+    assert both.styles == [Style(str(pair[1])), Style(str(pair[0]), style_mask=str(pair[0]))]
+
+
+IN_MEMORY = "a picture in memory is to be saved to a file first"
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"style": Image.new("RGB", (20, 20))}, f"data.style: must be a path, a Style, .* got Image; {IN_MEMORY}"),
+        ({"style": [np.zeros((20, 20, 3))]}, rf"data.style\[0\]: must be a path, .* got ndarray; {IN_MEMORY}"),
+        ({"style": torch.zeros(3, 20, 20)}, f"data.style: .* got Tensor; {IN_MEMORY}"),
+        ({"style": 3}, "data.style: must be a path, a Style, a mapping or a list of these, got int; name a picture"),
+        ({"style": None}, "data.style: must be a path, .* got NoneType"),
+        ({"style": ""}, "data.style: must be a path, .* got an empty path"),
+        ({"style": [["a.png"]]}, r"data.style\[0\]: must be a path, a Style, .* got list"),
+        ({"style": {"pth": "a.png"}}, "data.style.pth: must be one of path, .* got pth; did you mean path"),
+        ({"style": [{"weight": 2.0}]}, r"data.style\[0\].path: must name the style's picture, got nothing"),
+        ({"style": [{"path": "a", "weight": "2"}]}, r"data.style\[0\].weight: must be a number, got '2'"),
+        ({"style": [{"path": "a", "size": 20.5}]}, r"data.style\[0\].size: must be a whole number of pixels, got 20.5"),
+        ({"style": [{"path": "a", "layers": "relu1_1"}]}, r"layers: must be a list of names .* got 'relu1_1'"),
+        ({"style": Style(3)}, r"data.style\[0\].path: must be a path, got int"),
+        ({"style": Style("a", mask=Image.new("L", (9, 9)))}, rf"data.style\[0\].mask: .* got Image; {IN_MEMORY}"),
+        ({"content": Image.new("RGB", (20, 20))}, f"data.content: must be a path or null, got Image; {IN_MEMORY}"),
+        ({"content": b"a.png"}, "data.content: must be a path or null, got bytes"),
+        ({"content_mask": np.zeros((9, 9))}, f"data.content_mask: must be a path, got ndarray; {IN_MEMORY}"),
+        ({"init": torch.zeros(3, 9, 9)}, f"data.init: must be content, white, .* got Tensor; {IN_MEMORY}"),
+    ],
+)
+def test_what_is_no_file_is_refused_in_one_line(pair, options, words):
+    with pytest.raises(UserError, match=words):
+        StyleTransferData(**{"content": pair[0], "style": pair[1], "size": 32, **options})
 
 
 def test_styles_are_never_enlarged_unasked(pair):
