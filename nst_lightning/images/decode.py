@@ -10,9 +10,10 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from nst_lightning.errors import UserError
-from nst_lightning.images import deep
+from nst_lightning.images import deep, raw
 from nst_lightning.images.color import Array, Raster, Space, split_alpha
 from nst_lightning.images.opening import NotFiniteError, opened
+from nst_lightning.images.tiffpages import with_picture_first
 
 # Not all that Pillow knows: some of its formats start other programs (EPS) or are no pictures (MPEG).
 _FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "TIFF", "GIF", "BMP", "DIB", "PPM", "TGA", "JPEG2000", "AVIF")
@@ -67,8 +68,11 @@ def read_raster(path: Path, name: str) -> Raster:
         UserError: As ``read_header``, or the file is truncated, damaged or not finite.
     """
     header = read_header(path, name)
-    with opened(path, name) as file:
-        if header.decoder == "tiff":
+    with opened(path, name) as stored:
+        file = with_picture_first(stored) if "tiff" in header.decoder else stored
+        if header.decoder == "raw":
+            raster = raw.read_raw(file)
+        elif header.decoder == "tiff":
             raster = deep.read_deep_tiff(file)
         else:
             with Image.open(file, formats=readable_formats()) as image:
@@ -85,7 +89,10 @@ def read_raster(path: Path, name: str) -> Raster:
 def _header(file: BinaryIO) -> Header:
     start = file.read(32)
     file.seek(0)
+    if raw.is_raw(file):
+        return Header(*raw.read_raw_size(file), orientation=1, decoder="raw")
     if deep.is_tiff(start):
+        file = with_picture_first(file)
         tiff = deep.read_tiff_header(file)
         height, width = tiff.height, tiff.width
         if not tiff.deep:

@@ -66,6 +66,7 @@ def read_tiff_header(file: BinaryIO) -> TiffHeader:
     with _first_page(file) as page:
         height, width = int(page.imagelength), int(page.imagewidth)
         deep = page.sampleformat == 3 or (isinstance(page.bitspersample, int) and page.bitspersample > 8)
+        deep |= page.parent.is_bigtiff and page.parent.byteorder == ">"  # which Pillow takes for a damaged file
         if deep:
             _check_pixels(height * width)
             _check_supported(page)

@@ -12,6 +12,7 @@ from typing import BinaryIO
 from PIL import Image, UnidentifiedImageError
 
 from nst_lightning.errors import UserError
+from nst_lightning.images.kinds import KNOWN_BYTES, kind_of
 
 _SIGNATURES = re.compile(rb"\xff\xd8|\x89PNG|RIFF....WEBP|II[*+]\0|MM\0[*+]|GIF8|BM", re.DOTALL)
 _CUT = re.compile(r"truncat|too small|too short|premature|failed to read|end of file|unexpected end", re.IGNORECASE)
@@ -19,6 +20,10 @@ _CUT = re.compile(r"truncat|too small|too short|premature|failed to read|end of 
 
 class UnsupportedError(ValueError):
     """The file is sound, and holds something that is not read as a picture."""
+
+
+class RawFileError(ValueError):
+    """A raw file of a camera, and nothing to develop it with."""
 
 
 class NotFiniteError(ValueError):
@@ -44,8 +49,9 @@ def opened(path: Path, name: str) -> Iterator[BinaryIO]:
     try:
         _check_regular(path, name)
         with path.open("rb") as file, _quiet():
-            start = file.read(16)
+            start = file.read(KNOWN_BYTES)
             file.seek(0)
+            _check_kind(start, path, name)
             yield file
     except UserError:
         raise
@@ -61,6 +67,11 @@ def opened(path: Path, name: str) -> Iterator[BinaryIO]:
         ) from error
     except NotFiniteError as error:
         raise UserError(f"{name}: needs finite pixels, got NaN or infinity in '{path}'; {again}") from error
+    except RawFileError as error:
+        raise UserError(
+            f"{name}: needs a picture, got '{path}', a raw file of a camera, which must be developed first: save it as "
+            "TIFF or PNG with the camera's program, darktable or RawTherapee, or pip install 'nst_lightning[raw]'"
+        ) from error
     except UnsupportedError as error:
         raise UserError(f"{name}: cannot read '{path}': {error}; save it as RGB with 8 or 16 bits") from error
     except UnidentifiedImageError as error:
@@ -92,6 +103,14 @@ def _quiet() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
+
+
+def _check_kind(start: bytes, path: Path, name: str) -> None:
+    kind = kind_of(start)
+    if kind is not None:
+        raise UserError(
+            f"{name}: needs a JPEG, PNG, WebP or TIFF picture, got '{path}', which is {kind.name}; {kind.advice}"
+        )
 
 
 def _check_regular(path: Path, name: str) -> None:

@@ -1,0 +1,94 @@
+"""Raw files of cameras: what a sensor saw, to be developed, which LibRaw does (the extra ``raw``)."""
+
+import io
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from nst_lightning.images.color import Raster
+from nst_lightning.images.deep import is_tiff
+from nst_lightning.images.opening import RawFileError, UnsupportedError
+from nst_lightning.images.tiffpages import is_raw_tiff
+
+_SIGNATURES = (
+    (0, b"FUJIFILMCCD-RAW"),  # RAF
+    (4, b"ftypcrx "),  # CR3
+    (8, b"CR\2"),  # CR2, which is a TIFF, too, and does not say of its pages what they are
+    (6, b"HEAPCCDR"),  # CRW
+    (0, b"IIU\0"),  # RW2
+    (0, b"IIRO"),  # ORF
+    (0, b"IIRS"),
+    (0, b"MMOR"),
+    (8, b"IIII"),  # IIQ, a TIFF, too
+    (8, b"MMMM"),
+    (0, b"\0MRM"),  # MRW
+    (0, b"FOVb"),  # X3F
+    (0, b"ARRI"),
+)
+
+
+def is_raw(file: BinaryIO) -> bool:
+    """Whether a file holds what a sensor saw, whatever previews lie in it, too.
+
+    Args:
+        file: Read from its start; it stands there again afterwards.
+    """
+    file.seek(0)
+    start = file.read(32)
+    file.seek(0)
+    if any(start.startswith(signature, place) for place, signature in _SIGNATURES):
+        return True
+    found = is_tiff(start) and is_raw_tiff(file)
+    file.seek(0)
+    return found
+
+
+def read_raw_size(file: BinaryIO) -> tuple[int, int]:
+    """Height and width of a raw file's picture, upright, without developing it.
+
+    Raises:
+        RawFileError: There is no rawpy.
+        UnsupportedError: LibRaw does not know the camera.
+    """
+    with _opened(file) as raw:
+        sizes = raw.sizes
+        height, width = sizes.iheight, sizes.iwidth
+        # Cameras with oblong pixels: dcraw stretches the shorter side.
+        if sizes.pixel_aspect < 1:
+            height = int(height / sizes.pixel_aspect + 0.5)
+        elif sizes.pixel_aspect > 1:
+            width = int(width * sizes.pixel_aspect + 0.5)
+        return (width, height) if sizes.flip & 4 else (height, width)
+
+
+def read_raw(file: BinaryIO) -> Raster:
+    """Develop a raw file as dcraw does: camera's white balance, upright, brightened until 1 % of it is white.
+
+    Returns:
+        ``(H, W, 3)`` uint16, sRGB.
+
+    Raises:
+        RawFileError: There is no rawpy.
+        UnsupportedError: LibRaw does not know the camera.
+    """
+    with _opened(file) as raw:
+        values = raw.postprocess(
+            use_camera_wb=True,
+            output_bps=16,
+            gamma=(2.4, 12.92),  # sRGB's; LibRaw's own is that of BT.709
+        )
+    return Raster(np.ascontiguousarray(values), "RGB")
+
+
+def _opened(file: BinaryIO) -> Any:
+    """An opened rawpy.RawPy."""
+    try:
+        import rawpy  # noqa: PLC0415 - an extra
+    except ImportError as error:
+        raise RawFileError("there is no rawpy") from error
+
+    file.seek(0)
+    try:
+        return rawpy.imread(io.BytesIO(file.read()))
+    except rawpy.LibRawFileUnsupportedError as error:
+        raise UnsupportedError("it is a raw file of a kind that LibRaw does not know") from error
