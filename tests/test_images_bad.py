@@ -48,7 +48,7 @@ FILES = {
     "tiff8jpeg": saved("TIFF", compression="jpeg"),
     "tiff16": tiff(RGB16),
     "tiff16zlib": tiff(RGB16, compression="zlib", predictor=True),
-    "tiff32": tiff(RNG.random((40, 50, 3), dtype=np.float32)),
+    "tiff32": tiff(RNG.random((40, 50, 3), dtype=np.float32), iccprofile=imagecodecs.cms_profile("srgb")),
 }
 
 
@@ -205,7 +205,8 @@ class TestContent:
             (RGB16.astype(np.int16), {}, "its samples are neither unsigned integers nor floating-point numbers"),
             (RGB16.astype(np.complex64), {}, "its samples are neither"),
             (np.zeros((4, 4, 20), np.uint16), {"photometric": "minisblack", "planarconfig": "contig"}, "20 samples"),
-            (RGB16, {"photometric": "cielab"}, "CIELAB"),
+            (RGB16, {"photometric": "itulab"}, "ITULAB"),
+            (RGB16.astype(np.uint32), {"photometric": "cielab"}, "L*a*b* of 32 bits"),
         ],
     )
     @pytest.mark.parametrize("function", [check_image, read_image])
@@ -243,7 +244,7 @@ def read_or_refuse(path, data):
     path.write_bytes(data)
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "the colour profile")
+            warnings.filterwarnings("ignore", "the colour profile|.* floating-point samples and no profile")
             picture = read_image(path)
     except UserError as error:
         assert "\n" not in str(error)

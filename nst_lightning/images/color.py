@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from PIL import ImageCms
 
 from nst_lightning.errors import UserNotice
+from nst_lightning.images.codepoints import CodePoints, hdr_code_points, linear_profile, profile_of
+from nst_lightning.images.transfer import PQ, WHITE_OF_HDR, hdr_light
 
 Array = NDArray[Any]
 Space = Literal["GRAY", "RGB", "CMYK", "LAB"]
@@ -20,22 +22,29 @@ _CHANNELS: dict[Space, int] = {"GRAY": 1, "RGB": 3, "CMYK": 4, "LAB": 3}
 _ICC_SPACE: dict[bytes, Space] = {b"GRAY": "GRAY", b"RGB ": "RGB", b"CMYK": "CMYK", b"Lab ": "LAB"}
 
 
+FLOAT_NOTICE = "has floating-point samples and no profile: they are taken as linear light, and white is 1"
+
+
 @dataclass(frozen=True)
 class Raster:
     """Samples as a file holds them, upright, not yet colour managed.
 
     Attributes:
         values: ``(H, W, C)`` uint8, uint16 or float32; integers use their whole range, floats ``[0, 1]``.
-            CMYK is ink (0 is none); L*a*b* is uint8 with a* and b* offset by 128.
+            CMYK is ink (0 is none); L*a*b* is as in profiles of ICC version 4: a* and b* offset by 128.
         space: Colour space of ``values``; says what C is.
         alpha: ``(H, W)`` float32 in ``[0, 1]``, or None. Colours are not multiplied by it.
-        icc: The embedded profile, or None.
+        icc: The embedded profile, or one for what else the file says; None for sRGB.
+        points: Code points of the colours where there is no profile, or None.
+        notice: What has been supposed of the colours, to be said when they are used; empty for nothing.
     """
 
     values: Array
     space: Space
     alpha: Array | None = None
     icc: bytes | None = None
+    points: CodePoints | None = None
+    notice: str = ""
 
 
 @functools.cache
@@ -65,10 +74,11 @@ def to_unit(values: Array) -> Array:
 
 
 def to_srgb(raster: Raster, path: Path) -> Array:
-    """Convert to sRGB, through the embedded profile where there is a usable one.
+    """Convert to sRGB, through the embedded profile where there is a usable one, else by the code points.
 
     The rendering intent is relative colorimetric with black point compensation, the usual choice for
-    pictures between display spaces: colours inside both gamuts stay what they are.
+    pictures between display spaces: colours inside both gamuts stay what they are. In an HDR picture
+    203 cd/m2 become white (Report ITU-R BT.2408), and highlights above are clipped to it.
 
     Args:
         raster: The picture as the file holds it.
@@ -78,11 +88,34 @@ def to_srgb(raster: Raster, path: Path) -> Array:
         ``(H, W, 3)`` float32 in ``[0, 1]``; alpha is not applied.
 
     Warns:
-        UserWarning: The profile is damaged or made for another colour space; it is left aside.
+        UserWarning: The profile is damaged or made for another colour space; it is left aside. Or something
+            had to be supposed of the colours.
     """
-    if raster.icc is not None:
+    if raster.notice:
+        warnings.warn(f"'{path}' {raster.notice}", UserNotice, stacklevel=3)
+    points = raster.points if raster.icc is None else hdr_code_points(raster.icc)
+    if points is not None and points.hdr and points.known and raster.space in ("GRAY", "RGB"):
+        warnings.warn(
+            f"'{path}' is an HDR picture ({'PQ' if points.transfer == PQ else 'HLG'}): its white of {WHITE_OF_HDR:.0f} "
+            "cd/m2 becomes white, and so does what is brighter",
+            UserNotice,
+            stacklevel=3,
+        )
+        return _from_hdr(raster, points)
+    icc = raster.icc
+    if icc is None and points is not None:
+        if not points.known or points.hdr:
+            warnings.warn(
+                f"the colours of '{path}' have code points (CICP {points.primaries}/{points.transfer}) that are not "
+                "known here; its pixels are taken as sRGB",
+                UserNotice,
+                stacklevel=3,
+            )
+        else:
+            icc = profile_of(points)
+    if icc is not None:
         try:
-            return _through_profile(raster.values, raster.space, raster.icc)
+            return _through_profile(raster.values, raster.space, icc)
         except (RuntimeError, TypeError, ValueError) as error:  # imagecodecs' CmsError is a RuntimeError
             warnings.warn(
                 f"the colour profile in '{path}' cannot be used ({error}); its pixels are taken as sRGB",
@@ -109,6 +142,13 @@ def unmanaged(raster: Raster) -> Array:
     return unit
 
 
+def _from_hdr(raster: Raster, points: CodePoints) -> Array:
+    """Light of the display over that of white, clipped, to sRGB."""
+    light = hdr_light(unmanaged(raster), points.transfer)
+    in_srgb = _transform(light, "RGB", linear_profile(points.primaries), linear_profile())  # not clipped: see there
+    return _transform(to_unit(in_srgb), "RGB", linear_profile())
+
+
 def _through_profile(values: Array, space: Space, icc: bytes) -> Array:
     made_for = _ICC_SPACE.get(icc[16:20])  # ICC.1:2022, 7.2.6: the colour space of the profile's device side
     if made_for == "RGB" and space == "GRAY":
@@ -117,7 +157,7 @@ def _through_profile(values: Array, space: Space, icc: bytes) -> Array:
         raise ValueError(f"it is for {icc[16:20].decode('latin-1').strip()!r} and the picture is {space}")
     if space == "RGB" and _is_srgb(icc):
         return to_unit(values)
-    return to_unit(_transform(values, space, icc))
+    return to_unit(_transform(to_unit(values) if values.dtype.kind == "f" else values, space, icc))
 
 
 @functools.lru_cache(maxsize=8)
@@ -133,17 +173,25 @@ def _is_srgb(icc: bytes) -> bool:
     return bool(np.abs(moved).max() < 0.5 / 255)
 
 
-def _transform(values: Array, space: Space, icc: bytes) -> Array:
-    """From a profile to sRGB with littleCMS: ``(H, W, C)`` to ``(H, W, 3)`` uint16, or float32 if given."""
-    if values.dtype.kind == "f":
-        values = to_unit(values)
-        if space == "CMYK":  # littleCMS counts floating-point ink in per cent
-            values = (values * 65535 + 0.5).astype(np.uint16)
+def _transform(values: Array, space: Space, icc: bytes, target: bytes | None = None) -> Array:
+    """From a profile to sRGB, or to another profile, with littleCMS.
+
+    Args:
+        values: ``(H, W, C)``.
+        space: What C is.
+        icc: Profile of ``values``.
+        target: RGB profile of the result; None for sRGB.
+
+    Returns:
+        ``(H, W, 3)`` uint16; float32 if that is given, which between linear profiles may leave ``[0, 1]``.
+    """
+    if values.dtype.kind == "f" and space == "CMYK":  # littleCMS counts floating-point ink in per cent
+        values = (to_unit(values) * 65535 + 0.5).astype(np.uint16)
     result = imagecodecs.cms_transform(
         # Greyscale goes without its axis of one: littleCMS would take that for the width.
         np.ascontiguousarray(values[..., 0] if space == "GRAY" else values),
         icc,
-        srgb_profile(),
+        srgb_profile() if target is None else target,
         colorspace=space.lower(),
         outcolorspace="rgb",
         outdtype="float32" if values.dtype.kind == "f" else "uint16",
@@ -164,6 +212,27 @@ def split_alpha(values: Array, space: Space) -> tuple[Array, Array | None]:
     if values.shape[2] == colours:
         return values, None
     return values[..., :colours], to_unit(values[..., colours])
+
+
+def full_range(values: Array, bits: int) -> Array:
+    """Integers of 8 or 16 bits that fill their type as they are; of other bits as float32 in ``[0, 1]``."""
+    if bits == 8 * values.itemsize and bits <= 16:
+        return values
+    scaled: Array = values.astype(np.float32)
+    scaled /= np.float32(2.0**bits - 1)
+    return scaled
+
+
+def from_narrow(values: Array) -> Array:
+    """Integers in the range of video (16 to 235 of 8 bits, Rec. ITU-T H.273, 8.3) to float32 in ``[0, 1]``."""
+    step = np.float32(2 ** (8 * values.itemsize - 8))
+    return np.asarray(np.clip((values.astype(np.float32) / step - 16) / 219, 0, 1), dtype=np.float32)
+
+
+def unassociated(rgb: Array, alpha: Array) -> Array:
+    """Colours that were multiplied by alpha, without it: ``(H, W, C)`` and ``(H, W)`` to float32 in ``[0, 1]``."""
+    opacity = alpha[..., None]
+    return np.asarray(np.clip(to_unit(rgb) / np.where(opacity > 0, opacity, 1), 0, 1), dtype=np.float32)
 
 
 def over_white(rgb: Array, alpha: Array) -> Array:

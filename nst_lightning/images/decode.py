@@ -1,24 +1,37 @@
 """From a file of any supported kind to upright samples."""
 
-import os
-import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
+import imagecodecs
 import numpy as np
 from PIL import Image, ImageOps
 
 from nst_lightning.errors import UserError
-from nst_lightning.images import deep, raw
-from nst_lightning.images.color import Array, Raster, Space, split_alpha
+from nst_lightning.images import deep, heif, jpeg12, jpeg2000, jxl, netpbm, raw
+from nst_lightning.images.color import Array, Raster, Space, from_narrow, full_range, split_alpha
 from nst_lightning.images.opening import NotFiniteError, opened
+from nst_lightning.images.tags import Tags, png_chunks, read_tags
 from nst_lightning.images.tiffpages import with_picture_first
 
 # Not all that Pillow knows: some of its formats start other programs (EPS) or are no pictures (MPEG).
-_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "TIFF", "GIF", "BMP", "DIB", "PPM", "TGA", "JPEG2000", "AVIF")
+_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "TIFF", "GIF", "BMP", "DIB", "PPM", "TGA", "AVIF")
+# Kinds that Pillow would spoil or does not read.
+_OTHER_READERS: dict[str, "_Reader"] = {"heif": heif, "jxl": jxl, "jpeg2000": jpeg2000, "netpbm": netpbm}
+_START_BYTES = 4096
 _ORIENTATION_TAG = 274
 _SMALLEST_SIDE = 2
+
+
+class _Reader(Protocol):
+    """A module that reads one kind of file; size is height, width and EXIF orientation."""
+
+    def accepts(self, start: bytes) -> bool: ...
+
+    def read_size(self, file: BinaryIO) -> tuple[int, int, int]: ...
+
+    def read(self, file: BinaryIO) -> Raster: ...
 
 
 @dataclass(frozen=True)
@@ -72,26 +85,31 @@ def read_raster(path: Path, name: str) -> Raster:
         file = with_picture_first(stored) if "tiff" in header.decoder else stored
         if header.decoder == "raw":
             raster = raw.read_raw(file)
+        elif header.decoder in _OTHER_READERS:
+            raster = _OTHER_READERS[header.decoder].read(file)
         elif header.decoder == "tiff":
             raster = deep.read_deep_tiff(file)
+        elif header.decoder == "jpeg12":
+            with jpeg12.header_of(file) as image:
+                raster = jpeg12.read(file, read_tags(image, file).icc)
         else:
             with Image.open(file, formats=readable_formats()) as image:
-                icc = image.info.get("icc_profile") or None
-                if header.decoder == "png":
-                    file.seek(0)
-                    raster = deep.read_deep_png(file.read(), icc)
-                else:
-                    raster = _from_pillow(image, icc)
+                raster = _decoded(image, file, header.decoder)
         alpha = None if raster.alpha is None else _upright(raster.alpha, header.orientation)
-        return Raster(_upright(raster.values, header.orientation), raster.space, alpha, raster.icc)
+        return replace(raster, values=_upright(raster.values, header.orientation), alpha=alpha)
 
 
 def _header(file: BinaryIO) -> Header:
-    start = file.read(32)
+    start = file.read(_START_BYTES)
     file.seek(0)
     if raw.is_raw(file):
         return Header(*raw.read_raw_size(file), orientation=1, decoder="raw")
-    if deep.is_tiff(start):
+    reader = next((name for name, module in _OTHER_READERS.items() if module.accepts(start)), None)
+    if reader is not None:
+        height, width, orientation = _OTHER_READERS[reader].read_size(file)
+        deep.check_pixels(height * width)
+        decoder = reader
+    elif deep.is_tiff(start):
         file = with_picture_first(file)
         tiff = deep.read_tiff_header(file)
         height, width = tiff.height, tiff.width
@@ -100,7 +118,12 @@ def _header(file: BinaryIO) -> Header:
             with Image.open(file, formats=["TIFF"]):
                 pass  # refuses what Pillow cannot decode, and bombs
         orientation, decoder = tiff.orientation, "tiff" if tiff.deep else "pillow-tiff"
+    elif jpeg12.accepts(file):
+        with jpeg12.header_of(file) as image:
+            width, height = image.size
+            orientation, decoder = _orientation(image, file), "jpeg12"
     else:
+        file.seek(0)
         with Image.open(file, formats=readable_formats()) as image:
             width, height = image.size
             orientation = _orientation(image, file)
@@ -119,7 +142,8 @@ def readable_formats() -> list[str]:
 
 def _orientation(image: Image.Image, file: BinaryIO) -> int:
     if image.format == "PNG" and "exif" not in image.info:
-        late = _late_exif(file)
+        # Pillow sees one behind the pixels only when it decodes it.
+        late = png_chunks(file, {b"eXIf"}, behind_pixels=True).get(b"eXIf")
         if late is not None:
             image.info["exif"] = late
     try:
@@ -128,17 +152,6 @@ def _orientation(image: Image.Image, file: BinaryIO) -> int:
     except Exception:  # damaged EXIF, which fails in many ways, is no reason to refuse the picture
         return 1
     return orientation if orientation in range(1, 9) else 1
-
-
-def _late_exif(file: BinaryIO) -> bytes | None:
-    """The eXIf chunk of a PNG wherever it lies; Pillow sees one behind the pixels only when it decodes."""
-    file.seek(8)
-    while len(start := file.read(8)) == 8:
-        length, kind = struct.unpack(">I4s", start)
-        if kind == b"eXIf":
-            return file.read(length)
-        file.seek(length + 4, os.SEEK_CUR)
-    return None
 
 
 def _upright(values: Array, orientation: int) -> Array:
@@ -150,6 +163,32 @@ def _upright(values: Array, orientation: int) -> Array:
     if orientation in (2, 3, 6, 7):
         values = values[:, ::-1]
     return values
+
+
+def _decoded(image: Image.Image, file: BinaryIO, decoder: str) -> Raster:
+    """The samples of a picture that Pillow has opened, by it or by who keeps all of their bits."""
+    tags = read_tags(image, file)
+    if decoder == "png":
+        file.seek(0)
+        raster = deep.read_deep_png(file.read(), tags.icc)
+    elif tags.bits > 8:
+        raster = _deep_avif(file, tags)
+    else:
+        file.seek(0)
+        raster = _from_pillow(image, tags.icc)
+    values = from_narrow(raster.values) if tags.narrow else raster.values
+    return replace(raster, values=values, points=tags.points)
+
+
+def _deep_avif(file: BinaryIO, tags: Tags) -> Raster:
+    """The first frame of an AVIF of 10 or 12 bits."""
+    file.seek(0)
+    values = full_range(np.asarray(imagecodecs.avif_decode(file.read(), index=0)), tags.bits)
+    if values.ndim == 2:
+        values = values[..., None]
+    space: Space = "GRAY" if values.shape[2] <= 2 else "RGB"
+    colours, alpha = split_alpha(values, space)
+    return Raster(colours, space, alpha, tags.icc)
 
 
 def _from_pillow(image: Image.Image, icc: bytes | None) -> Raster:

@@ -1,4 +1,4 @@
-"""PNG and TIFF with more than 8 bits a sample, of which Pillow would keep only 8."""
+"""PNG and TIFF that Pillow would spoil or refuse: more than 8 bits a sample, and some spaces and codings of TIFF."""
 
 import contextlib
 from collections.abc import Iterator
@@ -8,14 +8,24 @@ from typing import Any, BinaryIO
 import imagecodecs
 import numpy as np
 import tifffile
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
-from nst_lightning.images.color import Array, Raster, Space, split_alpha, to_unit
+from nst_lightning.images.codepoints import LINEAR
+from nst_lightning.images.color import (
+    FLOAT_NOTICE,
+    Array,
+    Raster,
+    Space,
+    full_range,
+    split_alpha,
+    unassociated,
+)
 from nst_lightning.images.opening import NotFiniteError, UnsupportedError
 
 _EXTRA_ASSOCIATED, _EXTRA_UNASSOCIATED = 1, 2  # TIFF 6.0, ExtraSamples
-_WHITE_IS_ZERO = 0
-_SPACES: dict[int, Space] = {0: "GRAY", 1: "GRAY", 2: "RGB", 5: "CMYK"}  # by PhotometricInterpretation
+_WHITE_IS_ZERO, _CIELAB, _ICCLAB, _ITULAB = 0, 8, 9, 10  # PhotometricInterpretation
+_SPACES: dict[int, Space] = {_WHITE_IS_ZERO: "GRAY", 1: "GRAY", 2: "RGB", 5: "CMYK", _CIELAB: "LAB", _ICCLAB: "LAB"}
+_WEBP = 50001  # a compression that Pillow knows and its builds leave out
 _LEAST_SAMPLES: dict[Space, int] = {"GRAY": 1, "RGB": 3, "CMYK": 4, "LAB": 3}
 _MOST_SAMPLES = 16  # more than any picture has; each costs as much memory as a picture in grey
 
@@ -65,21 +75,28 @@ def read_tiff_header(file: BinaryIO) -> TiffHeader:
     """
     with _first_page(file) as page:
         height, width = int(page.imagelength), int(page.imagewidth)
-        deep = page.sampleformat == 3 or (isinstance(page.bitspersample, int) and page.bitspersample > 8)
-        deep |= page.parent.is_bigtiff and page.parent.byteorder == ">"  # which Pillow takes for a damaged file
+        deep = (
+            page.sampleformat == 3
+            or (isinstance(page.bitspersample, int) and page.bitspersample > 8)
+            or page.photometric in (_ICCLAB, _ITULAB)
+            or page.compression == _WEBP
+            or page.compression not in TiffImagePlugin.COMPRESSION_INFO
+            or (page.parent.is_bigtiff and page.parent.byteorder == ">")  # which Pillow takes for a damaged file
+        )
         if deep:
-            _check_pixels(height * width)
+            check_pixels(height * width)
             _check_supported(page)
             # A tile is decoded whole, whatever part of it lies within the picture.
-            _check_pixels(page.tilewidth * page.tilelength * page.tiledepth)
+            check_pixels(page.tilewidth * page.tilelength * page.tiledepth)
         orientation = page.tags.valueof(274, default=1)
     return TiffHeader(height, width, orientation if orientation in range(1, 9) else 1, deep)
 
 
 def read_deep_tiff(file: BinaryIO) -> Raster:
-    """Decode the first page of a TIFF with more than 8 bits a sample, or floating-point samples.
+    """Decode the first page of a TIFF that ``read_tiff_header`` calls deep.
 
-    Floating-point samples are taken to lie in ``[0, 1]`` and clipped to it.
+    Floating-point samples are clipped to ``[0, 1]``; without a profile they are linear light, as programs that
+    write them mean it.
 
     Raises:
         NotFiniteError: A sample is NaN or infinite.
@@ -93,22 +110,25 @@ def read_deep_tiff(file: BinaryIO) -> Raster:
         values = values.reshape(page.imagelength, page.imagewidth, page.samplesperpixel)
         space = _SPACES[int(page.photometric)]
         extras = tuple(int(extra) for extra in page.extrasamples)
-        inverted = page.photometric == _WHITE_IS_ZERO
+        photometric = page.photometric
         icc, bits = page.iccprofile, page.bitspersample
+    linear = values.dtype.kind == "f" and icc is None and space in ("GRAY", "RGB")
+    if space == "LAB":
+        values = _lab(values, as_icc=photometric == _ICCLAB)
     values = _native(values, bits)
     colours = _LEAST_SAMPLES[space]
-    if inverted:
+    if photometric == _WHITE_IS_ZERO:
         values = values.copy()
         values[..., 0] = (1 if values.dtype.kind == "f" else np.iinfo(values.dtype).max) - values[..., 0]
     # A fourth sample that nothing is said of is alpha (as Pillow reads it); one marked unspecified is not.
     described = extras or ((_EXTRA_UNASSOCIATED,) if values.shape[2] == colours + 1 else ())
     if not described or described[0] not in (_EXTRA_ASSOCIATED, _EXTRA_UNASSOCIATED):
-        return Raster(values[..., :colours], space, None, icc)
-    rgb, alpha = split_alpha(values[..., : colours + 1], space)
-    if described[0] == _EXTRA_ASSOCIATED and alpha is not None:
-        opacity = alpha[..., None]
-        rgb = np.clip(to_unit(rgb) / np.where(opacity > 0, opacity, 1), 0, 1, dtype=np.float32)
-    return Raster(rgb, space, alpha, icc)
+        rgb, alpha = values[..., :colours], None
+    else:
+        rgb, alpha = split_alpha(values[..., : colours + 1], space)
+        if described[0] == _EXTRA_ASSOCIATED and alpha is not None:
+            rgb = unassociated(rgb, alpha)
+    return Raster(rgb, space, alpha, icc, LINEAR if linear else None, FLOAT_NOTICE if linear else "")
 
 
 def read_tiff_description(file: BinaryIO) -> str:
@@ -117,7 +137,12 @@ def read_tiff_description(file: BinaryIO) -> str:
         return str(page.description)
 
 
-def _check_pixels(pixels: int) -> None:
+def check_pixels(pixels: int) -> None:
+    """Refuse a picture of so many pixels if it is above twice Pillow's limit.
+
+    Raises:
+        Image.DecompressionBombError: It is.
+    """
     limit = Image.MAX_IMAGE_PIXELS
     if limit is not None and pixels > 2 * limit:  # as Pillow: a warning from once, an error from twice
         raise Image.DecompressionBombError(f"{pixels} pixels exceed the limit of {2 * limit}")
@@ -135,6 +160,8 @@ def _check_supported(page: Any) -> None:
         raise UnsupportedError(f"it has {page.samplesperpixel} samples a pixel for {space}")
     if page.imagedepth != 1:
         raise UnsupportedError("it holds a volume")
+    if space == "LAB" and page.dtype.itemsize > 2:
+        raise UnsupportedError(f"it stores L*a*b* of {8 * page.dtype.itemsize} bits")
 
 
 def _native(values: Array, bits: int) -> Array:
@@ -143,6 +170,20 @@ def _native(values: Array, bits: int) -> Array:
         if not np.isfinite(values).all():
             raise NotFiniteError("its samples hold NaN or infinity")
         return values.astype(np.float32)
-    if bits == 16:
-        return values.astype(np.uint16)
-    return (values / (2.0**bits - 1)).astype(np.float32)  # 10, 12 or 14 bits in 16, and 24 or 32
+    return full_range(values, bits)
+
+
+def _lab(values: Array, *, as_icc: bool) -> Array:
+    """L*a*b* of TIFF, of 8 or 16 bits, as ICC profiles of version 4 have it, where every integer is used.
+
+    ``CIELAB`` (TIFF 6.0, section 23) has signed a* and b*; ``ICCLAB`` (Adobe's supplement of 2002) has them offset, and
+    with 16 bits is that of ICC profiles of version 2: L* of 100 is 0xff00.
+    """
+    if values.dtype == np.uint8:
+        return values if as_icc else values ^ np.array([0, 128, 128], np.uint8)
+    wide = values[..., :3].astype(np.float32)
+    if as_icc:
+        wide *= np.float32(65535 / 65280)
+    else:
+        wide[..., 1:] = (values[..., 1:3] ^ np.uint16(0x8000)) * np.float32(257 / 256)
+    return np.rint(np.clip(wide, 0, 65535)).astype(np.uint16)

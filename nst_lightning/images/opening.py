@@ -26,6 +26,20 @@ class RawFileError(ValueError):
     """A raw file of a camera, and nothing to develop it with."""
 
 
+class MissingExtraError(ValueError):
+    """What reads a kind of picture is not installed.
+
+    Args:
+        kind: Such a picture, with its article.
+        extra: The extra of this package that brings it.
+    """
+
+    def __init__(self, kind: str, extra: str) -> None:
+        super().__init__(f"reading {kind} needs the extra '{extra}'")
+        self.kind = kind
+        self.extra = extra
+
+
 class NotFiniteError(ValueError):
     """Floating-point samples hold NaN or infinity."""
 
@@ -71,6 +85,11 @@ def opened(path: Path, name: str) -> Iterator[BinaryIO]:
         raise UserError(
             f"{name}: needs a picture, got '{path}', a raw file of a camera, which must be developed first: save it as "
             "TIFF or PNG with the camera's program, darktable or RawTherapee, or pip install 'nst_lightning[raw]'"
+        ) from error
+    except MissingExtraError as error:
+        raise UserError(
+            f"{name}: cannot read '{path}': {error}, which is not installed; pip install "
+            f"'nst_lightning[{error.extra}]', or save it as JPEG or PNG"
         ) from error
     except UnsupportedError as error:
         raise UserError(f"{name}: cannot read '{path}': {error}; save it as RGB with 8 or 16 bits") from error

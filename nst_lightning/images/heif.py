@@ -1,0 +1,76 @@
+"""HEIC and HEIF, which phones write: by pillow-heif, with the extra ``heif``."""
+
+import re
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from nst_lightning.images.codepoints import CodePoints
+from nst_lightning.images.color import Raster, Space, full_range, split_alpha, unassociated
+from nst_lightning.images.opening import MissingExtraError, UnsupportedError
+
+_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"mif2", b"msf1"}
+_AVIF_BRANDS = {b"avif", b"avis"}
+_CODEC = re.compile(r"unsupported|not been built", re.IGNORECASE)
+
+
+def accepts(start: bytes) -> bool:
+    """Whether a file that starts so is HEIF and not AVIF, which is HEIF by its structure."""
+    if start[4:8] != b"ftyp":
+        return False
+    end = min(int.from_bytes(start[:4], "big"), len(start))
+    brands = {start[8:12], *(start[place : place + 4] for place in range(16, end, 4))}
+    return bool(brands & _BRANDS) and not brands & _AVIF_BRANDS
+
+
+def read_size(file: BinaryIO) -> tuple[int, int, int]:
+    """Height and width as the container turns the picture, and 1: EXIF has no word in it (ISO/IEC 23008-12).
+
+    Raises:
+        MissingExtraError: There is no pillow-heif.
+        UnsupportedError: The picture is coded by something that this build of it lacks.
+    """
+    width, height = _primary(file).size
+    return height, width, 1
+
+
+def read(file: BinaryIO) -> Raster:
+    """Decode the primary picture with the bits it has.
+
+    Raises:
+        MissingExtraError: There is no pillow-heif.
+        UnsupportedError: The picture is coded by something that this build of it lacks.
+    """
+    image = _primary(file)
+    try:
+        values = np.asarray(image)
+    except RuntimeError as error:
+        raise _explained(error) from error
+    values = full_range(values if values.ndim == 3 else values[..., None], int(image.info["bit_depth"]))
+    space: Space = "GRAY" if values.shape[2] <= 2 else "RGB"
+    colours, alpha = split_alpha(values, space)
+    if alpha is not None and image.premultiplied_alpha:
+        colours = unassociated(colours, alpha)
+    said = image.info.get("nclx_profile")
+    points = CodePoints(int(said["color_primaries"]), int(said["transfer_characteristics"])) if said else None
+    return Raster(colours, space, alpha, image.info.get("icc_profile") or None, points)
+
+
+def _primary(file: BinaryIO) -> Any:
+    """The primary picture, not decoded: a pillow_heif.HeifImage."""
+    try:
+        import pillow_heif  # noqa: PLC0415 - an extra
+    except ImportError as error:
+        raise MissingExtraError("a HEIC picture", "heif") from error
+    file.seek(0)
+    try:
+        images = pillow_heif.open_heif(file, convert_hdr_to_8bit=False, hdr_to_16bit=False)
+    except RuntimeError as error:
+        raise _explained(error) from error
+    return images[images.primary_index]
+
+
+def _explained(error: RuntimeError) -> Exception:
+    if _CODEC.search(str(error)):
+        return UnsupportedError("its pixels are coded in a way that pillow-heif does not read")
+    return error

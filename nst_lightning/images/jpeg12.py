@@ -1,0 +1,67 @@
+"""JPEG of 12 bits a sample, from scanners and medicine: by imagecodecs, since Pillow does not read it."""
+
+import io
+from typing import BinaryIO
+
+import imagecodecs
+import numpy as np
+from PIL import Image
+
+from nst_lightning.images.color import Raster, full_range
+from nst_lightning.images.opening import UnsupportedError
+
+_BITS = 12
+_FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # markers that start a frame
+_ALONE = {0x01, *range(0xD0, 0xD9)}  # markers without a segment
+
+
+def accepts(file: BinaryIO) -> bool:
+    """Whether a JPEG has 12 bits a sample."""
+    place = _place_of_bits(file)
+    if place is None:
+        return False
+    file.seek(place)
+    return file.read(1) == bytes([_BITS])
+
+
+def header_of(file: BinaryIO) -> Image.Image:
+    """The picture as Pillow opens one of 8 bits: size, EXIF and profile are right, its pixels must not be asked for."""
+    place = _place_of_bits(file)
+    file.seek(0)
+    data = bytearray(file.read())
+    if place is not None:
+        data[place] = 8
+    return Image.open(io.BytesIO(data), formats=["JPEG"])
+
+
+def read(file: BinaryIO, icc: bytes | None) -> Raster:
+    """Decode a JPEG of 12 bits.
+
+    Raises:
+        UnsupportedError: It is neither grey nor of three colours.
+    """
+    file.seek(0)
+    values = np.asarray(imagecodecs.jpeg8_decode(file.read()))
+    if values.ndim == 2:
+        values = values[..., None]
+    if values.shape[2] not in (1, 3):
+        raise UnsupportedError(f"it is a JPEG of {_BITS} bits with {values.shape[2]} samples a pixel")
+    return Raster(full_range(values, _BITS), "GRAY" if values.shape[2] == 1 else "RGB", None, icc)
+
+
+def _place_of_bits(file: BinaryIO) -> int | None:
+    """Where a JPEG says how many bits a sample has (ISO/IEC 10918-1, B.2.2); None if it is none or damaged."""
+    file.seek(0)
+    if file.read(2) != b"\xff\xd8":
+        return None
+    while len(start := file.read(4)) == 4 and start[0] == 0xFF:
+        if start[1] == 0xFF or start[1] in _ALONE:  # filling, or a marker alone
+            file.seek(-3 if start[1] == 0xFF else -2, io.SEEK_CUR)
+            continue
+        if start[1] in _FRAMES:
+            return file.tell()
+        length = int.from_bytes(start[2:], "big")
+        if length < 2:
+            return None
+        file.seek(length - 2, io.SEEK_CUR)
+    return None

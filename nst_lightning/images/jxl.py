@@ -1,0 +1,149 @@
+"""JPEG XL, with the extra ``jxl``: samples by imagecodecs, and the profile that is theirs by pillow-jxl-plugin."""
+
+from typing import BinaryIO, NamedTuple
+
+import imagecodecs
+import numpy as np
+
+from nst_lightning.images import bmff
+from nst_lightning.images.color import Raster, Space, full_range, split_alpha
+from nst_lightning.images.opening import MissingExtraError
+
+_CONTAINER = b"\0\0\0\x0cJXL \r\n\x87\n"
+_CODESTREAM = b"\xff\x0a"
+_RATIOS = {1: (1, 1), 2: (12, 10), 3: (4, 3), 4: (3, 2), 5: (16, 9), 6: (5, 4), 7: (2, 1)}  # width to height
+_HEADER_BYTES = 256  # more than the fields read here can take
+
+
+class _Header(NamedTuple):
+    """Size as it is shown, and bits of an integer sample."""
+
+    height: int
+    width: int
+    bits: int
+
+
+def accepts(start: bytes) -> bool:
+    """Whether a file that starts so is JPEG XL, bare or in a container."""
+    return start.startswith((_CONTAINER, _CODESTREAM))
+
+
+def read_size(file: BinaryIO) -> tuple[int, int, int]:
+    """Height and width as the decoder turns the picture, and 1: EXIF has no word in it (ISO/IEC 18181-2).
+
+    Raises:
+        MissingExtraError: There is no pillow-jxl-plugin.
+        ValueError: The header is cut.
+    """
+    _check_extra()
+    header = _header(file)
+    return header.height, header.width, 1
+
+
+def read(file: BinaryIO) -> Raster:
+    """Decode the first frame.
+
+    Raises:
+        MissingExtraError: There is no pillow-jxl-plugin.
+    """
+    bits = _header(file).bits
+    file.seek(0)
+    data = file.read()
+    values = np.asarray(imagecodecs.jpegxl_decode(data, index=0))
+    # Integers come in the range of the codestream, whatever that is.
+    values = values.astype(np.float32) if values.dtype.kind == "f" else full_range(values, bits)
+    if values.ndim == 2:
+        values = values[..., None]
+    space: Space = "GRAY" if values.shape[2] <= 2 else "RGB"
+    colours, alpha = split_alpha(values, space)
+    return Raster(colours, space, alpha, _profile(data))
+
+
+def _check_extra() -> None:
+    try:
+        import pillow_jxl  # noqa: F401, PLC0415 - an extra
+    except ImportError as error:
+        raise MissingExtraError("a JPEG XL picture", "jxl") from error
+
+
+def _profile(data: bytes) -> bytes | None:
+    """The profile of the samples as libjxl gives them out, which for lossy files may not be that of the original."""
+    _check_extra()
+    from pillow_jxl import Decoder  # noqa: PLC0415 - an extra
+
+    return bytes(Decoder(num_threads=1)(data)[3]) or None
+
+
+def _header(file: BinaryIO) -> _Header:
+    """SizeHeader and the start of ImageMetadata (ISO/IEC 18181-1, annex D)."""
+    file.seek(0)
+    start = file.read(len(_CONTAINER))
+    if start == _CONTAINER:
+        whole = bmff.top_box(file, b"jxlc", most=_HEADER_BYTES)
+        stream = whole if whole is not None else (bmff.top_box(file, b"jxlp", most=_HEADER_BYTES) or b"")[4:]
+    else:
+        file.seek(0)
+        stream = file.read(_HEADER_BYTES)
+    bits = _Bits(stream[2:])
+    height, width = _size(bits)
+    depth = 8
+    if not bits.take(1):  # not all default
+        if bits.take(1):  # extra fields
+            orientation = 1 + bits.take(3)
+            if orientation >= 5:
+                height, width = width, height
+            if bits.take(1):  # intrinsic size
+                _size(bits)
+            if bits.take(1):
+                _preview(bits)
+            if bits.take(1):
+                _animation(bits)
+        if not bits.take(1):  # integers; of floating-point numbers the bits matter to no one
+            depth = bits.choose((8, 0), (10, 0), (12, 0), (1, 6))
+    return _Header(height, width, depth)
+
+
+def _size(bits: "_Bits") -> tuple[int, int]:
+    small = bits.take(1)  # a multiple of 8
+    sizes = ((1, 9), (1, 13), (1, 18), (1, 30))
+    height = 8 * (1 + bits.take(5)) if small else bits.choose(*sizes)
+    ratio = bits.take(3)
+    if ratio:
+        over, under = _RATIOS[ratio]
+        return height, height * over // under
+    return height, 8 * (1 + bits.take(5)) if small else bits.choose(*sizes)
+
+
+def _preview(bits: "_Bits") -> None:
+    sizes = ((16, 0), (32, 0), (1, 5), (33, 9)) if bits.take(1) else ((1, 6), (65, 8), (321, 10), (1345, 12))
+    bits.choose(*sizes)
+    if not bits.take(3):  # no ratio
+        bits.choose(*sizes)
+
+
+def _animation(bits: "_Bits") -> None:
+    bits.choose((100, 0), (1000, 0), (1, 10), (1, 30))  # ticks a second, over
+    bits.choose((1, 0), (1001, 0), (1, 8), (1, 10))
+    bits.choose((0, 0), (0, 3), (0, 16), (0, 32))  # loops
+    bits.take(1)  # time codes
+
+
+class _Bits:
+    """Bits from the least one of the first byte on."""
+
+    def __init__(self, data: bytes) -> None:
+        self._left = int.from_bytes(data, "little")
+        self._count = 8 * len(data)
+
+    def take(self, count: int) -> int:
+        if count > self._count:
+            raise ValueError("the header is too short")
+        value = self._left & ((1 << count) - 1)
+        self._left >>= count
+        self._count -= count
+        return value
+
+    def choose(self, *choices: tuple[int, int]) -> int:
+        """A U32 of the standard: two bits choose among a base and so many bits to add to it."""
+        base, more = choices[self.take(2)]
+        return base + self.take(more)
