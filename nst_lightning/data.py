@@ -79,7 +79,7 @@ class StyleTransferData(LightningDataModule):
         content: The picture whose content is kept; demo:content is the package's own; null for a texture, without any.
         style: The picture whose style is taken (demo:style is the package's own): a path, or a mapping (path, weight,
             scale, mask, style_mask, layers, size; in Python also a Style), or a list of these to blend.
-        size: Size of the result in pixels, of the side named by `side`.
+        size: Size of the result in pixels, of the side named by `side`; content for the content's own size.
         side: Whether sizes mean the long or the short side.
         style_size: Size of the style images, in the same sense; by default as large as `size`, or as large as the
             picture is, if that is less: enlarged strokes are soft.
@@ -100,7 +100,7 @@ class StyleTransferData(LightningDataModule):
         self,
         content: str | Path | None,
         style: str | Sequence[StyleLike] | Style | Mapping[str, Any] | Path,
-        size: int = 512,
+        size: int | Literal["content"] = 512,
         side: Side = "long",
         style_size: int | None = None,
         style_follows: bool = True,
@@ -112,9 +112,11 @@ class StyleTransferData(LightningDataModule):
         content_mask: str | Path | None = None,
     ) -> None:
         super().__init__()
-        for name, pixels in (("data.size", size), ("data.style_size", style_size)):
-            if pixels is not None and pixels < SMALLEST_SIZE:
-                raise UserError(f"{name}: must be at least {SMALLEST_SIZE} px, got {pixels}; choose a larger size")
+        _check_size(size, content)
+        if style_size is not None and style_size < SMALLEST_SIZE:
+            raise UserError(
+                f"data.style_size: must be at least {SMALLEST_SIZE} px, got {style_size}; choose a larger size"
+            )
         for name, value, allowed in (
             ("side", side, get_args(Side)),
             ("resample", resample, get_args(Resample)),
@@ -127,7 +129,6 @@ class StyleTransferData(LightningDataModule):
         _check_texture(content, color, aspect)
         self.content_path = None if content is None else picture_path(content, "data.content", "a path or null")
         self.styles = parse_styles(style)
-        self.size = size
         self.side: Side = side
         self.style_size = style_size
         self.style_follows = style_follows
@@ -140,6 +141,11 @@ class StyleTransferData(LightningDataModule):
         if shape is None:
             shape = self._style_shapes[0] if aspect is None else (_ASPECT_HEIGHT, _width(aspect))
         self.content_shape = shape
+        self.size = size if isinstance(size, int) else max(shape) if side == "long" else min(shape)
+        if self.size < SMALLEST_SIZE:
+            raise UserError(
+                f"data.size: the content must have {SMALLEST_SIZE} px, got {self.size}; give a number of pixels"
+            )
         self.content_mask = None if content_mask is None else picture_path(content_mask, "data.content_mask")
         self._mask_files = MaskFiles(self.styles, self.content_mask)
         self._mask_files.check(self.content_shape, self._style_shapes)
@@ -296,6 +302,19 @@ class StyleTransferData(LightningDataModule):
             raise RuntimeError("the data module needs a trainer: call trainer.fit(model, datamodule=data)")
         stages: list[Stage] = cast("Any", self.trainer.lightning_module).stages
         return EvaluationLoader(stages[min(self.trainer.current_epoch, len(stages) - 1)].evaluations)
+
+
+def _check_size(size: object, content: object) -> None:
+    """Refuse what is no size, and a content's where there is no content."""
+    if size == "content":
+        if content is None:
+            raise UserError(
+                "data.size: must be a number of pixels without a content, got content; give one, such as 512"
+            )
+    elif not isinstance(size, int):
+        raise UserError(f"data.size: must be a number of pixels or content, got {size!r}; give one, such as 512")
+    elif size < SMALLEST_SIZE:
+        raise UserError(f"data.size: must be at least {SMALLEST_SIZE} px, got {size}; choose a larger size")
 
 
 def _check_texture(content: str | Path | None, color: str, aspect: float | None) -> None:

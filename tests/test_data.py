@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
@@ -11,9 +12,11 @@ import yaml
 from PIL import Image
 
 from nst_lightning import Style, StyleTransferData, demo
+from nst_lightning.cli import main
 from nst_lightning.data import EvaluationLoader
 from nst_lightning.errors import UserError
 from nst_lightning.fit import FitCLI
+from nst_lightning.images import check_image
 
 
 def test_sizes_mean_the_long_or_the_short_side(pair):
@@ -215,3 +218,54 @@ def test_the_loader_goes_on_where_it_was():
 def test_the_loader_needs_a_trainer(pair):
     with pytest.raises(RuntimeError, match="needs a trainer"):
         StyleTransferData(str(pair[0]), str(pair[1])).train_dataloader()
+
+
+class TestSizeOfTheContent:
+    """``size: content``: the content's 36 x 48 px, the style's 40 x 40."""
+
+    @pytest.mark.parametrize(("side", "length"), [("long", 48), ("short", 36)])
+    def test_the_result_is_as_large_as_the_content(self, pair, side, length):
+        data = StyleTransferData(str(pair[0]), str(pair[1]), size="content", side=side)
+        same = StyleTransferData(str(pair[0]), str(pair[1]), size=length, side=side)
+        assert data.stage_size() == same.stage_size() == (36, 48)
+        assert data.stage_size(0.5) == (18, 24)
+        assert data.style_sizes() == same.style_sizes()
+        assert data.style_sizes(0.5) == same.style_sizes(0.5)
+        with Image.open(pair[0]) as image:
+            content = np.asarray(image)
+        np.testing.assert_allclose(data.stage_images().content[0].permute(1, 2, 0).numpy() * 255, content, atol=1e-4)
+
+    def test_of_an_upright_photograph(self, pair, tmp_path):
+        exif = Image.Exif()
+        exif[274] = 6
+        with Image.open(pair[0]) as image:
+            image.save(tmp_path / "turned.png", exif=exif)
+        assert StyleTransferData(str(tmp_path / "turned.png"), str(pair[1]), size="content").stage_size() == (48, 36)
+
+    def test_by_the_command_and_again_from_its_configuration(self, pair, tmp_path, monkeypatch, use_tiny_weights):
+        monkeypatch.chdir(tmp_path)
+        pictures = [f"--data.content={pair[0]}", f"--data.style={pair[1]}", "--data.size=content"]
+        assert main(["fit", *pictures, "--model.evaluations=2", "--output=one.png"]) == 0
+        configuration = next(iter(Path("runs").glob("*/config.yaml")))
+        assert yaml.safe_load(configuration.read_text(encoding="utf-8"))["data"]["size"] == "content"
+        assert main(["fit", f"--config={configuration}", "--output=two.png"]) == 0
+        assert check_image("one.png") == check_image("two.png") == (36, 48)
+
+    @pytest.mark.parametrize(
+        ("content", "size", "message"),
+        [
+            (
+                None,
+                "content",
+                "data.size: must be a number of pixels without a content, got content; give one, such as",
+            ),
+            (0, "big", "data.size: must be a number of pixels or content, got 'big'; give one, such as 512"),
+            (0, 12.5, "data.size: must be a number of pixels or content, got 12.5; give one, such as 512"),
+            ("small", "content", "data.size: the content must have 16 px, got 12; give a number of pixels"),
+        ],
+    )
+    def test_refused(self, pair, tmp_path, content, size, message):
+        Image.new("RGB", (12, 9)).save(tmp_path / "small.png")
+        path = {None: None, 0: str(pair[0]), "small": str(tmp_path / "small.png")}[content]
+        with pytest.raises(UserError, match=message):
+            StyleTransferData(path, str(pair[1]), size=size)
