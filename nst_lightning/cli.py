@@ -9,6 +9,7 @@ from importlib import import_module
 
 from nst_lightning import __version__
 from nst_lightning.errors import UserError
+from nst_lightning.waiting import wait_briefly
 
 # Subcommand -> module whose `main(args)` runs it, and what it does. Modules are imported when they are run.
 SUBCOMMANDS = {
@@ -67,5 +68,6 @@ def _subcommand(name: str) -> Callable[[Sequence[str]], int]:
 
 
 def entry_point() -> None:
-    """Console script."""
+    """Console script: the process is ours, so its threads may wait as suits us."""
+    wait_briefly()
     sys.exit(main())

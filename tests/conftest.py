@@ -6,11 +6,16 @@ import os
 from pathlib import Path
 
 import pytest
-import torch
-from PIL import Image
-from safetensors.torch import save_file
 
-from nst_lightning.features.weights import CONVOLUTIONS, ENVIRONMENT_VARIABLE
+from nst_lightning.waiting import wait_briefly
+
+wait_briefly()  # as the command does, before PyTorch is loaded: the machine of the tests may be busy
+
+import torch  # noqa: E402
+from PIL import Image  # noqa: E402
+from safetensors.torch import save_file  # noqa: E402
+
+from nst_lightning.features.weights import CONVOLUTIONS, ENVIRONMENT_VARIABLE  # noqa: E402
 
 WIDTHS = (4, 4, 8, 8, 8, 8, 8, 8, 16, 16, 16, 16, 16, 16, 16, 16)
 

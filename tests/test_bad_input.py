@@ -595,7 +595,7 @@ def test_the_real_process_ends_with_code_2_and_no_traceback(tmp_path, pair, tiny
         env={**os.environ, ENVIRONMENT_VARIABLE: str(tiny_weights)},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         check=False,
     )
     assert done.returncode == 2

@@ -153,7 +153,7 @@ def test_two_runs_at_once_do_not_disturb_each_other(place, pair):
     command = [sys.executable, "-m", "nst_lightning", *arguments(pair, "--output", "both.png", evaluations=30)]
     runs = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(3)]
     for run in runs:
-        _, said = run.communicate(timeout=120)
+        _, said = run.communicate(timeout=600)
         assert run.returncode == 0, said
     folders = sorted((place / "runs").iterdir())
     assert len(folders) == 3

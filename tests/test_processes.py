@@ -67,7 +67,7 @@ def test_two_processes_make_the_picture_of_one(place, pair, monkeypatch, precisi
     alone = arguments(pair, 10, *network, precision=precision)
     both = arguments(pair, 10, *network, "--trainer.devices", "2", precision=precision)
     for args in (alone, both):
-        subprocess.run(command(*args), check=True, capture_output=True, timeout=200)
+        subprocess.run(command(*args), check=True, capture_output=True, timeout=600)
     runs = sorted((place / "runs").iterdir())
     assert len(runs) == 2  # and the second process of the second run wrote nothing
     one, two = (torch.tensor(losses(run), dtype=torch.float64) for run in runs)
@@ -83,14 +83,14 @@ def test_a_process_that_dies_ends_the_run_with_the_picture_and_one_line(place, p
         *arguments(pair, 100_000, "--trainer.devices", "2", "--snapshot_every", "5", "--checkpoint_every", "3")
     )
     run = subprocess.Popen(args, stderr=subprocess.PIPE, text=True)
-    end = time.monotonic() + 120
+    end = time.monotonic() + 600
     while not (place / "pid_1").exists():
         assert run.poll() is None
         assert time.monotonic() < end
         time.sleep(0.1)
     time.sleep(1)
     os.kill(int((place / "pid_1").read_text(encoding="utf-8")), signal.SIGKILL)
-    _, said = run.communicate(timeout=60)
+    _, said = run.communicate(timeout=600)
     assert run.returncode == 2
     last = said.strip().splitlines()[-1]
     assert "nst: error: trainer.devices: process 1 of 2 ended with code -9" in last
