@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import difflib
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from importlib import import_module
 
-from nst_lightning import __version__
+from nst_lightning import __version__, log
 from nst_lightning.errors import UserError
 from nst_lightning.waiting import wait_briefly
 
@@ -49,13 +50,19 @@ def main(args: Sequence[str] | None = None) -> int:
     if arguments[0] == "--version":
         print(f"nst_lightning {__version__}")  # noqa: T201
         return 0
-    try:
-        return _subcommand(arguments[0])(arguments[1:])
-    except UserError as error:
-        print(f"nst: error: {error}", file=sys.stderr)  # noqa: T201
-        return 2
-    except KeyboardInterrupt:
-        return 130
+    with log.speaking(arguments):
+        try:
+            return _subcommand(arguments[0])(arguments[1:])
+        except UserError as error:
+            log.say("error", str(error), code=2)
+            return 2
+        except KeyboardInterrupt:
+            return 130
+        except Exception as error:
+            if log.kind() != "json":
+                raise
+            log.say("error", f"{type(error).__name__}: {error}", code=1, traceback=traceback.format_exc())
+            return 1
 
 
 def _subcommand(name: str) -> Callable[[Sequence[str]], int]:

@@ -86,7 +86,7 @@ class StyleTransferData(LightningDataModule):
         style_follows: Whether style images shrink with the stage, so that a motif covers the same part of the picture
             in all stages, or keep their size in all of them.
         init: Start from content (noise, if there is none), white, grey, noise, or a picture file.
-        seed: Seed of the noise.
+        seed: Seed of the noise; by default the command's `seed_everything`, and 0 from Python.
         resample: Filter that resizes the pictures: bicubic keeps more detail, bilinear is what Gatys' notebook uses.
         color: Whose colours the result has: style (they are part of the style), luminance (only brightness is
             transferred, each pixel keeps its chroma), match (the style's colours are first brought to the content's
@@ -105,7 +105,7 @@ class StyleTransferData(LightningDataModule):
         style_size: int | None = None,
         style_follows: bool = True,
         init: str | Path = "content",
-        seed: int = 0,
+        seed: int | None = None,
         resample: Resample = "bicubic",
         color: Color = "style",
         aspect: float | None = None,
@@ -124,7 +124,7 @@ class StyleTransferData(LightningDataModule):
         ):
             if value not in allowed:
                 raise UserError(f"data.{name}: must be one of {', '.join(allowed)}, got {value}")
-        if seed < 0:
+        if seed is not None and seed < 0:
             raise UserError(f"data.seed: must be at least 0, got {seed}")
         _check_texture(content, color, aspect)
         self.content_path = None if content is None else picture_path(content, "data.content", "a path or null")
@@ -134,7 +134,7 @@ class StyleTransferData(LightningDataModule):
         self.style_follows = style_follows
         self.init = picture_path(init, "data.init", f"{', '.join(get_args(Start))} or a picture file")
         self.resample: Resample = resample
-        self.seed = seed
+        self.seed = 0 if seed is None else seed
         self.color: Color = color
         shape = None if self.content_path is None else check_image(self.content_path, name="data.content")
         self._style_shapes = [check_image(item.path, name="data.style") for item in self.styles]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import re
 import shutil
-import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +19,19 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
-from nst_lightning.callbacks import Checkpoints, Export, Faults, Figure, Metrics, Progress, Signals, Snapshots, Watch
+from nst_lightning import log
+from nst_lightning.callbacks import (
+    Announce,
+    Checkpoints,
+    Export,
+    Faults,
+    Figure,
+    Metrics,
+    Progress,
+    Signals,
+    Snapshots,
+    Watch,
+)
 from nst_lightning.callbacks.lenient import only_the_file
 from nst_lightning.checkpoint import FOLDER, WholeFiles
 from nst_lightning.data import StyleTransferData
@@ -57,6 +68,13 @@ OUTPUT_OPTIONS: list[tuple[str, Any, Any, str]] = [
         Optional[str],
         None,
         "Folder for the final picture if no other place takes it.",
+    ),
+    (
+        "log",
+        log.Kind,
+        "auto",
+        "How the run speaks on standard error: bar, lines (one every ten seconds), json (an object a line, for "
+        "programs), none (warnings and errors alone), or auto: a bar on a terminal, lines elsewhere.",
     ),
     ("ckpt_path", Optional[str], None, "Checkpoint to continue from; last for the newest of the same pictures."),
 ]
@@ -106,10 +124,11 @@ class FitCLI(LightningCLI):
             # own learning rate, not from L-BFGS's.
             parser.set_defaults({"model.optimizer": {"class_path": chosen}})
             self.config = parser.parse_args(args)
+        log.choose(self.config.log)
         seed = self.config.seed_everything  # LightningCLI sets it next
         if not isinstance(seed, bool) and seed is not None and not 0 <= seed < 2**32:
             raise UserError(
-                f"seed_everything: must be from 0 to {2**32 - 1}, got {seed}; data.seed is that of the noise"
+                f"seed_everything: must be from 0 to {2**32 - 1}, got {seed}; data.seed is that of the noise alone"
             )
 
     def instantiate_classes(self) -> None:
@@ -129,6 +148,7 @@ class FitCLI(LightningCLI):
         resolved = _without_checkpoint(self.parser.dump(config))
         self.signals = Signals()
         defaults = [
+            Announce(),
             Progress(),
             Metrics(),
             Faults(),
@@ -146,6 +166,9 @@ class FitCLI(LightningCLI):
                 "none: --config texture"
             )
         _check_pictures(config.data)
+        # After the configuration was kept: another seed_everything shall reach the noise of a repeated run, too.
+        if config.data.seed is None and not isinstance(config.seed_everything, bool):
+            config.data.seed = config.seed_everything
         self.config_init = self._instantiate(config)
         self.datamodule, self.model = self.config_init["data"], self.config_init["model"]
         self.model.check(self.datamodule)
@@ -163,7 +186,7 @@ class FitCLI(LightningCLI):
             now["trainer.precision"] = self.resumed.configuration.get("trainer.precision", "auto")
             changed = differences(self.resumed.configuration, now)
             also = f"; not as then: {', '.join(changed)}" if changed else ""
-            print(f"nst: continuing from {self.resumed.path}{also}", file=sys.stderr)  # noqa: T201
+            log.say("resumed", f"continuing from {self.resumed.path}{also}", path=str(self.resumed.path))
         else:  # processes that help another one write nothing
             name = "_".join(Path(name).stem for name in names)
             self.folder = create_run_folder(root, name, job_name()) if is_first() else root
@@ -276,10 +299,11 @@ def main(args: Sequence[str]) -> int:
         UserError: If something asked for cannot be done.
     """
     keep_freed_memory()
-    with lightning_quiet():
+    with lightning_quiet(), contextlib.ExitStack() as stack:
         warnings.simplefilter("always", UserNotice)
         warnings.showwarning = _show_warning
         cli = FitCLI(args)
+        stack.enter_context(log.only_events())
         threads = max(1, torch.get_num_threads() // cli.processes)
         try:
             with Workers(["fit", *args], cli.processes, threads) as workers:
@@ -317,4 +341,4 @@ def _run(cli: FitCLI, workers: Workers) -> int:
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
-    print(f"nst: warning: {' '.join(str(message).split())}", file=sys.stderr)  # noqa: T201
+    log.say("warning", " ".join(str(message).split()))

@@ -20,7 +20,7 @@ from nst_lightning.paths import expand
 CONFIGURATION = "config.yaml"
 _FLAG = "--ckpt_path"
 # Where results go and what is read besides is not what a run is.
-_INCIDENTAL = ("ckpt_path", "output", "trainer.default_root_dir", "snapshot_every", "checkpoint_", "fallback")
+_INCIDENTAL = ("ckpt_path", "output", "trainer.default_root_dir", "snapshot_every", "checkpoint_", "fallback", "log")
 
 
 class Resumed(NamedTuple):

@@ -198,16 +198,17 @@ def test_the_line_before_the_run(run, capsys):
 
 
 def test_the_bar_shows_the_loss_and_ends_full(run, capsys):
-    run()
+    run("--log", "bar")
     err = capsys.readouterr().err
     assert "7/7" in err
     assert "loss" in err
 
 
 def test_the_bar_can_be_switched_off(run, capsys):
-    run("--trainer.enable_progress_bar", "false")
+    run("--log", "bar", "--trainer.enable_progress_bar", "false")
     err = capsys.readouterr().err
     assert "7/7" not in err
+    assert err.startswith("cpu (")  # the line before the run stays
     assert "wrote" in err
 
 

@@ -269,3 +269,30 @@ class TestSizeOfTheContent:
         path = {None: None, 0: str(pair[0]), "small": str(tmp_path / "small.png")}[content]
         with pytest.raises(UserError, match=message):
             StyleTransferData(path, str(pair[1]), size=size)
+
+
+def test_the_seed_of_everything_reaches_the_noise(tmp_path, monkeypatch, use_tiny_weights):
+    monkeypatch.chdir(tmp_path)
+
+    def noise(*options):
+        cli = FitCLI(
+            ["--config", str(tmp_path / "noise.yaml"), "--trainer.accelerator", "cpu", "--log", "none", *options]
+        )
+        cli.release_folder()
+        return cli.datamodule.start_image(), cli._resolved
+
+    pictures = "{content: 'demo:content', style: 'demo:style', size: 32, init: noise}"
+    (tmp_path / "noise.yaml").write_text(f"data: {pictures}\nmodel: {{evaluations: 1}}\n", encoding="utf-8")
+    default, zero, one, two = (noise(*more)[0] for more in ([], *(["--seed_everything", str(n)] for n in range(3))))
+    assert default.equal(zero)
+    assert not one.equal(zero)
+    assert not one.equal(two)
+    assert noise("--data.seed", "1")[0].equal(one)
+    assert noise("--data.seed", "1", "--seed_everything", "2")[0].equal(one)  # what is given for the noise alone wins
+    kept = noise("--seed_everything", "2")[1]
+    (tmp_path / "noise.yaml").write_text(kept, encoding="utf-8")
+    assert noise()[0].equal(two)  # the configuration repeats the run,
+    assert noise("--seed_everything", "1")[0].equal(one)  # or another one of its kind
+    chosen, kept = noise("--seed_everything", "true")
+    (tmp_path / "noise.yaml").write_text(kept, encoding="utf-8")
+    assert noise()[0].equal(chosen)

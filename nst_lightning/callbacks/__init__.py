@@ -1,5 +1,6 @@
 """Callbacks: one file, one duty each."""
 
+from nst_lightning.callbacks.announce import Announce
 from nst_lightning.callbacks.averaging import Averaging
 from nst_lightning.callbacks.checkpoints import Checkpoints
 from nst_lightning.callbacks.export import Export
@@ -12,6 +13,7 @@ from nst_lightning.callbacks.snapshots import Snapshots
 from nst_lightning.callbacks.watch import Watch
 
 __all__ = [
+    "Announce",
     "Averaging",
     "Checkpoints",
     "Export",

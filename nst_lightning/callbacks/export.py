@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 import tempfile
 import warnings
 from pathlib import Path
 
 from lightning.pytorch import Callback, Trainer
 
-from nst_lightning import __version__
+from nst_lightning import __version__, log
 from nst_lightning.errors import UserError, UserNotice
 from nst_lightning.images.io import check_writable, write_image
 from nst_lightning.module import StyleTransfer
@@ -87,7 +86,7 @@ class Export(Callback):
         for failure in failures:
             warnings.warn(f"could not write {failure}", UserNotice, stacklevel=1)
         for path in written:
-            print(f"wrote {path}", file=sys.stderr)  # noqa: T201 - the last thing a user wants to know
+            log.say("wrote", f"wrote {path}", path=str(path))
 
     def on_train_end(self, trainer: Trainer, pl_module: StyleTransfer) -> None:  # type: ignore[override]
         """Write the picture; see Callback."""

@@ -1,38 +1,43 @@
-"""What the run is doing: a line before it starts, then a bar."""
+"""How far a run is: a bar on a terminal, a line now and then elsewhere, events for programs."""
 
 from __future__ import annotations
 
 import sys
 import time
-from typing import Any
+from abc import ABC, abstractmethod
+from typing import Any, NamedTuple
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from tqdm import tqdm
 
+from nst_lightning import log
+from nst_lightning.callbacks.announce import planned_evaluations
 from nst_lightning.errors import UserError
-from nst_lightning.estimate import in_bytes, in_words
-from nst_lightning.hardware import describe
+from nst_lightning.estimate import in_words
 from nst_lightning.module import StyleTransfer
 
-_SLOW = 2.0  # seconds after which the bar moves anyway; reading one loss then costs nothing that shows
+_SLOW = 2.0  # seconds after which a display moves anyway; reading one loss then costs nothing that shows
 
 
 class Progress(ProgressBar):
-    """Say device, precision, sizes and weights before the first evaluation; then show rate, time left and loss.
+    """Show rate, time left and loss in the way that ``--log`` asks for.
 
     Args:
         every: Evaluations between two updates, fewer where they take long; each reads the loss once.
+        seconds: Seconds between two lines, where lines take the place of the bar.
     """
 
-    def __init__(self, every: int = 10) -> None:
+    def __init__(self, every: int = 10, seconds: float = 10.0) -> None:
         super().__init__()
         if every < 1:
-            raise UserError(f"progress.every: must be at least 1, got {every}")
-        self.every = every
+            raise UserError(f"progress.every: must be at least 1, got {every}; 10 is a good start")
+        if not seconds >= 0:
+            raise UserError(f"progress.seconds: must be at least 0, got {seconds}; 10 is a good start")
+        self.every, self.seconds = every, seconds
         self._enabled = True
-        self._bar: tqdm[Any] | None = None
-        self._last = time.monotonic()  # when the bar moved
+        self._display: _Display | None = None
+        self._last = time.monotonic()  # when the display moved
 
     def disable(self) -> None:
         """See ProgressBar; Lightning calls it on all processes but the first."""
@@ -43,63 +48,117 @@ class Progress(ProgressBar):
         self._enabled = True
 
     def on_train_start(self, trainer: Trainer, pl_module: StyleTransfer) -> None:  # type: ignore[override]
-        """Print the line and open the bar; see Callback."""
-        if not self._enabled:
+        """Open the display; see Callback."""
+        kind = log.kind()
+        if not self._enabled or kind == "none":
             return
-        total = pl_module.total_evaluations
-        if trainer.max_steps >= 0:
-            total = min(total, trainer.max_steps)
-        print(start_line(trainer, pl_module), file=sys.stderr, flush=True)  # noqa: T201
-        self._bar = tqdm(total=total, initial=trainer.global_step, unit="eval", file=sys.stderr, dynamic_ncols=True)
+        total, done = planned_evaluations(trainer, pl_module), trainer.global_step
+        if kind == "bar":
+            self._display = _Bar(total, done)
+        else:
+            self._display = _Lines(total, done, self.seconds if kind == "lines" else 0.0)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: StyleTransfer, *_: Any) -> None:  # type: ignore[override]
-        """Move the bar every n evaluations, and when they take long; see Callback."""
-        if self._bar is None:
+        """Move every n evaluations, and when they take long; see Callback."""
+        if self._display is None:
             return
         if trainer.global_step % self.every == 0 or time.monotonic() - self._last > _SLOW:
             self._update(trainer, pl_module)
 
     def _update(self, trainer: Trainer, module: StyleTransfer) -> None:
-        assert self._bar is not None
+        assert self._display is not None
         self._last = time.monotonic()
-        if module.evaluation is not None:
-            self._bar.set_postfix_str(f"loss {float(module.evaluation.loss.detach()):.4g}", refresh=False)
-        self._bar.update(trainer.global_step - self._bar.n)
+        evaluation = module.evaluation
+        loss = None if evaluation is None else float(evaluation.loss.detach())
+        self._display.move(_State(trainer.global_step, loss, module.current_stage + 1, len(module.stages)))
 
     def on_train_end(self, trainer: Trainer, pl_module: StyleTransfer) -> None:  # type: ignore[override]
-        """Close the bar; see Callback."""
-        if self._bar is not None:
+        """Show the end and close; see Callback."""
+        if self._display is not None:
             self._update(trainer, pl_module)
-            self._bar.close()
-            self._bar = None
+            self._close()
 
     def on_exception(self, trainer: Trainer, pl_module: StyleTransfer, exception: BaseException) -> None:  # type: ignore[override]
-        """Close the bar, so that what follows starts on a line of its own; see Callback."""
-        if self._bar is not None:
-            self._bar.close()
-            self._bar = None
+        """Close, so that what follows starts on a line of its own; see Callback."""
+        self._close()
+
+    def _close(self) -> None:
+        if self._display is not None:
+            self._display.close()
+            self._display = None
 
 
-def start_line(trainer: Trainer, module: StyleTransfer) -> str:
-    """One line: device, precision and reason, sizes, length, weights, time and memory, run folder."""
-    data = trainer.datamodule  # type: ignore[attr-defined]
-    hardware = describe(module.device.type)
-    reason = getattr(trainer, "precision_reason", "asked for")
-    height, width = data.stage_size()
-    styles = ", ".join(f"{w}x{h}" for h, w in data.style_sizes())
-    stages = f" in {len(module.stages)} stages" if len(module.stages) > 1 else ""
-    origins = ", then ".join(dict.fromkeys(module.extractor_of(stage).origin for stage in module.stages))
-    tiles = sorted({plan.tile for plan in module.plans if plan.tile is not None})
-    tiled = f" in tiles of {' and '.join(map(str, tiles))} px" if tiles else ""
-    lean = [module.history_of(plan) for plan in module.plans if plan.choice]
-    tiled += f", history of {lean[-1]} pairs in bfloat16 for want of memory" if lean else ""
-    memory = max((plan.memory for plan in module.plans), default=0)
-    needs = f"; takes about {in_words(module.estimated_seconds())}"
-    needs += f" and {memory / 2**30:.1f} GiB" if memory else ""
-    if trainer.checkpoint_callback is not None:
-        needs += f"; checkpoints of about {in_bytes(module.checkpoint_bytes())}"
-    return (
-        f"{hardware.accelerator} ({hardware.name}), {trainer.precision} ({reason}); image {width}x{height} px{tiled}, "
-        f"style {styles} px; {module.total_evaluations} evaluations{stages}; weights: {origins}{needs}; "
-        f"run folder {trainer.default_root_dir}"
-    )
+class _State(NamedTuple):
+    """How far a run is."""
+
+    evaluation: int
+    loss: float | None
+    stage: int
+    stages: int
+
+
+class _Display(ABC):
+    @abstractmethod
+    def move(self, state: _State) -> None: ...
+
+    @abstractmethod
+    def close(self) -> None: ...
+
+
+class _Bar(_Display):
+    def __init__(self, total: int, done: int) -> None:
+        self._bar: tqdm[Any] = tqdm(total=total, initial=done, unit="eval", file=sys.stderr, dynamic_ncols=True)
+
+    def move(self, state: _State) -> None:
+        if state.loss is not None:
+            self._bar.set_postfix_str(f"loss {state.loss:.4g}", refresh=False)
+        self._bar.update(state.evaluation - self._bar.n)
+
+    def close(self) -> None:
+        self._bar.close()
+
+
+class _Lines(_Display):
+    """A line or an event at the first look, whenever a stage begins, after so many seconds, and at the end."""
+
+    def __init__(self, total: int, done: int, seconds: float) -> None:
+        self._total, self._begun, self._seconds = total, done, seconds
+        self._start = time.monotonic()
+        self._stage, self._shown, self._latest = 0, self._start, done
+        self._pending: _State | None = None
+
+    def move(self, state: _State) -> None:
+        now = time.monotonic()
+        if state.evaluation == self._latest:  # the end may come with the last look
+            return
+        self._pending = state
+        if state.stage != self._stage or now - self._shown >= self._seconds or state.evaluation >= self._total:
+            self._show(now)
+
+    def _show(self, now: float) -> None:
+        if self._pending is None:
+            return
+        state, self._pending = self._pending, None
+        self._stage, self._shown, self._latest = state.stage, now, state.evaluation
+        elapsed = now - self._start
+        rate = (state.evaluation - self._begun) / elapsed if elapsed > 0 else 0.0
+        left = (self._total - state.evaluation) / rate if rate > 0 else None
+        stage = f", stage {state.stage} of {state.stages}" if state.stages > 1 else ""
+        text = f"evaluation {state.evaluation} of {self._total}{stage}"
+        text += f", loss {state.loss:.4g}" if state.loss is not None else ""
+        text += f", {rate:.3g} a second" if rate > 0 else ""
+        text += f", about {in_words(left)} left" if left else ""
+        log.say(
+            "progress",
+            text,
+            evaluation=state.evaluation,
+            evaluations=self._total,
+            stage=state.stage,
+            stages=state.stages,
+            loss=state.loss,
+            seconds=round(elapsed, 3),
+            seconds_left=None if left is None else round(left, 3),
+        )
+
+    def close(self) -> None:
+        self._show(time.monotonic())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import threading
@@ -14,6 +13,7 @@ from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch import Callback, Trainer
 from torch import Tensor
 
+from nst_lightning import log
 from nst_lightning.module import StyleTransfer
 
 
@@ -44,8 +44,7 @@ class Signals(Callback):
             self.received = number
             if trainer.world_size == 1:  # several stop when all know of it, or one would wait for the others for ever
                 trainer.should_stop = True
-            with contextlib.suppress(OSError):  # print may be in the middle of a line, and nobody may be listening
-                os.write(2, b"\nnst: stopping; once more stops at once\n")
+            log.say_in_handler("stopped", "stopping; once more stops at once", signal=number)
 
         def requeue(number: int, _: FrameType | None) -> None:
             self._requeue = number

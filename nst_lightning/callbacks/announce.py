@@ -1,0 +1,68 @@
+"""The line before a run starts: what will be done, and what it will take."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lightning.pytorch import Callback, Trainer
+
+from nst_lightning import log
+from nst_lightning.estimate import in_bytes, in_words
+from nst_lightning.hardware import describe
+from nst_lightning.module import StyleTransfer
+
+
+class Announce(Callback):
+    """Say device, precision, sizes, weights, time, memory and folder before the first evaluation."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: StyleTransfer) -> None:  # type: ignore[override]
+        """Say it; see Callback."""
+        if trainer.is_global_zero:
+            seconds = pl_module.estimated_seconds()
+            log.say("plan", start_line(trainer, pl_module, seconds), **_facts(trainer, pl_module, seconds))
+
+
+def planned_evaluations(trainer: Trainer, module: StyleTransfer) -> int:
+    """Evaluations of the whole run, which ``trainer.max_steps`` may cut short."""
+    total = module.total_evaluations
+    return total if trainer.max_steps < 0 else min(total, trainer.max_steps)
+
+
+def _facts(trainer: Trainer, module: StyleTransfer, seconds: float) -> dict[str, Any]:
+    height, width = trainer.datamodule.stage_size()  # type: ignore[attr-defined]
+    return {
+        "accelerator": module.device.type,
+        "precision": str(trainer.precision),
+        "width": width,
+        "height": height,
+        "evaluations": planned_evaluations(trainer, module),
+        "stages": len(module.stages),
+        "seconds": round(seconds, 1),
+        "bytes": max((plan.memory for plan in module.plans), default=0),
+        "folder": str(trainer.default_root_dir),
+    }
+
+
+def start_line(trainer: Trainer, module: StyleTransfer, seconds: float) -> str:
+    """One line: device, precision and reason, sizes, length, weights, time and memory, run folder."""
+    data = trainer.datamodule  # type: ignore[attr-defined]
+    hardware = describe(module.device.type)
+    reason = getattr(trainer, "precision_reason", "asked for")
+    height, width = data.stage_size()
+    styles = ", ".join(f"{w}x{h}" for h, w in data.style_sizes())
+    stages = f" in {len(module.stages)} stages" if len(module.stages) > 1 else ""
+    origins = ", then ".join(dict.fromkeys(module.extractor_of(stage).origin for stage in module.stages))
+    tiles = sorted({plan.tile for plan in module.plans if plan.tile is not None})
+    tiled = f" in tiles of {' and '.join(map(str, tiles))} px" if tiles else ""
+    lean = [module.history_of(plan) for plan in module.plans if plan.choice]
+    tiled += f", history of {lean[-1]} pairs in bfloat16 for want of memory" if lean else ""
+    memory = max((plan.memory for plan in module.plans), default=0)
+    needs = f"; takes about {in_words(seconds)}"
+    needs += f" and {memory / 2**30:.1f} GiB" if memory else ""
+    if trainer.checkpoint_callback is not None:
+        needs += f"; checkpoints of about {in_bytes(module.checkpoint_bytes())}"
+    return (
+        f"{hardware.accelerator} ({hardware.name}), {trainer.precision} ({reason}); image {width}x{height} px{tiled}, "
+        f"style {styles} px; {module.total_evaluations} evaluations{stages}; weights: {origins}{needs}; "
+        f"run folder {trainer.default_root_dir}"
+    )

@@ -1,0 +1,103 @@
+"""What the command says on standard error: lines for people, or a JSON object a line for programs."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import math
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from typing import Any, Literal, get_args
+
+Kind = Literal["auto", "bar", "lines", "json", "none"]
+
+_PREFIX = {"error": "nst: error: ", "warning": "nst: warning: ", "resumed": "nst: ", "stopped": "nst: "}
+_kind: Kind = "auto"
+
+
+@contextlib.contextmanager
+def speaking(args: Sequence[str]) -> Iterator[None]:
+    """Speak as a command line asks for, even where it turns out to be wrong; as before when the context ends."""
+    before = _kind
+    asked = [arg.partition("=")[2] for arg in args if arg.startswith("--log=")]
+    asked += [after for arg, after in pairwise(args) if arg == "--log"]
+    choose(asked[-1] if asked else "auto")
+    try:
+        yield
+    finally:
+        choose(before)
+
+
+def choose(kind: str) -> None:
+    """Speak in another way; what is no way of speaking is for the parser to refuse."""
+    global _kind  # noqa: PLW0603 - standard error is the process's own, too
+    _kind = next((known for known in get_args(Kind) if known == kind), "auto")
+    if _kind == "json" and os.environ.get("LOCAL_RANK", "0") != "0":
+        _kind = "lines"  # the first process reads what the others say
+
+
+def kind() -> Kind:
+    """How to speak now: never auto, which is a bar on a terminal and lines elsewhere."""
+    if _kind != "auto":
+        return _kind
+    return "bar" if sys.stderr is not None and sys.stderr.isatty() else "lines"
+
+
+def say(event: str, text: str, **facts: Any) -> None:
+    """Say one thing.
+
+    Args:
+        event: What it is: plan, progress, resumed, warning, wrote, stopped, message or error.
+        text: One line.
+        facts: The same and more, for programs.
+    """
+    if kind() == "none" and event not in {"warning", "error"}:
+        return
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # nobody listens any more; the run goes on
+        sys.stderr.write(_line(event, text, facts))
+        sys.stderr.flush()
+
+
+def say_in_handler(event: str, text: str, **facts: Any) -> None:
+    """Say one thing from the handler of a signal, which may have come in the middle of another line."""
+    if kind() != "none":
+        line = ("\n" if kind() == "bar" else "") + _line(event, text, facts)
+        with contextlib.suppress(OSError):
+            os.write(2, line.encode())
+
+
+def _line(event: str, text: str, facts: dict[str, Any]) -> str:
+    if kind() == "json":
+        return json.dumps({"event": event, "text": text, **{key: _plain(fact) for key, fact in facts.items()}}) + "\n"
+    return f"{_PREFIX.get(event, '')}{text}\n"
+
+
+def _plain(fact: Any) -> Any:
+    """JSON has no NaN and no infinity."""
+    return None if isinstance(fact, float) and not math.isfinite(fact) else fact
+
+
+class _Events(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        event = "warning" if record.levelno >= logging.WARNING else "message"
+        say(event, record.getMessage().strip(), logger=record.name)
+
+
+@contextlib.contextmanager
+def only_events() -> Iterator[None]:
+    """Make events of what other packages log, too, if there are to be only events."""
+    if kind() != "json":
+        yield
+        return
+    loggers = [logging.getLogger(name) for name in (None, "lightning.pytorch", "lightning.fabric")]
+    before = [logger.handlers[:] for logger in loggers]
+    for logger in loggers:
+        logger.handlers[:] = [] if logger.propagate and logger.parent is not None else [_Events()]
+    try:
+        yield
+    finally:
+        for logger, handlers in zip(loggers, before, strict=True):
+            logger.handlers[:] = handlers
