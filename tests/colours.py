@@ -8,16 +8,18 @@ P3 = ((0.680, 0.320), (0.265, 0.690), (0.150, 0.060))
 ADOBE = ((0.64, 0.33), (0.21, 0.71), (0.15, 0.06))
 BT2020 = ((0.708, 0.292), (0.170, 0.797), (0.131, 0.046))
 BRADFORD = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]])
-# BabelColor's averages of the ColorChecker's 24 patches, sRGB of 8 bits; cyan is moved into the gamut.
+# BabelColor's averages of the ColorChecker's 24 patches, sRGB of 8 bits, cyan moved into the gamut, all drawn to grey
+# by a seventh: 8 bits of a wider space have steps of more than a level of sRGB where colours are strong.
 CHECKER = np.array(
     [
         [115, 82, 68], [194, 150, 130], [98, 122, 157], [87, 108, 67], [133, 128, 177], [103, 189, 170],
         [214, 126, 44], [80, 91, 166], [193, 90, 99], [94, 60, 108], [157, 188, 64], [224, 163, 46],
-        [56, 61, 150], [70, 148, 73], [175, 54, 60], [231, 199, 31], [187, 86, 149], [8, 133, 161],
+        [56, 61, 150], [70, 148, 73], [175, 54, 60], [231, 199, 31], [187, 86, 149], [58, 133, 161],
         [243, 243, 242], [200, 200, 200], [160, 160, 160], [122, 122, 121], [85, 85, 85], [52, 52, 52],
     ],
     float,
-) / 255  # fmt: skip
+)  # fmt: skip
+CHECKER = np.rint(CHECKER + (128 - CHECKER) / 7) / 255
 GREYS = np.linspace(4, 251, 24).round() / 255
 
 

@@ -127,6 +127,8 @@ def _header(file: BinaryIO) -> Header:
         with Image.open(file, formats=readable_formats()) as image:
             width, height = image.size
             orientation = _orientation(image, file)
+            if image.format == "AVIF" and (crop := read_tags(image, file).crop) is not None:
+                width, height = crop[2:]
         decoder = "png" if deep.is_deep_png(start) else "pillow"
     if orientation >= 5:
         height, width = width, height
@@ -176,8 +178,12 @@ def _decoded(image: Image.Image, file: BinaryIO, decoder: str) -> Raster:
     else:
         file.seek(0)
         raster = _from_pillow(image, tags.icc)
-    values = from_narrow(raster.values) if tags.narrow else raster.values
-    return replace(raster, values=values, points=tags.points)
+    values, alpha = from_narrow(raster.values) if tags.narrow else raster.values, raster.alpha
+    if tags.crop is not None:
+        left, top, width, height = tags.crop
+        values = values[top : top + height, left : left + width]
+        alpha = None if alpha is None else alpha[top : top + height, left : left + width]
+    return replace(raster, values=values, alpha=alpha, points=tags.points)
 
 
 def _deep_avif(file: BinaryIO, tags: Tags) -> Raster:

@@ -3,6 +3,7 @@
 import io
 import os
 import struct
+from fractions import Fraction
 from typing import BinaryIO, NamedTuple
 
 from PIL import Image
@@ -22,12 +23,14 @@ class Tags(NamedTuple):
         points: Code points, where there is no profile.
         narrow: Whether colours keep to the range of video: 16 to 235 of 8 bits.
         bits: Bits a sample where Pillow would keep only 8; else 8.
+        crop: Left, top, width and height of the part that is to be shown, before it is turned; None for all.
     """
 
     icc: bytes | None = None
     points: CodePoints | None = None
     narrow: bool = False
     bits: int = 8
+    crop: tuple[int, int, int, int] | None = None
 
 
 def read_tags(image: Image.Image, file: BinaryIO) -> Tags:
@@ -41,7 +44,7 @@ def read_tags(image: Image.Image, file: BinaryIO) -> Tags:
     if image.format == "PNG":
         return _png(file, icc)
     if image.format == "AVIF":
-        return _avif(file, icc)
+        return _avif(file, icc, image.size)
     if icc is None and image.format in ("JPEG", "MPO"):
         return Tags(_profile_of_exif(image))
     if icc is None and image.format == "BMP":
@@ -82,20 +85,34 @@ def _png(file: BinaryIO, icc: bytes | None) -> Tags:
     return Tags(profile_of_gamma(gamma, corners))
 
 
-def _avif(file: BinaryIO, icc: bytes | None) -> Tags:
+def _avif(file: BinaryIO, icc: bytes | None, size: tuple[int, int]) -> Tags:
     meta = bmff.top_box(file, b"meta")
     properties = bmff.primary_properties(meta) if meta else []
     if not properties:  # a sequence without a still picture: its first sample entry
         entry = bmff.first_box(bmff.top_box(file, b"moov") or b"", b"trak", b"mdia", b"minf", b"stbl", b"stsd")
         entry = bmff.first_box((entry or b"")[8:], b"av01")
         properties = list(bmff.boxes((entry or b"")[78:]))
-    bits, points = 8, None
+    bits, points, crop = 8, None, None
     for kind, content in properties:
         if kind == b"colr" and points is None:
             points = bmff.nclx(content)
         elif kind == b"av1C" and len(content) >= 4 and content[2] & 0x40:  # high_bitdepth
             bits = 12 if content[2] & 0x20 else 10
-    return Tags(icc, points if icc is None else None, bits=bits)
+        elif kind == b"clap" and len(content) == 32:
+            crop = _clean_aperture(content, *size)
+    return Tags(icc, points if icc is None else None, bits=bits, crop=crop)
+
+
+def _clean_aperture(content: bytes, width: int, height: int) -> tuple[int, int, int, int] | None:
+    """Left, top, width and height by a ``clap`` box (ISO/IEC 14496-12, 12.1.4); None for one of no sense."""
+    numbers = struct.unpack(">8i", content)
+    if any(under <= 0 for under in numbers[1::2]):
+        return None
+    wide, high, right, down = (Fraction(*numbers[place : place + 2]) for place in range(0, 8, 2))
+    left, top = (width - wide) / 2 + right, (height - high) / 2 + down
+    if min(wide, high) < 1 or min(left, top) < 0 or left + wide > width or top + high > height:
+        return None
+    return int(left), int(top), int(wide), int(high)
 
 
 def _profile_of_exif(image: Image.Image) -> bytes | None:

@@ -1,0 +1,63 @@
+"""A chart of 24 colours in every kind of file, written by other tools (tools/make_charts.py), read in each use."""
+
+import sys
+import warnings
+from pathlib import Path
+
+import colours
+import numpy as np
+import pytest
+
+from nst_lightning.data import StyleTransferData
+from nst_lightning.errors import UserNotice
+from nst_lightning.images import check_image, read_image, read_mask_samples
+
+CHARTS = Path(__file__).parent / "charts"
+sys.path.insert(0, str(CHARTS.parents[1] / "tools"))
+import make_charts  # noqa: E402
+
+ROUNDING = 0.01
+LUMA = np.array([0.299, 0.587, 0.114])
+
+
+def of_patches(pixels, patch):
+    """Means of the middles of the patches of (1, C, H, W), as (24, C) in levels of 8 bits."""
+    values = pixels[0].permute(1, 2, 0).double().numpy() * 255
+    assert values.shape[:2] == (make_charts.ROWS * patch, make_charts.COLUMNS * patch)
+    tiles = values.reshape(make_charts.ROWS, patch, make_charts.COLUMNS, patch, -1).swapaxes(1, 2)
+    edge = patch // 4
+    return tiles[:, :, edge : patch - edge, edge : patch - edge].mean((2, 3)).reshape(24, -1)
+
+
+@pytest.mark.parametrize("name", make_charts.CHARTS)
+def test_chart(name):
+    chart = make_charts.CHARTS[name]
+    path = CHARTS / name
+    expected = (np.repeat(colours.GREYS[:, None], 3, 1) if chart.grey else colours.CHECKER) * 255
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserNotice)
+        picture = read_image(path)
+        data = StyleTransferData(path, path, size=max(picture.height, picture.width), init=path)
+        images, start = data.pictures(), data.start_image()
+    assert check_image(path) == (picture.height, picture.width)
+    assert picture.alpha is None
+    for use, pixels in (
+        ("read", picture.pixels),
+        ("content", images.content),
+        ("style", images.styles[0][0]),
+        ("init", start),
+    ):
+        off = np.abs(of_patches(pixels, chart.patch) - expected).max(1)
+        assert off.max() <= chart.levels + ROUNDING, (use, off.round(2))
+    grey, alpha = read_mask_samples(path)
+    assert alpha is None
+    off = np.abs(of_patches(grey, chart.patch)[:, 0] - stored(chart) * 255).max()
+    assert off <= chart.levels + ROUNDING
+
+
+def stored(chart):
+    """What a mask is: the samples in the file, (24,) in [0, 1]."""
+    samples = make_charts.samples_of(chart)[:: chart.patch, :: chart.patch].reshape(24, -1)
+    if chart.lightness:
+        return colours.srgb_to_lab(samples)[:, 0] / 100
+    return samples @ LUMA if samples.shape[1] == 3 else samples[:, 0]
