@@ -154,6 +154,7 @@ class StyleTransferData(LightningDataModule):
                 starts = ", ".join(get_args(Start))
                 raise UserError(f"data.init: must be {starts} or a picture file, got '{self.init}'; no such file")
             check_image(self.init, name="data.init")
+        self._keep_gamut = False
         self._content: Picture | None = None
         self._styles: list[Picture] = []
         self._start: Picture | None = None
@@ -192,7 +193,7 @@ class StyleTransferData(LightningDataModule):
             if self.content_path is None:  # a term that compares with the content compares with plain grey
                 self._content = Picture(torch.full((1, 3, 1, 1), 0.5))
             else:
-                self._content = read_image(self.content_path, name="data.content")
+                self._content = read_image(self.content_path, name="data.content", extended=self._keep_gamut)
             self._styles = [read_image(item.path, name="data.style") for item in self.styles]
             if self.init not in get_args(Start):
                 self._start = read_image(self.init, name="data.init")
@@ -254,11 +255,12 @@ class StyleTransferData(LightningDataModule):
             return images._replace(styles=[(match(style, images.content), share) for style, share in images.styles])
         return images
 
-    def finished(self, image: Tensor) -> Tensor:
+    def finished(self, image: Tensor, extended: bool = False) -> Tensor:
         """Give an image the content's colours, if it is to have them.
 
         Args:
             image: (1, 3, h, w) on the CPU, RGB in [0, 1], of the shape of the content or smaller.
+            extended: Colours beyond [0, 1] stay what they are, those of `image` and of a content that has them.
 
         Returns:
             The same shape and range.
@@ -269,11 +271,25 @@ class StyleTransferData(LightningDataModule):
         if self._last_content is None or tuple(self._last_content.shape[-2:]) != size:
             self._last_content = self._content_of(size)  # kept: snapshots come at one size, and shall not take long
         if self.color == "luminance":
-            return with_luma(self._last_content, luma(image))
-        return match_colors(image, self._last_content)
+            finished = with_luma(self._last_content, luma(image.clamp(0, 1)))
+        else:
+            finished = match_colors(image, self._last_content, clamp=not extended)
+        return finished if extended else finished.clamp(0, 1)
+
+    def keep_gamut(self, keep: bool) -> None:
+        """Read the content with the colours that sRGB does not hold, as values beyond [0, 1], or without.
+
+        Args:
+            keep: Whether the result is to be written in a space that may hold them.
+        """
+        if keep != self._keep_gamut:
+            self._keep_gamut, self._content, self._last_content = keep, None, None
 
     def _content_of(self, size: tuple[int, int]) -> Tensor:
-        return resize(self.content.pixels, size, self.resample).clamp(0, 1)
+        pixels = self.content.pixels
+        # Resizing overshoots; its values stay in the picture's own range, which is wider than [0, 1] only on request.
+        low, high = (min(0.0, float(pixels.min())), max(1.0, float(pixels.max()))) if self._keep_gamut else (0.0, 1.0)
+        return resize(pixels, size, self.resample).clamp(low, high)
 
     def start_image(self, scale: float = 1.0) -> Tensor:
         """The image that the first stage starts from, (1, 3, H, W) in [0, 1].

@@ -38,7 +38,9 @@ from nst_lightning.data import StyleTransferData
 from nst_lightning.errors import UserError, UserNotice
 from nst_lightning.hardware import choose_accelerator, is_out_of_memory, keep_freed_memory
 from nst_lightning.images.atomic import replacing
+from nst_lightning.images.profiles import check_color_space
 from nst_lightning.module import StyleTransfer, check_trainer_settings
+from nst_lightning.overwriting import refuse_inputs
 from nst_lightning.parser import OneLineParser, expand_presets
 from nst_lightning.paths import expand
 from nst_lightning.processes import Workers, count_devices, is_first, started_by_another
@@ -56,9 +58,27 @@ TRAINER_DEFAULTS: dict[str, Any] = {
 }
 
 OUTPUT_OPTIONS: list[tuple[str, Any, Any, str]] = [
-    ("output", Optional[str], None, "Where to write the final picture; its suffix says the format."),
-    ("bits", int, 8, "Bits per channel of the final picture: 8, or 16 for PNG and TIFF."),
-    ("quality", int, 95, "Quality of a JPEG or WebP picture, 1 to 100."),
+    (
+        "output",
+        Optional[str],
+        None,
+        "Where to write the final picture; its suffix says the format: png, jpg, tif, webp, avif or jxl. Another "
+        "picture that is there is moved aside, to name_001.png, unless the same settings made it.",
+    ),
+    ("bits", int, 8, "Bits per channel of the final picture: 8, or 16 for PNG, TIFF and JPEG XL, 10 or 12 for AVIF."),
+    ("quality", int, 95, "Quality of a JPEG, AVIF or JPEG XL picture, 1 to 100; 100 is lossless but for JPEG."),
+    (
+        "color_space",
+        str,
+        "srgb",
+        "Colour space of the final picture: srgb, display-p3, adobe-rgb, or content for the content's own.",
+    ),
+    (
+        "keep_location",
+        bool,
+        False,
+        "Keep in the final picture where the content was taken, beside its date, camera, author and copyright.",
+    ),
     ("snapshot_every", int, 50, "Evaluations between numbered pictures in the run folder; 0 writes none."),
     ("checkpoint_every", int, 0, "Evaluations between checkpoints; 0 goes by time."),
     ("checkpoint_seconds", float, 120.0, "Seconds between checkpoints; 0 with checkpoint_every 0 writes none."),
@@ -154,7 +174,15 @@ class FitCLI(LightningCLI):
             Faults(),
             Watch(),
             Snapshots(config.snapshot_every),
-            Export(config.output, config.bits, config.quality, {"Configuration": resolved}, config.fallback),
+            Export(
+                config.output,
+                config.bits,
+                config.quality,
+                {"Configuration": resolved},
+                config.fallback,
+                config.color_space,
+                config.keep_location,
+            ),
             Figure(),
             self.signals,  # after those that keep what an evaluation gave
         ]
@@ -172,10 +200,11 @@ class FitCLI(LightningCLI):
         self.config_init = self._instantiate(config)
         self.datamodule, self.model = self.config_init["data"], self.config_init["model"]
         self.model.check(self.datamodule)
+        self.datamodule.keep_gamut(check_color_space(config.color_space) != "srgb")
         self.datamodule.setup("fit")
         if config.ckpt_path is not None:
             check_resumed(expand(config.ckpt_path), self.model, self.datamodule)
-        _keep_pictures(config.output, self.datamodule)
+        refuse_inputs(config.output, self.datamodule)
         self._keep_hyperparameters(resolved)
         self._root_is_new = not root.exists()
         names = (self.datamodule.content_path or "texture", self.datamodule.styles[0].path)
@@ -264,15 +293,6 @@ def _without_checkpoint(resolved: str) -> str:
 def _check_pictures(config: Namespace) -> None:
     """Find a missing picture before the model loads (or fetches) its weights, which jsonargparse would build first."""
     StyleTransferData(**config.as_dict())
-
-
-def _keep_pictures(output: str | None, data: StyleTransferData) -> None:
-    """Refuse to write the result over a picture that it is made from."""
-    start = [data.init] if Path(data.init).is_file() else []
-    of_styles = [path for style in data.styles for path in (style.path, style.mask, style.style_mask)]
-    for path in [data.content_path, data.content_mask, *of_styles, *start]:
-        if path is not None and output and expand(output).exists() and expand(output).samefile(path):
-            raise UserError(f"output: must not be a picture that the run reads, got '{output}'; choose another name")
 
 
 def _user_error_behind(error: BaseException | None) -> UserError | None:

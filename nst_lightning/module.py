@@ -132,17 +132,21 @@ class StyleTransfer(LightningModule):
             image = resize(image, target_size(height, width, longest))
         return self._finished(image)
 
-    def final_picture(self) -> Tensor:
-        """The picture at the run's own size, also when the run was cut short at a coarser stage; else as `picture`."""
-        if tuple(self.image.shape[-2:]) == self._data.stage_size():
-            return self.picture()
-        content = self._data.stage_images().content.to(self.image)
-        return self._finished(self._carried_to(content).float())
+    def final_picture(self, extended: bool = False) -> Tensor:
+        """The picture at the run's own size, also when the run was cut short at a coarser stage; else as `picture`.
 
-    def _finished(self, image: Tensor) -> Tensor:
+        Args:
+            extended: Keep values beyond [0, 1], which a wider colour space than sRGB may hold.
+        """
+        if tuple(self.image.shape[-2:]) == self._data.stage_size():
+            return self._finished(self.image.detach().float(), extended)
+        content = self._data.stage_images().content.to(self.image)
+        return self._finished(self._carried_to(content).float(), extended)
+
+    def _finished(self, image: Tensor, extended: bool = False) -> Tensor:
         """An image as it is to be seen: clamped, on the CPU, in the colours asked for."""
-        image = image.clamp(0, 1).cpu()
-        return image if self._trainer is None else self._data.finished(image)
+        image = image.cpu() if extended else image.clamp(0, 1).cpu()
+        return image if self._trainer is None else self._data.finished(image, extended)
 
     def check(self, data: StyleTransferData) -> None:
         """Refuse what cannot work with these pictures, before any work.

@@ -16,6 +16,9 @@ from PIL import Image, ImageCms, TiffImagePlugin
 from nst_lightning.errors import UserError
 from nst_lightning.images import check_image, check_writable, read_image, read_metadata, write_image
 from nst_lightning.images import io as images_io
+from nst_lightning.images.encode import Content
+from nst_lightning.images.metadata import Metadata
+from nst_lightning.images.profiles import color_space
 
 LOSSLESS = [("png", 8), ("png", 16), ("tif", 8), ("tiff", 16), ("webp", 8)]
 EVERY = [*LOSSLESS, ("jpg", 8), ("JPEG", 8)]
@@ -157,7 +160,8 @@ def test_tiff_uses_64_bit_offsets_when_it_must(tmp_path, pixels, monkeypatch):
     write_image(tmp_path / "x.tif", pixels)
     assert seen["bigtiff"] is False
     huge = np.broadcast_to(np.zeros((1, 1, 3), np.uint16), (40_000, 40_000, 3))
-    images_io.format_of(tmp_path / "x.tif", 16).encode(io.BytesIO(), huge, 95, "")
+    content = Content(huge, 16, 95, color_space("srgb"), Metadata())
+    images_io.format_of(tmp_path / "x.tif", 16).encode(io.BytesIO(), content)
     assert seen["bigtiff"] is True
 
 
@@ -186,12 +190,20 @@ class TestWrongArguments:
             write_image(tmp_path / "x.webp", torch.zeros(1, 3, 2, 16384))
 
 
+SUFFIXES = ".png, .jpg, .jpeg, .tif, .tiff, .webp, .avif, .jxl"
 FORMAT_ERRORS = [
-    ("x.xyz", 8, "must end in one of .png, .jpg, .jpeg, .tif, .tiff, .webp, got 'PATH'; change the suffix of the path"),
-    ("x", 8, "must end in one of .png, .jpg, .jpeg, .tif, .tiff, .webp, got 'PATH'; change the suffix of the path"),
-    ("x.jpg", 16, "JPEG holds 8 bits a sample, got 16 for 'PATH'; choose 8 bits, PNG or TIFF"),
-    ("x.webp", 16, "WebP holds 8 bits a sample, got 16 for 'PATH'; choose 8 bits, PNG or TIFF"),
-    ("x.png", 12, "must have 8 or 16 bits a sample, got 12; choose one of them"),
+    ("x.xyz", 8, f"must end in one of {SUFFIXES}, got 'PATH'; change the suffix of the path"),
+    ("x", 8, f"must end in one of {SUFFIXES}, got 'PATH'; change the suffix of the path"),
+    ("x.heic", 8, f"must end in one of {SUFFIXES}, got 'PATH'; HEIC files are only read; .avif is as small"),
+    ("x.jpg", 16, "JPEG holds 8 bits a sample, got 16 for 'PATH'; choose 8 bits, or PNG or TIFF"),
+    ("x.webp", 16, "WebP holds 8 bits a sample, got 16 for 'PATH'; choose 8 bits, or PNG or TIFF"),
+    (
+        "x.avif",
+        16,
+        "AVIF holds 8 or 10 or 12 bits a sample, got 16 for 'PATH'; choose 8 or 10 or 12 bits, or PNG or TIFF",
+    ),
+    ("x.png", 12, "PNG holds 8 or 16 bits a sample, got 12 for 'PATH'; choose 8 or 16 bits, or AVIF"),
+    ("x.png", 9, "must have 8 or 16 bits a sample (AVIF 8, 10 or 12), got 9; choose one of them"),
 ]
 
 
@@ -213,14 +225,14 @@ class TestAtomic:
     def test_failing_encoder_leaves_the_old_file_alone(self, tmp_path, pixels, monkeypatch, suffix, bits, failure):
         path = tmp_path / f"x.{suffix}"
 
-        def fail(file, values, quality, description):
+        def fail(file, content):
             file.write(b"half a picture")
             file.flush()
             assert len(list(tmp_path.iterdir())) == 1 + path.exists()
             raise failure
 
         sound = images_io.format_of
-        broken = lambda *arguments: dataclasses.replace(sound(*arguments), encode=fail)  # noqa: E731
+        broken = lambda *given, **also: dataclasses.replace(sound(*given, **also), encode=fail)  # noqa: E731
         monkeypatch.setattr(images_io, "format_of", broken)
         with pytest.raises(type(failure)):
             write_image(path, pixels, bits=bits)

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import filecmp
 import tempfile
 import warnings
 from pathlib import Path
+from typing import Any
 
+import yaml
 from lightning.pytorch import Callback, Trainer
 
 from nst_lightning import __version__, log
+from nst_lightning.data import StyleTransferData
 from nst_lightning.errors import UserError, UserNotice
+from nst_lightning.images.encode import format_of
 from nst_lightning.images.io import check_writable, write_image
+from nst_lightning.images.metadata import Metadata, read_origin, without_folders
+from nst_lightning.images.profiles import ColorSpace, check_color_space, color_space, space_of_content
 from nst_lightning.module import StyleTransfer
+from nst_lightning.overwriting import EVALUATIONS, FINGERPRINT, may_be_replaced, refuse_inputs, run_fingerprint
 from nst_lightning.paths import expand
 
 
@@ -20,64 +28,113 @@ class Export(Callback):
 
     The picture lies in the run folder as ``result`` with the suffix of `output` (``result.png`` without one), and at
     `output`; if neither place takes it, in `fallback`. The alpha channel of the content is attached again where the
-    format has one.
+    format has one. A picture that is there already is moved aside, to ``name_001.png``, unless the same settings made
+    it, or this run before it was continued.
 
     Args:
         output: A second place for the picture, whose suffix says the format.
-        bits: Bits per channel, 8, or 16 for PNG and TIFF.
-        quality: Quality of JPEG and WebP, 1 to 100.
-        settings: What goes into the picture's metadata beside the program's own lines.
+        bits: Bits per channel: 8, or 16 for PNG, TIFF and JPEG XL, or 10 or 12 for AVIF.
+        quality: Quality of JPEG, AVIF and JPEG XL, 1 to 100; 100 is lossless but for JPEG. WebP always is.
+        settings: What goes into the picture's metadata beside the program's own lines. Of the paths in its entry
+            ``Configuration``, which is YAML, only the files' names do.
         fallback: Folder for a picture that no other place takes; by default the system's for temporary files.
+        color_space: Colour space of the picture: srgb, display-p3, adobe-rgb, or content for the content's own.
+        keep_location: Whether the picture also keeps where the content was taken; date, camera, author, caption,
+            copyright and resolution it always keeps.
     """
 
     def __init__(
         self,
-        output: str | None = None,
+        output: str | Path | None = None,
         bits: int = 8,
         quality: int = 95,
         settings: dict[str, str] | None = None,
-        fallback: str | None = None,
+        fallback: str | Path | None = None,
+        color_space: str = "srgb",
+        keep_location: bool = False,
     ) -> None:
-        if bits not in {8, 16}:
-            raise UserError(f"bits: must be 8 or 16, got {bits}")
         if not 1 <= quality <= 100:
             raise UserError(f"quality: must be from 1 to 100, got {quality}; 95 is a good choice")
         self.output = expand(output, "output") if output else None
         self.bits = bits
         self.quality = quality
         self.settings = settings or {}
-        self.fallback = expand(fallback, "fallback") if fallback else Path(tempfile.gettempdir())
+        self.fallback = expand(fallback or tempfile.gettempdir(), "fallback")
+        self.color_space = check_color_space(color_space)
+        self.keep_location = keep_location
+        self._origin = Metadata()
+        self._fingerprint = ""
+        self._written: dict[Path, tuple[int, int]] = {}  # of this run, by inode and time of change
         if self.output:
-            check_writable(self.output, name="output", bits=bits)
+            check_writable(self.output, bits=bits, color_space=color_space)
+        else:
+            format_of(Path("result.png"), bits, "bits", self.color_space)
+
+    def setup(self, trainer: Trainer, pl_module: StyleTransfer, stage: str) -> None:  # type: ignore[override]
+        """Read what the picture keeps of the content's file, as long as that is there; see Callback."""
+        data = getattr(trainer, "datamodule", None)
+        if not isinstance(data, StyleTransferData):  # the module says so
+            return
+        data.keep_gamut(self.color_space != "srgb")
+        self._written = {}
+        self._origin = Metadata()
+        if not trainer.is_global_zero:
+            return
+        refuse_inputs(self.output, data)
+        if data.content_path is not None:
+            self._origin = read_origin(Path(data.content_path), keep_location=self.keep_location)
+        configuration = self.settings.get("Configuration")
+        self._fingerprint = run_fingerprint(configuration, data) if configuration else ""
+
+    def _settings(self, trainer: Trainer, data: StyleTransferData) -> dict[str, str]:
+        """What the picture says of how it was made."""
+        settings = {
+            "Software": f"nst_lightning {__version__}",
+            EVALUATIONS: str(trainer.global_step),
+            "Content": Path(data.content_path or "").name,
+            "Style": ", ".join(Path(style.path).name for style in data.styles),
+            **self.settings,
+        }
+        if "Configuration" in settings:
+            shown = without_folders(yaml.safe_load(settings["Configuration"]))
+            settings["Configuration"] = yaml.safe_dump(shown, sort_keys=False, allow_unicode=True)
+        return settings | ({FINGERPRINT: self._fingerprint} if self._fingerprint else {})
+
+    def _space(self, data: StyleTransferData) -> ColorSpace:
+        if self.color_space != "content":
+            return color_space(self.color_space)
+        return space_of_content(data.content.profile, data.content.path)
 
     def _write(self, trainer: Trainer, module: StyleTransfer) -> None:
         if not trainer.is_global_zero:
             return
-        data = trainer.datamodule  # type: ignore[attr-defined]
+        data: StyleTransferData = trainer.datamodule  # type: ignore[attr-defined]
         suffix = self.output.suffix if self.output else ".png"
-        places = [Path(trainer.default_root_dir) / f"result{suffix}", *([self.output] if self.output else [])]
-        metadata = {
-            "Software": f"nst_lightning {__version__}",
-            "Evaluations": str(trainer.global_step),
-            "Content": str(data.content_path),
-            "Style": ", ".join(style.path for style in data.styles),
-            **self.settings,
-        }
-        picture, alpha = module.final_picture(), data.alpha()
+        result = Path(trainer.default_root_dir) / f"result{suffix}"
+        settings, space = self._settings(trainer, data), self._space(data)
+        picture, alpha = module.final_picture(extended=space.wide), data.alpha()
         run = Path(trainer.default_root_dir).resolve().name
+        own = self._of_this_run(trainer, result)
         failures: list[str] = []
-        written: list[Path] = []
+        written: list[tuple[Path, Path | None]] = []
+
+        def replaceable(path: Path) -> bool:
+            return _identity(path) in own or may_be_replaced(path, settings)
 
         def write(path: Path) -> None:
+            options: dict[str, Any] = {"alpha": alpha, "bits": self.bits, "quality": self.quality, "space": space}
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
-                write_image(path, picture, alpha=alpha, bits=self.bits, quality=self.quality, metadata=metadata)
+                aside = write_image(
+                    path, picture, metadata=settings, origin=self._origin, replaceable=replaceable, **options
+                )
             except (OSError, UserError) as error:  # one place that fails must not cost the other
                 failures.append(f"{path}: {error}")
             else:
-                written.append(path)
+                written.append((path, aside))
+                self._written[path] = _identity(path)
 
-        for path in places:
+        for path in [result, *([self.output] if self.output else [])]:
             write(path)
         if not written:
             write(self.fallback / f"{run}_result{suffix}")
@@ -85,8 +142,18 @@ class Export(Callback):
             raise UserError(f"output: the picture could not be written anywhere; {'; '.join(failures)}")
         for failure in failures:
             warnings.warn(f"could not write {failure}", UserNotice, stacklevel=1)
-        for path in written:
-            log.say("wrote", f"wrote {path}", path=str(path))
+        for path, aside in written:
+            kept = f"; the other picture that was there is now {aside}" if aside else ""
+            log.say("wrote", f"wrote {path}{kept}", path=str(path), **({"moved_aside": str(aside)} if aside else {}))
+
+    def _of_this_run(self, trainer: Trainer, result: Path) -> set[tuple[int, int]]:
+        """Pictures that this run has written, also before it was interrupted and continued."""
+        found = set(self._written.values())
+        if trainer.ckpt_path is not None and result.exists():
+            found.add(_identity(result))
+            if self.output and self.output.is_file() and filecmp.cmp(result, self.output, shallow=False):
+                found.add(_identity(self.output))
+        return found
 
     def on_train_end(self, trainer: Trainer, pl_module: StyleTransfer) -> None:  # type: ignore[override]
         """Write the picture; see Callback."""
@@ -96,3 +163,9 @@ class Export(Callback):
         """Write what there is, if there is anything; see Callback."""
         if trainer.global_step > 0:
             self._write(trainer, pl_module)
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    """What tells a file from one that another process puts in its place."""
+    status = path.stat()
+    return status.st_ino, status.st_mtime_ns

@@ -3,9 +3,23 @@
 import contextlib
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
+
+
+@dataclass
+class Replacement:
+    """A new file on its way to its place.
+
+    Attributes:
+        file: Open for reading and writing.
+        aside: Where the file that was in its place has gone; None while there is none.
+    """
+
+    file: BinaryIO
+    aside: Path | None = None
 
 
 @contextlib.contextmanager
@@ -25,19 +39,84 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
     Raises:
         OSError: The folder cannot be written to, or the disk is full.
     """
+    with keeping(path, None, durable=durable) as new:
+        yield new.file
+
+
+@contextlib.contextmanager
+def keeping(path: Path, replaceable: Callable[[Path], bool] | None, *, durable: bool = True) -> Iterator[Replacement]:
+    """As ``replacing``, but a file that is there already is moved aside unless it may be lost.
+
+    It goes to a number that is free: ``picture.png`` to ``picture_001.png``. At every moment each file is whole under
+    one name, also if several processes do so at once.
+
+    Args:
+        path: The file to write; its folder must exist.
+        replaceable: Says of the file that is there whether it may be lost; asked when the new one is written. None
+            for always.
+        durable: As for ``replacing``.
+
+    Yields:
+        The new file; when the context has ended, it says where the old one went.
+
+    Raises:
+        OSError: As for ``replacing``.
+    """
     temporary, target = _beside(path)
     try:
         with temporary.open("x+b") as file:
-            yield file
+            new = Replacement(file)
+            yield new
             file.flush()
             if durable:
                 os.fsync(file.fileno())
-        os.replace(temporary, target)  # noqa: PTH105 - what pathlib calls differs between versions of Python
+        new.aside = _put(temporary, target, replaceable)
         if durable:
             _flush_folder(target.parent)
     except BaseException:  # an interrupt must not leave the file behind either
         temporary.unlink(missing_ok=True)
         raise
+
+
+def _put(temporary: Path, target: Path, replaceable: Callable[[Path], bool] | None) -> Path | None:
+    """Give a new file its name; returns where the file that had it has gone."""
+    aside = None
+    while replaceable is not None:
+        if target.exists():
+            if replaceable(target):
+                break
+            aside = _move_aside(target) or aside
+        try:
+            os.link(temporary, target)  # unlike a rename never replaces what another process put there meanwhile
+        except FileExistsError:
+            continue
+        except OSError:  # a file system without hard links
+            break
+        temporary.unlink()
+        return aside
+    os.replace(temporary, target)  # noqa: PTH105 - what pathlib calls differs between versions of Python
+    return aside
+
+
+def _move_aside(path: Path) -> Path | None:
+    """Rename a file to the first free number; returns None if somebody else has just done so."""
+    number = 1
+    while True:
+        aside = path.with_name(f"{path.stem}_{number:03d}{path.suffix}")
+        try:
+            aside.open("xb").close()  # the name is ours now
+        except FileExistsError:
+            number += 1
+            continue
+        try:
+            os.replace(path, aside)  # noqa: PTH105
+        except FileNotFoundError:
+            aside.unlink()
+            return None
+        except BaseException:
+            aside.unlink()
+            raise
+        return aside
 
 
 def _flush_folder(folder: Path) -> None:

@@ -59,6 +59,22 @@ def srgb_profile() -> bytes:
     return bytes(profile)
 
 
+def extended_linear(rgb: Array) -> Array:
+    """Take off the curve of sRGB, from values of any shape; below 0 it is mirrored (as in IEC 61966-2-2, scRGB).
+
+    So values beyond ``[0, 1]`` mean the colours that sRGB does not hold.
+    """
+    size = np.abs(rgb)
+    return np.copysign(np.where(size <= 0.04045, size / 12.92, ((size + 0.055) / 1.055) ** 2.4), rgb).astype(np.float32)
+
+
+def extended_encoded(linear: Array) -> Array:
+    """Invert ``extended_linear``."""
+    size = np.abs(linear)
+    encoded = np.where(size <= 0.0031308, size * 12.92, 1.055 * size ** (1 / 2.4) - 0.055)
+    return np.copysign(encoded, linear).astype(np.float32)
+
+
 @functools.cache
 def _lab_profile() -> bytes:
     return bytes(ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes())
@@ -73,7 +89,7 @@ def to_unit(values: Array) -> Array:
     return unit
 
 
-def to_srgb(raster: Raster, path: Path) -> Array:
+def to_srgb(raster: Raster, path: Path, *, extended: bool = False) -> Array:
     """Convert to sRGB, through the embedded profile where there is a usable one, else by the code points.
 
     The rendering intent is relative colorimetric with black point compensation, the usual choice for
@@ -83,9 +99,10 @@ def to_srgb(raster: Raster, path: Path) -> Array:
     Args:
         raster: The picture as the file holds it.
         path: The file, for the warning.
+        extended: Keep the colours of an RGB profile that sRGB does not hold, as values beyond ``[0, 1]``.
 
     Returns:
-        ``(H, W, 3)`` float32 in ``[0, 1]``; alpha is not applied.
+        ``(H, W, 3)`` float32 in ``[0, 1]``, or beyond if `extended`; alpha is not applied.
 
     Warns:
         UserWarning: The profile is damaged or made for another colour space; it is left aside. Or something
@@ -115,7 +132,7 @@ def to_srgb(raster: Raster, path: Path) -> Array:
             icc = profile_of(points)
     if icc is not None:
         try:
-            return _through_profile(raster.values, raster.space, icc)
+            return _through_profile(raster.values, raster.space, icc, extended)
         except (RuntimeError, TypeError, ValueError) as error:  # imagecodecs' CmsError is a RuntimeError
             warnings.warn(
                 f"the colour profile in '{path}' cannot be used ({error}); its pixels are taken as sRGB",
@@ -125,6 +142,14 @@ def to_srgb(raster: Raster, path: Path) -> Array:
     if raster.space == "LAB":
         return to_unit(_transform(raster.values, "LAB", _lab_profile()))
     return unmanaged(raster)
+
+
+def profile_of_raster(raster: Raster) -> bytes | None:
+    """The profile that says what the samples mean; None for sRGB, and for HDR, which none describes well."""
+    if raster.icc is not None:
+        return None if hdr_code_points(raster.icc) else raster.icc
+    points = raster.points
+    return profile_of(points) if points is not None and points.known and not points.hdr else None
 
 
 def unmanaged(raster: Raster) -> Array:
@@ -149,7 +174,7 @@ def _from_hdr(raster: Raster, points: CodePoints) -> Array:
     return _transform(to_unit(in_srgb), "RGB", linear_profile())
 
 
-def _through_profile(values: Array, space: Space, icc: bytes) -> Array:
+def _through_profile(values: Array, space: Space, icc: bytes, extended: bool = False) -> Array:
     made_for = _ICC_SPACE.get(icc[16:20])  # ICC.1:2022, 7.2.6: the colour space of the profile's device side
     if made_for == "RGB" and space == "GRAY":
         values, space = np.repeat(values, 3, axis=2), "RGB"
@@ -157,6 +182,8 @@ def _through_profile(values: Array, space: Space, icc: bytes) -> Array:
         raise ValueError(f"it is for {icc[16:20].decode('latin-1').strip()!r} and the picture is {space}")
     if space == "RGB" and _is_srgb(icc):
         return to_unit(values)
+    if extended and space == "RGB":
+        return extended_encoded(_transform(to_unit(values), space, icc, linear_profile()))
     return to_unit(_transform(to_unit(values) if values.dtype.kind == "f" else values, space, icc))
 
 
@@ -244,9 +271,9 @@ def over_white(rgb: Array, alpha: Array) -> Array:
 def off_white(rgb: Array, alpha: Array) -> Array:
     """Invert ``over_white``: the colours that give ``rgb`` when shown with ``alpha`` over white.
 
-    Where a colour is darker than its alpha can show, the nearest that it can is taken; where alpha is 0
-    any colour would do and ``rgb`` stays.
+    Where a colour is darker than its alpha can show, the nearest that it can is taken, but for colours that are
+    beyond ``[0, 1]`` themselves; where alpha is 0 any colour would do and ``rgb`` stays.
     """
     opacity = alpha[..., None]
     inverse = (rgb - (1.0 - opacity)) / np.where(opacity > 0, opacity, 1.0)
-    return np.where(opacity > 0, np.clip(inverse, 0.0, 1.0), rgb)
+    return np.where(opacity > 0, np.clip(inverse, np.minimum(rgb, 0.0), np.maximum(rgb, 1.0)), rgb)

@@ -131,12 +131,6 @@ def read_deep_tiff(file: BinaryIO) -> Raster:
     return Raster(rgb, space, alpha, icc, LINEAR if linear else None, FLOAT_NOTICE if linear else "")
 
 
-def read_tiff_description(file: BinaryIO) -> str:
-    """The ImageDescription of the first page of a TIFF; empty where there is none."""
-    with _first_page(file) as page:
-        return str(page.description)
-
-
 def check_pixels(pixels: int) -> None:
     """Refuse a picture of so many pixels if it is above twice Pillow's limit.
 

@@ -1,7 +1,10 @@
-"""The formats that pictures are written in, each with an sRGB profile and a description."""
+"""The formats that pictures are written in, each with a profile and what is said of the picture."""
+
+from __future__ import annotations
 
 import io
 import struct
+import warnings
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,15 +12,54 @@ from pathlib import Path
 from typing import BinaryIO
 
 import imagecodecs
+import numpy as np
 import tifffile
-from PIL import Image
+from PIL import Image, TiffTags
 
-from nst_lightning.errors import UserError
-from nst_lightning.images.color import Array, srgb_profile
+from nst_lightning.errors import UserError, UserNotice
+from nst_lightning.images.avif import encode_avif
+from nst_lightning.images.color import Array, extended_linear
+from nst_lightning.images.metadata import (
+    JPEG_SEGMENT,
+    Metadata,
+    directory_bytes,
+    exif_block,
+    exif_directory,
+    jpeg_segments,
+    main_directory,
+    png_texts,
+    xmp_packet,
+)
+from nst_lightning.images.profiles import ColorSpace
 
-DESCRIPTION_TAG = 270  # ImageDescription, in TIFF and in EXIF
+_EXIF_TAG, _LOCATION_TAG, _XMP_TAG = 34665, 34853, 700
 
-Encoder = Callable[[BinaryIO, Array, int, str], None]
+
+@dataclass(frozen=True)
+class Content:
+    """What goes into a file.
+
+    Attributes:
+        values: ``(H, W, 3 or 4)``, uint8 for 8 bits a sample and uint16 for more.
+        bits: Bits a sample that are used.
+        quality: 1 to 100, for formats that have it.
+        space: Colour space of the values.
+        metadata: What is said of the picture.
+    """
+
+    values: Array
+    bits: int
+    quality: int
+    space: ColorSpace
+    metadata: Metadata
+
+    def exif(self, limit: int = 1 << 24) -> bytes:
+        """EXIF as a TIFF of its own, or nothing."""
+        height, width = self.values.shape[:2]
+        return exif_block(self.metadata, (height, width), not self.space.wide, limit)
+
+
+Encoder = Callable[[BinaryIO, Content], None]
 
 
 @dataclass(frozen=True)
@@ -29,7 +71,8 @@ class Format:
         bits: Bits a sample that it can hold.
         alpha: Whether it can hold alpha.
         longest_side: Largest height or width in pixels.
-        encode: Writes ``(H, W, 3 or 4)`` uint8 or uint16 with a JPEG quality and an ASCII description.
+        encode: Writes a file.
+        wide: Whether it can hold another colour space than sRGB.
     """
 
     name: str
@@ -37,57 +80,109 @@ class Format:
     alpha: bool
     longest_side: int
     encode: Encoder
+    wide: bool = True
 
 
-def format_of(path: Path, bits: int, name: str = "output") -> Format:
+def format_of(path: Path, bits: int, name: str = "output", color_space: str = "srgb") -> Format:
     """The format that the suffix of a path stands for.
 
     Raises:
-        UserError: The suffix is unknown, or its format does not hold so many bits a sample.
+        UserError: The suffix is unknown, or its format does not hold so many bits a sample, or that colour space.
     """
-    found = FORMATS.get(path.suffix.lower())
+    suffix = path.suffix.lower()
+    found = FORMATS.get(suffix)
     if found is None:
-        raise UserError(f"{name}: must end in one of {', '.join(FORMATS)}, got '{path}'; change the suffix of the path")
-    if bits not in (8, 16):
-        raise UserError(f"{name}: must have 8 or 16 bits a sample, got {bits}; choose one of them")
+        near = _INSTEAD.get(suffix)
+        hint = f"{near} files are only read; .avif is as small" if near else "change the suffix of the path"
+        raise UserError(f"{name}: must end in one of {', '.join(FORMATS)}, got '{path}'; {hint}")
+    if bits not in _BITS:
+        raise UserError(f"{name}: must have 8 or 16 bits a sample (AVIF 8, 10 or 12), got {bits}; choose one of them")
     if bits not in found.bits:
+        held = " or ".join(map(str, found.bits))
+        others = "PNG or TIFF" if bits == 16 else "AVIF"
         raise UserError(
-            f"{name}: {found.name} holds 8 bits a sample, got {bits} for '{path}'; choose 8 bits, PNG or TIFF"
+            f"{name}: {found.name} holds {held} bits a sample, got {bits} for '{path}'; choose {held} bits, or {others}"
+        )
+    if color_space != "srgb" and not found.wide:
+        raise UserError(
+            f"color_space: must be srgb for {found.name}, whose encoder takes no other, got {color_space} for "
+            f"'{path}'; choose AVIF, PNG or TIFF, or leave color_space out"
         )
     return found
 
 
-def _jpeg(file: BinaryIO, values: Array, quality: int, description: str) -> None:
-    Image.fromarray(values).save(
+def encode(kind: Format, file: BinaryIO, content: Content) -> None:
+    """Write a picture; what is said of it may fail and costs only itself then.
+
+    Warns:
+        UserNotice: The format, or its encoder, does not take what is said of the picture.
+    """
+    try:
+        kind.encode(file, content)
+    except OSError:  # of the disk
+        raise
+    except Exception as error:  # encoders fail in many ways at what cameras and programs put into EXIF and XMP
+        if content.metadata == Metadata():
+            raise
+        file.seek(0)
+        file.truncate()
+        kind.encode(file, Content(content.values, content.bits, content.quality, content.space, Metadata()))
+        reason = " ".join(str(error).split()) or type(error).__name__
+        warnings.warn(
+            f"written without date, author and settings, which {kind.name} does not take: {reason}",
+            UserNotice,
+            stacklevel=2,
+        )
+
+
+def _jpeg(file: BinaryIO, content: Content) -> None:
+    metadata = content.metadata
+    Image.fromarray(content.values).save(
         file,
         "JPEG",
-        quality=quality,
+        quality=content.quality,
         subsampling="4:4:4",  # styles are made of coloured strokes as fine as the pixels
-        icc_profile=srgb_profile(),
-        exif=_exif(description),
+        icc_profile=content.space.icc,
+        exif=_with_head(content.exif(JPEG_SEGMENT - 6)),
+        extra=jpeg_segments(metadata),
+        **({"dpi": metadata.dpi} if metadata.dpi else {}),
     )
 
 
-def _webp(file: BinaryIO, values: Array, quality: int, description: str) -> None:
+def _webp(file: BinaryIO, content: Content) -> None:
     # exact: keep colours under full transparency, which resampling may bring to light.
-    Image.fromarray(values).save(
-        file, "WEBP", lossless=True, exact=True, icc_profile=srgb_profile(), exif=_exif(description)
+    Image.fromarray(content.values).save(
+        file,
+        "WEBP",
+        lossless=True,
+        exact=True,
+        icc_profile=content.space.icc,
+        exif=_with_head(content.exif()),
+        xmp=xmp_packet(content.metadata),
     )
 
 
-def _exif(description: str) -> bytes:
-    exif = Image.Exif()
-    if description:
-        exif[DESCRIPTION_TAG] = description
-    return exif.tobytes()
+def _with_head(exif: bytes) -> bytes:
+    return b"Exif\0\0" + exif if exif else b""
 
 
-def _png(file: BinaryIO, values: Array, quality: int, description: str) -> None:
-    encoded = io.BytesIO(imagecodecs.png_encode(values))
+def _png(file: BinaryIO, content: Content) -> None:
+    metadata, space = content.metadata, content.space
+    encoded = io.BytesIO(imagecodecs.png_encode(content.values))
     file.write(encoded.read(33))  # signature and IHDR, behind which the other chunks may start
-    _png_chunk(file, b"iCCP", b"sRGB\0\0" + zlib.compress(srgb_profile()))
-    if description:
-        _png_chunk(file, b"tEXt", b"Description\0" + description.encode("ascii"))
+    if space.name == "display-p3":  # PNG, third edition, 11.3.2.6; readers that know it heed it first
+        _png_chunk(file, b"cICP", bytes([*space.cicp, 0, 1]))
+    name = b"sRGB" if not space.wide else b"ICC profile"
+    _png_chunk(file, b"iCCP", name + b"\0\0" + zlib.compress(space.icc))
+    if metadata.dpi:
+        across, down = (round(number / 0.0254) for number in metadata.dpi)
+        _png_chunk(file, b"pHYs", struct.pack(">IIB", across, down, 1))  # a metre
+    if exif := content.exif():
+        _png_chunk(file, b"eXIf", exif)
+    texts = png_texts(metadata) | {"XML:com.adobe.xmp": xmp_packet(metadata).decode()}
+    for keyword, text in texts.items():
+        if text:
+            _png_chunk(file, b"iTXt", keyword.encode("latin-1") + b"\0\0\0\0\0" + text.encode())
     file.write(encoded.getbuffer()[33:])
 
 
@@ -95,7 +190,17 @@ def _png_chunk(file: BinaryIO, kind: bytes, data: bytes) -> None:
     file.write(struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)))
 
 
-def _tiff(file: BinaryIO, values: Array, quality: int, description: str) -> None:
+def _tiff(file: BinaryIO, content: Content) -> None:
+    values, metadata, space = content.values, content.metadata, content.space
+    height, width = values.shape[:2]
+    # By itself tifffile goes to 64-bit offsets only without compression, which may yet not help.
+    big = values.nbytes > 2**32 - 2**25
+    said = content.exif() != b""
+    written = main_directory(metadata) if said else {}
+    packet = xmp_packet(metadata)
+    # By name, since tifffile leaves out what points at a directory when it is asked by number; 8 is any place.
+    pointers = [("ExifTag", exif_directory(metadata, (height, width), not space.wide)), ("GPSTag", metadata.location)]
+    pointers = [(name, tags) for name, tags in pointers if tags and said and not big]
     tifffile.imwrite(
         file,
         values,
@@ -103,19 +208,80 @@ def _tiff(file: BinaryIO, values: Array, quality: int, description: str) -> None
         extrasamples=["unassalpha"] if values.shape[2] == 4 else None,
         compression="zlib",
         predictor=True,
-        # By itself tifffile goes to 64-bit offsets only without compression, which may yet not help.
-        bigtiff=values.nbytes > 2**32 - 2**25,
-        iccprofile=srgb_profile(),
-        description=description or None,
+        bigtiff=big,
+        byteorder="<",
+        iccprofile=space.icc,
+        description=None,
         software=False,
         metadata=None,
+        resolution=metadata.dpi,
+        resolutionunit=2 if metadata.dpi else None,
+        extratags=[
+            *(
+                (tag, kind, len(value), value, True)
+                for tag, (kind, value) in written.items()
+                if isinstance(value, bytes)
+            ),
+            *([(_XMP_TAG, TiffTags.BYTE, len(packet), packet, True)] if packet else []),
+            *((name, TiffTags.LONG, 1, 8, True) for name, _ in pointers),
+        ],
     )
+    numbers = {"ExifTag": _EXIF_TAG, "GPSTag": _LOCATION_TAG}
+    for name, tags in pointers:
+        file.seek(0)
+        with tifffile.TiffFile(file) as tiff:
+            place = tiff.pages[0].tags[numbers[name]].offset + 8  # behind its number, type and count
+        start = file.seek(0, io.SEEK_END)
+        start += file.write(b"\0" * (start % 2))  # directories begin at even places
+        file.write(directory_bytes(tags, start))
+        file.seek(place)
+        file.write(struct.pack("<I", start))
+
+
+def _avif(file: BinaryIO, content: Content) -> None:
+    space = content.space
+    file.write(
+        encode_avif(
+            content.values,
+            content.bits,
+            content.quality,
+            space.cicp,
+            space.icc,
+            content.exif(),
+            xmp_packet(content.metadata),
+        )
+    )
+
+
+def _jxl(file: BinaryIO, content: Content) -> None:
+    values, quality = content.values, content.quality
+    if content.bits == 16:  # imagecodecs says of 16 bits that they are linear light, and of 8 that they are not
+        peak = np.float32(65535)
+        values = values.copy()
+        for row in values:
+            row[:, :3] = extended_linear(row[:, :3] / peak) * peak + np.float32(0.5)
+    options = {"lossless": True} if quality == 100 else {"distance": _distance(quality)}
+    file.write(imagecodecs.jpegxl_encode(values, usecontainer=True, **options))
+    # ISO/IEC 18181-2: boxes may follow the pixels; EXIF begins with where its TIFF does.
+    for kind, head, data in ((b"Exif", b"\0\0\0\0", content.exif()), (b"xml ", b"", xmp_packet(content.metadata))):
+        if data:
+            file.write(struct.pack(">I4s", 8 + len(head + data), kind) + head + data)
+
+
+def _distance(quality: int) -> float:
+    """What libjxl's own tools take a JPEG's quality for (JxlEncoderDistanceFromQuality)."""
+    if quality >= 30:
+        return 0.1 + (100 - quality) * 0.09
+    return 53 / 3000 * quality**2 - 23 / 20 * quality + 25
 
 
 _JPEG = Format("JPEG", (8,), alpha=False, longest_side=65_500, encode=_jpeg)  # libjpeg's JPEG_MAX_DIMENSION
 _PNG = Format("PNG", (8, 16), alpha=True, longest_side=1_000_000, encode=_png)  # libpng's default limit
 _TIFF = Format("TIFF", (8, 16), alpha=True, longest_side=2**31 - 1, encode=_tiff)
 _WEBP = Format("WebP", (8,), alpha=True, longest_side=16_383, encode=_webp)  # 14 bits in its header
+_AVIF = Format("AVIF", (8, 10, 12), alpha=True, longest_side=32_768, encode=_avif)  # what libavif decodes by default
+# The longest side of libjxl's level 5, which is what decoders must take.
+_JXL = Format("JPEG XL", (8, 16), alpha=True, longest_side=2**18, encode=_jxl, wide=False)
 FORMATS = {
     ".png": _PNG,
     ".jpg": _JPEG,
@@ -123,4 +289,8 @@ FORMATS = {
     ".tif": _TIFF,
     ".tiff": _TIFF,
     ".webp": _WEBP,
+    ".avif": _AVIF,
+    ".jxl": _JXL,
 }
+_BITS = sorted({bits for kind in FORMATS.values() for bits in kind.bits})
+_INSTEAD = {".heic": "HEIC", ".heif": "HEIF", ".hif": "HEIF"}

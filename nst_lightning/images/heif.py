@@ -56,6 +56,15 @@ def read(file: BinaryIO) -> Raster:
     return Raster(colours, space, alpha, image.info.get("icc_profile") or None, points)
 
 
+def read_info(file: BinaryIO) -> dict[str, Any]:
+    """EXIF and XMP of the primary picture, by the names that Pillow has for them.
+
+    Raises:
+        MissingExtraError: There is no pillow-heif.
+    """
+    return dict(_primary(file).info)
+
+
 def _primary(file: BinaryIO) -> Any:
     """The primary picture, not decoded: a pillow_heif.HeifImage."""
     try:

@@ -1,22 +1,21 @@
 """Reading pictures into sRGB tensors and writing tensors as pictures."""
 
-import json
 import stat
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from nst_lightning.errors import UserError
-from nst_lightning.images.atomic import check_replaceable, replacing
-from nst_lightning.images.color import Array, off_white, over_white, to_srgb, to_unit, unmanaged
-from nst_lightning.images.decode import read_header, read_raster, readable_formats
-from nst_lightning.images.deep import is_tiff, read_tiff_description
-from nst_lightning.images.encode import DESCRIPTION_TAG, format_of
-from nst_lightning.images.opening import opened
+from nst_lightning.images.atomic import check_replaceable, keeping
+from nst_lightning.images.color import Array, off_white, over_white, profile_of_raster, to_srgb, to_unit, unmanaged
+from nst_lightning.images.decode import read_header, read_raster
+from nst_lightning.images.encode import Content, encode, format_of
+from nst_lightning.images.metadata import Metadata, read_settings
+from nst_lightning.images.profiles import ColorSpace, check_color_space, color_space, to_space
 from nst_lightning.images.recolor import luma
 from nst_lightning.paths import expand
 
@@ -28,14 +27,16 @@ class Picture:
     """A picture ready to be worked on.
 
     Attributes:
-        pixels: ``(1, 3, H, W)`` float32 sRGB in ``[0, 1]``, composited on white.
+        pixels: ``(1, 3, H, W)`` float32 sRGB in ``[0, 1]``, composited on white; beyond where that was asked for.
         alpha: ``(1, 1, H, W)`` float32 in ``[0, 1]``; None for a picture that is opaque everywhere.
         path: The file it came from, or None.
+        profile: The ICC profile that it came in; None for sRGB, and for HDR.
     """
 
     pixels: Tensor
     alpha: Tensor | None = None
     path: Path | None = None
+    profile: bytes | None = None
 
     @property
     def height(self) -> int:
@@ -65,7 +66,7 @@ def check_image(path: str | Path, *, name: str = "image") -> tuple[int, int]:
     return header.height, header.width
 
 
-def read_image(path: str | Path, *, name: str = "image") -> Picture:
+def read_image(path: str | Path, *, name: str = "image", extended: bool = False) -> Picture:
     """Read the first frame of a JPEG, PNG, WebP or TIFF (or GIF, BMP, PPM, TGA, JPEG 2000, AVIF).
 
     EXIF orientation is applied, embedded ICC profiles are converted to sRGB, 16-bit and floating-point
@@ -75,6 +76,7 @@ def read_image(path: str | Path, *, name: str = "image") -> Picture:
     Args:
         path: The file.
         name: Configuration argument that gave the path, for messages.
+        extended: Keep colours that sRGB does not hold, as values beyond ``[0, 1]`` (scRGB's, gamma-encoded).
 
     Returns:
         The picture, on the CPU.
@@ -87,10 +89,10 @@ def read_image(path: str | Path, *, name: str = "image") -> Picture:
     """
     path = expand(path, name)
     raster = read_raster(path, name)
-    rgb, alpha = to_srgb(raster, path), raster.alpha
+    rgb, alpha = to_srgb(raster, path, extended=extended), raster.alpha
     if alpha is None or bool((alpha == 1).all()):
-        return Picture(_to_tensor(rgb), None, path)
-    return Picture(_to_tensor(over_white(rgb, alpha)), _to_tensor(alpha[..., None]), path)
+        return Picture(_to_tensor(rgb), None, path, profile_of_raster(raster))
+    return Picture(_to_tensor(over_white(rgb, alpha)), _to_tensor(alpha[..., None]), path, profile_of_raster(raster))
 
 
 def read_mask_samples(path: str | Path, name: str = "mask") -> tuple[Tensor, Tensor | None]:
@@ -125,26 +127,37 @@ def write_image(
     bits: int = 8,
     quality: int = 95,
     metadata: dict[str, str] | None = None,
-) -> None:
+    origin: Metadata | None = None,
+    space: ColorSpace | None = None,
+    replaceable: Callable[[Path], bool] | None = None,
+) -> Path | None:
     """Write a picture in the format that the suffix names, whole or not at all.
 
-    Values are clamped to ``[0, 1]`` and rounded to the nearest step. The file carries an sRGB profile and
-    ``metadata`` as JSON, in the image description (EXIF and TIFF) or the Description text (PNG).
+    Values are clamped to what the colour space holds and rounded to the nearest step. The file carries its profile,
+    ``metadata`` as JSON in XMP, and what it keeps of the content's own date, author and so on.
 
     Args:
-        path: ``.png``, ``.tif``/``.tiff``, ``.jpg``/``.jpeg`` or ``.webp`` (lossless); replaced if there.
-        pixels: ``(1, 3, H, W)`` sRGB composited on white, of any device and floating-point type.
+        path: ``.png``, ``.tif``/``.tiff``, ``.jpg``/``.jpeg``, ``.webp`` (lossless), ``.avif`` or ``.jxl``.
+        pixels: ``(1, 3, H, W)`` sRGB composited on white, of any device and floating-point type; values beyond
+            ``[0, 1]`` are colours that a wider space may hold.
         alpha: ``(1, 1, H, W)``, attached so that the file shows ``pixels`` over white; left out of JPEG.
-        bits: 8, or 16 for PNG and TIFF.
-        quality: 1 to 100, for JPEG.
+        bits: 8, or 16 for PNG, TIFF and JPEG XL, or 10 or 12 for AVIF.
+        quality: 1 to 100, for JPEG, AVIF and JPEG XL, which both are lossless with 100.
         metadata: Texts to keep with the picture; ``read_metadata`` gives them back.
+        origin: What the content's file says of itself, as ``read_origin`` gives it.
+        space: Colour space of the file, sRGB by default.
+        replaceable: Says whether a file that is at `path` may be lost; else it is moved aside. By default it may.
+
+    Returns:
+        Where the file that was at `path` is now; None if it was replaced, or there was none.
 
     Raises:
-        UserError: The path, the bits or the quality do not fit the format, or the disk does not take it.
+        UserError: The path, the bits, the quality or the space do not fit the format, or the disk does not take it.
         ValueError: A tensor is not finite or of another shape.
     """
     path = expand(path, "output")
-    kind = format_of(path, bits)
+    space = space or color_space("srgb")
+    kind = format_of(path, bits, color_space=space.name)
     if not 1 <= quality <= 100:
         raise UserError(f"quality: must be from 1 to 100, got {quality}; choose a value in this range")
     height, width = pixels.shape[-2:]
@@ -153,16 +166,17 @@ def write_image(
             f"output: {kind.name} holds at most {kind.longest_side} px a side, got {height} x "
             f"{width} for '{path}'; choose PNG or TIFF"
         )
-    values = _to_samples(pixels, alpha if kind.alpha else None, bits)
-    description = json.dumps(metadata) if metadata else ""  # ASCII, which every format can hold
+    values = _to_samples(pixels, alpha if kind.alpha else None, bits, space)
+    said = replace(origin or Metadata(), settings=metadata or {})
     try:
-        with replacing(path) as file:
-            kind.encode(file, values, quality, description)
+        with keeping(path, replaceable) as new:
+            encode(kind, new.file, Content(values, bits, quality, space, said))
     except OSError as error:
         raise _not_writable(path, "output", error) from error
+    return new.aside
 
 
-def check_writable(path: str | Path, *, name: str = "output", bits: int = 8) -> None:
+def check_writable(path: str | Path, *, name: str = "output", bits: int = 8, color_space: str = "srgb") -> None:
     """See to it that ``write_image`` will be able to write a file, before hours of work go into it.
 
     Creates the folder of the file where it is missing; leaves nothing else behind.
@@ -171,12 +185,13 @@ def check_writable(path: str | Path, *, name: str = "output", bits: int = 8) -> 
         path: The file to be written.
         name: Configuration argument that gave the path, for messages.
         bits: Bits a sample it shall have.
+        color_space: Colour space it shall have.
 
     Raises:
-        UserError: The format is unknown or has no such bits, or the path or its folder is not writable.
+        UserError: The format is unknown or has no such bits or space, or the path or its folder is not writable.
     """
     path = expand(path, name)
-    format_of(path, bits, name)
+    format_of(path, bits, name, check_color_space(color_space))
     try:
         if path.exists():
             mode = path.stat().st_mode
@@ -204,22 +219,7 @@ def read_metadata(path: str | Path) -> dict[str, str]:
     Raises:
         UserError: The file cannot be read as a picture.
     """
-    path = expand(path, "image")
-    with opened(path, "image") as file:
-        tiff = is_tiff(file.read(4))
-        file.seek(0)
-        if tiff:
-            text: object = read_tiff_description(file)
-        else:
-            with Image.open(file, formats=readable_formats()) as image:
-                # Not the method of PNG images, which decodes them.
-                exif = Image.Image.getexif(image)
-                text = image.info.get("Description") or exif.get(DESCRIPTION_TAG, "")
-    try:
-        found = json.loads(str(text))
-    except ValueError:
-        return {}
-    return {str(key): str(value) for key, value in found.items()} if isinstance(found, dict) else {}
+    return read_settings(expand(path, "image"))
 
 
 def _not_writable(path: Path, name: str, error: Exception) -> UserError:
@@ -231,7 +231,7 @@ def _to_tensor(values: Array) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(values.transpose(2, 0, 1)))[None]
 
 
-def _to_samples(pixels: Tensor, alpha: Tensor | None, bits: int) -> Array:
+def _to_samples(pixels: Tensor, alpha: Tensor | None, bits: int, space: ColorSpace) -> Array:
     """``(H, W, 3 or 4)`` uint8 or uint16, strip by strip: a picture may be as large as memory allows."""
     for what, tensor, channels in (("pixels", pixels, 3), ("alpha", alpha, 1)):
         if tensor is not None and (tensor.ndim != 4 or tensor.shape[:2] != (1, channels)):
@@ -245,18 +245,25 @@ def _to_samples(pixels: Tensor, alpha: Tensor | None, bits: int) -> Array:
     for top in range(0, height, _STRIP):
         rows = slice(top, top + _STRIP)
         strip = _to_array(pixels[..., rows, :], "pixels")
+        if not space.wide:
+            strip = np.clip(strip, 0, 1)
         if alpha is not None:
-            opacity = np.floor(_to_array(alpha[..., rows, :], "alpha") * peak + np.float32(0.5)) / peak  # as stored
-            strip = np.concatenate([off_white(strip, opacity[..., 0]), opacity], axis=2)
+            opacity = np.clip(_to_array(alpha[..., rows, :], "alpha"), 0, 1)
+            opacity = np.floor(opacity * peak + np.float32(0.5)) / peak  # as stored
+            strip = off_white(strip, opacity[..., 0])
+        if space.wide:
+            strip = to_space(strip, space)
+        if alpha is not None:
+            strip = np.concatenate([strip, opacity], axis=2)
         values[rows] = (strip * peak + np.float32(0.5)).astype(kind)
     return values
 
 
 def _to_array(tensor: Tensor, what: str) -> Array:
-    """``(1, C, H, W)`` to ``(H, W, C)`` float32 in ``[0, 1]``."""
+    """``(1, C, H, W)`` to ``(H, W, C)`` float32."""
     # NumPy from here: PyTorch would start a team of threads for a writer beside the run, and with more threads than
     # cores OpenMP puts all of them to sleep between loops, which costs the run 10 ms an evaluation.
     values = tensor.detach().to("cpu", torch.float32).numpy()
     if not np.isfinite(values).all():
         raise ValueError(f"{what} must be finite, got NaN or infinity")
-    return np.ascontiguousarray(np.clip(values[0], 0, 1).transpose(1, 2, 0))
+    return np.ascontiguousarray(values[0].transpose(1, 2, 0))

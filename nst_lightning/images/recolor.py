@@ -30,15 +30,16 @@ def with_luma(picture: Tensor, wanted: Tensor) -> Tensor:
     clamping channels one by one would change the colour.
 
     Args:
-        picture: (1, 3, H, W), RGB in [0, 1].
+        picture: (1, 3, H, W), RGB in [0, 1]; a colour that is beyond gets no farther beyond.
         wanted: (1, 1, H, W).
 
     Returns:
-        (1, 3, H, W), RGB in [0, 1].
+        (1, 3, H, W), RGB in [0, 1], or as far beyond as `picture`.
     """
+    low, high = picture.amin(1, keepdim=True), picture.amax(1, keepdim=True)
     change = wanted - luma(picture)
-    change = change.clamp(min=-picture.amin(1, keepdim=True), max=1 - picture.amax(1, keepdim=True))
-    return (picture + change).clamp(0, 1)  # but for rounding
+    change = change.clamp(min=-low.clamp(min=0), max=1 - high.clamp(max=1))
+    return torch.clamp(picture + change, low.clamp(max=0), high.clamp(min=1))  # but for rounding
 
 
 def match_luma(picture: Tensor, reference: Tensor) -> Tensor:
@@ -56,7 +57,7 @@ def match_luma(picture: Tensor, reference: Tensor) -> Tensor:
     return (scale * (picture - picture.mean()) + reference.mean()).clamp(0, 1)
 
 
-def match_colors(picture: Tensor, reference: Tensor) -> Tensor:
+def match_colors(picture: Tensor, reference: Tensor, clamp: bool = True) -> Tensor:
     """Bring mean and covariance of colours to those of another picture, moving colours as little as can be.
 
     The optimal transport between Gaussians (Pitié and Kokaram 2007, The Linear Monge-Kantorovitch Linear Colour
@@ -66,16 +67,18 @@ def match_colors(picture: Tensor, reference: Tensor) -> Tensor:
     Args:
         picture: (1, 3, h, w), RGB in [0, 1].
         reference: (1, 3, H, W), the same.
+        clamp: Keep the result in [0, 1].
 
     Returns:
-        (1, 3, h, w), clamped to [0, 1].
+        (1, 3, h, w), clamped to [0, 1] if asked for.
     """
     mean, covariance = _moments(picture)
     wanted, target = _moments(reference)
     root, inverse = _root(covariance), _root(covariance, -0.5)
     transport = (inverse @ _root(root @ target @ root) @ inverse).to(picture)
     moved = torch.einsum("ij,njhw->nihw", transport, picture - mean.to(picture).view(1, 3, 1, 1))
-    return (moved + wanted.to(picture).view(1, 3, 1, 1)).clamp(0, 1)
+    moved = moved + wanted.to(picture).view(1, 3, 1, 1)
+    return moved.clamp(0, 1) if clamp else moved
 
 
 def match_histogram(picture: Tensor, reference: Tensor) -> Tensor:

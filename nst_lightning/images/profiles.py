@@ -1,0 +1,166 @@
+"""The colour spaces that pictures are written in: their profiles, and sRGB values brought into them."""
+
+from __future__ import annotations
+
+import functools
+import re
+import struct
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import imagecodecs
+import numpy as np
+
+from nst_lightning.errors import UserError, UserNotice
+from nst_lightning.images.codepoints import adobe_rgb_profile, linear_profile
+from nst_lightning.images.color import Array, extended_linear, srgb_profile
+
+NAMES = ("srgb", "display-p3", "adobe-rgb", "content")
+_ALIASES = {"p3": "display-p3", "adobergb1998": "adobe-rgb", "a98rgb": "adobe-rgb"}
+_D65 = (0.3127, 0.3290, 1.0)  # x, y, Y
+_DISPLAY_P3 = (0.680, 0.320, 0.265, 0.690, 0.150, 0.060)  # SMPTE EG 432-1: x, y of red, green, blue
+_DARKEST_GREY = 0.35  # of sRGB's middle grey: 0.21 in linear light, and 0.42 with a gamma of 1.8
+_LARGEST = 1 << 20  # bytes of a profile: readers of PNG, Pillow among them, drop larger ones without a word
+
+
+@dataclass(frozen=True)
+class ColorSpace:
+    """A space to write in.
+
+    Attributes:
+        name: As it is asked for.
+        icc: Its profile; the same bytes each time.
+        cicp: Its primaries and transfer function as ITU-T H.273 numbers them; 2 is unspecified.
+    """
+
+    name: str
+    icc: bytes
+    cicp: tuple[int, int] = (2, 2)
+
+    @property
+    def wide(self) -> bool:
+        """Whether it may hold what sRGB does not."""
+        return self.name != "srgb"
+
+
+def check_color_space(name: str) -> str:
+    """The space that a name means, however it is spelt.
+
+    Raises:
+        UserError: There is none of this name.
+    """
+    plain = re.sub(r"[^a-z0-9]", "", name.lower())
+    found = _ALIASES.get(plain) or next((known for known in NAMES if known.replace("-", "") == plain), None)
+    if found is None:
+        raise UserError(f"color_space: must be one of {', '.join(NAMES)}, got '{name}'; srgb is right for the web")
+    return found
+
+
+@functools.cache
+def color_space(name: str) -> ColorSpace:
+    """The space of a name that ``check_color_space`` gave, but for ``content``."""
+    if name == "display-p3":
+        return ColorSpace(name, _display_p3_profile(), (12, 13))
+    if name == "adobe-rgb":
+        return ColorSpace(name, _undated(adobe_rgb_profile()))
+    return ColorSpace("srgb", srgb_profile(), (1, 13))
+
+
+def space_of_content(profile: bytes | None, path: Path | None) -> ColorSpace:
+    """The space that a picture came in.
+
+    Args:
+        profile: Its ICC profile; None for a picture without one, which is sRGB.
+        path: Its file, for the notice.
+
+    Warns:
+        UserNotice: A picture in sRGB values cannot be brought into it; sRGB is taken.
+    """
+    plain = color_space("srgb")
+    if profile is None:
+        return plain
+    space = ColorSpace("content", profile)
+    if profile[16:20] != b"RGB ":  # ICC.1:2022, 7.2.6
+        reason = f"it is for {profile[16:20].decode('latin-1').strip()}"
+    elif len(profile) > _LARGEST:
+        reason = f"it has {len(profile)} bytes, more than readers of PNG take"
+    else:
+        try:
+            grey = float(to_space(np.full((1, 2, 3), 0.5, np.float32), space).mean())
+        except (RuntimeError, TypeError, ValueError) as error:  # imagecodecs' CmsError is a RuntimeError
+            reason = str(error)
+        else:
+            if grey > _DARKEST_GREY:
+                return space
+            reason = "its values are linear light, whose steps show in the dark"
+    warnings.warn(
+        f"color_space: the profile of '{path}' cannot be written with ({reason}); sRGB is taken",
+        UserNotice,
+        stacklevel=2,
+    )
+    return plain
+
+
+def to_space(rgb: Array, space: ColorSpace) -> Array:
+    """Bring sRGB values into a colour space; what lies outside of it is clipped there, and not before.
+
+    Relative colorimetric with black point compensation, as in reading.
+
+    Args:
+        rgb: ``(H, W, 3)`` float32, gamma-encoded sRGB; beyond ``[0, 1]`` as ``extended_linear`` understands it.
+        space: Where to.
+
+    Returns:
+        ``(H, W, 3)`` float32 in ``[0, 1]``.
+
+    Raises:
+        RuntimeError: The profile is of no use.
+    """
+    moved = imagecodecs.cms_transform(
+        extended_linear(rgb),
+        linear_profile(),
+        space.icc,
+        colorspace="rgb",
+        outcolorspace="rgb",
+        outdtype="float32",
+        intent=imagecodecs.CMS.INTENT.RELATIVE_COLORIMETRIC,
+        flags=imagecodecs.CMS.FLAGS.BLACKPOINTCOMPENSATION | imagecodecs.CMS.FLAGS.NOOPTIMIZE,
+    )
+    return np.asarray(np.clip(moved, 0, 1)).reshape(rgb.shape)
+
+
+def _display_p3_profile() -> bytes:
+    """LittleCMS' own sRGB profile, whose curve is exact, with P3's primaries, which it computes for D65 under D50."""
+    # Its generic RGB profile takes curves as tables only.
+    colorants = _tags(bytes(imagecodecs.cms_profile("rgb", whitepoint=_D65, primaries=_DISPLAY_P3, gamma=1.0)))
+    name = "Display P3"
+    # ICC.1:2022, 10.15: multiLocalizedUnicodeType with one record.
+    text = name.encode("utf-16-be")
+    description = b"mluc" + struct.pack(">4xII2s2sII", 1, 12, b"en", b"US", len(text), 28) + text
+    changed = {tag: colorants[tag] for tag in (b"rXYZ", b"gXYZ", b"bXYZ", b"chrm")}
+    return _with_tags(srgb_profile(), {**changed, b"desc": description})
+
+
+def _undated(profile: bytes) -> bytes:
+    """Put a fixed date into a profile; see ``srgb_profile``."""
+    return profile[:24] + srgb_profile()[24:36] + profile[36:]
+
+
+def _tags(profile: bytes) -> dict[bytes, bytes]:
+    """Tags of a profile (ICC.1:2022, 7.3)."""
+    (count,) = struct.unpack(">I", profile[128:132])
+    entries = struct.iter_unpack(">4sII", profile[132 : 132 + 12 * count])
+    return {name: profile[offset : offset + size] for name, offset, size in entries}
+
+
+def _with_tags(profile: bytes, changed: Mapping[bytes, bytes]) -> bytes:
+    """A profile with other values of some tags."""
+    tags = {**_tags(profile), **changed}
+    table, data = struct.pack(">I", len(tags)), b""
+    start = 132 + 12 * len(tags)
+    for name, value in tags.items():
+        table += struct.pack(">4sII", name, start + len(data), len(value))
+        data += value + b"\0" * (-len(value) % 4)
+    return struct.pack(">I", start + len(data)) + profile[4:128] + table + data

@@ -1,0 +1,77 @@
+"""Whether a picture that is there already may give its place to a new one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from nst_lightning import __version__
+from nst_lightning.checkpoint import fingerprint
+from nst_lightning.data import StyleTransferData
+from nst_lightning.errors import UserError
+from nst_lightning.images.io import read_metadata
+from nst_lightning.paths import expand
+
+FINGERPRINT = "Fingerprint"
+EVALUATIONS = "Evaluations"
+# Where a run's files go, and which besides the picture: another place makes no other picture.
+_INCIDENTAL = ("ckpt_path", "output", "fallback", "snapshot_every", "checkpoint_")
+
+
+def run_fingerprint(configuration: str, data: StyleTransferData) -> str:
+    """A name for a run's settings and the pictures it reads: equal for runs that make the same picture.
+
+    Args:
+        configuration: The whole configuration, in YAML.
+        data: Names the pictures, whose bytes count.
+
+    Raises:
+        OSError: A picture is no longer there.
+    """
+    settings: dict[str, Any] = yaml.safe_load(configuration)
+    kept = {key: value for key, value in settings.items() if not key.startswith(_INCIDENTAL)}
+    if isinstance(kept.get("trainer"), dict):
+        kept["trainer"] = {key: value for key, value in kept["trainer"].items() if key != "default_root_dir"}
+    pictures = [fingerprint(path) for path in inputs(data)]
+    text = json.dumps([__version__, kept, pictures], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def inputs(data: StyleTransferData) -> list[Path]:
+    """The pictures that a run reads."""
+    of_styles = (path for style in data.styles for path in (style.path, style.mask, style.style_mask))
+    named: list[str | Path | None] = [data.content_path, data.content_mask, *of_styles, data.init]
+    return [path for path in (expand(name) for name in named if name) if path.is_file()]
+
+
+def refuse_inputs(output: str | Path | None, data: StyleTransferData) -> None:
+    """Refuse to write a result over a picture that it is made from.
+
+    Raises:
+        UserError: If that would happen.
+    """
+    if output is None or not expand(output).exists():
+        return
+    for path in inputs(data):
+        if expand(output).samefile(path):
+            raise UserError(f"output: must not be a picture that the run reads, got '{output}'; choose another name")
+
+
+def may_be_replaced(path: Path, settings: dict[str, str]) -> bool:
+    """Whether a file is an earlier result of the same settings that has come no further.
+
+    Args:
+        path: The file.
+        settings: The new picture's.
+    """
+    try:
+        earlier = read_metadata(path)
+    except UserError:
+        return False
+    if not settings.get(FINGERPRINT) or earlier.get(FINGERPRINT) != settings[FINGERPRINT]:
+        return False
+    return int(earlier.get(EVALUATIONS, 0)) <= int(settings[EVALUATIONS])
