@@ -14,7 +14,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from nst_lightning.errors import UserError
+from nst_lightning.errors import UserError, UserNotice
 from nst_lightning.images import Picture, check_image, read_image
 
 RNG = np.random.default_rng(0)
@@ -226,7 +226,7 @@ class TestContent:
         assert message.startswith("data.content: cannot read 'PATH': ")
         assert message.endswith(AGAIN)
         if kind in {"png8", "png16", "palette", "jpeg", "progressive", "cmyk", "gif", "tiff16", "tiff32"}:
-            assert message == f"data.content: cannot read 'PATH': the file is truncated; {AGAIN}"
+            assert message.startswith("data.content: cannot read 'PATH': the file is truncated")
 
     def test_out_of_memory(self, tmp_path, monkeypatch):
         path = tmp_path / "x.png"
@@ -244,7 +244,7 @@ def read_or_refuse(path, data):
     path.write_bytes(data)
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "the colour profile|.* floating-point samples and no profile")
+            warnings.simplefilter("ignore", UserNotice)
             picture = read_image(path)
     except UserError as error:
         assert "\n" not in str(error)

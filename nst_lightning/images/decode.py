@@ -1,5 +1,6 @@
 """From a file of any supported kind to upright samples."""
 
+import functools
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, Protocol
@@ -11,6 +12,8 @@ from PIL import Image, ImageOps
 from nst_lightning.errors import UserError
 from nst_lightning.images import deep, heif, jpeg12, jpeg2000, jxl, netpbm, raw
 from nst_lightning.images.color import Array, Raster, Space, from_narrow, full_range, split_alpha
+from nst_lightning.images.mending import attempt
+from nst_lightning.images.mending.partial import load
 from nst_lightning.images.opening import NotFiniteError, opened
 from nst_lightning.images.tags import Tags, png_chunks, read_tags
 from nst_lightning.images.tiffpages import with_picture_first
@@ -58,7 +61,7 @@ def read_header(path: Path, name: str) -> Header:
         UserError: The file cannot be read as a picture, or the picture is too large or too small.
     """
     with opened(path, name) as file:
-        header = _header(file)
+        header = attempt(file, _header, pixels=False)
     if min(header.height, header.width) < _SMALLEST_SIDE:
         raise UserError(
             f"{name}: must be at least {_SMALLEST_SIDE} x {_SMALLEST_SIDE} px, got {header.height} x "
@@ -81,22 +84,26 @@ def read_raster(path: Path, name: str) -> Raster:
         UserError: As ``read_header``, or the file is truncated, damaged or not finite.
     """
     header = read_header(path, name)
-    with opened(path, name) as stored:
-        file = with_picture_first(stored) if "tiff" in header.decoder else stored
-        if header.decoder == "raw":
-            raster = raw.read_raw(file)
-        elif header.decoder in _OTHER_READERS:
-            raster = _OTHER_READERS[header.decoder].read(file)
-        elif header.decoder == "tiff":
-            raster = deep.read_deep_tiff(file)
-        elif header.decoder == "jpeg12":
-            with jpeg12.header_of(file) as image:
-                raster = jpeg12.read(file, read_tags(image, file).icc)
-        else:
-            with Image.open(file, formats=readable_formats()) as image:
-                raster = _decoded(image, file, header.decoder)
-        alpha = None if raster.alpha is None else _upright(raster.alpha, header.orientation)
-        return replace(raster, values=_upright(raster.values, header.orientation), alpha=alpha)
+    with opened(path, name) as file:
+        return attempt(file, functools.partial(_raster, header), pixels=True)
+
+
+def _raster(header: Header, stored: BinaryIO) -> Raster:
+    file = with_picture_first(stored) if "tiff" in header.decoder else stored
+    if header.decoder == "raw":
+        raster = raw.read_raw(file)
+    elif header.decoder in _OTHER_READERS:
+        raster = _OTHER_READERS[header.decoder].read(file)
+    elif header.decoder == "tiff":
+        raster = deep.read_deep_tiff(file)
+    elif header.decoder == "jpeg12":
+        with jpeg12.header_of(file) as image:
+            raster = jpeg12.read(file, read_tags(image, file).icc)
+    else:
+        with Image.open(file, formats=readable_formats()) as image:
+            raster = _decoded(image, file, header.decoder)
+    alpha = None if raster.alpha is None else _upright(raster.alpha, header.orientation)
+    return replace(raster, values=_upright(raster.values, header.orientation), alpha=alpha)
 
 
 def _header(file: BinaryIO) -> Header:
@@ -177,7 +184,7 @@ def _decoded(image: Image.Image, file: BinaryIO, decoder: str) -> Raster:
         raster = _deep_avif(file, tags)
     else:
         file.seek(0)
-        raster = _from_pillow(image, tags.icc)
+        raster = _from_pillow(load(image, file), tags.icc)
     values, alpha = from_narrow(raster.values) if tags.narrow else raster.values, raster.alpha
     if tags.crop is not None:
         left, top, width, height = tags.crop
@@ -198,7 +205,6 @@ def _deep_avif(file: BinaryIO, tags: Tags) -> Raster:
 
 
 def _from_pillow(image: Image.Image, icc: bytes | None) -> Raster:
-    image.load()
     if image.format == "TIFF":
         ImageOps.exif_transpose(image, in_place=True)  # nothing left to do where load() did it
     space: Space = "GRAY" if image.mode[0] in "1LIF" else "RGB"

@@ -20,6 +20,7 @@ from nst_lightning.images.color import (
     split_alpha,
     unassociated,
 )
+from nst_lightning.images.mending.segments import samples
 from nst_lightning.images.opening import NotFiniteError, UnsupportedError
 
 _EXTRA_ASSOCIATED, _EXTRA_UNASSOCIATED = 1, 2  # TIFF 6.0, ExtraSamples
@@ -104,7 +105,7 @@ def read_deep_tiff(file: BinaryIO) -> Raster:
     """
     with _first_page(file) as page:
         _check_supported(page)
-        values = page.asarray()
+        values = samples(page)
         if page.planarconfig == 2 and page.samplesperpixel > 1:
             values = np.moveaxis(values, 0, -1)
         values = values.reshape(page.imagelength, page.imagewidth, page.samplesperpixel)

@@ -6,16 +6,18 @@ import re
 import stat
 import warnings
 from collections.abc import Iterator
+from contextvars import ContextVar
 from pathlib import Path
 from typing import BinaryIO
 
 from PIL import Image, UnidentifiedImageError
 
-from nst_lightning.errors import UserError
+from nst_lightning.errors import UserError, UserNotice
 from nst_lightning.images.kinds import KNOWN_BYTES, kind_of
 
 _SIGNATURES = re.compile(rb"\xff\xd8|\x89PNG|RIFF....WEBP|II[*+]\0|MM\0[*+]|GIF8|BM", re.DOTALL)
 _CUT = re.compile(r"truncat|too small|too short|premature|failed to read|end of file|unexpected end", re.IGNORECASE)
+_AGAIN = "save it again or choose another picture"
 
 
 class UnsupportedError(ValueError):
@@ -40,8 +42,27 @@ class MissingExtraError(ValueError):
         self.extra = extra
 
 
+class CutError(ValueError):
+    """Too much of a picture is missing; the message says how much."""
+
+
 class NotFiniteError(ValueError):
     """Floating-point samples hold NaN or infinity."""
+
+
+_remarks: ContextVar[list[str] | None] = ContextVar("remarks", default=None)  # on the file that is open
+
+
+def is_cut(error: Exception) -> bool:
+    """Whether a decoder says that a file ends too early."""
+    return _CUT.search(str(error)) is not None
+
+
+def remark(text: str) -> None:
+    """Say something of the picture that is `opened`: a notice that begins with its path, once it has been read."""
+    remarks = _remarks.get()
+    if remarks is not None and text not in remarks:
+        remarks.append(text)
 
 
 @contextlib.contextmanager
@@ -57,9 +78,13 @@ def opened(path: Path, name: str) -> Iterator[BinaryIO]:
 
     Raises:
         UserError: One line with the argument, what it needs, what it got and what to do.
+
+    Warns:
+        UserNotice: What was said by `remark` in the body.
     """
     start = b""
-    again = "save it again or choose another picture"
+    remarks: list[str] = []
+    token = _remarks.set(remarks)
     try:
         _check_regular(path, name)
         with path.open("rb") as file, _quiet():
@@ -69,43 +94,57 @@ def opened(path: Path, name: str) -> Iterator[BinaryIO]:
             yield file
     except UserError:
         raise
-    except PermissionError as error:
-        raise UserError(
-            f"{name}: cannot read '{path}': permission denied; make it readable or choose another picture"
-        ) from error
-    except Image.DecompressionBombError as error:
-        pixels, limit = re.findall(r"\d+", str(error))[:2]  # Pillow's words are all there is
-        raise UserError(
-            f"{name}: must have at most {limit} pixels, got {pixels} in '{path}'; "
-            "make the picture smaller or choose another one"
-        ) from error
-    except NotFiniteError as error:
-        raise UserError(f"{name}: needs finite pixels, got NaN or infinity in '{path}'; {again}") from error
-    except RawFileError as error:
-        raise UserError(
-            f"{name}: needs a picture, got '{path}', a raw file of a camera, which must be developed first: save it as "
-            "TIFF or PNG with the camera's program, darktable or RawTherapee, or pip install 'nst_lightning[raw]'"
-        ) from error
-    except MissingExtraError as error:
-        raise UserError(
-            f"{name}: cannot read '{path}': {error}, which is not installed; pip install "
-            f"'nst_lightning[{error.extra}]', or save it as JPEG or PNG"
-        ) from error
-    except UnsupportedError as error:
-        raise UserError(f"{name}: cannot read '{path}': {error}; save it as RGB with 8 or 16 bits") from error
-    except UnidentifiedImageError as error:
-        if _SIGNATURES.match(start):
-            raise UserError(f"{name}: cannot read '{path}': its header is damaged; {again}") from error
-        raise UserError(
-            f"{name}: needs a JPEG, PNG, WebP or TIFF picture, got '{path}', which is none; "
-            "convert it or choose another picture"
-        ) from error
-    except MemoryError as error:
-        raise UserError(f"{name}: cannot read '{path}': memory does not suffice; make the picture smaller") from error
     except Exception as error:  # decoders of damaged data raise nearly anything: struct.error, IndexError ...
-        detail = str(error) or type(error).__name__
-        reason = "the file is truncated" if _CUT.search(detail) else f"the file is damaged ({detail})"
-        raise UserError(f"{name}: cannot read '{path}': {reason}; {again}") from error
+        raise UserError(f"{name}: {_explained(error, path, start)}") from error
+    finally:
+        _remarks.reset(token)
+    for text in remarks:
+        warnings.warn(f"'{path}' {text}", UserNotice, stacklevel=4)
+
+
+def _explained(error: Exception, path: Path, start: bytes) -> str:
+    """What went wrong, and what to do."""
+    if isinstance(error, UnidentifiedImageError) and not _SIGNATURES.match(start):
+        return (
+            f"needs a JPEG, PNG, WebP or TIFF picture, got '{path}', which is none; "
+            "convert it or choose another picture"
+        )
+    if isinstance(error, Image.DecompressionBombError):
+        pixels, limit = re.findall(r"\d+", str(error))[:2]  # Pillow's words are all there is
+        return (
+            f"must have at most {limit} pixels, got {pixels} in '{path}'; "
+            "make the picture smaller or choose another one"
+        )
+    if isinstance(error, NotFiniteError):
+        return f"needs finite pixels, got NaN or infinity in '{path}'; {_AGAIN}"
+    if isinstance(error, RawFileError):
+        return (
+            f"needs a picture, got '{path}', a raw file of a camera, which must be developed first: save it as "
+            "TIFF or PNG with the camera's program, darktable or RawTherapee, or pip install 'nst_lightning[raw]'"
+        )
+    reason, advice = _reason(error)
+    return f"cannot read '{path}': {reason}; {advice}"
+
+
+def _reason(error: Exception) -> tuple[str, str]:
+    if isinstance(error, PermissionError):
+        return "permission denied", "make it readable or choose another picture"
+    if isinstance(error, MissingExtraError):
+        install = f"pip install 'nst_lightning[{error.extra}]'"
+        return f"{error}, which is not installed", f"{install}, or save it as JPEG or PNG"
+    if isinstance(error, UnsupportedError):
+        return str(error), "save it as RGB with 8 or 16 bits"
+    if isinstance(error, MemoryError):
+        return "memory does not suffice", "make the picture smaller"
+    return _damage(error), _AGAIN
+
+
+def _damage(error: Exception) -> str:
+    if isinstance(error, CutError):
+        return str(error)
+    if isinstance(error, UnidentifiedImageError):
+        return "its header is damaged"
+    return "the file is truncated" if is_cut(error) else f"the file is damaged ({error or type(error).__name__})"
 
 
 @contextlib.contextmanager

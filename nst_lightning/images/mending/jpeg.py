@@ -1,0 +1,182 @@
+"""JPEG that ends too early, as libjpeg reads it, but told of; and JPEG with notes that decoders choke on."""
+
+import io
+import re
+import struct
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from nst_lightning.images.mending.damage import Mended, told
+
+_MARKER = re.compile(rb"\xff+([\xc0-\xfe])")
+_END_OF_SCAN = re.compile(rb"\xff[\xc4\xd9-\xdd\xe0-\xef\xfe]")  # neither stuffed zeros nor restart markers
+_SOI, _EOI, _SOS, _DNL = 0xD8, 0xD9, 0xDA, 0xDC
+_FRAMES = {0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF}
+_PROGRESSIVE = {0xC2, 0xC6, 0xCA, 0xCE}
+_KEPT_NOTES = {0xE0: b"JFIF", 0xE2: b"ICC_PROFILE", 0xEE: b"Adobe"}  # that pixels and colours depend on
+_END = b"\xff\xd9"
+_JUNK = 4096  # bytes that stand for what is missing: some blocks are enough
+_FINE = 1  # lowest bits of a coefficient that may be missing
+
+
+class _Scan(NamedTuple):
+    """One pass over a picture: its components, their coefficients from first to last, and the lowest bit sent."""
+
+    components: tuple[int, ...]
+    first: int
+    last: int
+    low: int
+    whole: bool
+
+
+class _Frame(NamedTuple):
+    kind: int
+    blocks: dict[int, tuple[int, int]]  # of each component in an MCU: across, down
+
+
+class _Structure(NamedTuple):
+    """What markers tell of a JPEG: where each segment lies, and where its entropy-coded data ends."""
+
+    segments: list[tuple[int, int, int]]  # marker, first byte, behind the last byte
+    frame: _Frame | None
+    scans: list[_Scan]
+    end: int  # of all that is coded
+    ended: bool  # by EOI
+
+
+def mend(data: bytes) -> Mended | None:
+    """Close a JPEG that does not end, and tell how much of it is missing; None if it ends.
+
+    Args:
+        data: The file, from SOI on.
+
+    Raises:
+        CutError: More than a quarter of the pixels are missing.
+    """
+    structure = _read(data)
+    if structure.ended or structure.frame is None or not structure.scans:
+        return None
+    if data.endswith(bytes(16)):  # room that was made for the file and never filled
+        data = data.rstrip(b"\0")
+    data = data.rstrip(b"\xff")  # half of a marker, or of what stands for 255
+    missing = _missing(data, structure)
+    if not missing and _in_passes(structure):
+        return Mended(data + _END, "is cut short: its finest detail is missing")
+    return Mended(data + _END, told(missing))
+
+
+def early_end(data: bytes) -> float:
+    """Share of the pixels that a JPEG which does end says nothing of: libjpeg makes them grey."""
+    structure = _read(data)
+    if structure.frame is None or not structure.scans or _in_passes(structure):
+        return 0.0
+    return _missing(data[: structure.end], structure)
+
+
+def without_notes(data: bytes) -> Mended | None:
+    """Leave out the segments that no pixel needs: EXIF, comments, previews and what programs note there."""
+    structure = _read(data)
+    if structure.frame is None:
+        return None
+    kept, place, left = [], 0, False
+    for marker, begin, end in structure.segments:
+        wanted = _KEPT_NOTES.get(marker)
+        note = 0xE0 <= marker <= 0xEF or marker == 0xFE
+        if note and not (wanted and data[begin + 4 :].startswith(wanted)):
+            kept.append(data[place:begin])
+            place, left = end, True
+    kept.append(data[place:])
+    return Mended(b"".join(kept), "has notes (such as EXIF) that cannot be read; they are left aside") if left else None
+
+
+def _read(data: bytes) -> _Structure:
+    segments: list[tuple[int, int, int]] = []
+    scans: list[_Scan] = []
+    frame, place, ended = None, 2, False
+    while (found := _MARKER.search(data, place)) is not None:
+        marker, begin = found[1][0], found.end() - 2
+        if marker == _EOI:
+            ended, place = True, begin
+            break
+        if marker == _SOI or 0xD0 <= marker <= 0xD7:
+            place = found.end()
+            continue
+        length = int.from_bytes(data[begin + 2 : begin + 4], "big")
+        content = data[begin + 4 : begin + 2 + length]
+        place = begin + 2 + max(2, length)
+        segments.append((marker, begin, place))
+        if marker in _FRAMES and len(content) >= 6:
+            frame = _frame(marker, content)
+        elif marker == _SOS and content:
+            after = _END_OF_SCAN.search(data, place)
+            scans.append(_scan(content, after is not None))
+            place = len(data) if after is None else after.start()
+    return _Structure(segments, frame, scans, min(place, len(data)), ended)
+
+
+def _frame(kind: int, content: bytes) -> _Frame:
+    components = [content[6 + 3 * k : 9 + 3 * k] for k in range(content[5])]
+    return _Frame(kind, {c[0]: (c[1] >> 4 or 1, c[1] & 15 or 1) for c in components if len(c) == 3})
+
+
+def _scan(content: bytes, whole: bool) -> _Scan:
+    count = content[0]
+    first, last, bits = struct.unpack("3B", content[1 + 2 * count : 4 + 2 * count].ljust(3, b"\0"))
+    return _Scan(tuple(content[1 : 1 + 2 * count : 2]), first, last, bits & 15, whole)
+
+
+def _in_passes(structure: _Structure) -> bool:
+    """Whether more than one scan makes the picture."""
+    assert structure.frame is not None
+    several = len(structure.scans[0].components) < len(structure.frame.blocks)
+    return structure.frame.kind in _PROGRESSIVE or several
+
+
+def _missing(data: bytes, structure: _Structure) -> float:
+    if _in_passes(structure):
+        return _missing_coefficients(structure)
+    return _missing_blocks(data, structure)
+
+
+def _missing_coefficients(structure: _Structure) -> float:
+    """Share of the coefficients of which more than the lowest bit was not sent to the end."""
+    assert structure.frame is not None
+    there = {component: np.full(64, 15) for component in structure.frame.blocks}
+    for scan in structure.scans:
+        for component in scan.components:
+            if scan.whole and component in there:
+                last = scan.last if structure.frame.kind in _PROGRESSIVE else 63
+                there[component][scan.first : last + 1] = scan.low
+    weights = {component: across * down for component, (across, down) in structure.frame.blocks.items()}
+    lost = sum(weights[component] * float(np.mean(bits > _FINE)) for component, bits in there.items())
+    return lost / max(1, sum(weights.values()))
+
+
+def _missing_blocks(data: bytes, structure: _Structure) -> float:
+    """Share of the blocks that come out otherwise when other bytes follow the last ones."""
+    assert structure.frame is not None
+    junk = np.random.default_rng(0).integers(0, 255, _JUNK, dtype=np.uint8).tobytes()  # 255 would be a marker
+    found, other = _luma(data + _END), _luma(data + junk + _END)
+    differ: NDArray[np.bool_] = (found != other).any(-1)
+    across = 8 * max(columns for columns, _ in structure.frame.blocks.values())
+    down = 8 * max(rows for _, rows in structure.frame.blocks.values())
+    if len(structure.frame.blocks) == 1:  # blocks of one component go one by one, whatever it says of them
+        across = down = 8
+    height, width = int(found.shape[0]), int(found.shape[1])
+    columns, rows = -(-width // across), -(-height // down)
+    if not differ.any():
+        return 0.0
+    row = int(differ.any(1).argmax()) // down
+    column = int(differ[row * down : (row + 1) * down].any(0).argmax()) // across
+    return 1.0 - (row * columns + column) / (rows * columns)
+
+
+def _luma(data: bytes) -> NDArray[np.uint8]:
+    """``(H, W, C)``, brightness alone where it can be had: chroma of neighbours mixes beyond the blocks."""
+    with Image.open(io.BytesIO(data), formats=["JPEG"]) as image:
+        image.draft("L", image.size)
+        values = np.asarray(image)
+    return values if values.ndim == 3 else values[..., None]

@@ -1,0 +1,77 @@
+"""Pictures that a decoder of Pillow's gives up on: what it had decoded by then."""
+
+from typing import BinaryIO
+
+import numpy as np
+from PIL import Image
+
+from nst_lightning.images.mending import jpeg
+from nst_lightning.images.mending.damage import MOST_MISSING, told
+from nst_lightning.images.opening import is_cut, remark
+
+_ROW_BY_ROW = ("TIFF", "GIF", "BMP", "DIB", "PPM", "TGA")
+
+
+def load(image: Image.Image, file: BinaryIO) -> Image.Image:
+    """Decode a picture, or as much of it as can be.
+
+    Args:
+        image: Opened by Pillow, not decoded.
+        file: The file that it was opened from.
+
+    Returns:
+        The picture, decoded: ``image``, or another one.
+
+    Raises:
+        CutError: The file ends early, and more than a quarter of the pixels are missing.
+        Exception: What Pillow raises, where it is damaged otherwise and as much is missing.
+    """
+    try:
+        image.load()
+    except MemoryError:
+        raise
+    except Exception as error:
+        if image.format not in _ROW_BY_ROW:
+            raise
+        dark, light = (_decoded_over(file, image.format, level) for level in (0, 1))
+        # What differs between two that were decoded onto unlike canvases is canvas.
+        differ = np.asarray(dark) != np.asarray(light)
+        missing = float(np.mean(differ if differ.ndim == 2 else differ.any(-1)))
+        if missing > MOST_MISSING and not is_cut(error):
+            raise
+        remark(told(missing))
+        return dark
+    if image.format in ("JPEG", "MPO"):
+        _tell_of_early_end(image, file)
+    return image
+
+
+def _decoded_over(file: BinaryIO, kind: str | None, level: int) -> Image.Image:
+    file.seek(0)
+    image = Image.open(file, formats=[kind or ""])
+    prepare = image.load_prepare
+
+    def prepare_canvas() -> None:
+        prepare()
+        bands = len(image.getbands())
+        canvas = Image.new(image.mode, image.size, (level,) * bands if bands > 1 else level)
+        image.im.paste(canvas.im, (0, 0, *image.size))
+
+    image.load_prepare = prepare_canvas  # type: ignore[method-assign]
+    try:
+        image.load()
+    except MemoryError:
+        raise
+    except Exception:
+        image.tile = []
+    return image
+
+
+def _tell_of_early_end(image: Image.Image, file: BinaryIO) -> None:
+    """Say what is missing of a JPEG that ends early and says that it ends: libjpeg fills up with one grey."""
+    last = np.asarray(image.crop((max(0, image.width - 8), image.height - 1, image.width, image.height)))
+    if ((last >= 127) & (last <= 128)).all():  # as what is missing is
+        file.seek(0)
+        missing = jpeg.early_end(file.read())
+        if missing:
+            remark(told(missing))

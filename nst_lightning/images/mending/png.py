@@ -1,0 +1,149 @@
+"""PNG with wrong checksums, without its end, or with chunks that decoders choke on."""
+
+import struct
+import zlib
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from nst_lightning.images.mending.damage import Mended, told
+
+_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_NEEDED = {b"PLTE", b"tRNS", b"cICP", b"iCCP", b"sRGB", b"gAMA", b"cHRM", b"sBIT", b"pHYs", b"eXIf"}  # and IHDR, IDAT
+_SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # a pixel, by colour type
+# Of the passes of an interlaced picture: first column and row, and steps (PNG, third edition, 8.1).
+_PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
+_PIECE = 4096
+
+
+class _Chunk(NamedTuple):
+    kind: bytes
+    data: bytes
+    sound: bool
+    whole: bool
+
+
+def accepts(start: bytes) -> bool:
+    """Whether a file that starts so is a PNG."""
+    return start.startswith(_SIGNATURE)
+
+
+def mend(data: bytes, pixels: bool) -> Mended | None:
+    """Rebuild a PNG if a checksum in it is wrong or its end is missing; None if it is sound.
+
+    Args:
+        data: The file.
+        pixels: Whether its pixels will be read; else only what comes before them is looked at.
+    """
+    last = b""
+    for chunk in _chunks(data):
+        last = chunk.kind
+        if not pixels and last == b"IDAT":
+            return None
+        if not chunk.sound:
+            return rebuild(data, pixels)
+    return None if last == b"IEND" or not pixels else rebuild(data, pixels)
+
+
+def rebuild(data: bytes, pixels: bool) -> Mended | None:
+    """Make a PNG anew of what its pixels need.
+
+    Args:
+        data: The file.
+        pixels: As above.
+
+    Returns:
+        The new file, or None where the parts without which there is no picture (IHDR, PLTE) are not sound.
+
+    Raises:
+        CutError: More than a quarter of the pixels are missing.
+        ValueError: The pixels are not those that were written.
+    """
+    chunks = list(_chunks(data))
+    if not chunks or chunks[0].kind != b"IHDR" or len(chunks[0].data) != 13:
+        return None
+    if not all(chunk.sound for chunk in chunks if chunk.kind in (b"IHDR", b"PLTE")):
+        return None
+    compressed = b"".join(chunk.data for chunk in chunks if chunk.kind == b"IDAT")
+    said, stored = "", b""
+    if pixels:
+        wanted = _raw_length(chunks[0].data)
+        raw, checked = _inflated(compressed, wanted)
+        if not checked and not all(chunk.sound for chunk in chunks if chunk.kind == b"IDAT" and chunk.whole):
+            raise ValueError("the checksums of its pixels are wrong")
+        stored = zlib.compress(raw.ljust(wanted, b"\0"), 0)
+        said = told(1 - len(raw) / wanted) if len(raw) < wanted else _whole(chunks, checked)
+    kept = [(chunk.kind, chunk.data) for chunk in chunks[1:] if chunk.sound and chunk.kind in _NEEDED]
+    parts = [(b"IHDR", chunks[0].data), *kept, (b"IDAT", stored), (b"IEND", b"")]
+    return Mended(_SIGNATURE + b"".join(_written(kind, content) for kind, content in parts), said)
+
+
+def _whole(chunks: list[_Chunk], checked: bool) -> str:
+    """What was wrong with a file of which no pixel is missing."""
+    if chunks[-1].kind != b"IEND" or not chunks[-1].whole:
+        return told(0)
+    if not checked:
+        return "has a wrong checksum of its pixels, and others that are right"
+    wrong = sorted({chunk.kind.decode("latin-1") for chunk in chunks if not chunk.sound})
+    if wrong:
+        return f"has a wrong checksum in {' and '.join(wrong)}, which no pixel suffers from"
+    return "has notes that cannot be read; they are left aside"
+
+
+def _chunks(data: bytes) -> Iterator[_Chunk]:
+    """The chunks up to IEND or the end of the file, the last one maybe cut."""
+    place = len(_SIGNATURE)
+    while place + 8 <= len(data):
+        length, kind = struct.unpack_from(">I4s", data, place)
+        content = data[place + 8 : place + 8 + length]
+        check = data[place + 8 + length : place + 12 + length]
+        whole = len(check) == 4
+        yield _Chunk(
+            kind, content, whole and int.from_bytes(check, "big") == zlib.crc32(content, zlib.crc32(kind)), whole
+        )
+        if kind == b"IEND":
+            return
+        place += 12 + length
+
+
+def _written(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(content, zlib.crc32(kind)))
+
+
+def _raw_length(header: bytes) -> int:
+    """Bytes that the pixels take before compression: each row with a byte for its filter."""
+    width, height, bits, colour, _, _, interlaced = struct.unpack(">IIBBBBB", header)
+    if not interlaced:
+        passes = [(width, height)]
+    else:
+        passes = [(-(-(width - x) // dx), -(-(height - y) // dy)) for x, y, dx, dy in _PASSES]
+    depth = bits * _SAMPLES.get(colour, 4)
+    return sum(rows * (1 + (columns * depth + 7) // 8) for columns, rows in passes if columns > 0 and rows > 0)
+
+
+def _inflated(compressed: bytes, wanted: int) -> tuple[bytes, bool]:
+    """What can be decompressed, up to a length, and whether its own checksum was there and right."""
+    inflater = zlib.decompressobj()
+    found = bytearray()
+    for place in range(0, len(compressed), _PIECE):
+        piece, before = compressed[place : place + _PIECE], inflater.copy()
+        try:
+            found += inflater.decompress(piece, wanted + 1 - len(found))
+        except zlib.error:
+            found += _to_the_error(before, piece, wanted - len(found))
+            return bytes(found[:wanted]), False
+        if len(found) > wanted or inflater.eof:
+            break
+    return bytes(found[:wanted]), inflater.eof
+
+
+def _to_the_error(inflater: "zlib._Decompress", piece: bytes, wanted: int) -> bytes:
+    """What comes before an error: zlib keeps to itself what it found in the bytes that it fails at."""
+    found = bytearray()
+    try:
+        for place in range(len(piece)):
+            found += inflater.decompress(piece[place : place + 1], wanted + 1 - len(found))
+            if len(found) > wanted:
+                break
+    except zlib.error:
+        pass
+    return bytes(found)
