@@ -1,4 +1,4 @@
-"""The first page of ``nst fit --help``: what people reach for. Its words need neither torch nor a parser."""
+"""The first page of ``nst fit --help``: what people reach for, in words that need neither torch nor a parser."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ TOPICS = ("all", "data", "model", "trainer", "output")
 PAGE = """\
 Make a picture from a content and a style image.
 
-  nst fit --config quickstart                                    a first picture, nothing to download
-  nst fit --data.content photo.jpg --data.style painting.jpg     your own
-  nst fit --ckpt_path last                                       go on where a run stopped
+  nst fit --config quickstart                                 a first picture, nothing to download
+  nst fit --data.content photo.jpg --data.style painting.jpg  your own
+  nst fit --ckpt_path last                                    go on where a run stopped
 
 pictures   --data.content FILE          what is kept
            --data.style FILE            whose style is taken; several: '[a.jpg, b.jpg]'
