@@ -1,4 +1,4 @@
-"""Checkpoints: files that are whole at every moment, what they say of their run, and finding the newest.
+"""Checkpoints: files that are whole at every moment.
 
 A checkpoint is Lightning's, loaded with ``weights_only=True``; under ``nst_lightning`` it also holds the facts that a
 resumed run is checked against and the choices that ``auto`` made, and beside it the run's whole configuration.
@@ -7,17 +7,15 @@ resumed run is checked against and the choices that ``auto`` made, and beside it
 from __future__ import annotations
 
 import errno
-import hashlib
 import shutil
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
 
-from nst_lightning.demo import locate
 from nst_lightning.errors import UserError, UserNotice
 from nst_lightning.images.atomic import replacing
 
@@ -111,100 +109,3 @@ def read_checkpoint(path: Path, *, lazily: bool = False) -> dict[str, Any]:
             "see the run folder's checkpoints"
         ) from None
     return content
-
-
-def fingerprint(path: str | Path) -> str:
-    """SHA-256 of a file."""
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _digest(file)
-
-
-def _digest(file: Any) -> str:
-    total = hashlib.sha256()
-    while block := file.read(1 << 20):
-        total.update(block)
-    return total.hexdigest()
-
-
-def make_facts(
-    content: str | None, styles: Sequence[str], plans: Sequence[Sequence[Any]], precision: str
-) -> dict[str, Any]:
-    """What a checkpoint says of its run.
-
-    Args:
-        content: The content picture's file, or None for a texture.
-        styles: The styles' files.
-        plans: For each stage: tile, tiles kept, and which of the optimiser's settings.
-        precision: What the trainer ran in.
-    """
-    return {
-        "content": content,
-        "content_sha256": None if content is None else fingerprint(content),
-        "styles": list(styles),
-        "plans": [list(plan) for plan in plans],
-        "precision": precision,
-    }
-
-
-def fit_progress(checkpoint: dict[str, Any], evaluations: Sequence[int]) -> None:
-    """Make Lightning's count of a stage fit the stages that are to be run, in place.
-
-    Args:
-        checkpoint: As Lightning loads it.
-        evaluations: Of each stage.
-    """
-    index = checkpoint["epoch"]
-    progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"] if "loops" in checkpoint else {}
-    if not progress.get("is_last_batch") or index >= len(evaluations):
-        return
-    # It was the last of its stage then; it need not be in a longer run that continues it.
-    current = progress["current"]
-    progress["is_last_batch"] = current["processed"] >= evaluations[index]
-    if progress["is_last_batch"] and index + 1 < len(evaluations):
-        # Lightning takes the stage for ended, and counts anew, only if as many are done as the following one has.
-        for key, lag in (("ready", 0), ("started", 0), ("processed", 0), ("completed", 1)):
-            current[key] = max(current[key], evaluations[index + 1] - lag)
-
-
-def find_last(root: Path, content: str | None, styles: Sequence[str] | None, ending: str = "") -> Path:
-    """The newest whole checkpoint below a folder of runs, of the same pictures if they are given.
-
-    Args:
-        root: Folder of runs.
-        content: The content picture's file, or None for any.
-        styles: The styles' files, or None for any.
-        ending: What names of run folders must end with, before their number.
-
-    Raises:
-        UserError: If there is none.
-    """
-    runs = f"*{ending}_[0-9]*" if ending else "*"
-    # Lightning puts those that it writes for a cluster into the run folder itself.
-    files = [*root.glob(f"{runs}/{FOLDER}/*{SUFFIX}"), *root.glob(f"{runs}/hpc_ckpt_*{SUFFIX}")]
-    found = sorted(((_changed(path), path) for path in files), reverse=True)
-    wanted = [_absolute(path) for path in (content, *(styles or [])) if path is not None]
-    for _, path in found:
-        try:
-            facts: Mapping[str, Any] = read_checkpoint(path, lazily=True).get(FACTS, {})
-        except UserError:
-            continue  # damaged by something else; the one before it is as good
-        pictures = [facts.get("content"), *facts.get("styles", [])]
-        if not wanted or wanted == [_absolute(p) for p in pictures if p]:
-            return path
-    pair = f" of {', '.join(wanted)}" if wanted else ""
-    raise UserError(
-        f"ckpt_path: must be last only where a run left a checkpoint, got none{pair} below '{root}'; leave it out to "
-        "start anew"
-    )
-
-
-def _changed(path: Path) -> int:
-    """When a file was written, in nanoseconds; 0 if another run has just removed it."""
-    try:
-        return path.stat().st_mtime_ns
-    except OSError:
-        return 0
-
-
-def _absolute(path: str) -> str:
-    return str(locate(path).resolve())

@@ -160,6 +160,17 @@ class StyleTransferData(LightningDataModule):
         self._start: Picture | None = None
         self._last_content: Tensor | None = None  # as `finished` needed it
 
+    @property
+    def files(self) -> dict[str, str]:
+        """Argument and path of each picture and mask that is read."""
+        found = {"data.content": self.content_path}
+        for index, style in enumerate(self.styles):
+            for name in ("path", "mask", "style_mask"):
+                found[f"data.style[{index}].{name}"] = getattr(style, name)
+        found["data.content_mask"] = self.content_mask
+        found["data.init"] = None if self.init in get_args(Start) else self.init
+        return {argument: str(path) for argument, path in found.items() if path is not None}
+
     def stage_size(self, scale: float = 1.0) -> tuple[int, int]:
         """Height and width of the image at a scale of the schedule."""
         height, width = target_size(*self.content_shape, self.size, self.side)

@@ -33,19 +33,21 @@ from nst_lightning.callbacks import (
     Watch,
 )
 from nst_lightning.callbacks.lenient import only_the_file
-from nst_lightning.checkpoint import FOLDER, WholeFiles
+from nst_lightning.checkpoint import WholeFiles
 from nst_lightning.data import StyleTransferData
 from nst_lightning.errors import UserError, UserNotice
+from nst_lightning.finding import job_name
 from nst_lightning.hardware import choose_accelerator, is_out_of_memory, keep_freed_memory
 from nst_lightning.images.atomic import replacing
 from nst_lightning.images.profiles import check_color_space
+from nst_lightning.limits import reason_of_end
 from nst_lightning.module import StyleTransfer, check_trainer_settings
 from nst_lightning.overwriting import refuse_inputs
 from nst_lightning.parser import OneLineParser, expand_presets
-from nst_lightning.paths import expand
+from nst_lightning.paths import PATHS_FROM, expand, in_folder
 from nst_lightning.processes import Workers, count_devices, is_first, started_by_another
 from nst_lightning.quiet import lightning_quiet
-from nst_lightning.resume import CONFIGURATION, check_resumed, differences, flatten, job_name, resume_arguments
+from nst_lightning.resume import CONFIGURATION, Resumed, check_resumed, differences, flatten, resume
 from nst_lightning.runfolder import check_folder, create_run_folder, hold
 from nst_lightning.trainer import StyleTrainer
 
@@ -108,25 +110,25 @@ class FitCLI(LightningCLI):
     """
 
     def __init__(self, args: Sequence[str]) -> None:
-        with resume_arguments(args) as (arguments, self.resumed):
-            super().__init__(
-                StyleTransfer,
-                StyleTransferData,
-                save_config_callback=None,  # it refuses a second run; the run folder keeps the configuration
-                trainer_class=StyleTrainer,
-                trainer_defaults=TRAINER_DEFAULTS,
-                seed_everything_default=0,
-                parser_class=OneLineParser,
-                parser_kwargs={
-                    "prog": "nst fit",
-                    "description": "Make a picture from a content and a style image.",
-                    "allow_abbrev": False,  # half a name may become another option's with the next version
-                },
-                args=expand_presets(arguments),
-                run=False,
-                auto_configure_optimizers=False,
-                load_from_checkpoint_support=False,  # `_keep_hyperparameters` does it by public means
-            )
+        self.resumed: Resumed | None = None
+        super().__init__(
+            StyleTransfer,
+            StyleTransferData,
+            save_config_callback=None,  # it refuses a second run; the run folder keeps the configuration
+            trainer_class=StyleTrainer,
+            trainer_defaults=TRAINER_DEFAULTS,
+            seed_everything_default=0,
+            parser_class=OneLineParser,
+            parser_kwargs={
+                "prog": "nst fit",
+                "description": "Make a picture from a content and a style image.",
+                "allow_abbrev": False,  # half a name may become another option's with the next version
+            },
+            args=expand_presets(args),
+            run=False,
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,  # `_keep_hyperparameters` does it by public means
+        )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add where results go; see LightningCLI."""
@@ -137,6 +139,7 @@ class FitCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse, without LightningCLI's warning about sys.argv; see LightningCLI."""
+        args, self.resumed = resume(args, parser.parse_args)
         self.config = parser.parse_args(args)
         chosen = getattr(self.config.model.optimizer, "class_path", None)
         if chosen not in {None, "nst_lightning.optim.LBFGS"}:
@@ -158,9 +161,8 @@ class FitCLI(LightningCLI):
         count = count_devices(choose_accelerator(settings.accelerator).value, settings.devices)
         # How many this one has to start, itself included.
         self.processes = 1 if started_by_another() or settings.strategy != "auto" else count
-        root = check_folder(expand(config.trainer.default_root_dir, "trainer.default_root_dir"))
-        if config.ckpt_path is not None and not expand(config.ckpt_path, "ckpt_path").is_file():  # from a configuration
-            raise UserError(f"ckpt_path: must be a file, got '{config.ckpt_path}'; see the run folder's {FOLDER}")
+        goes_on_in = None if self.resumed is None else self.resumed.folder
+        root = check_folder(goes_on_in or expand(config.trainer.default_root_dir, "trainer.default_root_dir"))
         check_trainer_settings(config.trainer.gradient_clip_val, config.trainer.accumulate_grad_batches)
         for name in ("max_steps", "max_epochs"):
             if config.trainer[name] == 0:
@@ -202,16 +204,16 @@ class FitCLI(LightningCLI):
         self.model.check(self.datamodule)
         self.datamodule.keep_gamut(check_color_space(config.color_space) != "srgb")
         self.datamodule.setup("fit")
-        if config.ckpt_path is not None:
-            check_resumed(expand(config.ckpt_path), self.model, self.datamodule)
+        now = dict(flatten(yaml.safe_load(resolved)))
+        if self.resumed is not None:
+            check_resumed(self.resumed, now, self.model, self.datamodule)
         refuse_inputs(config.output, self.datamodule)
         self._keep_hyperparameters(resolved)
         self._root_is_new = not root.exists()
         names = (self.datamodule.content_path or "texture", self.datamodule.styles[0].path)
-        if self.resumed is not None and self.resumed.folder is not None:
-            self.folder = self.resumed.folder
+        if self.resumed is not None and goes_on_in is not None:
+            self.folder = goes_on_in
             self._lock()
-            now = dict(flatten(yaml.safe_load(resolved)))
             now["trainer.precision"] = self.resumed.configuration.get("trainer.precision", "auto")
             changed = differences(self.resumed.configuration, now)
             also = f"; not as then: {', '.join(changed)}" if changed else ""
@@ -220,7 +222,7 @@ class FitCLI(LightningCLI):
             name = "_".join(Path(name).stem for name in names)
             self.folder = create_run_folder(root, name, job_name()) if is_first() else root
             self._lock()
-        self._defaults, self._resolved = defaults, resolved
+        self._defaults = defaults
 
     def _lock(self) -> None:
         """Keep the folder from other runs; processes that help this one come with it."""
@@ -240,7 +242,7 @@ class FitCLI(LightningCLI):
             raise
         if is_first():
             with only_the_file(self.folder / CONFIGURATION), replacing(self.folder / CONFIGURATION) as file:
-                file.write(self._resolved.encode())
+                file.write(self.model.configuration.encode())
 
     def discard_folder(self) -> None:
         """Leave nothing behind of a run that came to nothing."""
@@ -280,8 +282,9 @@ class FitCLI(LightningCLI):
 
     def _keep_hyperparameters(self, resolved: str) -> None:
         """Put the model's configuration into its checkpoints as data; `load_from_checkpoint` rebuilds it from there."""
-        self.model.configuration = resolved
-        model = yaml.safe_load(resolved)["model"]
+        # Paths stay as they were typed: whoever moves the folder along with its pictures finds them.
+        self.model.configuration = yaml.safe_dump({PATHS_FROM: str(Path.cwd())}, allow_unicode=True) + resolved
+        model = in_folder(yaml.safe_load(resolved)["model"], Path.cwd())
         self.model.save_hyperparameters({**model, "_instantiator": "lightning.pytorch.cli.instantiate_module"})
 
 
@@ -335,9 +338,8 @@ def main(args: Sequence[str]) -> int:
 def _run(cli: FitCLI, workers: Workers) -> int:
     """Make the picture; returns the exit code."""
     cli.make_trainer()
-    path = cli.config.ckpt_path and expand(cli.config.ckpt_path)
     try:
-        cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=path)
+        cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=cli.config.ckpt_path)
     except SystemExit:
         # Lightning exits with 1 after a signal; shells and schedulers expect 128 + its number.
         if cli.trainer.interrupted:
@@ -357,7 +359,22 @@ def _run(cli: FitCLI, workers: Workers) -> int:
         raise UserError(
             f"trainer.devices: {reason}; stopped at evaluation {cli.trainer.global_step}, what was written is whole"
         ) from None
+    _say_why_it_ended(cli)
     return 0 if cli.signals.received is None else 128 + cli.signals.received
+
+
+def _say_why_it_ended(cli: FitCLI) -> None:
+    """One line, if it was before the last evaluation."""
+    trainer, evaluations = cli.trainer, [stage.evaluations for stage in cli.model.stages]
+    reason = reason_of_end(trainer, evaluations, cli.signals.received, cli.config.trainer.max_time)
+    if reason is None or not trainer.is_global_zero:
+        return
+    root = cli.config.trainer.default_root_dir
+    where = "" if root == TRAINER_DEFAULTS["default_root_dir"] else f" --trainer.default_root_dir {root}"
+    kept = trainer.checkpoint_callback is not None
+    advice = f"go on with --ckpt_path last{where}" if kept else "no checkpoint was to be kept"
+    done = f"{trainer.global_step} of {sum(evaluations)} evaluations"
+    log.say("stopped", f"stopped by {reason} after {done}; {advice}", reason=reason, evaluations=trainer.global_step)
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:

@@ -12,9 +12,11 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from nst_lightning.checkpoint import FACTS, RANDOM, SETTINGS, fit_progress, make_facts
+from nst_lightning.checkpoint import FACTS, RANDOM, SETTINGS
+from nst_lightning.counters import next_position, set_position, written_at
 from nst_lightning.data import StageImages, StyleTransferData
 from nst_lightning.errors import UserError, UserNotice
+from nst_lightning.facts import make_facts
 from nst_lightning.features import VGG19, Extractor
 from nst_lightning.hardware import (
     choose_precision,
@@ -29,6 +31,7 @@ from nst_lightning.hardware import (
     set_random_states,
 )
 from nst_lightning.images.resize import resize, target_size
+from nst_lightning.limits import limited, renew
 from nst_lightning.losses import Term
 from nst_lightning.objective import Evaluation, Objective, default_terms
 from nst_lightning.optim import LBFGS
@@ -98,7 +101,7 @@ class StyleTransfer(LightningModule):
         self._tiled: TiledObjective | None = None
         self.plans: list[Plan] = []
         self.configuration = ""
-        self._facts: dict[str, Any] | None = None
+        self._facts: dict[str, Any] = {}
         self._random: dict[str, Tensor] = {}  # of a checkpoint that is to be continued
         self.image = nn.Parameter(torch.zeros(1, 3, 16, 16))  # takes its size when the data is known
         self.evaluation: Evaluation | None = None
@@ -106,6 +109,7 @@ class StyleTransfer(LightningModule):
         self._planned = 0  # the stage that the next optimiser is for
         self.configure_optimizers()  # a wrong argument is found now, not after the pictures are read
         self._stage: int | None = None
+        self._left: int | None = None  # the stage that a checkpoint's image and optimiser belong to
 
     @property
     def total_evaluations(self) -> int:
@@ -194,7 +198,8 @@ class StyleTransfer(LightningModule):
         limit = trainer.fit_loop.max_epochs
         if limit is None or limit < 0 or limit > len(self.stages):
             trainer.fit_loop.max_epochs = len(self.stages)
-        self._stage = None
+        self._stage = self._left = None
+        self._facts = self.facts(self._data)
         for extractor in self._extractors():
             extractor.set_compute_dtype(compute_dtype(str(trainer.precision)))
         self._planned = 0
@@ -260,7 +265,7 @@ class StyleTransfer(LightningModule):
             return
         images = self._data.stage_images(self.stages[index].scale)
         content = images.content.to(self.image)
-        if self._stage is not None or self.image.shape != content.shape:
+        if not {self._stage, self._left} <= {None, index} or self.image.shape != content.shape:
             self._planned = index
             before = self.trainer.optimizers[0]
             known = before.curvature() if isinstance(before, LBFGS) else None
@@ -375,15 +380,16 @@ class StyleTransfer(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what a resumed run is checked against, and what auto chose; see LightningModule."""
-        data = self._data
-        if self._facts is None:
-            plans = [(plan.tile, plan.keep, plan.choice) for plan in self.plans]
-            styles = [str(style.path) for style in data.styles]
-            self._facts = make_facts(data.content_path, styles, plans, str(self.trainer.precision))
-        checkpoint[FACTS] = self._facts
+        plans = [[plan.tile, plan.keep, plan.choice] for plan in self.plans]
+        checkpoint[FACTS] = {**self._facts, "plans": plans, "precision": str(self.trainer.precision)}
         checkpoint[RANDOM] = random_states(self.device)
         if self.configuration:
             checkpoint[SETTINGS] = self.configuration
+
+    def facts(self, data: StyleTransferData) -> dict[str, Any]:
+        """What a checkpoint of a run with these pictures says of their files, the weights and the stages."""
+        origins = [extractor.origin for extractor in self._extractors()]
+        return make_facts(data.files, origins, [stage.evaluations for stage in self.stages])
 
     def _take_plans(self, saved: Sequence[Sequence[Any]]) -> None:
         """Go on with the tiles and histories that auto chose then, so that the result is the same to the last bit."""
@@ -397,10 +403,14 @@ class StyleTransfer(LightningModule):
         """Give the image the size it has in the checkpoint; see LightningModule."""
         self._take_plans(checkpoint.get(FACTS, {}).get("plans", []))
         self._random = checkpoint.get(RANDOM, {})
-        self._planned = min(checkpoint["epoch"], len(self.stages) - 1)
         saved = checkpoint["state_dict"]["image"]
         self.image = nn.Parameter(torch.empty_like(saved, device=self.image.device))
-        fit_progress(checkpoint, [stage.evaluations for stage in self.stages])
+        if self._trainer is None:  # loaded for its picture, not to go on
+            return
+        self._left = self._planned = min(written_at(checkpoint).stage, len(self.stages) - 1)
+        planned = limited([stage.evaluations for stage in self.stages], self.trainer.limit_train_batches)
+        set_position(checkpoint, next_position(checkpoint, planned), planned)
+        renew(checkpoint, self.trainer.callbacks)  # type: ignore[attr-defined]
 
 
 def check_trainer_settings(gradient_clip_val: float | None, accumulate_grad_batches: int) -> None:

@@ -10,9 +10,9 @@ from typing import Any
 import yaml
 
 from nst_lightning import __version__
-from nst_lightning.checkpoint import fingerprint
 from nst_lightning.data import StyleTransferData
 from nst_lightning.errors import UserError
+from nst_lightning.facts import fingerprint
 from nst_lightning.images.io import read_metadata
 from nst_lightning.paths import expand
 

@@ -6,6 +6,7 @@ import difflib
 import inspect
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
@@ -13,6 +14,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 from nst_lightning import callbacks, data, features, losses, optim, schedule
 from nst_lightning.errors import UserError
+from nst_lightning.paths import PATHS_FROM, from_its_folder
 from nst_lightning.presets import find_config
 
 _HELP = "nst fit --help explains it"
@@ -22,7 +24,7 @@ _CONFIG_FLAGS = ("-c", "--config")
 
 
 def expand_presets(args: Sequence[str]) -> list[str]:
-    """Replace the value of every ``--config`` by a path.
+    """Replace the value of every ``--config`` by a path, or by text in YAML where its paths begin at another folder.
 
     Raises:
         UserError: If it is neither a file nor a preset, or not YAML.
@@ -61,7 +63,23 @@ def _readable(name: str) -> str:
             f"--config: must have at most {_MOST_NODES} values and {_DEEPEST} levels, references counted in full, got "
             f"more in {path}; mend the file"
         )
+    if PATHS_FROM in content:
+        return yaml.safe_dump(from_its_folder(content), sort_keys=False, allow_unicode=True)
     return str(path)
+
+
+def mentions(args: Sequence[str], key: str) -> bool:
+    """Whether a command line, or a configuration that it names, says something of a key.
+
+    Args:
+        args: As `expand_presets` gave them.
+        key: The key.
+    """
+    texts = [
+        Path(arg).read_text(encoding="utf-8") if flag in _CONFIG_FLAGS and "\n" not in arg else arg
+        for flag, arg in zip(["", *args], args, strict=False)
+    ]
+    return any(key in text for text in texts)
 
 
 def _is_modest(tree: Any) -> bool:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from nst_lightning.errors import UserError
+
+PATHS_FROM = "paths_from"
 
 
 def expand(path: str | os.PathLike[str], name: str = "path") -> Path:
@@ -35,3 +40,54 @@ def expand(path: str | os.PathLike[str], name: str = "path") -> Path:
             f"./{first} for one of this name"
         )
     return Path(expanded)
+
+
+def absolute(path: str | os.PathLike[str]) -> str:
+    """A path from the root of the file system on; a link stays a link."""
+    return os.path.abspath(path)  # noqa: PTH100 - pathlib's resolves links, or leaves .. in
+
+
+def from_its_folder(configuration: dict[str, Any], *, outputs: bool = False) -> dict[str, Any]:
+    """A run's configuration as it means from any folder.
+
+    It keeps paths as they were typed, and under `PATHS_FROM` the folder that they begin at. What is no file there any
+    more is looked for from the current folder.
+
+    Args:
+        configuration: As it was written; others come back as they are.
+        outputs: Also lead where the results went, for a run that goes on and is not made again.
+    """
+    configuration = dict(configuration)
+    folder = configuration.pop(PATHS_FROM, None)
+    if not isinstance(folder, str) or not Path(folder).is_dir() or Path(folder).samefile(Path.cwd()):
+        return configuration
+    for key in ("data", "model"):
+        configuration[key] = in_folder(configuration.get(key), Path(folder))
+    for key in ("output", "fallback"):
+        if outputs and configuration.get(key) is not None:
+            configuration[key] = absolute(Path(folder) / expand(configuration[key], key))
+    return configuration
+
+
+def in_folder(tree: Any, folder: Path) -> Any:
+    """Make the relative paths of files in a configuration absolute, which begin at a folder.
+
+    What is no file there is left as it is: it may be no path, or a file that was moved along with the current folder.
+
+    Args:
+        tree: Nested mappings and lists, whose strings may be paths.
+        folder: Where the paths begin.
+
+    Returns:
+        A copy.
+    """
+    if isinstance(tree, Mapping):
+        return {key: in_folder(value, folder) for key, value in tree.items()}
+    if isinstance(tree, list):
+        return [in_folder(value, folder) for value in tree]
+    # A word alone, such as init: noise, is a choice before it is a file.
+    if isinstance(tree, str) and ("." in tree or os.sep in tree) and not Path(tree).is_absolute():
+        with contextlib.suppress(OSError, ValueError):  # a text that no file system takes for a path
+            if (folder / tree).is_file():
+                return absolute(folder / tree)
+    return tree

@@ -16,9 +16,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from nst_lightning.checkpoint import WholeFiles, find_last, read_checkpoint
+from nst_lightning.checkpoint import WholeFiles, read_checkpoint
 from nst_lightning.cli import main
 from nst_lightning.errors import UserError, UserNotice
+from nst_lightning.finding import Pictures, find_last
 from nst_lightning.images import read_image
 
 
@@ -136,7 +137,7 @@ def test_damaged_checkpoints_are_passed_over(place, pair):
     folder = newest(place) / "checkpoints"
     newer = folder / "000009.ckpt"
     newer.write_bytes((folder / "000004.ckpt").read_bytes()[:5000])
-    assert find_last(place / "runs", None, None) == folder / "000004.ckpt"
+    assert find_last(place / "runs", Pictures()) == folder / "000004.ckpt"
     with pytest.raises(UserError, match="must be a checkpoint of nst fit"):
         read_checkpoint(newer)
 

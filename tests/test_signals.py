@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from nst_lightning.checkpoint import read_checkpoint
+from nst_lightning.finding import Pictures, find_requeued, job_name
 from nst_lightning.images import read_image
-from nst_lightning.resume import find_requeued, job_name
 
 
 @pytest.fixture
@@ -157,7 +157,7 @@ def test_jobs_find_only_their_own(tmp_path, monkeypatch):
     monkeypatch.setenv("SLURM_JOB_ID", "8")
     assert job_name() == "_job8"
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
-    assert find_requeued(tmp_path, None, None) is None  # it left nothing: start anew
+    assert find_requeued(tmp_path, Pictures()) is None  # it left nothing: start anew
     monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "7")
     monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "2")
     assert job_name() == "_job7_2"

@@ -45,6 +45,7 @@ class Checkpoints(ModelCheckpoint):
             save_on_train_epoch_end=False,
             enable_version_counter=False,
         )
+        self._stopping = False  # since before the end of the stage
 
     def setup(self, trainer: Trainer, pl_module: StyleTransfer, stage: str) -> None:  # type: ignore[override]
         """Find the place, without a warning that a resumed run's folder is in use; see Callback."""
@@ -70,15 +71,37 @@ class Checkpoints(ModelCheckpoint):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Remember which files to remove, if the run goes on in its folder; see Callback."""
-        if state_dict.get("dirpath") == self.dirpath:
-            super().load_state_dict(state_dict)
+        folder = Path(str(self.dirpath))  # whose name may be another than then, if the current folder is
+
+        def here(path: str) -> str:
+            return str(folder / Path(path).name) if path else path
+
+        best = here(state_dict["best_model_path"])
+        if Path(best).is_file():
+            named = {name: here(state_dict[name]) for name in ("kth_best_model_path", "last_model_path")}
+            models = {here(path): step for path, step in state_dict["best_k_models"].items()}
+            now = {"dirpath": self.dirpath, "best_model_path": best, "best_k_models": models}
+            super().load_state_dict({**state_dict, **named, **now})
 
     def on_train_batch_end(  # type: ignore[override]
         self, trainer: Trainer, pl_module: StyleTransfer, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Write if it is time, or the last evaluation; see Callback."""
+        """Write if it is time, or the last evaluation; see Callback.
+
+        At the end of a stage, too, before callbacks see it: a longer run goes on from the image as it is.
+        """
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
-        total = pl_module.total_evaluations
-        last = trainer.global_step >= (total if trainer.max_steps < 0 else min(total, trainer.max_steps))
-        if (last or trainer.should_stop) and self._last_global_step_saved != trainer.global_step:
+        self._stopping = trainer.should_stop
+        last_stage = 0 < (trainer.max_epochs or 0) <= trainer.current_epoch + 1
+        at_a_limit = 0 < trainer.max_steps <= trainer.global_step or (last_stage and trainer.is_last_batch)
+        if (self._stopping or at_a_limit) and self._last_global_step_saved != trainer.global_step:
+            self._save_topk_checkpoint(trainer, self._monitor_candidates(trainer))
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: StyleTransfer) -> None:  # type: ignore[override]
+        """Write if the stage's end ended the run, which goes on with the next stage; see Callback."""
+        if not trainer.should_stop or self._stopping:
+            return
+        if self._last_global_step_saved == trainer.global_step:
+            trainer.save_checkpoint(self.best_model_path)  # with what callbacks know by now
+        else:
             self._save_topk_checkpoint(trainer, self._monitor_candidates(trainer))

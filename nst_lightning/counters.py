@@ -1,0 +1,77 @@
+"""Lightning's counters in a checkpoint, brought to where a run goes on.
+
+Lightning counts on from wherever a checkpoint was written, at an evaluation's end or at a stage's, by rules that differ
+with the trainer's limits. Here each becomes one of three: before a stage's first evaluation, in the middle of it, or
+after its last one, with what callbacks do at its end still to come.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+
+class Position(NamedTuple):
+    """Where a run is.
+
+    Attributes:
+        stage: Index of the stage.
+        done: Evaluations made in it.
+        closed: Whether callbacks have seen its end.
+    """
+
+    stage: int
+    done: int
+    closed: bool = False
+
+
+def written_at(checkpoint: dict[str, Any]) -> Position:
+    """Where a run was when it wrote a checkpoint; its image has the size of that stage."""
+    loop = checkpoint["loops"]["fit_loop"]
+    epochs = loop["epoch_progress"]["current"]
+    begun = epochs["started"] == epochs["ready"]  # else the count of evaluations is that of the stage before
+    done = loop["epoch_loop.batch_progress"]["current"]["processed"] if begun else 0
+    return Position(max(0, epochs["ready"] - 1), done, 0 < epochs["ready"] == epochs["processed"])
+
+
+def next_position(checkpoint: dict[str, Any], evaluations: Sequence[int]) -> Position:
+    """Where a run goes on from a checkpoint.
+
+    Args:
+        checkpoint: As it was read.
+        evaluations: Of each stage that is to be run, which may not be those that were asked for then.
+    """
+    stage, done, closed = written_at(checkpoint)
+    if stage >= len(evaluations):
+        return Position(len(evaluations) - 1, done)
+    if closed and done >= evaluations[stage] and stage + 1 < len(evaluations):
+        return Position(stage + 1, 0)
+    return Position(stage, done)
+
+
+def is_over(position: Position, evaluations: Sequence[int]) -> bool:
+    """Whether a position is the end of the last stage."""
+    return position.stage + 1 >= len(evaluations) and position.done >= evaluations[position.stage]
+
+
+def set_position(checkpoint: dict[str, Any], position: Position, evaluations: Sequence[int]) -> None:
+    """Make Lightning go on at a position, in place.
+
+    Args:
+        checkpoint: As Lightning loads it.
+        position: One of `next_position`.
+        evaluations: Of each stage.
+    """
+    loop = checkpoint["loops"]["fit_loop"]
+    batches, steps = loop["epoch_loop.batch_progress"], checkpoint["global_step"]
+    stage, done, _ = position
+    begun = int(done > 0)
+    # In the middle Lightning expects the moment at which callbacks write: the evaluation does not count as completed.
+    behind = int(0 < done < evaluations[stage])
+    for counts in loop["epoch_progress"].values():
+        counts.update(ready=stage + begun, started=stage + begun, processed=stage, completed=stage)
+    for counts, count in ((batches["current"], done), (batches["total"], steps)):
+        counts.update(ready=count, started=count, processed=count, completed=count - behind)
+    batches["is_last_batch"] = False
+    loop["epoch_loop.state_dict"]["_batches_that_stepped"] = steps - behind
+    loop["state_dict"]["combined_loader"] = [{"position": done}] if done else []

@@ -1,0 +1,128 @@
+"""What a checkpoint says of its run: the files that it is made from, and whether they are still the same."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from nst_lightning.demo import locate
+from nst_lightning.errors import UserError
+from nst_lightning.paths import absolute
+
+CONTENT = "data.content"
+_STYLE = "data.style[{}].path"
+_NETWORK = "model.extractor"
+
+
+class InputFile(NamedTuple):
+    """A file that a run reads.
+
+    Attributes:
+        given: Its path as it was given.
+        path: The same, absolute.
+        sha256: Of what it holds; empty in checkpoints of older versions.
+    """
+
+    given: str
+    path: str
+    sha256: str = ""
+
+    def is_same(self, path: str) -> bool:
+        """Whether a path leads to this file, or to what it was moved to, along with the folder that it was named from.
+
+        A copy under another name is another picture.
+        """
+        found = os.path.realpath(locate(path))
+        if found == os.path.realpath(self.path):
+            return True
+        was_moved = not Path(self.path).exists() or found == os.path.realpath(self.given)
+        return was_moved and bool(self.sha256) and Path(found).is_file() and fingerprint(found) == self.sha256
+
+
+def fingerprint(path: str | Path) -> str:
+    """SHA-256 of a file."""
+    digest = hashlib.sha256()
+    with Path(path).open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def make_facts(
+    files: Mapping[str, str],
+    networks: Sequence[str],
+    evaluations: Sequence[int],
+) -> dict[str, Any]:
+    """What a checkpoint says of its run, as plain data.
+
+    Args:
+        files: Argument and path of each picture and mask.
+        networks: Of each stage: where the weights come from, with the first digits of their SHA-256.
+        evaluations: Of each stage.
+    """
+    found = {argument: InputFile(path, absolute(path), fingerprint(path)) for argument, path in files.items()}
+    for stage, origin in enumerate(networks, start=1):
+        digits = re.search(r"sha256 (\w+)", origin)
+        if digits:
+            found[f"{_NETWORK} of stage {stage}"] = InputFile(origin, "", digits.group(1))
+    return {
+        "files": {argument: list(file) for argument, file in found.items()},
+        "evaluations": list(evaluations),
+    }
+
+
+def files_of(facts: Mapping[str, Any]) -> dict[str, InputFile]:
+    """The files that a checkpoint names, by argument; those of older versions name fewer."""
+    if "files" in facts:
+        return {argument: InputFile(*file) for argument, file in facts["files"].items()}
+    content, styles = facts.get("content"), facts.get("styles", [])
+    found = {} if content is None else {CONTENT: InputFile(content, content, facts.get("content_sha256", ""))}
+    return found | {_STYLE.format(index): InputFile(style, style) for index, style in enumerate(styles)}
+
+
+def styles_of(files: Mapping[str, InputFile]) -> list[InputFile]:
+    """The style pictures among a checkpoint's files, in their order."""
+    found: list[InputFile] = []
+    while (file := files.get(_STYLE.format(len(found)))) is not None:
+        found.append(file)
+    return found
+
+
+def check_files(checkpoint: Path, then: Mapping[str, Any], now: Mapping[str, Any], *, same_network: bool) -> None:
+    """Refuse to go on with another file than the run was made from, be it that one path holds something else now.
+
+    A mask, or a picture to begin with, that was added or left out on purpose is an option like any other.
+
+    Args:
+        checkpoint: The checkpoint's file, for messages.
+        then: Its facts.
+        now: The facts of the run that is to go on.
+        same_network: Whether the network is asked for as it was then, so that its weights have to be the same.
+
+    Raises:
+        UserError: For the first file that is not the same.
+    """
+    before, ours = files_of(then), files_of(now)
+    for argument in dict.fromkeys([*before, *ours]):
+        old, new = before.get(argument), ours.get(argument)
+        if argument.startswith(_NETWORK) and not same_network:
+            continue
+        if old is None or new is None:
+            if argument != CONTENT and not argument.endswith("].path"):
+                continue
+        elif not (old.sha256 and new.sha256) or old.sha256 == new.sha256:
+            continue
+        raise UserError(
+            f"{argument}: '{checkpoint}' was made of {_named(old)}, got {_named(new)}; give the same file, or start "
+            "anew, from the picture so far with data.init"
+        )
+
+
+def _named(file: InputFile | None) -> str:
+    if file is None:
+        return "none"
+    return file.given if file.sha256 in file.given else f"{file.given} (sha256 {file.sha256[:8]})"

@@ -1,0 +1,128 @@
+"""What ends a run before its schedule does: which limit it was, and what becomes of it when the run goes on."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import EarlyStopping, Timer
+
+from nst_lightning.counters import is_over, next_position, written_at
+from nst_lightning.errors import UserError
+
+_NONE = {"trainer.max_steps": -1, "trainer.max_epochs": -1, "trainer.limit_train_batches": None}
+
+
+def limited(evaluations: Sequence[int], limit: float | None) -> list[int]:
+    """Evaluations of each stage under ``trainer.limit_train_batches``: a number, a share, or None for all."""
+    if limit is None:
+        return list(evaluations)
+    return [min(n, limit) if isinstance(limit, int) else int(n * limit) for n in evaluations]
+
+
+def used_up(settings: Mapping[str, Any], checkpoint: dict[str, Any], evaluations: Sequence[int]) -> dict[str, Any]:
+    """The limits of the trainer by which a run ended, with the values that lift them.
+
+    Args:
+        settings: The run's configuration, flat, by dotted key.
+        checkpoint: The last of the run.
+        evaluations: Of each of its stages; empty if they are not known.
+    """
+    steps, epochs, share = (settings.get(name) for name in _NONE)
+    stage, done, _ = written_at(checkpoint)
+    planned = limited(evaluations, share)
+    found = []
+    if steps is not None and 0 < steps <= checkpoint["global_step"]:
+        found.append("trainer.max_steps")
+    if stage < len(planned) and done >= planned[stage]:  # the stage is at its end
+        last = stage + 1 == (len(planned) if epochs is None or epochs < 0 else min(epochs, len(planned)))
+        if last and epochs is not None and 0 < epochs < len(planned):
+            found.append("trainer.max_epochs")
+        if last and done < evaluations[stage]:
+            found.append("trainer.limit_train_batches")
+    return {name: _NONE[name] for name in found}
+
+
+def check_room(path: Path, settings: Mapping[str, Any], checkpoint: dict[str, Any], evaluations: Sequence[int]) -> None:
+    """Refuse to go on where nothing is left to do.
+
+    Args:
+        path: The checkpoint's file, for messages.
+        settings: The configuration of the run that is to go on, flat.
+        checkpoint: What is to be continued.
+        evaluations: Of each stage.
+
+    Raises:
+        UserError: With the limit.
+    """
+    step = checkpoint["global_step"]
+    steps, epochs, share = (settings.get(name) for name in _NONE)
+    if steps is not None and 0 < steps <= step:
+        raise UserError(
+            f"trainer.max_steps: must be above the {step} evaluations that are made, got {steps}, so "
+            "nothing is left to do; give more, or leave it out"
+        )
+    planned = limited(evaluations, share)
+    position = next_position(checkpoint, planned)
+    made = position.stage + (position.done >= planned[position.stage])
+    if is_over(position, evaluations):
+        raise UserError(
+            f"ckpt_path: '{path}' has {step} evaluations and the run {sum(evaluations)}, so nothing is left to do; "
+            "give more evaluations"
+        )
+    if epochs is not None and 0 < epochs <= made:
+        raise UserError(
+            f"trainer.max_epochs: must be above the {made} stages that are made, got {epochs}, so nothing is left to "
+            "do; give more, or leave it out"
+        )
+    if is_over(position, planned):
+        raise UserError(
+            f"trainer.limit_train_batches: must leave more than the {position.done} evaluations that are made, got "
+            f"{share}, so nothing is left to do; leave it out"
+        )
+
+
+def renew(checkpoint: dict[str, Any], callbacks: Sequence[Callback]) -> None:
+    """Let a run that goes on have its time anew, and the patience of which nothing was left; in place."""
+    states = checkpoint.get("callbacks", {})
+    for callback in callbacks:
+        state = states.get(callback.state_key)
+        if state is None:
+            continue
+        if isinstance(callback, Timer):
+            del states[callback.state_key]
+        elif isinstance(callback, EarlyStopping) and state["wait_count"] >= callback.patience:
+            state["wait_count"] = 0
+
+
+def reason_of_end(trainer: Trainer, evaluations: Sequence[int], received: int | None, max_time: Any) -> str | None:
+    """What ended a run before its last evaluation; None if nothing did.
+
+    Args:
+        trainer: After the run.
+        evaluations: Of each stage.
+        received: Number of the signal that the run was stopped by, if it was.
+        max_time: As the trainer was given it, which makes a Timer of it.
+    """
+    if trainer.global_step >= sum(evaluations):
+        return None
+    if received is not None:
+        return signal.Signals(received).name
+    if trainer.should_stop:
+        return _stopper(trainer.callbacks, max_time)  # type: ignore[attr-defined]
+    if 0 < trainer.max_steps <= trainer.global_step:
+        return "trainer.max_steps"
+    whole = trainer.max_epochs is None or not 0 < trainer.max_epochs < len(evaluations)
+    return "trainer.limit_train_batches" if whole else "trainer.max_epochs"
+
+
+def _stopper(callbacks: Sequence[Callback], max_time: Any) -> str:
+    """Which callback may have told the trainer to stop."""
+    left = [callback.time_remaining() for callback in callbacks if isinstance(callback, Timer)]
+    if any(seconds is not None and seconds <= 0 for seconds in left):
+        return "the callback Timer" if max_time is None else "trainer.max_time"
+    stopping = [type(callback).__name__ for callback in callbacks if isinstance(callback, EarlyStopping)]
+    return f"the callback {stopping[0]}" if stopping else "a callback"
