@@ -204,10 +204,16 @@ class StyleTransferData(LightningDataModule):
             if self.content_path is None:  # a term that compares with the content compares with plain grey
                 self._content = Picture(torch.full((1, 3, 1, 1), 0.5))
             else:
-                self._content = read_image(self.content_path, name="data.content", extended=self._keep_gamut)
-            self._styles = [read_image(item.path, name="data.style") for item in self.styles]
+                size = self.stage_size()
+                self._content = read_image(
+                    self.content_path, name="data.content", extended=self._keep_gamut, needed=size
+                )
+            self._styles = [
+                read_image(item.path, name="data.style", needed=size)
+                for item, size in zip(self.styles, self.style_sizes(), strict=True)
+            ]
             if self.init not in get_args(Start):
-                self._start = read_image(self.init, name="data.init")
+                self._start = read_image(self.init, name="data.init", needed=self.stage_size())
 
     @property
     def content(self) -> Picture:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from nst_lightning.errors import UserError
+from nst_lightning.memory import free_host_memory, host_memory
 
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 
@@ -100,7 +101,7 @@ def describe(accelerator: str) -> Hardware:
         memory = torch.mps.recommended_max_memory()
         return Hardware("mps", f"Apple {platform.machine()}", False, "not yet measured on MPS", memory, False)
     native, reason = _cpu_bfloat16()
-    return Hardware("cpu", f"{_cpu_name()}, {torch.get_num_threads()} threads", native, reason, _host_memory(), False)
+    return Hardware("cpu", f"{_cpu_name()}, {torch.get_num_threads()} threads", native, reason, host_memory(), False)
 
 
 def choose_precision(requested: str | int | None, hardware: Hardware) -> Choice:
@@ -258,18 +259,7 @@ def free_memory(accelerator: str) -> int:
         return int(torch.cuda.mem_get_info()[0])
     if accelerator == "mps":
         return int(torch.mps.recommended_max_memory()) - int(torch.mps.current_allocated_memory())
-    sizes = []
-    with contextlib.suppress(OSError, ValueError, IndexError):
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        sizes.append(next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")))
-    for limit, usage in (
-        ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-        ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
-    ):
-        with contextlib.suppress(OSError, ValueError):
-            most = int(Path(limit).read_text(encoding="ascii"))
-            sizes.append(most - int(Path(usage).read_text(encoding="ascii")) + _file_cache(limit))
-    return max(0, min(sizes)) if sizes else _host_memory() // 2
+    return free_host_memory()
 
 
 def resident_memory(accelerator: str) -> int:
@@ -307,16 +297,6 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or "out of memory" in said or "not enough memory" in said
 
 
-def _file_cache(limit: str) -> int:
-    """Bytes of a container's usage that are copies of files, which give way."""
-    with contextlib.suppress(OSError, ValueError):
-        for line in (Path(limit).parent / "memory.stat").read_text(encoding="ascii").splitlines():
-            name, value = line.split()
-            if name in {"inactive_file", "total_inactive_file"}:
-                return int(value)
-    return 0
-
-
 def _cpu_bfloat16() -> tuple[bool, str]:
     cpu = torch.cpu
     for name, probe in (("AMX", "_is_amx_tile_supported"), ("AVX512-BF16", "_is_avx512_bf16_supported")):
@@ -333,16 +313,3 @@ def _cpu_name() -> str:
     except OSError:
         pass
     return platform.processor() or platform.machine() or "CPU"
-
-
-def _host_memory() -> int:
-    """Physical memory or the container's limit, whichever is less, in bytes; 0 where neither can be read."""
-    sizes = []
-    with contextlib.suppress(AttributeError, ValueError, OSError):
-        sizes.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
-    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        try:
-            sizes.append(int(Path(path).read_text(encoding="ascii")))
-        except (OSError, ValueError):
-            continue
-    return min(sizes, default=0)

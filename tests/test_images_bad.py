@@ -3,9 +3,7 @@
 import io
 import logging
 import os
-import struct
 import warnings
-import zlib
 from pathlib import Path
 
 import imagecodecs
@@ -50,14 +48,6 @@ FILES = {
     "tiff16zlib": tiff(RGB16, compression="zlib", predictor=True),
     "tiff32": tiff(RNG.random((40, 50, 3), dtype=np.float32), iccprofile=imagecodecs.cms_profile("srgb")),
 }
-
-
-def png_of_size(width, height, depth):
-    data = struct.pack(">IIBBBBB", width, height, depth, 2, 0, 0, 0)
-    png = b"\x89PNG\r\n\x1a\n"
-    for kind, body in ((b"IHDR", data), (b"IDAT", zlib.compress(b"\0" * 99)), (b"IEND", b"")):
-        png += struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-    return png
 
 
 def error_of(path, function=read_image):
@@ -154,33 +144,13 @@ class TestSize:
         Image.new("RGB", (65_500 if suffix == "jpg" else 65_535, 2)).save(path)
         function(path)
 
-    @pytest.mark.parametrize("depth", [8, 16])
-    def test_bomb(self, tmp_path, function, depth):
-        path = tmp_path / "x.png"
-        path.write_bytes(png_of_size(30_000, 30_000, depth))
-        assert error_of(path, function) == (
-            f"data.content: must have at most {2 * Image.MAX_IMAGE_PIXELS} pixels, got 900000000 in 'PATH'; "
-            "make the picture smaller or choose another one"
-        )
-
-    @pytest.mark.parametrize("kind", ["png8", "png16", "jpeg", "webp", "tiff8", "tiff16", "tiff32", "gif"])
-    def test_limit_is_twice_that_of_pillow(self, tmp_path, function, kind, monkeypatch):
-        path = tmp_path / "x"
-        path.write_bytes(FILES[kind])
-        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
-        function(path)  # 2000 pixels: between once and twice
-        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 999)
-        assert "must have at most 1998 pixels, got 2000 in" in error_of(path, function)
-        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
-        function(path)
-
     def test_tile_bomb(self, tmp_path, function):
         path = tmp_path / "x.tif"
         path.write_bytes(tiff(RGB16, tile=(16, 16)))
         with tifffile.TiffFile(path, mode="r+") as file:
             for tag in ("TileWidth", "TileLength"):
                 file.pages[0].tags[tag].overwrite(60_000)
-        assert "pixels, got 3600000000 in" in error_of(path, function)
+        assert "it says that it has 3600 megapixels, which a file of " in error_of(path, function)
 
     def test_strip_longer_than_the_picture_is_harmless(self, tmp_path, function):
         path = tmp_path / "x.tif"

@@ -1,6 +1,7 @@
 """From a file of any supported kind to upright samples."""
 
 import functools
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, Protocol
@@ -12,9 +13,10 @@ from PIL import Image, ImageOps
 from nst_lightning.errors import UserError
 from nst_lightning.images import deep, heif, jpeg12, jpeg2000, jxl, netpbm, raw
 from nst_lightning.images.color import Array, Raster, Space, from_narrow, full_range, split_alpha
+from nst_lightning.images.limits import LARGE, check_pixels, open_image, reduction, without_pillows_limit
 from nst_lightning.images.mending import attempt
 from nst_lightning.images.mending.partial import load
-from nst_lightning.images.opening import NotFiniteError, opened
+from nst_lightning.images.opening import NotFiniteError, opened, remark
 from nst_lightning.images.tags import Tags, png_chunks, read_tags
 from nst_lightning.images.tiffpages import with_picture_first
 
@@ -70,12 +72,14 @@ def read_header(path: Path, name: str) -> Header:
     return header
 
 
-def read_raster(path: Path, name: str) -> Raster:
+def read_raster(path: Path, name: str, needed: tuple[int, int] | None = None) -> Raster:
     """Decode the first frame of a picture, upright.
 
     Args:
         path: The file.
         name: Configuration argument that gave the path, for messages.
+        needed: Height and width that the picture will be used in: a JPEG that is very large comes smaller, but not
+            smaller than this.
 
     Returns:
         Samples in the colour space of the file.
@@ -85,10 +89,10 @@ def read_raster(path: Path, name: str) -> Raster:
     """
     header = read_header(path, name)
     with opened(path, name) as file:
-        return attempt(file, functools.partial(_raster, header), pixels=True)
+        return attempt(file, functools.partial(_raster, header, needed), pixels=True)
 
 
-def _raster(header: Header, stored: BinaryIO) -> Raster:
+def _raster(header: Header, needed: tuple[int, int] | None, stored: BinaryIO) -> Raster:
     file = with_picture_first(stored) if "tiff" in header.decoder else stored
     if header.decoder == "raw":
         raster = raw.read_raw(file)
@@ -100,21 +104,35 @@ def _raster(header: Header, stored: BinaryIO) -> Raster:
         with jpeg12.header_of(file) as image:
             raster = jpeg12.read(file, read_tags(image, file).icc)
     else:
-        with Image.open(file, formats=readable_formats()) as image:
+        large = header.height * header.width > LARGE
+        with open_image(file, readable_formats()) as image, without_pillows_limit() if large else nullcontext():
+            if image.format in ("JPEG", "MPO"):
+                _reduce(image, reduction(header.height, header.width, needed), needed)
             raster = _decoded(image, file, header.decoder)
     alpha = None if raster.alpha is None else _upright(raster.alpha, header.orientation)
     return replace(raster, values=_upright(raster.values, header.orientation), alpha=alpha)
+
+
+def _reduce(image: Image.Image, factor: int, needed: tuple[int, int] | None) -> None:
+    """Let a JPEG be decoded in a fraction of its size."""
+    if factor == 1:
+        return
+    image.draft(None, (image.width // factor, image.height // factor))
+    if needed is None:
+        remark(f"is read in 1/{factor} of its size, as memory does not hold more")
 
 
 def _header(file: BinaryIO) -> Header:
     start = file.read(_START_BYTES)
     file.seek(0)
     if raw.is_raw(file):
-        return Header(*raw.read_raw_size(file), orientation=1, decoder="raw")
+        height, width = raw.read_raw_size(file)
+        check_pixels(height * width, file)
+        return Header(height, width, 1, "raw")
     reader = next((name for name, module in _OTHER_READERS.items() if module.accepts(start)), None)
     if reader is not None:
         height, width, orientation = _OTHER_READERS[reader].read_size(file)
-        deep.check_pixels(height * width)
+        check_pixels(height * width, file)
         decoder = reader
     elif deep.is_tiff(start):
         file = with_picture_first(file)
@@ -122,7 +140,7 @@ def _header(file: BinaryIO) -> Header:
         height, width = tiff.height, tiff.width
         if not tiff.deep:
             file.seek(0)
-            with Image.open(file, formats=["TIFF"]):
+            with open_image(file, ["TIFF"]):
                 pass  # refuses what Pillow cannot decode, and bombs
         orientation, decoder = tiff.orientation, "tiff" if tiff.deep else "pillow-tiff"
     elif jpeg12.accepts(file):
@@ -131,7 +149,7 @@ def _header(file: BinaryIO) -> Header:
             orientation, decoder = _orientation(image, file), "jpeg12"
     else:
         file.seek(0)
-        with Image.open(file, formats=readable_formats()) as image:
+        with open_image(file, readable_formats()) as image:
             width, height = image.size
             orientation = _orientation(image, file)
             if image.format == "AVIF" and (crop := read_tags(image, file).crop) is not None:

@@ -8,7 +8,7 @@ from typing import Any, BinaryIO
 import imagecodecs
 import numpy as np
 import tifffile
-from PIL import Image, TiffImagePlugin
+from PIL import TiffImagePlugin
 
 from nst_lightning.images.codepoints import LINEAR
 from nst_lightning.images.color import (
@@ -20,6 +20,7 @@ from nst_lightning.images.color import (
     split_alpha,
     unassociated,
 )
+from nst_lightning.images.limits import check_pixels
 from nst_lightning.images.mending.segments import samples
 from nst_lightning.images.opening import NotFiniteError, UnsupportedError
 
@@ -71,7 +72,7 @@ def read_tiff_header(file: BinaryIO) -> TiffHeader:
     """Read the first directory of a TIFF.
 
     Raises:
-        Image.DecompressionBombError: The picture, or one of its tiles, is above twice Pillow's limit.
+        TooLargeError: Memory does not hold the picture, or one of its tiles.
         UnsupportedError: Its samples are deep and of a kind that ``read_deep_tiff`` has no rule for.
     """
     with _first_page(file) as page:
@@ -85,10 +86,10 @@ def read_tiff_header(file: BinaryIO) -> TiffHeader:
             or (page.parent.is_bigtiff and page.parent.byteorder == ">")  # which Pillow takes for a damaged file
         )
         if deep:
-            check_pixels(height * width)
+            check_pixels(height * width, file)
             _check_supported(page)
             # A tile is decoded whole, whatever part of it lies within the picture.
-            check_pixels(page.tilewidth * page.tilelength * page.tiledepth)
+            check_pixels(page.tilewidth * page.tilelength * page.tiledepth, file)
         orientation = page.tags.valueof(274, default=1)
     return TiffHeader(height, width, orientation if orientation in range(1, 9) else 1, deep)
 
@@ -130,17 +131,6 @@ def read_deep_tiff(file: BinaryIO) -> Raster:
         if described[0] == _EXTRA_ASSOCIATED and alpha is not None:
             rgb = unassociated(rgb, alpha)
     return Raster(rgb, space, alpha, icc, LINEAR if linear else None, FLOAT_NOTICE if linear else "")
-
-
-def check_pixels(pixels: int) -> None:
-    """Refuse a picture of so many pixels if it is above twice Pillow's limit.
-
-    Raises:
-        Image.DecompressionBombError: It is.
-    """
-    limit = Image.MAX_IMAGE_PIXELS
-    if limit is not None and pixels > 2 * limit:  # as Pillow: a warning from once, an error from twice
-        raise Image.DecompressionBombError(f"{pixels} pixels exceed the limit of {2 * limit}")
 
 
 def _check_supported(page: Any) -> None:

@@ -66,7 +66,9 @@ def check_image(path: str | Path, *, name: str = "image") -> tuple[int, int]:
     return header.height, header.width
 
 
-def read_image(path: str | Path, *, name: str = "image", extended: bool = False) -> Picture:
+def read_image(
+    path: str | Path, *, name: str = "image", extended: bool = False, needed: tuple[int, int] | None = None
+) -> Picture:
     """Read the first frame of a JPEG, PNG, WebP or TIFF (or GIF, BMP, PPM, TGA, JPEG 2000, AVIF).
 
     EXIF orientation is applied, embedded ICC profiles are converted to sRGB, 16-bit and floating-point
@@ -77,18 +79,22 @@ def read_image(path: str | Path, *, name: str = "image", extended: bool = False)
         path: The file.
         name: Configuration argument that gave the path, for messages.
         extended: Keep colours that sRGB does not hold, as values beyond ``[0, 1]`` (scRGB's, gamma-encoded).
+        needed: Height and width that it will be used in: a very large JPEG is decoded in a half, a quarter or an
+            eighth of its size where that is at least as large.
 
     Returns:
         The picture, on the CPU.
 
     Raises:
-        UserError: As ``check_image``, or the file is truncated, damaged or holds NaN.
+        UserError: As ``check_image``, or the file is damaged, more than a quarter of its pixels are missing, or it
+            holds NaN.
 
     Warns:
-        UserWarning: The embedded profile is not usable; the pixels are taken as sRGB.
+        UserNotice: The embedded profile is not usable, and the pixels are taken as sRGB; or the file is slightly
+            damaged.
     """
     path = expand(path, name)
-    raster = read_raster(path, name)
+    raster = read_raster(path, name, needed)
     rgb, alpha = to_srgb(raster, path, extended=extended), raster.alpha
     if alpha is None or bool((alpha == 1).all()):
         return Picture(_to_tensor(rgb), None, path, profile_of_raster(raster))

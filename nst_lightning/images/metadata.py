@@ -22,6 +22,7 @@ from nst_lightning.errors import UserError, UserNotice
 from nst_lightning.images import bmff, heif, jpeg12, jxl
 from nst_lightning.images.decode import readable_formats
 from nst_lightning.images.deep import is_tiff
+from nst_lightning.images.limits import open_image
 from nst_lightning.images.opening import opened
 
 # EXIF 3.0 (CIPA DC-008) by its numbers. Not all that a file has: thumbnails and maker notes show and describe another
@@ -383,18 +384,16 @@ def _info(file: BinaryIO) -> tuple[dict[str, Any], Any]:
     if jpeg12.accepts(file):
         with jpeg12.header_of(file) as image:
             return {**image.info}, IptcImagePlugin.getiptcinfo(image)
-    file.seek(0)
     try:
-        image = Image.open(file, formats=readable_formats())
+        with open_image(file, readable_formats()) as image:
+            info: dict[Any, Any] = {**image.info}
+            iptc = IptcImagePlugin.getiptcinfo(image)
+            if image.format == "PNG":
+                file.seek(8)
+                info |= _png_info(file)
+            return info, iptc
     except UnidentifiedImageError:  # of a kind that another reader takes, which says nothing of this sort
         return {}, None
-    with image:
-        info: dict[Any, Any] = {**image.info}
-        iptc = IptcImagePlugin.getiptcinfo(image)
-        if image.format == "PNG":
-            file.seek(8)
-            info |= _png_info(file)
-        return info, iptc
 
 
 def _directory(file: BinaryIO, offset: int | None = None) -> Directory:
@@ -561,7 +560,7 @@ def _texts_of_ours(file: BinaryIO) -> tuple[list[Any], str]:
         return [directory.get(_XMP)], str(directory.get(_DESCRIPTION, ""))
     if jxl.accepts(start):
         return [bmff.top_box(file, b"xml ", most=_LARGEST_BOX)], ""
-    with Image.open(file, formats=readable_formats()) as image:
+    with open_image(file, readable_formats()) as image:
         packets = [_extended(image), image.info.get("xmp") or image.info.get("XML:com.adobe.xmp")]
         # Not the method of PNG images, which decodes them.
         exif = Image.Image.getexif(image)

@@ -23,6 +23,8 @@ _AGAIN = "save it again or choose another picture"
 class UnsupportedError(ValueError):
     """The file is sound, and holds something that is not read as a picture."""
 
+    advice = "save it as RGB with 8 or 16 bits"
+
 
 class RawFileError(ValueError):
     """A raw file of a camera, and nothing to develop it with."""
@@ -109,12 +111,6 @@ def _explained(error: Exception, path: Path, start: bytes) -> str:
             f"needs a JPEG, PNG, WebP or TIFF picture, got '{path}', which is none; "
             "convert it or choose another picture"
         )
-    if isinstance(error, Image.DecompressionBombError):
-        pixels, limit = re.findall(r"\d+", str(error))[:2]  # Pillow's words are all there is
-        return (
-            f"must have at most {limit} pixels, got {pixels} in '{path}'; "
-            "make the picture smaller or choose another one"
-        )
     if isinstance(error, NotFiniteError):
         return f"needs finite pixels, got NaN or infinity in '{path}'; {_AGAIN}"
     if isinstance(error, RawFileError):
@@ -133,7 +129,9 @@ def _reason(error: Exception) -> tuple[str, str]:
         install = f"pip install 'nst_lightning[{error.extra}]'"
         return f"{error}, which is not installed", f"{install}, or save it as JPEG or PNG"
     if isinstance(error, UnsupportedError):
-        return str(error), "save it as RGB with 8 or 16 bits"
+        return str(error), error.advice
+    if isinstance(error, Image.DecompressionBombError):
+        return "it is too large", "make the picture smaller"
     if isinstance(error, MemoryError):
         return "memory does not suffice", "make the picture smaller"
     return _damage(error), _AGAIN

@@ -1,10 +1,12 @@
 """Pictures that a decoder of Pillow's gives up on: what it had decoded by then."""
 
+import io
 from typing import BinaryIO
 
 import numpy as np
 from PIL import Image
 
+from nst_lightning.images.limits import MOST_PER_BYTE
 from nst_lightning.images.mending import jpeg
 from nst_lightning.images.mending.damage import MOST_MISSING, told
 from nst_lightning.images.opening import is_cut, remark
@@ -31,7 +33,8 @@ def load(image: Image.Image, file: BinaryIO) -> Image.Image:
     except MemoryError:
         raise
     except Exception as error:
-        if image.format not in _ROW_BY_ROW:
+        size = file.seek(0, io.SEEK_END)
+        if image.format not in _ROW_BY_ROW or image.width * image.height > MOST_PER_BYTE * size:
             raise
         dark, light = (_decoded_over(file, image.format, level) for level in (0, 1))
         # What differs between two that were decoded onto unlike canvases is canvas.

@@ -70,8 +70,8 @@ def rebuild(data: bytes, pixels: bool) -> Mended | None:
         raw, checked = _inflated(compressed, wanted)
         if not checked and not all(chunk.sound for chunk in chunks if chunk.kind == b"IDAT" and chunk.whole):
             raise ValueError("the checksums of its pixels are wrong")
-        stored = zlib.compress(raw.ljust(wanted, b"\0"), 0)
         said = told(1 - len(raw) / wanted) if len(raw) < wanted else _whole(chunks, checked)
+        stored = zlib.compress(raw.ljust(wanted, b"\0"), 0)
     kept = [(chunk.kind, chunk.data) for chunk in chunks[1:] if chunk.sound and chunk.kind in _NEEDED]
     parts = [(b"IHDR", chunks[0].data), *kept, (b"IDAT", stored), (b"IEND", b"")]
     return Mended(_SIGNATURE + b"".join(_written(kind, content) for kind, content in parts), said)

@@ -1,0 +1,144 @@
+"""How large a picture may be: what free memory holds, and no more than so small a file can mean."""
+
+import contextlib
+import io
+import re
+import threading
+from collections.abc import Iterator
+from typing import BinaryIO
+
+from PIL import Image, ImageFile
+
+from nst_lightning.images.opening import UnsupportedError
+from nst_lightning.memory import free_host_memory
+
+LARGE = 178_956_970  # pixels: from here on Pillow takes a file for a bomb
+BYTES = 32  # a pixel, at the most, from a file of three colours to a tensor
+MOST_PER_BYTE = 10_000  # pixels that a byte of a file may stand for, at the most: plain PNG of one bit has 8256
+_REDUCTIONS = (1, 2, 4, 8)  # that libjpeg decodes by
+_pillow = threading.RLock()
+
+
+class TooLargeError(UnsupportedError):
+    """A picture that memory does not hold, or that is none."""
+
+    advice = "make the picture smaller or choose another one"
+
+
+def check_pixels(pixels: int, file: BinaryIO, *, reducible: bool = False) -> None:
+    """Refuse a picture that is larger than memory, before any is taken.
+
+    Args:
+        pixels: Its height times its width.
+        file: The picture; it is left where it stands.
+        reducible: Whether it can be decoded in an eighth of its size (a JPEG).
+
+    Raises:
+        TooLargeError: It is, or its file is far too small for so many pixels.
+    """
+    size = _size(file)
+    if pixels > max(LARGE, MOST_PER_BYTE * size):
+        raise TooLargeError(f"it says that it has {_mega(pixels)}, which a file of {size} bytes cannot hold")
+    free, least = free_host_memory(), pixels // _REDUCTIONS[-1] ** 2 if reducible else pixels
+    if free and least * BYTES > free:
+        raise TooLargeError(
+            f"its {_mega(pixels)} need {_gibi(least * BYTES)} of memory, of which {_gibi(free)} are free"
+        )
+    if not free and least > LARGE:
+        raise TooLargeError(f"it has {_mega(pixels)}, and at most {_mega(LARGE)} are read here")
+
+
+def reduction(height: int, width: int, needed: tuple[int, int] | None) -> int:
+    """How much smaller to decode a JPEG that is large, by libjpeg's reduced inverse transforms.
+
+    Args:
+        height: Its height in pixels.
+        width: Its width.
+        needed: Height and width that it is needed in; None for as large as it is.
+
+    Returns:
+        1, 2, 4 or 8. A picture below `LARGE` is decoded as it is, if memory holds it; else it keeps twice the size
+        needed, that what is left to shrink decides how sharp the result is, and less only where memory lacks.
+
+    Raises:
+        TooLargeError: Memory does not hold it in the size needed.
+    """
+    free = free_host_memory()
+
+    def fits(factor: int) -> bool:
+        pixels = height * width // factor**2
+        return pixels * BYTES <= free if free else pixels <= LARGE
+
+    def enough(factor: int, times: int) -> bool:
+        return needed is None or (height // factor >= times * needed[0] and width // factor >= times * needed[1])
+
+    if height * width > LARGE and needed is not None:
+        wanted = [factor for factor in reversed(_REDUCTIONS) if enough(factor, 2) and fits(factor)]
+        if wanted:
+            return wanted[0]
+    for factor in _REDUCTIONS:
+        if fits(factor) and enough(factor, 1):
+            return factor
+    raise TooLargeError(
+        f"its {_mega(height * width)} do not fit into {_gibi(free)} of free memory in the size that is needed"
+    )
+
+
+@contextlib.contextmanager
+def open_image(file: BinaryIO, formats: list[str]) -> Iterator[ImageFile.ImageFile]:
+    """Open a picture by Pillow, whose own limit of pixels gives way to that of `check_pixels`.
+
+    Raises:
+        TooLargeError: See there.
+    """
+    file.seek(0)
+    try:
+        image = Image.open(file, formats=formats)
+    except Image.DecompressionBombError as error:
+        # Its words are all there is: some formats take memory when they are opened, so that it comes first.
+        found = re.search(r"\d+", str(error))
+        check_pixels(int(found[0]) if found else 1 << 62, file, reducible=_is_jpeg(file))
+        file.seek(0)
+        with without_pillows_limit():
+            image = Image.open(file, formats=formats)
+    with image:
+        check_pixels(image.width * image.height, file, reducible=_is_jpeg(file))
+        yield image
+
+
+@contextlib.contextmanager
+def without_pillows_limit() -> Iterator[None]:
+    """Let Pillow open and decode a picture above `LARGE`, that is known to fit; one thread at a time.
+
+    The limit is Pillow's for the whole process, so that it is lifted for such pictures only.
+    """
+    with _pillow:
+        before = Image.MAX_IMAGE_PIXELS
+        Image.MAX_IMAGE_PIXELS = None
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = before
+
+
+def _is_jpeg(file: BinaryIO) -> bool:
+    at = file.tell()
+    file.seek(0)
+    start = file.read(2)
+    file.seek(at)
+    return start == b"\xff\xd8"
+
+
+def _size(file: BinaryIO) -> int:
+    at = file.tell()
+    size = file.seek(0, io.SEEK_END)
+    file.seek(at)
+    return size
+
+
+def _mega(pixels: int) -> str:
+    return f"{pixels / 1e6:.0f} megapixels"
+
+
+def _gibi(size: int) -> str:
+    return f"{size / 2**30:.1f} GiB"
