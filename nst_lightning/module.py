@@ -54,7 +54,8 @@ class StyleTransfer(LightningModule):
     stage of the schedule. The trainer needs a `StyleTransferData` as its data module.
 
     Args:
-        evaluations: Evaluations of a run of one stage at full size; leave it out for the default stages.
+        evaluations: Evaluations of a run of one stage at full size, or of all given stages together, which keep their
+            shares; leave it out for the default stages.
         stages: Stages (evaluations, scale, extractor), coarse to fine, each an epoch; by default sizes double from 256
             px on, and evaluations halve from 200.
         strength: Style against content: factor on all style terms.

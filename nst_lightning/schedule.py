@@ -48,21 +48,17 @@ def make_schedule(evaluations: int | None, stages: Sequence[Stage] | None, longe
     """Turn the two ways of saying how long a run is into one list.
 
     Args:
-        evaluations: Length of a run of one stage at full size.
+        evaluations: Length of a run of one stage at full size; with explicit stages they share it, as they did theirs.
         stages: Explicit stages, from coarse to fine. With neither of the two the run has `default_stages`.
         longest: Long side of the result in pixels, which the default depends on.
 
     Raises:
-        UserError: If both are given, or a number makes no sense.
+        UserError: If a number makes no sense.
     """
     argument = "model.stages.evaluations"
     if stages is None:
         stages = default_stages(longest) if evaluations is None else [Stage(evaluations)]
         argument = "model.evaluations"
-    elif evaluations is not None:
-        raise UserError(
-            f"model.evaluations: contradicts model.stages, got {evaluations} and stages; leave one of the two out"
-        )
     elif not stages:
         raise UserError("model.stages: must hold at least one stage, got none; leave it out for a run of one stage")
     for stage in stages:
@@ -74,4 +70,22 @@ def make_schedule(evaluations: int | None, stages: Sequence[Stage] | None, longe
         raise UserError(
             f"model.stages: the last stage must have scale 1, got {stages[-1].scale}; data.size is its size"
         )
+    if evaluations is not None:
+        return _of_length(stages, evaluations)
     return [replace(stage) for stage in stages]
+
+
+def _of_length(stages: Sequence[Stage], evaluations: int) -> list[Stage]:
+    """Stages with the same shares of a run of another length, each at least 1; they sum to it exactly."""
+    if evaluations < len(stages):
+        raise UserError(
+            f"model.evaluations: must be at least {len(stages)}, one for each of model.stages, got {evaluations}"
+        )
+    total = sum(stage.evaluations for stage in stages)
+    ends = [round(evaluations * sum(s.evaluations for s in stages[: k + 1]) / total) for k in range(len(stages))]
+    lengths, start = [], 0
+    for index, end in enumerate(ends):
+        after = len(stages) - 1 - index  # stages that still need an evaluation each
+        lengths.append(min(max(1, end - start), evaluations - start - after))
+        start += lengths[-1]
+    return [replace(stage, evaluations=length) for stage, length in zip(stages, lengths, strict=True)]

@@ -221,8 +221,9 @@ def test_an_empty_list_of_terms(refused):
     says(refused("--model.terms=[]"), "model.terms")
 
 
-def test_evaluations_contradict_stages(refused):
-    says(refused("--model.stages=[{evaluations: 2}]"), "model.evaluations", "model.stages")
+def test_fewer_evaluations_than_stages(refused):
+    line = refused("--model.stages=[{evaluations: 2, scale: 0.5}, {evaluations: 2}]", evaluations="1")
+    says(line, "model.evaluations", "at least 2", "got 1")
 
 
 @pytest.mark.parametrize("value", ["0", "-3"])

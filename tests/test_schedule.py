@@ -36,7 +36,7 @@ def test_default_doubles_the_size_and_halves_the_evaluations(longest, expected):
 @pytest.mark.parametrize(
     ("evaluations", "stages", "words"),
     [
-        (5, [Stage(3)], "contradicts"),
+        (1, [Stage(3, 0.5), Stage(1)], "one for each of model.stages, got 1"),
         (0, None, "at least 1, got 0"),
         (None, [], "at least one stage"),
         (None, [Stage(0)], "at least 1, got 0"),
@@ -49,3 +49,34 @@ def test_default_doubles_the_size_and_halves_the_evaluations(longest, expected):
 def test_what_makes_no_sense_is_refused(evaluations, stages, words):
     with pytest.raises(UserError, match=words):
         make_schedule(evaluations, stages)
+
+
+@pytest.mark.parametrize(
+    ("lengths", "evaluations", "expected"),
+    [
+        ([70, 32], 102, [70, 32]),
+        ([70, 32], 204, [140, 64]),
+        ([70, 32], 51, [35, 16]),
+        ([200, 100, 50], 7, [4, 2, 1]),
+        ([1, 1000], 2, [1, 1]),  # none goes away
+        ([1000, 1, 1], 3, [1, 1, 1]),
+        ([3], 5, [5]),
+    ],
+)
+def test_stages_share_another_length_as_they_did_theirs(lengths, evaluations, expected):
+    stages = [Stage(length, 0.5) for length in lengths[:-1]] + [Stage(lengths[-1])]
+    made = make_schedule(evaluations, stages)
+    assert [stage.evaluations for stage in made] == expected
+    assert [stage.scale for stage in made] == [stage.scale for stage in stages]
+    assert [stage.evaluations for stage in stages] == lengths  # one's own are not touched
+
+
+def test_a_shared_length_is_met_exactly():
+    for evaluations in range(4, 300):
+        made = [
+            s.evaluations
+            for s in make_schedule(evaluations, [Stage(200, 0.25), Stage(9, 0.4), Stage(100, 0.5), Stage(50)])
+        ]
+        assert sum(made) == evaluations
+        assert min(made) >= 1
+        assert max(abs(n - share * evaluations / 359) for n, share in zip(made, (200, 9, 100, 50), strict=True)) < 3
