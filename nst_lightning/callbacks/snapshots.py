@@ -28,7 +28,7 @@ class Snapshots(Callback):
 
     Args:
         every: Evaluations between two snapshots; 0 writes none.
-        format: File format, png, jpg, webp or tif.
+        format: File format, png, jpg, webp, tif, avif or jxl.
         checkpoint: Also write a Lightning checkpoint beside each picture, to resume from.
         longest: Longest side of a snapshot in pixels.
     """
@@ -36,7 +36,7 @@ class Snapshots(Callback):
     def __init__(
         self,
         every: int = 50,
-        format: Literal["png", "jpg", "webp", "tif"] = "png",
+        format: Literal["png", "jpg", "webp", "tif", "avif", "jxl"] = "png",
         checkpoint: bool = False,
         longest: int = 2048,
     ) -> None:
