@@ -8,13 +8,14 @@ import shutil
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Optional, cast
 
 import torch
 import yaml
 from jsonargparse import Namespace
 from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -45,7 +46,7 @@ from nst_lightning.module import StyleTransfer, check_trainer_settings
 from nst_lightning.overwriting import refuse_inputs
 from nst_lightning.parser import OneLineParser, expand_presets
 from nst_lightning.paths import PATHS_FROM, expand, in_folder
-from nst_lightning.processes import Workers, count_devices, is_first, started_by_another
+from nst_lightning.processes import Workers, check_launcher, count_devices, is_first, started_by_another
 from nst_lightning.quiet import lightning_quiet
 from nst_lightning.resume import CONFIGURATION, Resumed, check_resumed, differences, flatten, resume
 from nst_lightning.runfolder import check_folder, create_run_folder, hold
@@ -159,6 +160,11 @@ class FitCLI(LightningCLI):
         config = self.config
         settings = config.trainer
         count = count_devices(choose_accelerator(settings.accelerator).value, settings.devices)
+        self.all_processes = count * settings.num_nodes
+        left = check_launcher(self.all_processes, settings.num_nodes)
+        if left is not None:
+            notice = f"{left} in the environment means another program's processes; unset it"
+            warnings.warn(notice, UserNotice, stacklevel=1)
         # How many this one has to start, itself included.
         self.processes = 1 if started_by_another() or settings.strategy != "auto" else count
         goes_on_in = None if self.resumed is None else self.resumed.folder
@@ -220,13 +226,13 @@ class FitCLI(LightningCLI):
             log.say("resumed", f"continuing from {self.resumed.path}{also}", path=str(self.resumed.path))
         else:  # processes that help another one write nothing
             name = "_".join(Path(name).stem for name in names)
-            self.folder = create_run_folder(root, name, job_name()) if is_first() else root
+            self.folder = create_run_folder(root, name, job_name()) if is_first(self.all_processes) else root
             self._lock()
         self._defaults = defaults
 
     def _lock(self) -> None:
         """Keep the folder from other runs; processes that help this one come with it."""
-        self._held = hold(self.folder) if is_first() else None
+        self._held = hold(self.folder) if is_first(self.all_processes) else None
 
     def release_folder(self) -> None:
         """Let other runs have the folder."""
@@ -240,13 +246,13 @@ class FitCLI(LightningCLI):
         except BaseException:
             self.discard_folder()
             raise
-        if is_first():
+        if is_first(self.all_processes):
             with only_the_file(self.folder / CONFIGURATION), replacing(self.folder / CONFIGURATION) as file:
                 file.write(self.model.configuration.encode())
 
     def discard_folder(self) -> None:
         """Leave nothing behind of a run that came to nothing."""
-        if not is_first() or (self.resumed is not None and self.resumed.folder is not None):
+        if not is_first(self.all_processes) or (self.resumed is not None and self.resumed.folder is not None):
             return
         shutil.rmtree(self.folder, ignore_errors=True)
         if self._root_is_new:
@@ -276,9 +282,13 @@ class FitCLI(LightningCLI):
             plugins = [*plugins, WholeFiles()]
         settings.update(callbacks=callbacks, default_root_dir=str(self.folder), plugins=plugins)
         try:
-            return StyleTrainer(**settings)
+            trainer = StyleTrainer(**settings)
         except (MisconfigurationException, ValueError, TypeError) as error:
             raise UserError(f"trainer: {error}") from None
+        if self.all_processes == 1:
+            # Lightning asks the environment, which may speak of other processes.
+            cast("Any", rank_zero_only).rank = 0
+        return trainer
 
     def _keep_hyperparameters(self, resolved: str) -> None:
         """Put the model's configuration into its checkpoints as data; `load_from_checkpoint` rebuilds it from there."""

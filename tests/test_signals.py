@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from lightning.pytorch import Callback
 
 from nst_lightning.checkpoint import read_checkpoint
+from nst_lightning.cli import main
 from nst_lightning.finding import Pictures, find_requeued, job_name
 from nst_lightning.images import read_image
 
@@ -161,3 +163,34 @@ def test_jobs_find_only_their_own(tmp_path, monkeypatch):
     monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "7")
     monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "2")
     assert job_name() == "_job7_2"
+
+
+class SendTwice(Callback):
+    """Sends this process a signal twice after the second evaluation."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def on_train_batch_end(self, trainer, *_):
+        if trainer.global_step == 2:
+            os.kill(os.getpid(), self.number)
+            os.kill(os.getpid(), self.number)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="no terminal closes")
+@pytest.mark.parametrize(("number", "ignored"), [("SIGHUP", False), ("SIGHUP", True), ("SIGINT", True)])
+def test_a_closed_terminal_ends_a_run_in_good_order_unless_it_is_to_be_ignored(place, pair, number, ignored, capsys):
+    number = getattr(signal, number)
+    before = signal.signal(number, signal.SIG_IGN) if ignored else signal.getsignal(number)
+    sender = f"[{{class_path: {__name__}.SendTwice, init_args: {{number: {int(number)}}}}}]"
+    pictures = ["--data.content", str(pair[0]), "--data.style", str(pair[1]), "--data.size=48", "--model.evaluations=4"]
+    try:
+        code = main(["fit", *pictures, "--trainer.accelerator=cpu", f"--trainer.callbacks={sender}"])
+        assert signal.getsignal(number) == (signal.SIG_IGN if ignored else before)
+    finally:
+        signal.signal(number, before)
+    (last,) = checkpoints(place)
+    assert read_image(last.parent.parent / "result.png").pixels.shape == (1, 3, 36, 48)
+    assert (code, int(last.stem)) == ((0, 4) if ignored else (128 + number, 2))
+    if not ignored:
+        assert "stopped by SIGHUP after 2 of 4 evaluations; go on with --ckpt_path last" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and a cluster's wish to have its machine back end a run in good order."""
+"""Ctrl-C, SIGTERM, a closed terminal and a cluster's wish to have its machine back end a run in good order."""
 
 from __future__ import annotations
 
@@ -39,7 +39,10 @@ class Signals(Callback):
             return
 
         def stop(number: int, _: FrameType | None) -> None:
-            if self.received is not None:
+            hung_up = getattr(signal, "SIGHUP", None)
+            if self.received is not None and number == hung_up:
+                return  # a terminal that closes may send it twice, and after what a logout sends
+            if self.received not in {None, hung_up}:
                 os._exit(128 + number)  # files appear whole or not at all, so nothing can tear
             self.received = number
             if trainer.world_size == 1:  # several stop when all know of it, or one would wait for the others for ever
@@ -49,7 +52,9 @@ class Signals(Callback):
         def requeue(number: int, _: FrameType | None) -> None:
             self._requeue = number
 
-        handlers = {signal.SIGINT: stop, signal.SIGTERM: stop}
+        ends = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
+        # What nohup, or a shell that started a job in the background, has the process ignore is to be ignored.
+        handlers = {number: stop for number in ends if signal.getsignal(number) is not signal.SIG_IGN}
         environment = trainer._accelerator_connector.cluster_environment
         if isinstance(environment, SLURMEnvironment) and environment.auto_requeue:
             handlers[cast("signal.Signals", environment.requeue_signal)] = requeue
