@@ -229,10 +229,9 @@ class TestDamage:
         data = FILES[kind]
         for length in sorted({*range(1, 70, 3), *range(70, len(data), max(1, len(data) // 40))}):
             read_or_refuse(tmp_path / "x", data[:length])
-        if kind != "tiff8jpeg":  # the libjpeg inside libtiff complains of missing tables by itself
-            assert capfd.readouterr() == ("", "")
+        assert capfd.readouterr() == ("", "")
 
-    def test_bytes_changed_anywhere(self, tmp_path, kind):
+    def test_bytes_changed_anywhere(self, tmp_path, kind, capfd):
         rng = np.random.default_rng(7)
         for _ in range(60):
             data = bytearray(FILES[kind])
@@ -241,6 +240,7 @@ class TestDamage:
             for place in places:
                 data[place % len(data)] = rng.integers(256)
             read_or_refuse(tmp_path / "x", bytes(data))
+        assert capfd.readouterr() == ("", "")
 
 
 def test_decoders_log_nothing(tmp_path, caplog):

@@ -1,7 +1,6 @@
 """Opening files that may be anything: from each failure to one line for the user."""
 
 import contextlib
-import logging
 import re
 import stat
 import warnings
@@ -14,6 +13,7 @@ from PIL import Image, UnidentifiedImageError
 
 from nst_lightning.errors import UserError, UserNotice
 from nst_lightning.images.kinds import KNOWN_BYTES, kind_of
+from nst_lightning.images.silence import quiet
 
 _SIGNATURES = re.compile(rb"\xff\xd8|\x89PNG|RIFF....WEBP|II[*+]\0|MM\0[*+]|GIF8|BM", re.DOTALL)
 _CUT = re.compile(r"truncat|too small|too short|premature|failed to read|end of file|unexpected end", re.IGNORECASE)
@@ -89,7 +89,7 @@ def opened(path: Path, name: str) -> Iterator[BinaryIO]:
     token = _remarks.set(remarks)
     try:
         _check_regular(path, name)
-        with path.open("rb") as file, _quiet():
+        with path.open("rb") as file, quiet():
             start = file.read(KNOWN_BYTES)
             file.seek(0)
             _check_kind(start, path, name)
@@ -143,22 +143,6 @@ def _damage(error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):
         return "its header is damaged"
     return "the file is truncated" if is_cut(error) else f"the file is damaged ({error or type(error).__name__})"
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence decoders, which tell of what they then fail at, and of sizes below the limit enforced here."""
-    loggers = [logging.getLogger(name) for name in ("PIL", "tifffile")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.CRITICAL + 1)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
 
 
 def _check_kind(start: bytes, path: Path, name: str) -> None:

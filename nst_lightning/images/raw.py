@@ -1,13 +1,15 @@
 """Raw files of cameras: what a sensor saw, to be developed, which LibRaw does (the extra ``raw``)."""
 
 import io
+import re
 from typing import Any, BinaryIO
 
 import numpy as np
 
 from nst_lightning.images.color import Raster
 from nst_lightning.images.deep import is_tiff
-from nst_lightning.images.opening import RawFileError, UnsupportedError
+from nst_lightning.images.opening import CutError, RawFileError, UnsupportedError, remark
+from nst_lightning.images.silence import caught_lines
 from nst_lightning.images.tiffpages import is_raw_tiff
 
 _SIGNATURES = (
@@ -25,6 +27,7 @@ _SIGNATURES = (
     (0, b"FOVb"),  # X3F
     (0, b"ARRI"),
 )
+_SAID = re.compile(r": (Unexpected end of file|data corrupted at )")  # LibRaw's default handler of data errors
 
 
 def is_raw(file: BinaryIO) -> bool:
@@ -70,13 +73,22 @@ def read_raw(file: BinaryIO) -> Raster:
     Raises:
         RawFileError: There is no rawpy.
         UnsupportedError: LibRaw does not know the camera.
+        CutError: The file ends early.
     """
-    with _opened(file) as raw:
-        values = raw.postprocess(
-            use_camera_wb=True,
-            output_bps=16,
-            gamma=(2.4, 12.92),  # sRGB's; LibRaw's own is that of BT.709
-        )
+    lines: list[str] = []
+    try:
+        with _opened(file) as raw, caught_lines(_SAID, lines):
+            values = raw.postprocess(
+                use_camera_wb=True,
+                output_bps=16,
+                gamma=(2.4, 12.92),  # sRGB's; LibRaw's own is that of BT.709
+            )
+    finally:
+        # It says so by a line on standard error; some kinds it goes on with, whatever lay in memory.
+        if any("end of file" in line for line in lines):
+            raise CutError("the file is truncated")
+    if lines:
+        remark("has places where its data are damaged, which may be seen")
     return Raster(np.ascontiguousarray(values), "RGB")
 
 
