@@ -21,6 +21,7 @@ CHECKER = np.array(
 )  # fmt: skip
 CHECKER = np.rint(CHECKER + (128 - CHECKER) / 7) / 255
 GREYS = np.linspace(4, 251, 24).round() / 255
+ALPHA = np.linspace(255, 60, 24).round() / 255
 
 
 def chromaticity(x, y):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from nst_lightning.data import StyleTransferData
-from nst_lightning.errors import UserNotice
+from nst_lightning.errors import UserError, UserNotice
 from nst_lightning.images import check_image, read_image, read_mask_samples
 
 CHARTS = Path(__file__).parent / "charts"
@@ -40,7 +40,11 @@ def test_chart(name):
         data = StyleTransferData(path, path, size=max(picture.height, picture.width), init=path)
         images, start = data.pictures(), data.start_image()
     assert check_image(path) == (picture.height, picture.width)
-    assert picture.alpha is None
+    if chart.alpha:
+        assert np.abs(of_patches(picture.alpha, chart.patch)[:, 0] / 255 - colours.ALPHA).max() <= 0.5 / 255
+        expected = expected * colours.ALPHA[:, None] + 255 * (1 - colours.ALPHA[:, None])
+    else:
+        assert picture.alpha is None
     for use, pixels in (
         ("read", picture.pixels),
         ("content", images.content),
@@ -50,7 +54,7 @@ def test_chart(name):
         off = np.abs(of_patches(pixels, chart.patch) - expected).max(1)
         assert off.max() <= chart.levels + ROUNDING, (use, off.round(2))
     grey, alpha = read_mask_samples(path)
-    assert alpha is None
+    assert (alpha is not None) == chart.alpha
     off = np.abs(of_patches(grey, chart.patch)[:, 0] - stored(chart) * 255).max()
     assert off <= chart.levels + ROUNDING
 
@@ -60,4 +64,18 @@ def stored(chart):
     samples = make_charts.samples_of(chart)[:: chart.patch, :: chart.patch].reshape(24, -1)
     if chart.lightness:
         return colours.srgb_to_lab(samples)[:, 0] / 100
-    return samples @ LUMA if samples.shape[1] == 3 else samples[:, 0]
+    return samples[:, 0] if chart.grey else samples[:, :3] @ LUMA
+
+
+@pytest.mark.parametrize("name", [name for name in make_charts.CHARTS if not name.endswith((".png", ".jpg", ".tif"))])
+def test_chart_that_is_cut(name, tmp_path):
+    """A picture, or one line; nothing else, wherever the file ends."""
+    data = (CHARTS / name).read_bytes()
+    for length in range(1, len(data), max(1, len(data) // 12)):
+        (tmp_path / "cut").write_bytes(data[:length])
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserNotice)
+                assert bool(read_image(tmp_path / "cut").pixels.isfinite().all())
+        except UserError as error:
+            assert str(error).startswith("image: ")

@@ -101,7 +101,7 @@ class TestNotAPicture:
     def test_other_content(self, tmp_path, function, text):
         (tmp_path / "x.png").write_bytes(text)
         assert error_of(tmp_path / "x.png", function) == (
-            "data.content: needs a JPEG, PNG, WebP or TIFF picture, got 'PATH', which is none; "
+            "data.content: needs a JPEG, PNG, WebP, TIFF, AVIF, HEIC or JPEG XL picture, got 'PATH', which is none; "
             "convert it or choose another picture"
         )
 

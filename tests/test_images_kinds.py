@@ -133,7 +133,7 @@ def test_called_what_it_is(tmp_path, name, function):
         function(path, name="data.content")
     message = str(caught.value)
     before, _, after = message.partition(f"got '{path}', which is ")
-    assert before == "data.content: needs a JPEG, PNG, WebP or TIFF picture, "
+    assert before == "data.content: needs a JPEG, PNG, WebP, TIFF, AVIF, HEIC or JPEG XL picture, "
     what, _, advice = after.partition("; ")
     assert expected in what
     assert advice

@@ -330,7 +330,7 @@ class TestForeignMetadata:
 
     def test_no_picture(self, tmp_path):
         (tmp_path / "x.png").write_text("{}")
-        with pytest.raises(UserError, match="needs a JPEG, PNG, WebP or TIFF picture"):
+        with pytest.raises(UserError, match="needs a JPEG, PNG, WebP, TIFF, AVIF, HEIC or JPEG XL picture"):
             read_metadata(tmp_path / "x.png")
 
 

@@ -47,6 +47,7 @@ class Chart(NamedTuple):
         levels: How far a reader may be off, of 255.
         patch: Side of a patch in pixels: 16 where chroma is subsampled, 4 where nothing is compressed.
         lightness: Whether the first sample is L* of L*a*b*.
+        alpha: Whether ``colours.ALPHA`` is its last channel.
     """
 
     make: Maker
@@ -55,6 +56,7 @@ class Chart(NamedTuple):
     levels: float = 1.0
     patch: int = PATCH
     lightness: bool = False
+    alpha: bool = False
 
 
 def _patches(values: np.ndarray, patch: int) -> np.ndarray:
@@ -226,6 +228,7 @@ def _heic(*options: object, source: str = "png16") -> Maker:
     return _through("heif-enc", *options, "IN", "-o", "OUT", source=source)
 
 
+EXACT_ALPHA = ("--minalpha", 0, "--maxalpha", 0)
 EXACT_HEIC = ("-L", "-p", "chroma=444")
 
 
@@ -487,6 +490,8 @@ CHARTS = {
     "png_grey_16_gama_linear.png": Chart(_png(16, _gamma(1.0)), "linear", grey=True),
     "png_animated.png": Chart(_animated_png),
     "png_imagemagick.png": Chart(_through(CONVERT, "IN", "-depth", 16, "OUT", source="pnm16")),
+    "png_alpha_cicp_p3.png": Chart(_png(16, (b"cICP", bytes([12, 13, 0, 1]))), "p3", alpha=True),
+    "png_grey_alpha.png": Chart(_png(8), grey=True, alpha=True),
     # JPEG; patches as large as its blocks, or as those of subsampled chroma, hardly lose anything
     "jpeg_444.jpg": Chart(_jpeg("-sample", "1x1")),
     "jpeg_420.jpg": Chart(_jpeg("-sample", "2x2"), levels=2, patch=16),
@@ -512,6 +517,8 @@ CHARTS = {
     "heic_grey.heic": Chart(_heic("-L", source="png8"), grey=True),
     "heic_grey_10.heic": Chart(_heic("-L", "-b", 10), grey=True),
     "heic_turned.heic": Chart(_heic_with(struct.pack(">I4sB", 9, b"irot", 3), source="png8", turned=np.rot90)),
+    "heic_alpha.heic": Chart(_heic(*EXACT_HEIC, source="png8"), alpha=True),
+    "heic_alpha_10.heic": Chart(_heic(*EXACT_HEIC, "-b", 10), alpha=True),
     "heic_two_pictures.heic": Chart(_two_pictures),
     # AVIF
     "avif_8.avif": Chart(_avif("-d", 8, "-y", "444", source="png8")),
@@ -529,6 +536,11 @@ CHARTS = {
     "avif_10_hlg.avif": Chart(_avif("-d", 10, "-y", "444", "--cicp", "9/18/9"), "hlg"),
     "avif_grey.avif": Chart(_avif("-d", 8, "-y", "400", source="png8"), grey=True),
     "avif_grey_10.avif": Chart(_avif("-d", 10, "-y", "400"), grey=True),
+    "avif_alpha.avif": Chart(_avif(*EXACT_ALPHA, "-d", 8, "-y", "444", source="png8"), alpha=True),
+    "avif_alpha_12_premultiplied.avif": Chart(
+        _avif(*EXACT_ALPHA, "-p", "-d", 12, "-y", "444", "--cicp", "12/13/0"), "p3", alpha=True
+    ),
+    "avif_grey_alpha_10.avif": Chart(_avif(*EXACT_ALPHA, "-d", 10, "-y", "400"), grey=True, alpha=True),
     "avif_turned.avif": Chart(_avif("-d", 10, "-y", "444", "--irot", 3, turned=np.rot90)),
     "avif_mirrored.avif": Chart(_avif("-d", 8, "-y", "444", "--imir", 1, source="png8", turned=lambda s: s[:, ::-1])),
     "avif_turned_and_mirrored.avif": Chart(
@@ -549,6 +561,9 @@ CHARTS = {
     "jxl_hlg.jxl": Chart(_jxl("-d", 0, "-x", "color_space=RGB_D65_202_Rel_HLG"), "hlg"),
     "jxl_grey.jxl": Chart(_jxl("-d", 0, source="png8"), grey=True),
     "jxl_grey_16.jxl": Chart(_jxl("-d", 0), grey=True),
+    "jxl_alpha.jxl": Chart(_jxl("-d", 0), alpha=True),
+    "jxl_alpha_10.jxl": Chart(_jxl("-d", 0, "--override_bitdepth=10"), alpha=True),
+    "jxl_grey_alpha.jxl": Chart(_jxl("-d", 0, source="png8"), grey=True, alpha=True),
     "jxl_of_a_turned_jpeg.jxl": Chart(_transcoded_jpeg, levels=2),
     "jxl_animated.jxl": Chart(_two_frames("cjxl", "IN", "OUT", "-d", 0)),
     # JPEG 2000
@@ -556,6 +571,7 @@ CHARTS = {
     "jp2_12.jp2": Chart(_through("opj_compress", "-i", "IN", "-o", "OUT", source="pnm12")),
     "jp2_16.j2k": Chart(_through("opj_compress", "-i", "IN", "-o", "OUT")),
     "jp2_grey_16.jp2": Chart(_through("opj_compress", "-i", "IN", "-o", "OUT"), grey=True),
+    "jp2_alpha_16.jp2": Chart(_through("opj_compress", "-i", "IN", "-o", "OUT"), alpha=True),
     "jp2_16_icc_p3.jp2": Chart(_jp2_with_profile, "p3"),
     "jp2_sycc_420.jp2": Chart(_sycc_jp2, levels=2, patch=16),
     # TIFF
@@ -593,7 +609,10 @@ CHARTS = {
 def samples_of(chart: Chart) -> np.ndarray:
     """(H, W, C): what the file holds, in [0, 1]."""
     srgb = colours.GREYS[:, None] if chart.grey else colours.CHECKER
-    return _patches(colours.ENCODINGS[chart.encoding](srgb), chart.patch)
+    samples = colours.ENCODINGS[chart.encoding](srgb)
+    if chart.alpha:
+        samples = np.concatenate([samples, colours.ALPHA[:, None]], 1)
+    return _patches(samples, chart.patch)
 
 
 def main(folder: Path, names: list[str]) -> None:

@@ -11,11 +11,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from nst_lightning.errors import UserError
+from nst_lightning.images.decode import SUFFIXES
 from nst_lightning.images.io import read_image
 from nst_lightning.images.resize import resize, target_size
 from nst_lightning.paths import expand
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 _HELD_OUT_EVERY = 20  # of each folder, in the order of names
 
 

@@ -25,6 +25,10 @@ _FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "TIFF", "GIF", "BMP", "DIB", "PPM", "T
 # Kinds that Pillow would spoil or does not read.
 _OTHER_READERS: dict[str, "_Reader"] = {"heif": heif, "jxl": jxl, "jpeg2000": jpeg2000, "netpbm": netpbm}
 _START_BYTES = 4096
+SUFFIXES = frozenset(
+    [".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".avif", ".heic", ".heif", ".jxl", ".jp2", ".bmp"]
+)
+"""Ends of names that pictures in a folder are known by; a file that is given is known by what is in it."""
 _ORIENTATION_TAG = 274
 _SMALLEST_SIDE = 2
 

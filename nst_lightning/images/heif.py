@@ -11,6 +11,7 @@ from nst_lightning.images.opening import MissingExtraError, UnsupportedError
 
 _BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"mif2", b"msf1"}
 _AVIF_BRANDS = {b"avif", b"avis"}
+_OTHER_CODEC = "its pixels are coded in a way that pillow-heif does not read"
 _CODEC = re.compile(r"unsupported|not been built", re.IGNORECASE)
 
 
@@ -76,10 +77,10 @@ def _primary(file: BinaryIO) -> Any:
         images = pillow_heif.open_heif(file, convert_hdr_to_8bit=False, hdr_to_16bit=False)
     except RuntimeError as error:
         raise _explained(error) from error
+    if len(images) == 0:  # those of other codecs are passed over
+        raise UnsupportedError(_OTHER_CODEC)
     return images[images.primary_index]
 
 
 def _explained(error: RuntimeError) -> Exception:
-    if _CODEC.search(str(error)):
-        return UnsupportedError("its pixels are coded in a way that pillow-heif does not read")
-    return error
+    return UnsupportedError(_OTHER_CODEC) if _CODEC.search(str(error)) else error

@@ -69,11 +69,12 @@ def check_image(path: str | Path, *, name: str = "image") -> tuple[int, int]:
 def read_image(
     path: str | Path, *, name: str = "image", extended: bool = False, needed: tuple[int, int] | None = None
 ) -> Picture:
-    """Read the first frame of a JPEG, PNG, WebP or TIFF (or GIF, BMP, PPM, TGA, JPEG 2000, AVIF).
+    """Read a picture: JPEG, PNG, WebP, TIFF, AVIF, HEIC, JPEG XL and what else docs/formats.md names.
 
-    EXIF orientation is applied, embedded ICC profiles are converted to sRGB, 16-bit and floating-point
-    samples keep their precision, greyscale, palette, CMYK and L*a*b* become RGB, alpha is composited on
-    white.
+    Of an animation it is the first frame, of a HEIC the primary picture. It is turned as EXIF says, or as the
+    container of AVIF, HEIC and JPEG XL does. Colours become sRGB, by the profile in the file, or by code points
+    (CICP), PNG's gAMA and cHRM, or EXIF's Adobe RGB. More than 8 bits and floating-point samples keep their
+    precision. Greyscale, palette, CMYK and L*a*b* become RGB, alpha is composited on white.
 
     Args:
         path: The file.
@@ -90,8 +91,9 @@ def read_image(
             holds NaN.
 
     Warns:
-        UserNotice: The embedded profile is not usable, and the pixels are taken as sRGB; or the file is slightly
-            damaged.
+        UserNotice: The embedded profile is not usable, and the pixels are taken as sRGB; or the picture is HDR, whose
+            white of 203 cd/m2 becomes white; or it has floating-point samples without a profile, taken as linear light;
+            or the file is slightly damaged.
     """
     path = expand(path, name)
     raster = read_raster(path, name, needed)

@@ -97,7 +97,8 @@ def _header(start: bytes) -> _Header | None:
 
 
 def _binary(file: BinaryIO, kind: str, shape: tuple[int, int, int]) -> Array:
-    values = np.frombuffer(file.read(int(np.prod(shape)) * np.dtype(kind).itemsize), kind)
-    if values.size < np.prod(shape):
+    size = int(np.prod(shape)) * np.dtype(kind).itemsize
+    data = file.read(size)
+    if len(data) < size:
         raise ValueError("the file is truncated")
-    return values.reshape(shape)
+    return np.frombuffer(data, kind).reshape(shape)

@@ -108,7 +108,7 @@ def _explained(error: Exception, path: Path, start: bytes) -> str:
     """What went wrong, and what to do."""
     if isinstance(error, UnidentifiedImageError) and not _SIGNATURES.match(start):
         return (
-            f"needs a JPEG, PNG, WebP or TIFF picture, got '{path}', which is none; "
+            f"needs a JPEG, PNG, WebP, TIFF, AVIF, HEIC or JPEG XL picture, got '{path}', which is none; "
             "convert it or choose another picture"
         )
     if isinstance(error, NotFiniteError):
@@ -149,7 +149,8 @@ def _check_kind(start: bytes, path: Path, name: str) -> None:
     kind = kind_of(start)
     if kind is not None:
         raise UserError(
-            f"{name}: needs a JPEG, PNG, WebP or TIFF picture, got '{path}', which is {kind.name}; {kind.advice}"
+            f"{name}: needs a JPEG, PNG, WebP, TIFF, AVIF, HEIC or JPEG XL picture, got '{path}', which is "
+            f"{kind.name}; {kind.advice}"
         )
 
 

@@ -45,7 +45,7 @@ def read_tags(image: Image.Image, file: BinaryIO) -> Tags:
         return _png(file, icc)
     if image.format == "AVIF":
         return _avif(file, icc, image.size)
-    if icc is None and image.format in ("JPEG", "MPO"):
+    if icc is None and image.format in ("JPEG", "MPO") and image.mode != "CMYK":
         return Tags(_profile_of_exif(image))
     if icc is None and image.format == "BMP":
         return Tags(_bmp(file))
