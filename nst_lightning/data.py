@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,11 +12,20 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
-from nst_lightning.errors import UserError
+from nst_lightning.errors import UserError, UserNotice
+from nst_lightning.images.cutout import on_white, uncovered
 from nst_lightning.images.io import Picture, check_image, read_image
-from nst_lightning.images.recolor import luma, match_colors, match_histogram, match_luma, with_luma
+from nst_lightning.images.recolor import (
+    as_grey,
+    is_grey,
+    luma,
+    match_colors,
+    match_histogram,
+    match_luma,
+    with_luma,
+)
 from nst_lightning.images.resize import Resample, resize, target_size
-from nst_lightning.maskfiles import MaskFiles
+from nst_lightning.maskfiles import MaskFiles, is_same_shape
 from nst_lightning.masks import Masks
 from nst_lightning.schedule import Stage
 from nst_lightning.styles import SMALLEST_SIZE, Style, StyleLike, parse_styles, picture_path
@@ -93,7 +103,12 @@ class StyleTransferData(LightningDataModule):
             mean and covariance), histogram (to its whole distribution of colours) or recolor (the result's colours are
             brought to the content's mean and covariance, when it is written).
         aspect: Width over height of a texture; by default the style's.
-        content_mask: A picture of the content's shape, white where the content is kept, black where only style counts.
+        content_mask: A picture of the content's shape, white where the content is to stay clear, black where it counts
+            least.
+        content_floor: What of the content's weight is left where its mask is black, from 0 (only style counts there) to
+            1 (the mask does nothing). What black loses white gains, up to twice its weight.
+
+    Where a content is transparent nothing counts, and where a style is (unless it has a style_mask).
     """
 
     def __init__(
@@ -110,6 +125,7 @@ class StyleTransferData(LightningDataModule):
         color: Color = "style",
         aspect: float | None = None,
         content_mask: str | Path | None = None,
+        content_floor: float = 0.3,
     ) -> None:
         super().__init__()
         _check_size(size, content)
@@ -126,6 +142,8 @@ class StyleTransferData(LightningDataModule):
                 raise UserError(f"data.{name}: must be one of {', '.join(allowed)}, got {value}")
         if seed is not None and seed < 0:
             raise UserError(f"data.seed: must be at least 0, got {seed}")
+        if not 0 <= content_floor <= 1:
+            raise UserError(f"data.content_floor: must be from 0 to 1, got {content_floor}; 0.3 is the default")
         _check_texture(content, color, aspect)
         self.content_path = None if content is None else picture_path(content, "data.content", "a path or null")
         self.styles = parse_styles(style)
@@ -147,7 +165,7 @@ class StyleTransferData(LightningDataModule):
                 f"data.size: the content must have {SMALLEST_SIZE} px, got {self.size}; give a number of pixels"
             )
         self.content_mask = None if content_mask is None else picture_path(content_mask, "data.content_mask")
-        self._mask_files = MaskFiles(self.styles, self.content_mask)
+        self._mask_files = MaskFiles(self.styles, self.content_mask, content_floor)
         self._mask_files.check(self.content_shape, self._style_shapes)
         if self.init not in get_args(Start):
             if not Path(self.init).exists():
@@ -157,8 +175,10 @@ class StyleTransferData(LightningDataModule):
         self._keep_gamut = False
         self._content: Picture | None = None
         self._styles: list[Picture] = []
-        self._start: Picture | None = None
-        self._last_content: Tensor | None = None  # as `finished` needed it
+        self._start: Tensor | None = None
+        self._seen: tuple[Tensor, Tensor | None] | None = None  # content and alpha, as `finished` needed them
+        self._is_grey = False
+        self.least_style_side = SMALLEST_SIZE  # pixels that the deepest layer needs; the model says what that is
 
     @property
     def files(self) -> dict[str, str]:
@@ -191,8 +211,12 @@ class StyleTransferData(LightningDataModule):
         if asked is not None:
             return max(1, round(asked * style.scale * scale))
         own = max(shape) if self.side == "long" else min(shape)
+        # Strips keep cells at the deepest layer, and tiny pictures have some.
+        least = self.least_style_side
+        if self.side == "long":
+            least = min(-(-least * max(shape) // min(shape)), least * _LONGEST)
         # What the artist's factor enlarges is meant to be large.
-        return max(1, round(min(self.size * scale, own) * style.scale))
+        return max(least, round(min(self.size * scale, own) * style.scale))
 
     def setup(self, stage: str | None = None) -> None:
         """Read the files, once.
@@ -204,16 +228,38 @@ class StyleTransferData(LightningDataModule):
             if self.content_path is None:  # a term that compares with the content compares with plain grey
                 self._content = Picture(torch.full((1, 3, 1, 1), 0.5))
             else:
-                size = self.stage_size()
-                self._content = read_image(
-                    self.content_path, name="data.content", extended=self._keep_gamut, needed=size
+                content = read_image(
+                    self.content_path, name="data.content", extended=self._keep_gamut, needed=self.stage_size()
                 )
+                self._content = uncovered(content, "data.content")
             self._styles = [
-                read_image(item.path, name="data.style", needed=size)
+                uncovered(read_image(item.path, name="data.style", needed=size), "data.style")
                 for item, size in zip(self.styles, self.style_sizes(), strict=True)
             ]
-            if self.init not in get_args(Start):
-                self._start = read_image(self.init, name="data.init", needed=self.stage_size())
+            if self.init not in get_args(Start) and self._start is None:
+                start = read_image(self.init, name="data.init", needed=self.stage_size())
+                self._start = self._in_shape(start.pixels)
+            self._is_grey = all(is_grey(picture.pixels) for picture in (self._content, *self._styles))
+
+    def _in_shape(self, start: Tensor) -> Tensor:
+        """The middle of a start picture, in the content's shape."""
+        (height, width), (h, w) = self.content_shape, start.shape[-2:]
+        if is_same_shape((h, w), self.content_shape):
+            return start
+        warnings.warn(
+            f"data.init: has another shape ({w}x{h} px) than the picture ({width}x{height} px); its middle is taken",
+            UserNotice,
+            stacklevel=3,
+        )
+        rows, columns = max(1, min(h, round(w * height / width))), max(1, min(w, round(h * width / height)))
+        top, left = (h - rows) // 2, (w - columns) // 2
+        return start[..., top : top + rows, left : left + columns]
+
+    @property
+    def is_grey(self) -> bool:
+        """Whether content and styles have no colour, so that the result shall have none."""
+        self.setup()
+        return self._is_grey
 
     @property
     def content(self) -> Picture:
@@ -230,7 +276,7 @@ class StyleTransferData(LightningDataModule):
         """
         self.setup()
         styles = [
-            (resize(picture.pixels, size, self.resample).clamp(0, 1), share)
+            (self._resized(picture.pixels, size), share)
             for picture, size, share in zip(self._styles, self.style_sizes(scale), self.shares, strict=True)
         ]
         return StageImages(self._content_of(self.stage_size(scale)), styles, self.masks(scale))
@@ -254,7 +300,9 @@ class StyleTransferData(LightningDataModule):
         Args:
             scale: Size relative to the final one.
         """
-        return self._mask_files.masks(self.stage_size(scale), self.style_sizes(scale))
+        self.setup()
+        alphas = [picture.alpha for picture in self._styles]
+        return self._mask_files.masks(self.stage_size(scale), self.style_sizes(scale), self.content.alpha, alphas)
 
     def stage_images(self, scale: float = 1.0) -> StageImages:
         """Make what a stage takes its targets from: content and styles at its size, in the colours that count.
@@ -263,17 +311,26 @@ class StyleTransferData(LightningDataModule):
             scale: Size relative to the final one.
         """
         images = self.pictures(scale)
+        if self.color not in {"luminance", "match", "histogram"}:
+            return images
+        content = images.content
+        parts: list[Tensor | None] = [None] * len(self.styles)
+        seen = None
+        if images.masks is not None:
+            parts = [None if mask is None else mask.pixels for mask in images.masks.styles]
+            seen = None if images.masks.visible is None else images.masks.visible.pixels
+        styles = [(style, share, part) for (style, share), part in zip(images.styles, parts, strict=True)]
         if self.color == "luminance":
-            grey = luma(images.content)
-            styles = [(match_luma(luma(style), grey).repeat(1, 3, 1, 1), share) for style, share in images.styles]
-            return images._replace(content=grey.repeat(1, 3, 1, 1), styles=styles)
-        if self.color in {"match", "histogram"}:
-            match = match_colors if self.color == "match" else match_histogram
-            return images._replace(styles=[(match(style, images.content), share) for style, share in images.styles])
-        return images
+            grey = luma(content)
+            matched = [
+                (match_luma(luma(style), grey, part, seen).repeat(1, 3, 1, 1), share) for style, share, part in styles
+            ]
+            return images._replace(content=grey.repeat(1, 3, 1, 1), styles=matched)
+        match = match_colors if self.color == "match" else match_histogram
+        return images._replace(styles=[(match(style, content, part, seen), share) for style, share, part in styles])
 
     def finished(self, image: Tensor, extended: bool = False) -> Tensor:
-        """Give an image the content's colours, if it is to have them.
+        """An image as it is to be seen: in the content's colours, if it is to have them, and on white as its content.
 
         Args:
             image: (1, 3, h, w) on the CPU, RGB in [0, 1], of the shape of the content or smaller.
@@ -282,16 +339,21 @@ class StyleTransferData(LightningDataModule):
         Returns:
             The same shape and range.
         """
-        if self.color not in {"luminance", "recolor"}:
+        if self.is_grey:
+            image = as_grey(image)
+        if self.color not in {"luminance", "recolor"} and self.content.alpha is None:
             return image
         size = (image.shape[-2], image.shape[-1])
-        if self._last_content is None or tuple(self._last_content.shape[-2:]) != size:
-            self._last_content = self._content_of(size)  # kept: snapshots come at one size, and shall not take long
+        if self._seen is None or tuple(self._seen[0].shape[-2:]) != size:
+            self._seen = self._content_of(size), self._alpha_of(size)  # kept: snapshots come at one size, and soon
+        content, alpha = self._seen
         if self.color == "luminance":
-            finished = with_luma(self._last_content, luma(image.clamp(0, 1)))
-        else:
-            finished = match_colors(image, self._last_content, clamp=not extended)
-        return finished if extended else finished.clamp(0, 1)
+            image = with_luma(content, luma(image.clamp(0, 1)))
+        elif self.color == "recolor":
+            image = match_colors(image, content, alpha, alpha, clamp=not extended)
+        if alpha is not None:
+            image = on_white(image, alpha)
+        return image if extended else image.clamp(0, 1)
 
     def keep_gamut(self, keep: bool) -> None:
         """Read the content with the colours that sRGB does not hold, as values beyond [0, 1], or without.
@@ -300,13 +362,20 @@ class StyleTransferData(LightningDataModule):
             keep: Whether the result is to be written in a space that may hold them.
         """
         if keep != self._keep_gamut:
-            self._keep_gamut, self._content, self._last_content = keep, None, None
+            self._keep_gamut, self._content, self._seen = keep, None, None
 
     def _content_of(self, size: tuple[int, int]) -> Tensor:
-        pixels = self.content.pixels
+        return self._resized(self.content.pixels, size)
+
+    def _resized(self, pixels: Tensor, size: tuple[int, int]) -> Tensor:
         # Resizing overshoots; its values stay in the picture's own range, which is wider than [0, 1] only on request.
         low, high = (min(0.0, float(pixels.min())), max(1.0, float(pixels.max()))) if self._keep_gamut else (0.0, 1.0)
-        return resize(pixels, size, self.resample).clamp(low, high)
+        resized = resize(pixels, size, self.resample).clamp(low, high)
+        return as_grey(resized) if self.is_grey else resized
+
+    def _alpha_of(self, size: tuple[int, int]) -> Tensor | None:
+        alpha = self.content.alpha
+        return None if alpha is None else resize(alpha, size).clamp(0, 1)
 
     def start_image(self, scale: float = 1.0) -> Tensor:
         """The image that the first stage starts from, (1, 3, H, W) in [0, 1].
@@ -317,17 +386,18 @@ class StyleTransferData(LightningDataModule):
         if self.init == "content" and self.content_path is not None:
             return self.stage_images(scale).content
         if self.init in {"noise", "content"}:
-            return torch.rand(1, 3, height, width, generator=torch.Generator().manual_seed(self.seed))
+            noise = torch.rand(1, 3, height, width, generator=torch.Generator().manual_seed(self.seed))
+            return noise[:, :1].repeat(1, 3, 1, 1) if self.is_grey else noise
         if self.init in {"white", "grey"}:
             return torch.full((1, 3, height, width), 1.0 if self.init == "white" else 0.5)
         self.setup()
         assert self._start is not None
-        return resize(self._start.pixels, (height, width)).clamp(0, 1)
+        start = resize(self._start, (height, width)).clamp(0, 1)
+        return as_grey(start) if self.is_grey else start
 
     def alpha(self) -> Tensor | None:
         """The content's alpha channel at the result's size, (1, 1, H, W) in [0, 1], or None."""
-        alpha = self.content.alpha
-        return None if alpha is None else resize(alpha, self.stage_size()).clamp(0, 1)
+        return self._alpha_of(self.stage_size())
 
     def train_dataloader(self) -> Any:
         """Count the evaluations of the current stage."""

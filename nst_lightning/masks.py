@@ -19,10 +19,12 @@ class Mask(NamedTuple):
     Attributes:
         pixels: (1, 1, H, W) in [0, 1]; edges may be soft.
         argument: Where it comes from, for messages.
+        asked: Whether it was asked for; a picture's own transparency was not, and who cannot heed it may go on.
     """
 
     pixels: Tensor
     argument: str
+    asked: bool = True
 
     def cells(self, stride: int) -> Tensor:
         """Reduce to a layer's grid by area: (1, 1, H // stride, W // stride)."""
@@ -56,6 +58,9 @@ class Masks(NamedTuple):
         styles: For each style which part of it counts, at its size, or None for all of it.
         layers: For each style the layers that it counts at, or None for all.
         content: Where the content counts, or None for everywhere.
+        floor: What of the content's weight is left where it counts least, in [0, 1].
+        visible: What is seen of the picture, as it has the content's transparency, or None for all of it. Regions and
+            content lie within it.
     """
 
     regions: Sequence[Mask]
@@ -63,6 +68,8 @@ class Masks(NamedTuple):
     styles: Sequence[Mask | None]
     layers: Sequence[Collection[str] | None]
     content: Mask | None
+    floor: float = 0.0
+    visible: Mask | None = None
 
     @classmethod
     def none(cls, styles: int) -> Masks:
@@ -76,7 +83,15 @@ class Masks(NamedTuple):
             return None if mask is None else mask._replace(pixels=mask.pixels.to(like))
 
         regions = [mask._replace(pixels=mask.pixels.to(like)) for mask in self.regions]
-        return self._replace(regions=regions, styles=[moved(mask) for mask in self.styles], content=moved(self.content))
+        styles = [moved(mask) for mask in self.styles]
+        return self._replace(regions=regions, styles=styles, content=moved(self.content), visible=moved(self.visible))
+
+    def of_content(self) -> Mask | None:
+        """How much the content counts, with what is left of it everywhere; None for all alike."""
+        if self.content is None:
+            return None
+        seen = 1.0 if self.visible is None else self.visible.pixels
+        return self.content._replace(pixels=self.floor * seen + (1 - self.floor) * self.content.pixels)
 
     def blend(self, region: int | None, layer: str, shares: Sequence[float]) -> list[tuple[int, float]]:
         """Which styles count in a region at a layer.

@@ -165,7 +165,8 @@ class StyleTransfer(LightningModule):
                 f"data.content: must name a picture for the term {kept}, got null; give one, or leave that term out of "
                 "model.terms, as the preset texture does"
             )
-        self.stages = make_schedule(*self._schedule, longest=max(data.stage_size()))
+        data.least_style_side = least = self.objective.least_side()
+        self.stages = make_schedule(*self._schedule, max(data.stage_size()), min(data.stage_size()), least)
         self.objective.divide(data.regions)
         for stage in self.stages:
             sizes = {"data.size": data.stage_size(stage.scale)}
@@ -331,6 +332,9 @@ class StyleTransfer(LightningModule):
             self.image.grad = None
             self.evaluation = self._evaluated()
             self.evaluation.loss.backward()  # type: ignore[no-untyped-call]
+        if self._trainer is not None and self._data.is_grey and self.image.grad is not None:
+            # From a grey start all steps stay among greys, as the direction of the steepest of them is this one.
+            self.image.grad.copy_(self.image.grad.mean(1, keepdim=True))
 
     def _take_smaller_tiles(self, error: RuntimeError) -> None:
         """Answer to a lack of memory; raises what it was if that is no answer."""

@@ -13,10 +13,16 @@ from torch import Tensor, nn
 from nst_lightning.errors import UserError
 from nst_lightning.features import Extractor
 from nst_lightning.hardware import outside_autocast
-from nst_lightning.losses import Content, Gram, StatisticTerm, StyleFeatures, Term
+from nst_lightning.losses import Content, Gram, SlicedWasserstein, StatisticTerm, StyleFeatures, Term
+from nst_lightning.losses.likeness import Likeness
+from nst_lightning.losses.samples import SampleTerm
 from nst_lightning.losses.term import StyleStatistic, check_weight
 from nst_lightning.losses.widening import widening_of
 from nst_lightning.masks import Masks
+
+# What a mask takes from the content where it is dark it gives where it is light, up to this factor: there the picture
+# is as at half the strength.
+_MOST_CONTENT = 2.0
 
 
 class Evaluation(NamedTuple):
@@ -42,7 +48,8 @@ class Objective(nn.Module):
     Args:
         extractor: Frozen network.
         terms: At least one term; names are made unique by numbering.
-        strength: Factor on all terms of the group ``style``.
+        strength: Factor on all terms of the group ``style``. Below 1 and with a balanced Content a `Likeness` joins the
+            terms, of the content's weight times what the strength lacks.
 
     Raises:
         UserError: If there is nothing to optimise, a layer does not exist or a weight is negative or not finite.
@@ -56,6 +63,7 @@ class Objective(nn.Module):
         for term in terms:
             if not term.columns():
                 raise UserError(f"{term.name}.layers: must name at least one layer, got none; leave the term out")
+        terms = [*terms, *_likeness(terms, strength)]
         self.strength = strength
         self.layers = sorted({layer for term in terms for layer in term.layers})
         self.use_extractor(extractor)
@@ -98,12 +106,19 @@ class Objective(nn.Module):
         self._take_terms(terms)
 
     def take_masks(self, masks: Masks) -> None:
-        """Tell terms which cells of the picture count for them."""
+        """Tell terms which cells of the picture count for them, and how much in all."""
+        seen = 1.0 if masks.visible is None else float(masks.visible.pixels.mean())
+        of_content = masks.of_content()
         for term in self.terms:
-            mask = masks.content if term.group == "content" else None
+            mask, term.area = masks.visible if term.group == "style" else None, 1.0
+            if term.group == "content" and of_content is not None:
+                mask = of_content
+                term.area = min(_MOST_CONTENT, seen / max(float(mask.pixels.mean()), 1e-9)) / seen
             if term.region is not None:
                 mask = masks.regions[term.region]
-                term.area = float(mask.pixels.mean())
+                term.area = float(mask.pixels.mean()) / seen
+            if isinstance(term, Likeness):
+                term.mask = None if mask is None else mask.pixels
             strides = self.extractor.strides
             term.masks = {} if mask is None else {layer: mask.cells(strides[layer]) for layer in term.layers}
 
@@ -120,13 +135,16 @@ class Objective(nn.Module):
         strides = self.extractor.strides
         for term in self.terms:
             layers = {layer: strides[layer] for layer in term.layers}
+            if masks.visible is not None:
+                masks.visible.check(layers)
             if term.region is not None:
                 masks.regions[term.region].check(layers)
             if term.group == "content" and masks.content is not None:
                 masks.content.check(layers)
             for mask in masks.styles if term.group == "style" else []:
                 if mask is not None:
-                    _check_masked(term)
+                    if mask.asked and not isinstance(term, (SampleTerm, SlicedWasserstein)):
+                        _check_masked(term)
                     mask.check(layers)
             if term.group == "style":
                 for layer in layers:
@@ -148,6 +166,14 @@ class Objective(nn.Module):
         if self.layers:
             extractor.use_layers(self.layers)
         self.extractor = extractor
+
+    def least_side(self) -> int:
+        """A side in pixels at which every layer has as many cells as each term needs, whatever the other side is."""
+
+        def cells(term: Term) -> int:
+            return 2 if isinstance(term, StyleStatistic) and term.needs_spread else term.least_side
+
+        return max((self.extractor.strides[layer] * cells(term) for term, layer in self.layered_terms()), default=1)
 
     def check_sizes(self, sizes: dict[str, tuple[int, int]]) -> None:
         """Refuse images in which a layer has no cell, or fewer than a term needs.
@@ -193,6 +219,7 @@ class Objective(nn.Module):
         """
         masks = masks or Masks.none(len(styles))
         self.take_masks(masks)
+        self.keep_picture(content)
         self.extractor.rescale_to_unit_activations([content, *(image for image, _ in styles)])
         self.take_widenings()
         # Side by side and without zip, which remembers: only one layer of each picture is in memory at a time.
@@ -209,6 +236,12 @@ class Objective(nn.Module):
                     term.prepare(layer, of_content_here, mine)
                     del of_content_here, found, mine
             del of_content, of_styles
+
+    def keep_picture(self, content: Tensor) -> None:
+        """Let the terms that compare pixels have the content's."""
+        for term in self.terms:
+            if isinstance(term, Likeness):
+                term.keep_picture(content)
 
     def take_widenings(self) -> None:
         """Tell quadratic terms of the extractor's linear maps, whose factors may have changed."""
@@ -275,6 +308,12 @@ class Objective(nn.Module):
             if gradient is not None and parts:
                 gradient += torch.autograd.grad(torch.stack(list(parts.values())).sum(), leaf)[0]
         return {key: value.detach() for key, value in parts.items()}
+
+
+def _likeness(terms: Sequence[Term], strength: float) -> list[Term]:
+    """What keeps a picture of little style near the photograph; other normalisations than ours have no unit for it."""
+    weight = sum(term.weight for term in terms if isinstance(term, Content) and term.normalization == "balanced")
+    return [Likeness(weight * (1 - strength))] if weight > 0 and strength < 1 else []
 
 
 def _check_masked(term: Term) -> None:

@@ -113,6 +113,9 @@ class OneLineParser(LightningArgumentParser):
         if "data" in args:
             kwargs["sub_configs"] = False
         added: list[str] = super().add_class_arguments(*args, **kwargs)
+        for action in self._actions:
+            if action.dest == "data.content":  # null is a value of it; jsonargparse sees that in unions of two alone
+                action.required = False
         return added
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:

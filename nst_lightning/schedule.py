@@ -32,32 +32,44 @@ COARSEST = 256  # pixels of the long side, to the nearest power of two
 _FIRST, _LEAST = 200, 10
 
 
-def default_stages(longest: int) -> list[Stage]:
+def default_stages(longest: int, shortest: int | None = None, least: int = 1) -> list[Stage]:
     """Stages of doubling size: 200 evaluations at about `COARSEST`, then 100, 50 and so on, at least 10.
 
     Args:
         longest: Long side of the result in pixels.
+        shortest: Its short side; that of a strip may ask for a larger coarsest stage.
+        least: Pixels that the short side has at the coarsest stage, at least, if it has them in the result.
     """
     doublings = max(0, round(math.log2(max(longest, 1) / COARSEST)))
+    while doublings and shortest is not None and round(shortest * 0.5**doublings) < least:
+        doublings -= 1
     if not doublings:
         return [Stage(_FIRST + _FIRST // 2)]
     return [Stage(max(_LEAST, _FIRST >> k), scale=0.5 ** (doublings - k)) for k in range(doublings + 1)]
 
 
-def make_schedule(evaluations: int | None, stages: Sequence[Stage] | None, longest: int = 512) -> list[Stage]:
+def make_schedule(
+    evaluations: int | None,
+    stages: Sequence[Stage] | None,
+    longest: int = 512,
+    shortest: int | None = None,
+    least: int = 1,
+) -> list[Stage]:
     """Turn the two ways of saying how long a run is into one list.
 
     Args:
         evaluations: Length of a run of one stage at full size; with explicit stages they share it, as they did theirs.
         stages: Explicit stages, from coarse to fine. With neither of the two the run has `default_stages`.
         longest: Long side of the result in pixels, which the default depends on.
+        shortest: Its short side, and
+        least: the pixels that it has at the coarsest of the default stages; see there.
 
     Raises:
         UserError: If a number makes no sense.
     """
     argument = "model.stages.evaluations"
     if stages is None:
-        stages = default_stages(longest) if evaluations is None else [Stage(evaluations)]
+        stages = default_stages(longest, shortest, least) if evaluations is None else [Stage(evaluations)]
         argument = "model.evaluations"
     elif not stages:
         raise UserError("model.stages: must hold at least one stage, got none; leave it out for a run of one stage")

@@ -14,7 +14,7 @@ from PIL import Image
 from nst_lightning import Style, StyleTransferData, demo
 from nst_lightning.cli import main
 from nst_lightning.data import EvaluationLoader
-from nst_lightning.errors import UserError
+from nst_lightning.errors import UserError, UserNotice
 from nst_lightning.fit import FitCLI
 from nst_lightning.images import check_image
 
@@ -149,8 +149,51 @@ def test_start_from_content_noise_and_file(pair):
     assert torch.equal(noise[0], noise[1])
     assert not torch.equal(noise[0], noise[2])
     assert abs(float(noise[0].mean()) - 0.5) < 0.05
-    file = StyleTransferData(str(pair[0]), str(pair[1]), size=32, init=str(pair[1])).start_image()
-    assert file.shape == (1, 3, 24, 32)
+    file = StyleTransferData(str(pair[0]), str(pair[1]), size=32, init=str(pair[0])).start_image()
+    assert torch.equal(file, content.start_image())
+
+
+@pytest.mark.parametrize("shape", [(40, 96), (90, 48)])
+def test_a_start_picture_of_another_shape_is_cropped(pair, tmp_path, shape):
+    """A square stays one: its middle 4:3 is taken, with a word, and nothing is stretched."""
+    array = np.zeros((*shape, 3), np.uint8)
+    array[shape[0] // 2 - 9 : shape[0] // 2 + 9, shape[1] // 2 - 9 : shape[1] // 2 + 9] = 255
+    Image.fromarray(array).save(tmp_path / "start.png")
+    data = StyleTransferData(pair[0], pair[1], size=64, init=tmp_path / "start.png")
+    with pytest.warns(UserNotice, match=rf"data.init: has another shape \({shape[1]}x{shape[0]} px\) than the picture"):
+        start = data.start_image()[0, 0]
+    assert start.shape == (48, 64)
+    across, down = (start[24] > 0.5).sum(), (start[:, 32] > 0.5).sum()
+    assert abs(int(across) - int(down)) <= 1
+    rows, columns = np.nonzero(start.numpy() > 0.5)
+    assert abs(rows.mean() - 23.5) < 1  # the middle
+    assert abs(columns.mean() - 31.5) < 1
+
+
+def test_a_start_picture_may_be_rounded_to_its_pixels(pair, tmp_path):
+    for size in ((32, 24), (33, 24), (100, 75), (301, 226)):
+        Image.new("RGB", size).save(tmp_path / "start.png")
+        StyleTransferData(pair[0], pair[1], size=32, init=tmp_path / "start.png").start_image()
+
+
+@pytest.mark.parametrize(
+    ("side", "scale", "expected"),
+    [("long", 1.0, (16, 368)), ("long", 0.25, (16, 368)), ("short", 1.0, (20, 460)), ("short", 0.25, (16, 368))],
+)
+def test_a_strip_of_a_style_keeps_its_cells(pair, tmp_path, side, scale, expected):
+    Image.new("RGB", (460, 20)).save(tmp_path / "strip.png")
+    data = StyleTransferData(pair[0], tmp_path / "strip.png", size=64, side=side)
+    assert data.style_sizes(scale) == [expected]
+    asked = StyleTransferData(pair[0], Style(tmp_path / "strip.png", size=64), size=64, side="long")
+    assert asked.style_sizes() == [(3, 64)]  # that was asked for, and is refused elsewhere
+
+
+def test_a_tiny_style_is_enlarged_to_the_cells_that_are_needed(pair, tmp_path):
+    Image.new("RGB", (9, 6)).save(tmp_path / "tiny.png")
+    data = StyleTransferData(pair[0], tmp_path / "tiny.png", size=512)
+    assert data.style_sizes() == data.style_sizes(0.5) == [(16, 24)]
+    data.least_style_side = 32
+    assert data.style_sizes() == [(32, 48)]
 
 
 def test_images_stay_in_range_and_float32(pair):
@@ -190,6 +233,8 @@ def test_a_users_style_objects_are_left_alone(pair):
         ({"side": "left"}, "data.side: must be one of long, short, got left"),
         ({"resample": "sinc"}, "data.resample: must be one of bicubic, bilinear, got sinc"),
         ({"seed": -1}, "data.seed: must be at least 0, got -1"),
+        ({"content_floor": -0.1}, "data.content_floor: must be from 0 to 1, got -0.1"),
+        ({"content_floor": float("nan")}, "data.content_floor: must be from 0 to 1, got nan"),
         ({"init": "purple"}, "data.init: must be content, white, grey, noise or a picture file, got 'purple'"),
         ({"style": []}, "data.style: must name at least one picture"),
         ({"style": [Style("x.png", weight=-1.0)]}, r"data.style\[0\].weight: must be finite and at least 0, got -1"),

@@ -298,14 +298,14 @@ class TestMaskSamples:
         ramp = np.arange(256, dtype=np.uint8).reshape(16, 16)
         profile = imagecodecs.cms_profile("gray", whitepoint=(0.3457, 0.3585, 1.0), gamma=1.75)  # near Dot Gain 20 %
         Image.fromarray(ramp).save(tmp_path / "x.png", icc_profile=profile)
-        grey, alpha = read_mask_samples(tmp_path / "x.png")
+        grey, alpha, _ = read_mask_samples(tmp_path / "x.png")
         np.testing.assert_array_equal(grey[0, 0] * 255, ramp)
         assert alpha is None
 
     def test_alpha_comes_beside_and_is_not_composited(self, tmp_path):
         samples = RNG.integers(0, 65536, (6, 9, 2), dtype=np.uint16)
         (tmp_path / "x.png").write_bytes(imagecodecs.png_encode(samples))
-        grey, alpha = read_mask_samples(tmp_path / "x.png")
+        grey, alpha, _ = read_mask_samples(tmp_path / "x.png")
         np.testing.assert_allclose(grey[0, 0] * 65535, samples[..., 0], atol=0.01)
         np.testing.assert_allclose(alpha[0, 0] * 65535, samples[..., 1], atol=0.01)
 
@@ -317,6 +317,16 @@ class TestMaskSamples:
         Image.fromarray(RGB8).save(tmp_path / "x.png")
         expected = RGB8 / 255 @ [0.299, 0.587, 0.114]
         np.testing.assert_allclose(read_mask_samples(tmp_path / "x.png")[0][0, 0], expected, atol=1e-4)
+
+    def test_chroma_is_that_of_the_visible_part(self, tmp_path):
+        pixels = np.zeros((2, 3, 4), np.uint8)
+        pixels[0] = (255, 0, 0, 0)  # hidden red
+        pixels[1, 0] = (200, 100, 149, 255)
+        pixels[1, 1] = (50, 50, 50, 51)
+        Image.fromarray(pixels).save(tmp_path / "x.png")
+        assert read_mask_samples(tmp_path / "x.png").chroma == pytest.approx((100 * 1 + 0 * 0.2) / 1.2 / 255)
+        Image.new("RGBA", (3, 3), (255, 0, 0, 0)).save(tmp_path / "x.png")
+        assert read_mask_samples(tmp_path / "x.png").chroma == 0
 
     def test_labels_and_turned_pictures(self, tmp_path):
         labels = np.array([[0, 1, 1], [1, 0, 0]], np.uint8)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import imagecodecs
 import numpy as np
 import pytest
 import torch
@@ -9,11 +10,12 @@ from PIL import Image
 
 from nst_lightning import Style, StyleTransfer, StyleTransferData
 from nst_lightning.cli import main
-from nst_lightning.errors import UserError
+from nst_lightning.errors import UserError, UserNotice
 from nst_lightning.features import VGG19
 from nst_lightning.images import read_image
 from nst_lightning.losses import NNFM, Content, Covariance, Gram, MeanStd, StyleFeatures, Wasserstein
 from nst_lightning.losses.gram import gram_distance, gram_matrix
+from nst_lightning.maskfiles import read_mask
 from nst_lightning.masks import Mask, Masks
 from nst_lightning.objective import Objective
 from nst_lightning.tiling import TiledObjective
@@ -135,6 +137,48 @@ def test_fine_and_coarse_styles(tiny_weights, tile):
         torch.testing.assert_close(cells, expected)
 
 
+@pytest.mark.parametrize(
+    ("floor", "light", "dark"),
+    [(0.3, 1 / 0.475, 0.3 / 0.475), (0.0, 2.0, 0.0), (1.0, 1.0, 1.0), (0.6, 1 / 0.7, 0.6 / 0.7)],
+)
+def test_what_a_mask_takes_in_the_dark_it_gives_in_the_light(tiny_weights, floor, light, dark):
+    """A quarter of the picture is white. Weights average 1, but white never counts more than twice."""
+    light, dark = (x * min(1, 2 / light) for x in (light, dark))
+    mask = torch.zeros(1, 1, 32, 64, dtype=torch.float64)
+    mask[..., :16] = 1
+    content = rand(1, 3, 32, 64)
+    values = {}
+    for name in ("light", "dark"):
+        image = content.clone()  # changed in one part alone, away from the border
+        columns = slice(0, 4) if name == "light" else slice(48, 52)
+        image[..., columns] = rand(1, 3, 32, 4, seed=7)
+        for masked in (True, False):
+            objective = Objective(VGG19(str(tiny_weights)), [Content(["relu1_1"])]).double()
+            objective.extractor.set_compute_dtype(torch.float64)
+            masks = Masks([], [None], [None], [None], Mask(mask, "face"), floor) if masked else None
+            objective.prepare(content, [(content, 1.0)], masks)
+            values[name, masked] = float(objective(image).loss)
+    assert values["light", True] == pytest.approx(light * values["light", False])
+    assert values["dark", True] == pytest.approx(dark * values["dark", False], abs=1e-12)
+
+
+def test_a_white_mask_changes_nothing_and_a_region_keeps_its_share(tiny_weights):
+    white = Mask(torch.ones(1, 1, 32, 32, dtype=torch.float64), "white")
+    objective = Objective(VGG19(str(tiny_weights)), [Content(["relu1_1"]), Gram(["relu1_1"])]).double()
+    objective.extractor.set_compute_dtype(torch.float64)
+    content, style, image = rand(1, 3, 32, 32), [(rand(1, 3, 32, 32, seed=1), 1.0)], rand(1, 3, 32, 32, seed=2)
+    objective.prepare(content, style)
+    plain = objective(image).parts
+    objective.prepare(content, style, Masks([], [None], [None], [None], white, 0.3, white))
+    torch.testing.assert_close(objective(image).parts, plain)
+    left, right = halves(32, 32)
+    objective.divide(2)
+    seen = Mask(left.pixels + 0 * right.pixels, "seen")
+    within = [Mask(left.pixels, "left"), Mask(0.5 * left.pixels, "half")]
+    objective.take_masks(Masks(within, [0, 1], [None] * 2, [None] * 2, None, visible=seen))
+    assert [term.area for term in objective.terms if term.region is not None] == [1.0, 0.5]
+
+
 def test_division_is_undone(tiny_weights):
     objective = Objective(VGG19(str(tiny_weights)), [Content(), Gram()])
     names = objective.part_names
@@ -156,6 +200,96 @@ def files(tmp_path, pair):
     for name, array in pictures.items():
         Image.fromarray(array).save(tmp_path / f"{name}.png")
     return tmp_path
+
+
+DISC = (np.hypot(*np.mgrid[-18:18, -24:24]) < 12).astype(np.uint8)
+RED = np.array([200, 10, 10], np.uint8)
+PHOTO = np.random.default_rng(0).integers(0, 256, (36, 48, 3), dtype=np.uint8)
+RAMP = np.broadcast_to(np.linspace(0, 255, 48).round().astype(np.uint8), (36, 48))
+
+
+def _png(path, array):
+    path.write_bytes(imagecodecs.png_encode(np.ascontiguousarray(array)))
+
+
+@pytest.mark.parametrize(
+    ("array", "expected"),
+    [
+        pytest.param(RAMP, RAMP / 255, id="greys as they are"),
+        pytest.param(RAMP.astype(np.uint16) * 257, RAMP / 255, id="16 bits"),
+        pytest.param(DISC * np.uint8(255), DISC, id="0 and 255"),
+        pytest.param(DISC, DISC, id="labels 0 and 1"),
+        pytest.param(DISC.astype(np.uint16), DISC, id="16-bit labels 0 and 1"),
+        pytest.param(np.ones_like(DISC), np.ones((36, 48)), id="label 1 everywhere"),
+        pytest.param(np.repeat(DISC[..., None], 3, 2), DISC, id="RGB labels"),
+        pytest.param(DISC[..., None] * RED, DISC, id="one colour on black"),
+        pytest.param(np.dstack([np.full_like(DISC, 255), DISC * 255]), DISC, id="white shape on transparency"),
+        pytest.param(np.dstack([np.full_like(DISC, 255), RAMP]), RAMP / 255, id="white with soft alpha"),
+        pytest.param(np.dstack([np.full_like(DISC, 128), DISC * 255]), DISC * 128 / 255, id="grey shape, as grey"),
+        pytest.param(np.dstack([RAMP, DISC * 255]), DISC * RAMP / 255, id="gradient on transparency"),
+        pytest.param(np.dstack([RAMP] * 3 + [DISC * 255]), DISC * RAMP / 255, id="the same as RGBA"),
+        pytest.param(np.dstack([DISC * 255, np.full_like(DISC, 255)]), DISC, id="opaque alpha"),
+        pytest.param(np.dstack([PHOTO, RAMP]), RAMP / 255, id="cut-out of a photograph"),
+        pytest.param(np.dstack([PHOTO * DISC[..., None], DISC * 255]), DISC, id="cut-out, hidden black"),
+        pytest.param(np.dstack([np.broadcast_to(RED, (36, 48, 3)), DISC * 255]), DISC, id="red shape"),
+        pytest.param(np.dstack([np.ones_like(DISC), DISC * 255]), DISC, id="labels and alpha"),
+    ],
+)
+def test_a_mask_is_grey_times_alpha(array, expected, tmp_path):
+    _png(tmp_path / "m.png", array)
+    np.testing.assert_allclose(read_mask(tmp_path / "m.png")[0, 0], expected, atol=1e-5)
+
+
+def test_masks_of_other_modes(tmp_path):
+    Image.fromarray(DISC.astype(bool)).save(tmp_path / "bool.png")
+    Image.fromarray(DISC.astype(np.float32)).save(tmp_path / "float.tif")
+    palettes = {"plain": [], "voc": [0, 0, 0, 128, 0, 0], "white": [0, 0, 0, 255, 255, 255]}
+    for name, palette in palettes.items():
+        image = Image.fromarray(DISC)
+        if palette:
+            image.putpalette(palette)
+        image.save(tmp_path / f"{name}.png")
+    for name in ("bool.png", "float.tif", "plain.png", "voc.png", "white.png"):
+        np.testing.assert_array_equal(read_mask(tmp_path / name)[0, 0], DISC, err_msg=name)
+
+
+def test_masks_are_not_colour_managed(tmp_path):
+    """50 % grey stays 50 %, whatever its profile; with Dot Gain 20 % it would be 0.586 as a colour."""
+    profile = imagecodecs.cms_profile("gray", whitepoint=(0.3457, 0.3585, 1.0), gamma=1.75)
+    Image.fromarray(RAMP).save(tmp_path / "m.png", icc_profile=profile)
+    assert abs(read_image(tmp_path / "m.png").pixels[0, 0].numpy() - RAMP / 255).max() > 0.05
+    np.testing.assert_allclose(read_mask(tmp_path / "m.png")[0, 0], RAMP / 255, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("array", "expected", "words"),
+    [
+        (
+            np.dstack([np.zeros_like(DISC), DISC * 255]),
+            DISC,
+            "data.x: a black shape on a transparent ground; the shape",
+        ),
+        (DISC * np.uint8(100), DISC * 100 / 255, "data.x: its brightest part counts 39%"),
+        (PHOTO, PHOTO / 255 @ [0.299, 0.587, 0.114], "data.x: is in colours, which count as bright as they are"),
+    ],
+)
+def test_what_a_mask_may_not_have_meant_is_said(array, expected, words, tmp_path):
+    _png(tmp_path / "m.png", array)
+    with pytest.warns(UserNotice, match=words):
+        mask = read_mask(tmp_path / "m.png", "data.x")
+    np.testing.assert_allclose(mask[0, 0], expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+def test_several_labels_are_refused(kind, tmp_path):
+    _png(tmp_path / "m.png", (RAMP // 86).astype(kind))  # 0, 1, 2
+    with pytest.raises(UserError, match=r"^data.x: must be white where it counts, .* make a mask of each label"):
+        read_mask(tmp_path / "m.png", "data.x")
+
+
+def test_nothing_visible_is_nothing(tmp_path):
+    _png(tmp_path / "m.png", np.dstack([np.full_like(DISC, 255), DISC * 0]))
+    assert not read_mask(tmp_path / "m.png").any()
 
 
 def test_masks_of_a_stage(files, pair):
@@ -210,10 +344,6 @@ def test_two_styles_in_one_picture(files, pair, monkeypatch, use_tiny_weights, t
             "data.style: must have no mask with the term nnfm",
         ),
         (["--data.style", "[{path: STYLE, mask: left.png}]", "--output", "left.png"], "output: must not be a picture"),
-        (
-            ["--data.style", "[{path: STYLE, style_mask: STYLE}]", "--model.terms", "[NNFM]"],
-            "data.style: must have no mask with the term nnfm",
-        ),
         (
             ["--data.style", "STYLE", "--data.size", "16", "--data.side", "short", "--model.terms", "[Wasserstein]"],
             "must have two cells or more at layer relu5_1 for the term wasserstein, got one",

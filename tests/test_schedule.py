@@ -34,6 +34,24 @@ def test_default_doubles_the_size_and_halves_the_evaluations(longest, expected):
 
 
 @pytest.mark.parametrize(
+    ("longest", "shortest", "least", "scales"),
+    [
+        (1280, 56, 16, [0.5, 1]),  # a quarter would have 14 px
+        (1280, 56, 32, [1]),
+        (1280, 64, 16, [0.25, 0.5, 1]),
+        (8192, 356, 16, [1 / 16, 1 / 8, 1 / 4, 1 / 2, 1]),
+        (512, 22, 16, [1]),
+        (512, 512, 16, [0.5, 1]),
+        (512, 8, 16, [1]),  # too low at any scale, which is said elsewhere
+    ],
+)
+def test_strips_begin_at_a_size_that_has_cells(longest, shortest, least, scales):
+    schedule = make_schedule(None, None, longest, shortest, least)
+    assert [stage.scale for stage in schedule] == scales
+    assert schedule[-1].evaluations <= schedule[0].evaluations
+
+
+@pytest.mark.parametrize(
     ("evaluations", "stages", "words"),
     [
         (1, [Stage(3, 0.5), Stage(1)], "one for each of model.stages, got 1"),

@@ -4,6 +4,7 @@ import stat
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -103,7 +104,21 @@ def read_image(
     return Picture(_to_tensor(over_white(rgb, alpha)), _to_tensor(alpha[..., None]), path, profile_of_raster(raster))
 
 
-def read_mask_samples(path: str | Path, name: str = "mask") -> tuple[Tensor, Tensor | None]:
+class MaskSamples(NamedTuple):
+    """A picture whose samples are numbers and no colours.
+
+    Attributes:
+        grey: ``(1, 1, H, W)`` float32 in ``[0, 1]``, the samples as stored; of a coloured picture their luma.
+        alpha: The same of its alpha; None for a picture that is opaque everywhere.
+        chroma: Mean difference of the largest and the smallest of red, green and blue where the picture is visible.
+    """
+
+    grey: Tensor
+    alpha: Tensor | None
+    chroma: float
+
+
+def read_mask_samples(path: str | Path, name: str = "mask") -> MaskSamples:
     """Read a picture whose samples are numbers and no colours: no profile is applied and nothing is composited.
 
     Args:
@@ -111,20 +126,22 @@ def read_mask_samples(path: str | Path, name: str = "mask") -> tuple[Tensor, Ten
         name: Configuration argument that gave the path, for messages.
 
     Returns:
-        ``(1, 1, H, W)`` float32 in ``[0, 1]``, the samples as stored (of a coloured picture their luma) after EXIF
-        orientation; and alpha of the same shape, None for a picture that is opaque everywhere.
+        The samples after EXIF orientation.
 
     Raises:
         UserError: As ``read_image``.
     """
     raster = read_raster(expand(path, name), name)
+    alpha = None
+    if raster.alpha is not None and not bool((raster.alpha == 1).all()):
+        alpha = _to_tensor(raster.alpha[..., None])
     if raster.space in ("GRAY", "LAB"):
-        grey = _to_tensor(to_unit(raster.values[..., :1]))
-    else:
-        grey = luma(_to_tensor(unmanaged(raster)))
-    if raster.alpha is None or bool((raster.alpha == 1).all()):
-        return grey, None
-    return grey, _to_tensor(raster.alpha[..., None])
+        return MaskSamples(_to_tensor(to_unit(raster.values[..., :1])), alpha, 0.0)
+    rgb = unmanaged(raster)
+    spread = np.ptp(rgb, axis=2)
+    visible = raster.alpha if alpha is not None else None
+    chroma = 0.0 if visible is not None and not visible.any() else float(np.average(spread, weights=visible))
+    return MaskSamples(luma(_to_tensor(rgb)), alpha, chroma)
 
 
 def write_image(

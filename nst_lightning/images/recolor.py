@@ -14,12 +14,25 @@ _ROTATIONS = 16  # the distance between distributions hardly falls any more
 _SAMPLES = 1 << 18  # pixels that a distribution is known by: ranks to a thousandth, and tables that a cache holds
 _KNOTS = 1 << 14  # values that a map is given at
 _BLOCK = 1 << 20  # pixels moved at a time
+_ROUNDING = 2.5 / 255  # between the channels of a picture that is grey, after JPEG's chroma and a profile
+_ROWS = 256  # looked at together: most pictures have colours in their first ones
 
 
 def luma(picture: Tensor) -> Tensor:
     """Y' of gamma-encoded RGB: (1, 3, H, W) in [0, 1] -> (1, 1, H, W) in [0, 1]."""
     weights = picture.new_tensor(_LUMA).view(1, 3, 1, 1)
     return (picture * weights).sum(1, keepdim=True)
+
+
+def is_grey(picture: Tensor) -> bool:
+    """Whether red, green and blue of (1, 3, H, W) in [0, 1] are the same everywhere, but for rounding."""
+    strips = torch.split(picture, _ROWS, dim=-2)
+    return all(bool((rows.amax(1) - rows.amin(1) <= _ROUNDING).all()) for rows in strips)
+
+
+def as_grey(picture: Tensor) -> Tensor:
+    """Luma in all three channels: (1, 3, H, W) -> (1, 3, H, W), the channels equal to the last bit."""
+    return luma(picture).repeat(1, 3, 1, 1)
 
 
 def with_luma(picture: Tensor, wanted: Tensor) -> Tensor:
@@ -42,22 +55,39 @@ def with_luma(picture: Tensor, wanted: Tensor) -> Tensor:
     return torch.clamp(picture + change, low.clamp(max=0), high.clamp(min=1))  # but for rounding
 
 
-def match_luma(picture: Tensor, reference: Tensor) -> Tensor:
+def match_luma(
+    picture: Tensor, reference: Tensor, weights: Tensor | None = None, reference_weights: Tensor | None = None
+) -> Tensor:
     """Bring the mean and deviation of luma to those of another picture (Gatys et al. 2016, as above).
 
     Args:
         picture: (1, 1, h, w).
         reference: (1, 1, H, W).
+        weights: (1, 1, h, w), how much each pixel counts; None: all alike.
+        reference_weights: (1, 1, H, W), the same.
 
     Returns:
         (1, 1, h, w), clamped to [0, 1].
     """
-    floor = _SMALLEST_VARIANCE**0.5
-    scale = reference.std(unbiased=False) / picture.std(unbiased=False).clamp(min=floor)
-    return (scale * (picture - picture.mean()) + reference.mean()).clamp(0, 1)
+    mean, variance = _mean_and_variance(picture, weights)
+    wanted, target = _mean_and_variance(reference, reference_weights)
+    scale = (target / variance.clamp(min=_SMALLEST_VARIANCE)).sqrt()
+    return (scale * (picture - mean) + wanted).clamp(0, 1)
 
 
-def match_colors(picture: Tensor, reference: Tensor, clamp: bool = True) -> Tensor:
+def _mean_and_variance(values: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
+    share = torch.full_like(values, 1 / values.numel()) if weights is None else weights / weights.sum()
+    mean = (values * share).sum()
+    return mean, ((values - mean).square() * share).sum()
+
+
+def match_colors(
+    picture: Tensor,
+    reference: Tensor,
+    weights: Tensor | None = None,
+    reference_weights: Tensor | None = None,
+    clamp: bool = True,
+) -> Tensor:
     """Bring mean and covariance of colours to those of another picture, moving colours as little as can be.
 
     The optimal transport between Gaussians (Pitié and Kokaram 2007, The Linear Monge-Kantorovitch Linear Colour
@@ -67,13 +97,15 @@ def match_colors(picture: Tensor, reference: Tensor, clamp: bool = True) -> Tens
     Args:
         picture: (1, 3, h, w), RGB in [0, 1].
         reference: (1, 3, H, W), the same.
+        weights: (1, 1, h, w), how much each pixel counts; None: all alike. All pixels are moved.
+        reference_weights: (1, 1, H, W), the same.
         clamp: Keep the result in [0, 1].
 
     Returns:
         (1, 3, h, w), clamped to [0, 1] if asked for.
     """
-    mean, covariance = _moments(picture)
-    wanted, target = _moments(reference)
+    mean, covariance = _moments(picture, weights)
+    wanted, target = _moments(reference, reference_weights)
     root, inverse = _root(covariance), _root(covariance, -0.5)
     transport = (inverse @ _root(root @ target @ root) @ inverse).to(picture)
     moved = torch.einsum("ij,njhw->nihw", transport, picture - mean.to(picture).view(1, 3, 1, 1))
@@ -81,7 +113,9 @@ def match_colors(picture: Tensor, reference: Tensor, clamp: bool = True) -> Tens
     return moved.clamp(0, 1) if clamp else moved
 
 
-def match_histogram(picture: Tensor, reference: Tensor) -> Tensor:
+def match_histogram(
+    picture: Tensor, reference: Tensor, weights: Tensor | None = None, reference_weights: Tensor | None = None
+) -> Tensor:
     """Bring the distribution of colours to that of another picture.
 
     Iterative distribution transfer (Pitié, Kokaram and Dahyot 2007, Automated Colour Grading Using Colour Distribution
@@ -94,18 +128,29 @@ def match_histogram(picture: Tensor, reference: Tensor) -> Tensor:
         picture: (1, 3, h, w), RGB in [0, 1], gamma-encoded as in `match_colors`. Of a large one each map is made from
             pixels on a regular grid, and applied to all.
         reference: (1, 3, H, W), the same.
+        weights: (1, 1, h, w); pixels with more than half of the largest weight count; None: all. All are moved.
+        reference_weights: (1, 1, H, W), the same.
 
     Returns:
         (1, 3, h, w), clamped to [0, 1].
     """
     moved = list(picture[0])
-    wanted = list(_sampled(reference[0]))
+    counted, wanted_ones = _counted(picture, weights), _counted(reference, reference_weights)
+    wanted = [_sampled(channel)[wanted_ones] for channel in reference[0]]
     for rotation in _rotations():
         moved = _combined(rotation, moved)
         for axis, target in enumerate(_combined(rotation, wanted)):
-            moved[axis] = _with_distribution(moved[axis], _sampled(moved[axis]).flatten(), target.flatten())
+            moved[axis] = _with_distribution(moved[axis], _sampled(moved[axis])[counted], target)
         moved = _combined(rotation.T, moved)
     return torch.stack(moved)[None].clamp(0, 1)
+
+
+def _counted(picture: Tensor, weights: Tensor | None) -> Tensor:
+    """Which of the sampled pixels count, (h, w)."""
+    if weights is None:
+        return torch.ones_like(_sampled(picture[0, 0]), dtype=torch.bool)
+    sampled = _sampled(weights[0, 0])
+    return sampled > 0.5 * sampled.max() if bool(sampled.any()) else torch.ones_like(sampled, dtype=torch.bool)
 
 
 def _rotations() -> Tensor:
@@ -160,11 +205,14 @@ def _sampled(picture: Tensor) -> Tensor:
     return picture[..., ::step, ::step]
 
 
-def _moments(picture: Tensor) -> tuple[Tensor, Tensor]:
+def _moments(picture: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
     """Mean (3,) and covariance (3, 3) of colours, in float64 on the CPU: three numbers a picture."""
     pixels = picture.detach().cpu().double()[0].flatten(1)
-    covariance = torch.cov(pixels, correction=0) + _SMALLEST_VARIANCE * torch.eye(3, dtype=torch.float64)
-    return pixels.mean(1), covariance
+    counts = None if weights is None else weights.detach().cpu().double().flatten()
+    covariance = torch.cov(pixels, correction=0, aweights=counts) + _SMALLEST_VARIANCE * torch.eye(
+        3, dtype=torch.float64
+    )
+    return (pixels.mean(1) if counts is None else pixels @ (counts / counts.sum())), covariance
 
 
 def _root(matrix: Tensor, power: float = 0.5) -> Tensor:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nst_lightning.errors import UserError
-from nst_lightning.losses.samples import SampleTerm
+from nst_lightning.losses.samples import SampleTerm, counting
 from nst_lightning.losses.term import Window, balance, wide
 
 _BLOCK = 1 << 22  # similarities held at a time
@@ -84,10 +84,14 @@ class NNFM(SampleTerm):
         self._soft: dict[str, Tensor] = {}
         self._scales: dict[str, Tensor] = {}
 
-    def gather(self, layer: str, picture: int, features: Tensor, window: Window) -> None:
+    def gather(self, layer: str, picture: int, features: Tensor, window: Window, weights: Tensor | None = None) -> None:
         """Take the sampled cells of a window, or the sampled patches of a whole map; see the base class."""
         if self.patches == 1:
-            super().gather(layer, picture, features, window)
+            super().gather(layer, picture, features, window, weights)
+            return
+        if weights is not None:
+            taken = counting(F.avg_pool2d(weights, self.patches, stride=1), self.samples)
+            self._gathered[layer][picture] = [patches_of(features, self.patches)[taken.flatten()]]
             return
         step = max(1, math.ceil(math.sqrt(self._count(window) / self.samples)))
         self._gathered[layer][picture] = [patches_of(features, self.patches, step)]

@@ -12,6 +12,24 @@ from nst_lightning.errors import UserError
 from nst_lightning.losses.term import CellTerm, StyleFeatures, Window, wide
 
 
+def counting(weights: Tensor, samples: int | None = None) -> Tensor:
+    """Which cells stand for a part of a picture, where cells are taken or left: those that count half or more.
+
+    Args:
+        weights: (1, 1, h, w) of at least 0.
+        samples: How many, at most; every so many of a longer list are taken.
+
+    Returns:
+        (h, w), with one cell at least.
+    """
+    flat = weights.flatten()
+    found = (flat >= 0.5 * flat.max()).nonzero()[:, 0]
+    step = 1 if samples is None else math.ceil(len(found) / samples)
+    taken = torch.zeros_like(flat, dtype=torch.bool)
+    taken[found[::step]] = True
+    return taken.view(weights.shape[-2:])
+
+
 class SampleTerm(CellTerm):
     """A sum over cells, each compared with what was learned from cells of content and styles.
 
@@ -37,7 +55,7 @@ class SampleTerm(CellTerm):
         """Forget what was gathered at a layer; see the base class."""
         self._gathered[layer] = {}
 
-    def gather(self, layer: str, picture: int, features: Tensor, window: Window) -> None:
+    def gather(self, layer: str, picture: int, features: Tensor, window: Window, weights: Tensor | None = None) -> None:
         """Take the sampled cells of a window.
 
         Args:
@@ -45,7 +63,12 @@ class SampleTerm(CellTerm):
             picture: 0 for the content, then the styles in order.
             features: (1, C, rows, columns).
             window: Where they lie.
+            weights: (1, 1, h, w) of the whole map, of which `counting` says what is taken; None: all alike.
         """
+        if weights is not None:
+            taken = counting(weights, self.samples)[window.rows, window.columns]
+            self._gathered[layer].setdefault(picture, []).append(wide(features)[0][:, taken].T)
+            return
         step = math.ceil(math.sqrt(window.height * window.width / self.samples))
         rows, columns = -window.rows.start % step, -window.columns.start % step
         cells = wide(features)[0, :, rows::step, columns::step].flatten(1).T
@@ -71,8 +94,9 @@ class SampleTerm(CellTerm):
     def prepare(self, layer: str, content: Tensor, styles: Sequence[StyleFeatures]) -> None:
         """Sample whole pictures; see the base class."""
         self.begin(layer)
-        for picture, features in enumerate([content, *(style.features for style in styles)]):
-            self.gather(layer, picture, features, Window.whole(features))
+        self.gather(layer, 0, content, Window.whole(content))
+        for picture, style in enumerate(styles, start=1):
+            self.gather(layer, picture, style.features, Window.whole(style.features), style.weights)
         self.finish(layer, [style.share for style in styles])
 
 

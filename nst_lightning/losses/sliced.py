@@ -9,6 +9,7 @@ from torch import Tensor
 
 from nst_lightning.errors import UserError
 from nst_lightning.losses.histogram import quantiles_at
+from nst_lightning.losses.samples import counting
 from nst_lightning.losses.term import StyleFeatures, Term, balance, wide
 
 
@@ -57,7 +58,7 @@ class SlicedWasserstein(Term):
         cells = content.shape[-2] * content.shape[-1]
         ranks = torch.linspace(0, 1, cells, device=content.device, dtype=directions.dtype)
         ranks = ranks.expand(self.projections, -1)
-        blend = [style.share * quantiles_at(_sorted(directions, style.features), ranks) for style in styles]
+        blend = [style.share * quantiles_at(_sorted(directions, _counted(style)), ranks) for style in styles]
         target = torch.stack(blend).sum(0)
         self._targets[layer] = directions, target
         at_content = (_sorted(directions, content) - target).square().mean()
@@ -68,6 +69,13 @@ class SlicedWasserstein(Term):
         directions, target = self._targets[layer]
         distance: Tensor = (_sorted(directions, features) - target).square().mean()
         return distance / self._scales[layer]
+
+
+def _counted(style: StyleFeatures) -> Tensor:
+    """The cells of a style that count, (1, C, 1, n) or all of (1, C, h, w)."""
+    if style.weights is None:
+        return style.features
+    return style.features[..., counting(style.weights)][:, :, None]
 
 
 def _sorted(directions: Tensor, features: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ What has the size of the whole image (of float32, 12 bytes a pixel):
 - in tiles the gradient in double precision, until all tiles are done, and then for a moment both: before the step;
 - features of the content at the layers of `Content`, in the network's type, or in bfloat16 if there are tiles: at
   relu4_2 then 1.3 images for VGG-19, 0.5 for the compact encoder;
+- the content, as `Likeness` keeps it;
 - with regions, their masks at each layer: half an image for each;
 - L-BFGS, from step to step: its history (2 images a pair, 1 in bfloat16), the last gradient and step, the last point
   unless the history is in bfloat16, and half an image of tables for the metric; during a step 2 images more, where
@@ -24,6 +25,7 @@ from typing import NamedTuple
 
 from nst_lightning.errors import UserError
 from nst_lightning.features.extractor import MemoryUse
+from nst_lightning.losses.likeness import Likeness
 from nst_lightning.losses.term import CellTerm, StatisticTerm
 from nst_lightning.objective import Objective
 from nst_lightning.tiling.grid import make_grid
@@ -97,7 +99,7 @@ def make_plan(
         side = tile if isinstance(tile, int) else SIZES[0]
         return Plan(side, pixels=sum(crops(side))) if wants_tiles else Plan(None)
     sides = [tile] if isinstance(tile, int) else list(SIZES)
-    masks, weighted = _masks(objective), _weighted(objective, use)
+    masks, weighted = _held(objective), _weighted(objective, use)
     kept = sum(use.values[layer] for _, layer in objective.layered_terms(CellTerm))
     for choice, (stays, passes) in enumerate(optimizer):
         images = _IMAGES + masks + (_BEST if choice == 0 else 0)
@@ -142,11 +144,14 @@ def make_plan(
     )
 
 
-def _masks(objective: Objective) -> float:
-    """Bytes a pixel of the masks of regions, as the terms have them at their layers."""
+def _held(objective: Objective) -> float:
+    """Bytes a pixel of what terms hold besides features: the content itself, masks of regions at their layers."""
     strides = objective.extractor.strides
     divided = [(term.region, strides[layer]) for term, layer in objective.layered_terms() if term.region is not None]
-    return 4 * (len({region for region, _ in divided}) + sum(1 / stride**2 for _, stride in divided if stride > 1))
+    pictures = 3 * sum(isinstance(term, Likeness) for term in objective.terms)
+    return 4 * (
+        pictures + len({region for region, _ in divided}) + sum(1 / stride**2 for _, stride in divided if stride > 1)
+    )
 
 
 def _weighted(objective: Objective, use: MemoryUse) -> float:

@@ -102,6 +102,7 @@ class TiledObjective:
         objective = self.objective
         masks = masks or Masks.none(len(styles))
         objective.take_masks(masks)
+        objective.keep_picture(content)
         pictures = [content, *(image for image, _ in styles)]
         objective.extractor.rescale_to_unit_activations(pictures, self._walk)
         objective.take_widenings()
@@ -146,7 +147,10 @@ class TiledObjective:
                     for term, of in pairs:
                         counts = index == 0 or index - 1 in dict(blends[term, of])
                         if of == layer and counts and isinstance(term, SampleTerm):
-                            term.gather(layer, index, self.objective.for_term(term, layer, features), window)
+                            weights = (
+                                masks.of_style(index - 1, self.objective.extractor.strides[layer]) if index else None
+                            )
+                            term.gather(layer, index, self.objective.for_term(term, layer, features), window, weights)
         for term, layer in pairs:
             assert isinstance(term, SampleTerm)
             with one_thread():
