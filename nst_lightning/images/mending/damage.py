@@ -21,7 +21,10 @@ def told(missing: float) -> str:
         CutError: It is too large.
     """
     if missing > MOST_MISSING:
-        raise CutError(f"the file is truncated: {100 * missing:.0f} % of its pixels are missing")
+        raise CutError(
+            f"the file is truncated: {100 * missing:.0f} % of its pixels are missing, and at most "
+            f"{100 * MOST_MISSING:.0f} % may be"
+        )
     if not missing:
         return "is cut short, of which no pixel is missing"
     return f"is cut short: {max(0.1, 100 * missing):.{0 if missing >= 0.0995 else 1}f} % of its pixels are missing"
