@@ -10,11 +10,12 @@ from importlib import import_module
 
 from nst_lightning import __version__, log
 from nst_lightning.errors import UserError
+from nst_lightning.habits import suggested
 from nst_lightning.waiting import wait_briefly
 
 # Subcommand -> module whose `main(args)` runs it, and what it does. Modules are imported when they are run.
 SUBCOMMANDS = {
-    "fit": ("nst_lightning.fit", "make a picture from a content and a style image"),
+    "fit": ("nst_lightning.command", "make a picture from a content and a style image"),
     "distill": ("nst_lightning.distillation.command", "train the compact encoder"),
     "score": ("nst_lightning.distillation.score", "judge the compact encoder by VGG-19"),
     "benchmark": ("nst_lightning.benchmark", "measure speed and memory against plain PyTorch on this machine"),
@@ -29,6 +30,7 @@ USAGE = "\n".join(
         "subcommands:",
         *(f"  {name:<11}{text}" for name, (_, text) in SUBCOMMANDS.items()),
         "",
+        "nst fit --data.content photo.jpg --data.style painting.jpg makes a picture.",
         "nst SUBCOMMAND --help explains the options; nst --version says which version this is.",
     ]
 )
@@ -44,15 +46,17 @@ def main(args: Sequence[str] | None = None) -> int:
         The exit code: 0, 2 for a user's error, 130 for an interrupt.
     """
     arguments = list(sys.argv[1:] if args is None else args)
+    if arguments[:1] == ["help"]:
+        arguments = [*arguments[1:2], "--help", *arguments[2:]]
     if not arguments or arguments[0] in {"-h", "--help"}:
         print(USAGE)  # noqa: T201
         return 0 if arguments else 2
-    if arguments[0] == "--version":
+    if arguments[0] in {"--version", "-V", "version"}:
         print(f"nst_lightning {__version__}")  # noqa: T201
         return 0
     with log.speaking(arguments):
         try:
-            return _subcommand(arguments[0])(arguments[1:])
+            return _subcommand(arguments)(arguments[1:])
         except UserError as error:
             log.say("error", str(error), code=2)
             return 2
@@ -65,11 +69,12 @@ def main(args: Sequence[str] | None = None) -> int:
             return 1
 
 
-def _subcommand(name: str) -> Callable[[Sequence[str]], int]:
+def _subcommand(arguments: Sequence[str]) -> Callable[[Sequence[str]], int]:
+    name = arguments[0]
     if name not in SUBCOMMANDS:
         near = difflib.get_close_matches(name, SUBCOMMANDS, n=1)
-        hint = f"did you mean {near[0]}? " if near else ""
-        raise UserError(f"subcommand: must be one of {', '.join(SUBCOMMANDS)}, got '{name}'; {hint}see nst --help")
+        hint = f"did you mean {near[0]}? see nst --help" if near else f"type: {suggested(arguments)}"
+        raise UserError(f"subcommand: must be one of {', '.join(SUBCOMMANDS)}, got '{name}'; {hint}")
     run: Callable[[Sequence[str]], int] = import_module(SUBCOMMANDS[name][0]).main
     return run
 

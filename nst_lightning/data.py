@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from torch import Tensor
 from nst_lightning.errors import UserError, UserNotice
 from nst_lightning.images.cutout import on_white, uncovered
 from nst_lightning.images.io import Picture, check_image, read_image
+from nst_lightning.images.missing import advice
 from nst_lightning.images.recolor import (
     as_grey,
     is_grey,
@@ -170,7 +172,9 @@ class StyleTransferData(LightningDataModule):
         if self.init not in get_args(Start):
             if not Path(self.init).exists():
                 starts = ", ".join(get_args(Start))
-                raise UserError(f"data.init: must be {starts} or a picture file, got '{self.init}'; no such file")
+                raise UserError(
+                    f"data.init: must be {starts} or a picture file, got '{self.init}'; {_start_meant(self.init)}"
+                )
             check_image(self.init, name="data.init")
         self._keep_gamut = False
         self._content: Picture | None = None
@@ -418,6 +422,13 @@ def _check_size(size: object, content: object) -> None:
         raise UserError(f"data.size: must be a number of pixels or content, got {size!r}; give one, such as 512")
     elif size < SMALLEST_SIZE:
         raise UserError(f"data.size: must be at least {SMALLEST_SIZE} px, got {size}; choose a larger size")
+
+
+def _start_meant(init: str) -> str:
+    """What to type instead of a start that is neither a word nor a file."""
+    meant = {"random": "noise", "gray": "grey", "image": "content", "photo": "content"}.get(init.lower())
+    near = [meant] if meant else difflib.get_close_matches(init.lower(), get_args(Start), n=1)
+    return f"did you mean {near[0]}?" if near else f"no such file; {advice(Path(init))}"
 
 
 def _check_texture(content: str | Path | None, color: str, aspect: float | None) -> None:

@@ -50,6 +50,7 @@ from nst_lightning.processes import Workers, check_launcher, count_devices, is_f
 from nst_lightning.quiet import lightning_quiet
 from nst_lightning.resume import CONFIGURATION, Resumed, check_resumed, differences, flatten, resume
 from nst_lightning.runfolder import check_folder, create_run_folder, hold
+from nst_lightning.settings import check_settings
 from nst_lightning.trainer import StyleTrainer
 
 TRAINER_DEFAULTS: dict[str, Any] = {
@@ -140,6 +141,7 @@ class FitCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse, without LightningCLI's warning about sys.argv; see LightningCLI."""
+        check_settings(args)
         args, self.resumed = resume(args, parser.parse_args)
         self.config = parser.parse_args(args)
         chosen = getattr(self.config.model.optimizer, "class_path", None)

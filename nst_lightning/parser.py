@@ -14,12 +14,27 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 from nst_lightning import callbacks, data, features, losses, optim, schedule
 from nst_lightning.errors import UserError
+from nst_lightning.habits import is_picture
 from nst_lightning.paths import PATHS_FROM, from_its_folder
 from nst_lightning.presets import find_config
+from nst_lightning.settings import nearest
 
-_HELP = "nst fit --help explains it"
+_HELP = "nst fit --help all explains it"
 _NO_SUCH_OPTION = "there is no such option"
 _MOST_NODES, _DEEPEST = 20_000, 40  # no configuration comes near
+# Words of other programs for values of ours.
+_SYNONYMS = {
+    **dict.fromkeys(("avg", "mean", "averaging"), "average"),
+    **dict.fromkeys(("fp16", "float16", "half", "16bit", "bfloat16", "amp"), "bf16-mixed"),
+    **dict.fromkeys(("fp32", "float32", "full", "single"), "32-true"),
+    **dict.fromkeys(("keep", "original", "preserve", "content", "photo"), "luminance"),
+    **dict.fromkeys(("on", "yes", "y", "t"), "true"),
+    **dict.fromkeys(("off", "no", "n", "f"), "false"),
+    **dict.fromkeys(("width", "longest", "max"), "long"),
+    **dict.fromkeys(("height", "shortest", "min"), "short"),
+    **dict.fromkeys(("quiet", "silent"), "none"),
+    **dict.fromkeys(("text", "plain", "line"), "lines"),
+}
 _CONFIG_FLAGS = ("-c", "--config")
 
 
@@ -50,7 +65,15 @@ def _readable(name: str) -> str:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError, OSError, ValueError) as error:
+        if is_picture(name):
+            raise UserError(
+                f"--config: must be YAML, got the picture {path}; type --data.content {path} or --data.style {path}"
+            ) from None
         reason = " ".join(str(error).split())[:200]
+        if "'\\t'" in reason:
+            raise UserError(
+                f"--config: must be YAML, which takes no tabs, got one in {path}: {reason}; indent by two spaces"
+            ) from None
         raise UserError(f"--config: must be YAML, got {path} with: {reason}; mend the file") from None
     except RecursionError:
         raise UserError(f"--config: must not be nested so deeply, got {path}; mend the file") from None
@@ -133,8 +156,13 @@ class OneLineParser(LightningArgumentParser):
         unknown = _unknown_key(message)
         if unknown is None:
             return _shorten(message)
-        near = difflib.get_close_matches(unknown, self._known_keys(nested="." not in unknown), n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]}?" if near else "nst fit --help lists the options"
+        own = [action.dest for action in self._actions if action.dest != "help" and not action.dest.endswith(".help")]
+        if "config" not in own:  # the arguments of a class
+            return f"{unknown}: {_NO_SUCH_OPTION}; {nearest(unknown, own)}"
+        near = difflib.get_close_matches(unknown, own, n=1, cutoff=0.5) or difflib.get_close_matches(
+            unknown, self._known_keys(nested="." not in unknown), n=1, cutoff=0.5
+        )
+        hint = f"did you mean {near[0]}?" if near else "nst fit --help all lists the options"
         return f"{unknown}: {_NO_SUCH_OPTION}; {hint}"
 
     def _known_keys(self, *, nested: bool) -> set[str]:
@@ -153,7 +181,7 @@ class OneLineParser(LightningArgumentParser):
 def _inner_line(message: str) -> str | None:
     """Find the line that a parser of a nested class made, in what the outer parser says of all types it tried."""
     for line in re.findall(r"^\s*- (.*)$", message, re.MULTILINE):
-        if line.endswith(_HELP) or _NO_SUCH_OPTION in line:
+        if ": must be " in line or _NO_SUCH_OPTION in line:
             key = re.search(r'Parser key "([^"]+)"', message)
             return f"{key.group(1)}: {line}" if key else str(line)
     return None
@@ -187,9 +215,34 @@ def _shorten(message: str) -> str:
         argument = key.group(1) if key else "class_path"
         return f"{argument}: must name a class, got {problem.group(1)} ({problem.group(2)}); mend the path"
     if key and expected and value:
+        expected = [wanted for wanted in expected if not wanted.startswith(("path but", "dot import path"))] or expected
         wanted = " or ".join(dict.fromkeys(expected))
-        return f"{key.group(1)}: must be {wanted}, got {value.group(1)[:80]}; {_HELP}"
-    return re.sub(r"\s+", " ", message)[:400]
+        return f"{key.group(1)}: must be {wanted}, got {value.group(1)[:80]}; {_meant(wanted, value.group(1))}"
+    return re.sub(r"\s+", " ", re.sub(r'Parser key "([^"]+)"', r"\1", message))[:400]
+
+
+def _meant(wanted: str, value: str) -> str:
+    """What to type instead of a value that is nearly of the type, else where it is explained."""
+    choices = re.findall(r"[\w.-]+", wanted.partition("one of ")[2])
+    plain = value.strip("'\"").lower()
+    near = [_SYNONYMS[plain]] if _SYNONYMS.get(plain) in choices else []
+    near = near or [choice for choice in choices if choice.lower() == plain]
+    near = near or difflib.get_close_matches(plain, choices, n=1, cutoff=0.6)
+    if "bool" in wanted and not near:
+        near = difflib.get_close_matches(plain, ["true", "false"], n=1, cutoff=0.6)
+    number = _number_meant(plain)
+    if not near and number is not None and re.search(r"\b(int|float)\b", wanted):
+        near = [str(number) if "float" in wanted and number != round(number) else str(round(number))]
+    return f"did you mean {near[0]}?" if near else _HELP
+
+
+def _number_meant(text: str) -> float | None:
+    """The number in ``512px``, ``1e3``, ``1,5``, ``640x480`` or ``half``."""
+    found = re.match(r"[+-]?\d+([.,]\d+)?(e[+-]?\d+)?", text)
+    try:
+        return float(found.group().replace(",", ".")) if found else None
+    except ValueError:
+        return None
 
 
 def _plain_type(text: str) -> str:

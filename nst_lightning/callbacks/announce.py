@@ -15,9 +15,17 @@ from nst_lightning.module import StyleTransfer
 class Announce(Callback):
     """Say device, precision, sizes, weights, time, memory and folder before the first evaluation."""
 
-    def on_train_start(self, trainer: Trainer, pl_module: StyleTransfer) -> None:  # type: ignore[override]
-        """Say it; see Callback."""
-        if trainer.is_global_zero:
+    def __init__(self) -> None:
+        self._due = True
+
+    def setup(self, *_: Any, **__: Any) -> None:
+        """Say it in each run; see Callback."""
+        self._due = True
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: StyleTransfer) -> None:  # type: ignore[override]
+        """Say it, now that no callback has found a fault with the trainer; see Callback."""
+        due, self._due = self._due, False
+        if due and trainer.is_global_zero:
             seconds = pl_module.estimated_seconds()
             log.say("plan", start_line(trainer, pl_module, seconds), **_facts(trainer, pl_module, seconds))
 

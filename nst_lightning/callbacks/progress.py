@@ -47,10 +47,10 @@ class Progress(ProgressBar):
         """See ProgressBar."""
         self._enabled = True
 
-    def on_train_start(self, trainer: Trainer, pl_module: StyleTransfer) -> None:  # type: ignore[override]
-        """Open the display; see Callback."""
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: StyleTransfer) -> None:  # type: ignore[override]
+        """Open the display in the first stage, below the line that `Announce` says; see Callback."""
         kind = log.kind()
-        if not self._enabled or kind == "none":
+        if self._display is not None or not self._enabled or kind == "none":
             return
         total, done = planned_evaluations(trainer, pl_module), trainer.global_step
         if kind == "bar":

@@ -13,6 +13,7 @@ from PIL import Image, UnidentifiedImageError
 
 from nst_lightning.errors import UserError, UserNotice
 from nst_lightning.images.kinds import KNOWN_BYTES, kind_of
+from nst_lightning.images.missing import advice
 from nst_lightning.images.silence import quiet
 
 _SIGNATURES = re.compile(rb"\xff\xd8|\x89PNG|RIFF....WEBP|II[*+]\0|MM\0[*+]|GIF8|BM", re.DOTALL)
@@ -161,7 +162,7 @@ def _check_regular(path: Path, name: str) -> None:
         raise
     except (OSError, ValueError) as error:  # also a name that no file can have: too long, or with a NUL
         raise UserError(
-            f"{name}: needs an existing picture, got '{path}', which does not exist; check the path"
+            f"{name}: needs an existing picture, got '{path}', which does not exist; {advice(path)}"
         ) from error
     if stat.S_ISDIR(status.st_mode):
         raise UserError(f"{name}: needs a picture, got the folder '{path}'; give the path of one file in it")

@@ -1,0 +1,38 @@
+"""``nst fit`` before anything that takes time is imported: help, words of other programs, classes of one's own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import import_module
+
+from nst_lightning import __version__
+from nst_lightning.habits import check_words
+from nst_lightning.own import own_classes
+from nst_lightning.page import PAGE, help_asked_for
+
+
+def main(args: Sequence[str]) -> int:
+    """Run ``nst fit``.
+
+    Args:
+        args: Command line after the subcommand.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        UserError: If something asked for cannot be done.
+    """
+    if "--version" in args:
+        print(f"nst_lightning {__version__}")  # noqa: T201
+        return 0
+    topic = help_asked_for(args)
+    if topic == "":
+        print(PAGE)  # noqa: T201
+        return 0
+    with own_classes(args):
+        if topic is not None:
+            import_module("nst_lightning.reference").show(topic)
+            return 0
+        check_words(args)
+        return int(import_module("nst_lightning.fit").main(args))
