@@ -11,6 +11,7 @@ from importlib import import_module
 from nst_lightning import __version__, log
 from nst_lightning.errors import UserError
 from nst_lightning.habits import suggested
+from nst_lightning.ownership import claim_process
 from nst_lightning.waiting import wait_briefly
 
 # Subcommand -> module whose `main(args)` runs it, and what it does. Modules are imported when they are run.
@@ -37,13 +38,17 @@ USAGE = "\n".join(
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run a subcommand.
+    """Run a subcommand; programs and notebooks may call this, and find their process as it was.
 
     Args:
         args: Command line without the program's name; by default that of the process.
 
     Returns:
-        The exit code: 0, 2 for a user's error, 130 for an interrupt.
+        The exit code: 0, or 2 for a user's error.
+
+    Raises:
+        KeyboardInterrupt: After Ctrl-C, when everything is written.
+        SystemExit: After SIGTERM, with 143, likewise.
     """
     arguments = list(sys.argv[1:] if args is None else args)
     if arguments[:1] == ["help"]:
@@ -60,8 +65,6 @@ def main(args: Sequence[str] | None = None) -> int:
         except UserError as error:
             log.say("error", str(error), code=2)
             return 2
-        except KeyboardInterrupt:
-            return 130
         except Exception as error:
             if log.kind() != "json":
                 raise
@@ -81,5 +84,9 @@ def _subcommand(arguments: Sequence[str]) -> Callable[[Sequence[str]], int]:
 
 def entry_point() -> None:
     """Console script: the process is ours, so its threads may wait as suits us."""
+    claim_process()
     wait_briefly()
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -332,6 +332,8 @@ def main(args: Sequence[str]) -> int:
 
     Raises:
         UserError: If something asked for cannot be done.
+        KeyboardInterrupt: After Ctrl-C, when everything is written.
+        SystemExit: After SIGTERM, likewise.
     """
     keep_freed_memory()
     with lightning_quiet(), contextlib.ExitStack() as stack:
@@ -352,10 +354,11 @@ def _run(cli: FitCLI, workers: Workers) -> int:
     cli.make_trainer()
     try:
         cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=cli.config.ckpt_path)
-    except SystemExit:
-        # Lightning exits with 1 after a signal; shells and schedulers expect 128 + its number.
-        if cli.trainer.interrupted:
-            return 143 if cli.trainer.received_sigterm else 130
+    except (KeyboardInterrupt, SystemExit):  # a signal; what there was to write is written
+        if cli.trainer.global_step:
+            _say_why_it_ended(cli)
+        else:
+            cli.discard_folder()
         raise
     except (MisconfigurationException, UserError) as error:
         if not cli.trainer.global_step:  # nothing was made that could be kept
@@ -372,7 +375,7 @@ def _run(cli: FitCLI, workers: Workers) -> int:
             f"trainer.devices: {reason}; stopped at evaluation {cli.trainer.global_step}, what was written is whole"
         ) from None
     _say_why_it_ended(cli)
-    return 0 if cli.signals.received is None else 128 + cli.signals.received
+    return 0
 
 
 def _say_why_it_ended(cli: FitCLI) -> None:

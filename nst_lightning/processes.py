@@ -156,7 +156,7 @@ class Workers:
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()  # another run of this process may want one of its own
         for process, messages in self._processes:
-            if error is not None:
+            if isinstance(error, Exception):  # after a signal all stop by themselves
                 process.terminate()
             try:
                 process.wait(_PATIENCE)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal, cast
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import DDPStrategy, Strategy
 
 from nst_lightning.errors import UserError
-from nst_lightning.hardware import allow_tf32, choose_accelerator, choose_precision, describe
+from nst_lightning.hardware import choose_accelerator, choose_precision, describe, tf32_allowed
+from nst_lightning.interruption import signals_as_before
 from nst_lightning.processes import count_devices
 
 
@@ -39,6 +41,7 @@ class StyleTrainer(Trainer):
 
     Attributes:
         precision_reason: Why this precision was taken, for the start-up line.
+        after_fit: What is left to do when everything of a fit is over, such as to hand a signal on to the program.
 
     Raises:
         UserError: If the accelerator is not there or the precision cannot work.
@@ -62,7 +65,8 @@ class StyleTrainer(Trainer):
         chosen = choose_accelerator(accelerator).value
         precision_choice = choose_precision(precision, describe(chosen if chosen in {"cuda", "mps"} else "cpu"))
         self.precision_reason = precision_choice.reason
-        allow_tf32(tf32)
+        self._tf32 = tf32
+        self.after_fit: Callable[[], None] | None = None
         value = cast("Any", precision_choice.value)
         several = count_devices(chosen, devices) * num_nodes > 1
         super().__init__(
@@ -75,6 +79,19 @@ class StyleTrainer(Trainer):
             **kwargs,
         )
         check_processes(self)
+
+    def fit(self, *args: Any, **kwargs: Any) -> None:
+        """Make a picture; see Trainer.
+
+        Raises:
+            KeyboardInterrupt: If Ctrl-C ended it, after everything is written.
+            SystemExit: With 143 if SIGTERM did.
+        """
+        self.after_fit = None
+        with signals_as_before(), tf32_allowed(self._tf32):
+            super().fit(*args, **kwargs)
+        if self.after_fit is not None:
+            self.after_fit()
 
 
 def check_processes(trainer: Trainer) -> None:

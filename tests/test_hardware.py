@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from lightning.pytorch import Callback
 
-from nst_lightning import hardware
+from nst_lightning import StyleTransfer, StyleTransferData, hardware
 from nst_lightning.errors import UserError
+from nst_lightning.features import CompactVGG19
 from nst_lightning.hardware import (
     Hardware,
     choose_accelerator,
@@ -101,14 +103,26 @@ def test_several_devices_share_tiles_or_nothing():
 
 
 @pytest.mark.parametrize("allowed", [False, True])
-def test_tf32_only_when_asked_for(allowed):
-    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-    try:
-        StyleTrainer(accelerator="cpu", logger=False, enable_checkpointing=False, **({"tf32": True} if allowed else {}))
-        assert torch.backends.cuda.matmul.allow_tf32 is allowed
-        assert torch.backends.cudnn.allow_tf32 is allowed
-    finally:
-        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
+def test_tf32_only_when_asked_for_and_only_while_it_runs(allowed, pair, tmp_path):
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+
+    def flags():
+        return matmul.allow_tf32, cudnn.allow_tf32, matmul.allow_bf16_reduced_precision_reduction
+
+    class Look(Callback):
+        def on_train_start(self, *_):
+            self.seen = flags()
+
+    before, look = flags(), Look()
+    options = {"accelerator": "cpu", "logger": False, "enable_checkpointing": False, "max_epochs": -1}
+    trainer = StyleTrainer(
+        callbacks=[look], default_root_dir=tmp_path, **options, **({"tf32": True} if allowed else {})
+    )
+    assert flags() == before
+    model = StyleTransfer(evaluations=1, extractor=CompactVGG19())
+    trainer.fit(model, datamodule=StyleTransferData(str(pair[0]), str(pair[1]), size=32))
+    assert look.seen == (allowed, allowed, False)
+    assert flags() == before
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])

@@ -65,6 +65,7 @@ class Export(Callback):
         self._origin = Metadata()
         self._fingerprint = ""
         self._written: dict[Path, tuple[int, int]] = {}  # of this run, by inode and time of change
+        self._due = False  # whether this run has begun and its picture is not written yet
         if self.output:
             check_writable(self.output, bits=bits, color_space=color_space)
         else:
@@ -155,13 +156,19 @@ class Export(Callback):
                 found.add(_identity(self.output))
         return found
 
+    def on_train_start(self, trainer: Trainer, pl_module: StyleTransfer) -> None:  # type: ignore[override]
+        """Owe a picture from now on; see Callback."""
+        self._due = True
+
     def on_train_end(self, trainer: Trainer, pl_module: StyleTransfer) -> None:  # type: ignore[override]
         """Write the picture; see Callback."""
         self._write(trainer, pl_module)
+        self._due = False
 
     def on_exception(self, trainer: Trainer, pl_module: StyleTransfer, exception: BaseException) -> None:  # type: ignore[override]
         """Write what there is, if there is anything; see Callback."""
-        if trainer.global_step > 0:
+        due, self._due = self._due, False
+        if due and trainer.global_step > 0:
             self._write(trainer, pl_module)
 
 
