@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Union, cast
 
 import torch
-from lightning.pytorch import LightningModule
+from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -36,6 +36,7 @@ from nst_lightning.losses import Term
 from nst_lightning.objective import Evaluation, Objective, default_terms
 from nst_lightning.optim import LBFGS
 from nst_lightning.planning import Planner, Scope
+from nst_lightning.restart import begin_anew, limit_epochs
 from nst_lightning.schedule import Stage, make_schedule
 from nst_lightning.tiling import TiledObjective
 from nst_lightning.tiling.budget import SIZES, Plan
@@ -105,6 +106,8 @@ class StyleTransfer(LightningModule):
         self._facts: dict[str, Any] = {}
         self._random: dict[str, Tensor] = {}  # of a checkpoint that is to be continued
         self.image = nn.Parameter(torch.zeros(1, 3, 16, 16))  # takes its size when the data is known
+        self._has_picture = False
+        self._pictures: StyleTransferData | None = None  # of this model's latest fit; the trainer may go on to others
         self.evaluation: Evaluation | None = None
         self._optimizer = optimizer
         self._planned = 0  # the stage that the next optimiser is for
@@ -130,7 +133,11 @@ class StyleTransfer(LightningModule):
 
         Returns:
             (1, 3, H, W), at most at the stage's size.
+
+        Raises:
+            UserError: Before any fit.
         """
+        self._require_picture()
         image = self.image.detach().float()
         height, width = image.shape[-2:]
         if longest is not None and max(height, width) > longest:
@@ -143,15 +150,20 @@ class StyleTransfer(LightningModule):
         Args:
             extended: Keep values beyond [0, 1], which a wider colour space than sRGB may hold.
         """
+        self._require_picture()
         if tuple(self.image.shape[-2:]) == self._data.stage_size():
             return self._finished(self.image.detach().float(), extended)
         content = self._data.stage_images().content.to(self.image)
         return self._finished(self._carried_to(content).float(), extended)
 
+    def _require_picture(self) -> None:
+        if not self._has_picture:
+            raise UserError("picture: needs a fit, got none yet; call trainer.fit(model, datamodule=data) first")
+
     def _finished(self, image: Tensor, extended: bool = False) -> Tensor:
         """An image as it is to be seen: clamped, on the CPU, in the colours asked for."""
         image = image.cpu() if extended else image.clamp(0, 1).cpu()
-        return image if self._trainer is None else self._data.finished(image, extended)
+        return image if self._pictures is None else self._pictures.finished(image, extended)
 
     def check(self, data: StyleTransferData) -> None:
         """Refuse what cannot work with these pictures, before any work.
@@ -178,8 +190,16 @@ class StyleTransfer(LightningModule):
             if masks is not None:
                 self.objective.check_masks(masks, data.shares)
 
+    def configure_callbacks(self) -> list[Callback]:
+        """Let a fit begin anew, before anything is set up; see LightningModule."""
+        if self.trainer.state.fn == "fit":
+            begin_anew(self.trainer, self)
+        return []
+
     @property
     def _data(self) -> StyleTransferData:
+        if self._pictures is not None:
+            return self._pictures
         data = getattr(self.trainer, "datamodule", None)
         if not isinstance(data, StyleTransferData):
             raise UserError(
@@ -192,17 +212,19 @@ class StyleTransfer(LightningModule):
         if stage != "fit":
             raise UserError(f"trainer: style transfer has only fit, got {stage}; use trainer.fit")
         trainer = self.trainer
+        self._pictures = None  # those of an earlier fit
+        self._pictures = self._data
         check_trainer_settings(trainer.gradient_clip_val, trainer.accumulate_grad_batches)
         check_processes(trainer)
         choose_precision(trainer.precision, describe(self.trainer.strategy.root_device.type))
         self.check(self._data)
         trainer.reload_dataloaders_every_n_epochs = 1  # type: ignore[attr-defined]  # stages differ in length
-        limit = trainer.fit_loop.max_epochs
-        if limit is None or limit < 0 or limit > len(self.stages):
-            trainer.fit_loop.max_epochs = len(self.stages)
+        limit_epochs(trainer, len(self.stages))
         self._stage = self._left = None
+        self._random, self.evaluation, self._tiled = {}, None, None  # of an earlier fit
         self._facts = self.facts(self._data)
         for extractor in self._extractors():
+            extractor.forget_images()
             extractor.set_compute_dtype(compute_dtype(str(trainer.precision)))
         self._planned = 0
         self._planner = self._make_planner()
@@ -210,6 +232,7 @@ class StyleTransfer(LightningModule):
         if any(plan.tile for plan in self.plans) or max(self._data.stage_size()) > _LARGE:
             hand_back_large_blocks()
         self.image = nn.Parameter(self._data.start_image(self.stages[0].scale))
+        self._has_picture = True
 
     def _free_memory(self) -> int:
         """Bytes that each process can take; the same number for all, so that they plan alike."""
@@ -410,6 +433,7 @@ class StyleTransfer(LightningModule):
         self._random = checkpoint.get(RANDOM, {})
         saved = checkpoint["state_dict"]["image"]
         self.image = nn.Parameter(torch.empty_like(saved, device=self.image.device))
+        self._has_picture = True
         if self._trainer is None:  # loaded for its picture, not to go on
             return
         self._left = self._planned = min(written_at(checkpoint).stage, len(self.stages) - 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -185,10 +186,12 @@ def test_a_closed_terminal_ends_a_run_in_good_order_unless_it_is_to_be_ignored(p
     sender = f"[{{class_path: {__name__}.SendTwice, init_args: {{number: {int(number)}}}}}]"
     pictures = ["--data.content", str(pair[0]), "--data.style", str(pair[1]), "--data.size=48", "--model.evaluations=4"]
     try:
-        code = main(["fit", *pictures, "--trainer.accelerator=cpu", f"--trainer.callbacks={sender}"])
+        with contextlib.nullcontext() if ignored else pytest.raises(SystemExit) as ended:
+            code = main(["fit", *pictures, "--trainer.accelerator=cpu", f"--trainer.callbacks={sender}"])
         assert signal.getsignal(number) == (signal.SIG_IGN if ignored else before)
     finally:
         signal.signal(number, before)
+    code = code if ignored else ended.value.code
     (last,) = checkpoints(place)
     assert read_image(last.parent.parent / "result.png").pixels.shape == (1, 3, 36, 48)
     assert (code, int(last.stem)) == ((0, 4) if ignored else (128 + number, 2))

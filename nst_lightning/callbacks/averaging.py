@@ -35,6 +35,10 @@ class Averaging(Callback):
         """The average so far, of the image's shape; None before the first evaluation of a stage."""
         return None if self._sum is None else self._sum / (1 - self.decay**self._count)
 
+    def setup(self, trainer: Trainer, pl_module: StyleTransfer, stage: str) -> None:  # type: ignore[override]
+        """Forget an earlier run, which may have been cut short; see Callback."""
+        self._sum, self._count = None, 0
+
     @torch.no_grad()
     def on_train_batch_end(self, trainer: Trainer, pl_module: StyleTransfer, *_: Any) -> None:  # type: ignore[override]
         """Take the image in; see Callback."""

@@ -26,6 +26,10 @@ class Faults(Callback):
         self.every = every
         self._known = 0
 
+    def setup(self, trainer: Trainer, pl_module: StyleTransfer, stage: str) -> None:  # type: ignore[override]
+        """Forget an earlier run, which may have been cut short; see Callback."""
+        self._known = 0
+
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
         """Look every n evaluations; see Callback."""
         if trainer.global_step % self.every == 0:

@@ -80,6 +80,7 @@ class Figure(Callback):
         strip = [("start" if step == 0 else f"{step}", picture) for step, picture in self._strip[-self.frames :]]
         rows = [_row(top, self.width), _row(strip, self.width)]
         path = Path(trainer.default_root_dir) / "figure.png"
+        self._strip = []
         with only_the_file(path):
             write_image(path, torch.cat(rows, dim=-2))
 

@@ -46,6 +46,11 @@ class Metrics(Callback):
         self._written = time.perf_counter()  # when the file was
         self._before = 0.0  # seconds of the runs that this one continues
 
+    def setup(self, trainer: Trainer, pl_module: StyleTransfer, stage: str) -> None:  # type: ignore[override]
+        """Forget an earlier run, which may have been cut short; see Callback."""
+        self._rows.clear()
+        self._begin = self._before = 0.0
+
     def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
         """Start the clock with the first evaluation; see Callback."""
         if not self._begin:

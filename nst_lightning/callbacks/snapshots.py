@@ -71,6 +71,13 @@ class Snapshots(Callback):
 
     def teardown(self, trainer: Trainer, pl_module: StyleTransfer, stage: str) -> None:  # type: ignore[override]
         """Wait for the last picture; see Callback."""
+        self._finish()
+
+    def on_exception(self, trainer: Trainer, pl_module: StyleTransfer, exception: BaseException) -> None:  # type: ignore[override]
+        """Wait for the last picture; see Callback."""
+        self._finish()
+
+    def _finish(self) -> None:
         self._wait()
         if self._writer is not None:
             self._writer.shutdown()

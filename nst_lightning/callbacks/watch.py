@@ -47,6 +47,11 @@ class Watch(Callback):
         self._above = self._without = 0
         self._told: set[str] = set()
 
+    def setup(self, trainer: Trainer, pl_module: StyleTransfer, stage: str) -> None:  # type: ignore[override]
+        """Forget an earlier run, which may have been cut short; see Callback."""
+        self.went_back = False
+        self._begin()
+
     def on_train_epoch_start(self, *_: Any) -> None:
         """Begin a stage; see Callback."""
         self.went_back = False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -123,16 +124,14 @@ class CompactVGG19(VGGNetwork):
         convolution: Algorithm = "auto",
     ) -> None:
         check_choice("units", units, Units)
-        loaded = read_compact_weights(
-            EMBEDDED.get(weights or "compact") or expand(weights or "", "model.extractor.weights")
-        )
+        path = EMBEDDED.get(weights or "compact") or expand(weights or "", "model.extractor.weights")
+        loaded = read_compact_weights(path)
         scale = CAFFE_UNIT if units == "normalised" else 1.0  # see `VGG19`
-        convolutions = [
-            Weights(weight if i else weight / scale, bias / scale, *factors)
-            for i, (weight, bias, *factors) in enumerate(loaded.convolutions)
-        ]
-        super().__init__(convolutions, pooling, rescale_pooling, padding, convolution)
+        again = partial(_read_again, path, scale)
+        super().__init__(_in_units(loaded.convolutions, scale), pooling, rescale_pooling, padding, convolution, again)
         self.unit_activations = unit_activations
+        self._rescaled = False
+        self._maps = loaded.maps  # as long as nothing is rescaled, the very ones in the buffers
         where = "the package" if weights is None else weights
         self.origin = f"compact VGG-19 from {where} (sha256 {loaded.sha256[:8]})"
         self.family = "compact"
@@ -147,7 +146,7 @@ class CompactVGG19(VGGNetwork):
     @torch.no_grad()
     def rescale_to_unit_activations(self, images: Iterable[Tensor], walk: Walk | None = None) -> None:
         """Scale the widened channels so that each one's mean over these images is 1; see `VGG19`."""
-        if not self.unit_activations:
+        if not self.unit_activations or self._rescaled:
             return
         images = list(images)
         taps = [tap for tap in TAPS if tap in self.reachable()]
@@ -163,4 +162,24 @@ class CompactVGG19(VGGNetwork):
             floor = 0.1 * mean.mean()
             unit = torch.where(floor > 0, mean.clamp(min=floor), torch.ones_like(mean))
             setattr(self, f"widening_{tap}", widening / unit[:, None])
-        self.unit_activations = False
+        self._rescaled = True
+
+    def forget_images(self) -> None:
+        """See the base class."""
+        if self._rescaled:
+            for tap in TAPS:
+                given = self._maps.get(tap)
+                setattr(self, f"widening_{tap}", None if given is None else given.to(self.mean.device))
+            self._rescaled = False
+
+
+def _in_units(convolutions: Iterable[Weights], scale: float) -> list[Weights]:
+    """Divide all activations by a number; see `VGG19`."""
+    return [
+        Weights(weight if i else weight / scale, bias / scale, *factors)
+        for i, (weight, bias, *factors) in enumerate(convolutions)
+    ]
+
+
+def _read_again(path: Path, scale: float) -> list[Weights]:
+    return _in_units(read_compact_weights(path).convolutions, scale)

@@ -58,7 +58,10 @@ class Extractor(nn.Module):
         raise NotImplementedError
 
     def set_compute_dtype(self, dtype: torch.dtype) -> None:
-        """Choose the floating type of the network itself; its input stays float32 and its output has this type."""
+        """Choose the floating type of the network itself; its input stays float32 and its output has this type.
+
+        What a narrower type rounded off before is there again in a wider one.
+        """
         raise NotImplementedError
 
     def forward(self, image: Tensor, layers: Iterable[str]) -> Features:
@@ -102,6 +105,9 @@ class Extractor(nn.Module):
             images: (1, 3, H, W), RGB in [0, 1].
             walk: Yields features of an image in pieces, with the share of the layer's cells; by default `walk`.
         """
+
+    def forget_images(self) -> None:
+        """Undo what `rescale_to_unit_activations` did: other pictures have other activations."""
 
     def halo(self, layers: Iterable[str]) -> int | None:
         """How far the features of layers are wrong at the edge of a tile that was cut out of an image.

@@ -125,6 +125,7 @@ class VGGNetwork(Extractor):
         convolution: Algorithm of wide layers: direct; winograd, with fewer products and more rounding (2e-6 of a
             layer's values in float32, 0.006 in bfloat16); or auto, which is winograd on a CPU (a third less time for
             an evaluation) and direct elsewhere and in float64.
+        again: Reads the convolutions once more, for when they are needed as they were given.
 
     Raises:
         UserError: If a choice does not exist.
@@ -139,6 +140,7 @@ class VGGNetwork(Extractor):
         rescale_pooling: bool,
         padding: Padding,
         convolution: Algorithm,
+        again: Callable[[], Iterable[Weights]],
     ) -> None:
         super().__init__()
         check_choice("pooling", pooling, Pooling)
@@ -155,6 +157,7 @@ class VGGNetwork(Extractor):
         self._filters: dict[int, FilterBank] = {}  # by layer, from the weights as they are
         self._prepared_on: torch.device | None = None  # where algorithms were chosen; None when it is to be done anew
         self._order = torch.contiguous_format
+        self._again = again  # a file read is better than a second copy of everything in memory
         self.convolutions = nn.ModuleList(_Convolution(weights) for weights in convolutions)
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
@@ -167,14 +170,26 @@ class VGGNetwork(Extractor):
         deepest = max(CONVOLUTION_NAMES.index(layer.replace("relu", "conv")) for layer in layers)
         if deepest >= len(self.convolutions):
             raise UserError(
-                f"layers: {CONVOLUTION_NAMES[deepest]} was dropped from this {type(self).__name__}, which was cut at "
-                f"{CONVOLUTION_NAMES[len(self.convolutions) - 1]}; build another one"
+                f"layers: {CONVOLUTION_NAMES[deepest]} was dropped from this {type(self).__name__}, or its file has no "
+                f"such layer; it ends at {CONVOLUTION_NAMES[len(self.convolutions) - 1]}; build another one, or take "
+                "a whole file"
             )
         self.convolutions = self.convolutions[: deepest + 1]
 
     def set_compute_dtype(self, dtype: torch.dtype) -> None:
         """Store the convolutions in this type, so that nothing is cast at each evaluation; see the base class."""
+        if self._convolution(0).weight.dtype.itemsize < min(4, dtype.itemsize):
+            self._restore(dtype)
         self.convolutions.to(dtype=dtype)
+        self._prepared_on = None
+
+    @torch.no_grad()
+    def _restore(self, dtype: torch.dtype) -> None:
+        """Take the weights again as they were given, in a type."""
+        for layer, weights in zip(self.convolutions, self._again(), strict=False):
+            for name, value in weights._asdict().items():
+                if value is not None:
+                    getattr(layer, name).data = value.to(getattr(layer, name).device, dtype)
         self._prepared_on = None
 
     def reachable(self) -> list[str]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable
+from functools import partial
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -20,7 +22,7 @@ from nst_lightning.features.topology import (
     Weights,
     check_choice,
 )
-from nst_lightning.features.weights import Layout, load_vgg19_weights
+from nst_lightning.features.weights import Layout, load_vgg19_weights, read_vgg19_weights
 
 Units = Literal["stored", "normalised"]
 Expected = Literal["any", "caffe", "torchvision"]
@@ -68,10 +70,10 @@ class VGG19(VGGNetwork):
         check_choice("expected", expected, Expected)
         loaded = load_vgg19_weights(weights, layout=layout, sha256=sha256)
         scale = CAFFE_UNIT if units == "normalised" and loaded.family == "caffe" else 1.0
-        # Rectifiers and pooling commute with positive factors: only the first weight and all biases carry it.
-        convolutions = [Weights(w if i else w / scale, b / scale) for i, (w, b) in enumerate(loaded.convolutions)]
-        super().__init__(convolutions, pooling, rescale_pooling, padding, convolution)
+        again = partial(_read_again, loaded.path, layout, loaded.sha256, scale)
+        super().__init__(_in_units(loaded.convolutions, scale), pooling, rescale_pooling, padding, convolution, again)
         self.unit_activations = unit_activations
+        self._rescaled = False
         self.origin, self.family = loaded.origin, loaded.family
         if expected not in {"any", loaded.family}:
             warnings.warn(
@@ -93,7 +95,7 @@ class VGG19(VGGNetwork):
             images: (1, 3, H, W) tensors, RGB in [0, 1].
             walk: See the base class.
         """
-        if not self.unit_activations:
+        if not self.unit_activations or self._rescaled:
             return
         images = list(images)
         previous = torch.ones(3, device=self.mean.device)
@@ -112,4 +114,22 @@ class VGG19(VGGNetwork):
             bias.copy_(bias.to(mean) / mean)
             previous = mean
         self._prepared_on = None
-        self.unit_activations = False  # scaling is done once; the second time would be over scaled features
+        self._rescaled = True  # scaling is done once; the second time would be over scaled features
+
+    def forget_images(self) -> None:
+        """See the base class."""
+        if self._rescaled:
+            self._restore(self._convolution(0).weight.dtype)
+            self._rescaled = False
+
+
+def _in_units(convolutions: Iterable[tuple[Tensor, Tensor]], scale: float) -> list[Weights]:
+    """Divide all activations by a number; only the first weight and all biases carry it.
+
+    Rectifiers and pooling commute with positive factors.
+    """
+    return [Weights(w if i else w / scale, b / scale) for i, (w, b) in enumerate(convolutions)]
+
+
+def _read_again(path: Path, layout: Layout, sha256: str, scale: float) -> list[Weights]:
+    return _in_units(read_vgg19_weights(path, layout=layout, sha256=sha256).convolutions, scale)
