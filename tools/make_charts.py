@@ -248,6 +248,16 @@ def _jpeg(*options: object, tags: tuple[str, ...] = (), source: str = "pnm") -> 
     return make
 
 
+def _with_exif(make: Maker) -> Maker:
+    """A maker whose file says in EXIF that it is to be turned, and not in the container, which alone has the word."""
+
+    def turned(path: Path, samples: np.ndarray) -> None:
+        make(path, samples)
+        _run("exiftool", "-q", "-overwrite_original", "-Orientation#=6", path)
+
+    return turned
+
+
 def _transcoded_jpeg(path: Path, samples: np.ndarray) -> None:
     """A JPEG that its EXIF turns, packed into JPEG XL without loss."""
     turned = Path("turned.jpg")
@@ -519,6 +529,7 @@ CHARTS = {
     "heic_turned.heic": Chart(_heic_with(struct.pack(">I4sB", 9, b"irot", 3), source="png8", turned=np.rot90)),
     "heic_alpha.heic": Chart(_heic(*EXACT_HEIC, source="png8"), alpha=True),
     "heic_alpha_10.heic": Chart(_heic(*EXACT_HEIC, "-b", 10), alpha=True),
+    "heic_turned_by_exif_alone.heic": Chart(_with_exif(_heic(*EXACT_HEIC, source="png8"))),
     "heic_two_pictures.heic": Chart(_two_pictures),
     # AVIF
     "avif_8.avif": Chart(_avif("-d", 8, "-y", "444", source="png8")),
@@ -542,6 +553,7 @@ CHARTS = {
     ),
     "avif_grey_alpha_10.avif": Chart(_avif(*EXACT_ALPHA, "-d", 10, "-y", "400"), grey=True, alpha=True),
     "avif_turned.avif": Chart(_avif("-d", 10, "-y", "444", "--irot", 3, turned=np.rot90)),
+    "avif_turned_by_exif_alone.avif": Chart(_with_exif(_avif("-d", 10, "-y", "444"))),
     "avif_mirrored.avif": Chart(_avif("-d", 8, "-y", "444", "--imir", 1, source="png8", turned=lambda s: s[:, ::-1])),
     "avif_turned_and_mirrored.avif": Chart(
         _avif("-d", 10, "-y", "444", "--irot", 3, "--imir", 1, turned=lambda s: np.rot90(s[:, ::-1]))
@@ -565,6 +577,7 @@ CHARTS = {
     "jxl_alpha_10.jxl": Chart(_jxl("-d", 0, "--override_bitdepth=10"), alpha=True),
     "jxl_grey_alpha.jxl": Chart(_jxl("-d", 0, source="png8"), grey=True, alpha=True),
     "jxl_of_a_turned_jpeg.jxl": Chart(_transcoded_jpeg, levels=2),
+    "jxl_turned_by_exif_alone.jxl": Chart(_with_exif(_jxl("-d", 0, "--container=1"))),
     "jxl_animated.jxl": Chart(_two_frames("cjxl", "IN", "OUT", "-d", 0)),
     # JPEG 2000
     "jp2_8.jp2": Chart(_through("opj_compress", "-i", "IN", "-o", "OUT", source="png8")),
