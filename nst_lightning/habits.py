@@ -22,7 +22,8 @@ from nst_lightning.presets import preset_names
 OURS = {
     "": "config seed_everything output bits quality snapshot_every checkpoint_every checkpoint_seconds checkpoint_keep "
     "fallback log ckpt_path color_space keep_location",
-    "data.": "content style size side style_size style_follows init seed resample color aspect content_mask content_floor",
+    "data.": "content style size side style_size style_follows init seed resample color aspect content_mask "
+    "content_floor",
     "model.": "evaluations stages strength terms extractor optimizer memory tile",
     "model.extractor.": "weights pooling convolution padding units",
     "model.optimizer.": "lr history_size history_dtype spectral_exponent",
