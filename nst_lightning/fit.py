@@ -150,6 +150,7 @@ class FitCLI(LightningCLI):
             # own learning rate, not from L-BFGS's.
             parser.set_defaults({"model.optimizer": {"class_path": chosen}})
             self.config = parser.parse_args(args)
+        cast("OneLineParser", parser).check_nulls(self.config)
         log.choose(self.config.log)
         seed = self.config.seed_everything  # LightningCLI sets it next
         if not isinstance(seed, bool) and seed is not None and not 0 <= seed < 2**32:

@@ -7,9 +7,10 @@ import inspect
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_args
 
 import yaml
+from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser
 
 from nst_lightning import callbacks, data, features, losses, optim, schedule
@@ -165,6 +166,20 @@ class OneLineParser(LightningArgumentParser):
         hint = f"did you mean {near[0]}?" if near else "nst fit --help all lists the options"
         return f"{unknown}: {_NO_SUCH_OPTION}; {hint}"
 
+    def check_nulls(self, config: Namespace) -> None:
+        """Refuse null where the type has none, which jsonargparse lets pass; ``strength:`` in YAML is one.
+
+        Raises:
+            ParseError: With the first of them.
+        """
+        for action in self._actions:
+            wanted = getattr(action, "_typehint", None)
+            if wanted is None or action.default is None or config.get(action.dest, "") is not None:
+                continue
+            if type(None) not in get_args(wanted):
+                name = _plain_type(str(wanted)).replace("typing.", "")
+                raise ParseError(f"{action.dest}: must be {name}, got null; leave it out for {action.default}")
+
     def _known_keys(self, *, nested: bool) -> set[str]:
         """Keys of the command line and of YAML; with `nested` also the arguments of classes named by class_path."""
         keys = {action.dest for action in self._actions}
@@ -173,7 +188,7 @@ class OneLineParser(LightningArgumentParser):
             keys |= {key.rsplit(".", 1)[-1] for key in keys}
             for package in (callbacks, data, features, losses, optim, schedule):
                 for _, class_ in inspect.getmembers(package, inspect.isclass):
-                    if class_.__module__.startswith("nst_lightning"):
+                    if class_.__module__.startswith("nst_lightning") and not issubclass(class_, BaseException):
                         keys |= set(inspect.signature(class_).parameters)
         return keys
 

@@ -95,6 +95,10 @@ def _of_configuration(given: str) -> Iterator[tuple[str, Any]]:
         tree = yaml.safe_load(given if "\n" in given else Path(given).read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError):  # the parser's to say
         return
+    for group in ("data", "model", "trainer"):
+        held = tree.get(group) if isinstance(tree, dict) else None
+        if not isinstance(held, (dict, type(None))) and not Path(str(held)).is_file():
+            raise UserError(f"{group}: must hold keys, each with a value, got {_short(held)}; mend {given}")
     for key in (*_CLASSES, *_ITEMS):
         group, _, name = key.partition(".")
         if isinstance(tree, dict) and isinstance(tree.get(group), dict) and name in tree[group]:

@@ -219,3 +219,52 @@ def test_sixty_command_lines_with_mistakes(place, capsys, group):
 def test_three_hundred_command_lines_with_mistakes(place, capsys, group):
     for seed in range(1000 + 10 * group, 1000 + 10 * group + 10):
         judge(seed, capsys)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("model: [evaluations]\n", "model: must hold keys, each with a value, got [evaluations]; mend it.yaml"),
+        ("model: 3\n", "model: must hold keys, each with a value, got 3; mend it.yaml"),
+        ("model: {strength: }\n", "model.strength: must be float, got null; leave it out for 1.0"),
+        ("data: {color: null}\n", "data.color: must be one of style, luminance"),
+        ("model: {terms: [{class_path: Grm}]}\n", "model.terms: must name a class, got Grm; did you mean Gram?"),
+        (
+            "data: {style: [{path: painting.jpg, wait: 2}]}\n",
+            "data.style: wait: there is no such key; did you mean weight?",
+        ),
+        ("model:\n\tstrength: 3\n", "--config: must be YAML, which takes no tabs"),
+        ("zebra_crossing: 3\n", "zebra_crossing: there is no such option"),
+    ],
+)
+def test_a_known_mistake_in_a_file_has_its_hint(place, capsys, text, said):
+    Path("it.yaml").write_text(text, encoding="utf-8")
+    assert main(["fit", "--data.content", "photo.jpg", "--data.style", "painting.jpg", "--config", "it.yaml"]) == 2
+    assert capsys.readouterr().err.startswith(f"nst: error: {said}")
+
+
+@pytest.mark.parametrize(
+    ("options", "hint"),
+    [
+        (["--data.content=Photo.JPG"], "did you mean photo.jpg?"),
+        (["--data.content=photo.jpeg"], "did you mean photo.jpg?"),
+        (["--data.content=*.jpeg"], "the shell did not expand the pattern"),
+        (["--data.content=https://example.org/a/b.jpg"], "curl -O 'https://example.org/a/b.jpg'"),
+        (["--data.content=C:\\Users\\me\\b.jpg"], "did you mean /mnt/c/Users/me/b.jpg?"),
+        (["--data.content=photo.jpg", "--data.size=512px"], "did you mean 512?"),
+        (["--data.content=photo.jpg", "--data.size=1e3"], "did you mean 1000?"),
+        (["--data.content=photo.jpg", "--model.strength=1,5"], "did you mean 1.5?"),
+        (["--data.content=photo.jpg", "--data.style_follows=Flase"], "did you mean false?"),
+        (["--data.content=photo.jpg", "--trainer.precision=fp16"], "did you mean bf16-mixed?"),
+        (["--data.content=photo.jpg", "--data.init=random"], "did you mean noise?"),
+        (["--data.content=photo.jpg", "--model.extractor.pooling=avg"], "did you mean average?"),
+        (["--data.content=photo.jpg", "--model.optimizer=adam"], "did you mean Adam?"),
+        (["--data.content=photo.jpg", "--model.terms=Gram"], "type: --model.terms '[Gram]'"),
+        (["--data.content=photo.jpg", "--model.terms=[{class_path: Gram, weight: 2}]"], "type: init_args: {weight: 2}"),
+        (["--data.content=photo.jpg", "--trainer.logger=TensorBord"], "did you mean TensorBoardLogger?"),
+        (["--data.content=photo.jpg", "--config=painting.jpg"], "type --data.content painting.jpg"),
+    ],
+)
+def test_a_known_mistake_has_its_hint(place, capsys, options, hint):
+    assert main(["fit", "--data.style=painting.jpg", *options]) == 2
+    assert hint in capsys.readouterr().err
