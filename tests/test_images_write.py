@@ -200,7 +200,7 @@ FORMAT_ERRORS = [
     (
         "x.avif",
         16,
-        "AVIF holds 8 or 10 or 12 bits a sample, got 16 for 'PATH'; choose 8 or 10 or 12 bits, or PNG or TIFF",
+        "AVIF holds 8, 10 or 12 bits a sample, got 16 for 'PATH'; choose 8, 10 or 12 bits, or PNG or TIFF",
     ),
     ("x.png", 12, "PNG holds 8 or 16 bits a sample, got 12 for 'PATH'; choose 8 or 16 bits, or AVIF"),
     ("x.png", 9, "must have 8 or 16 bits a sample (AVIF 8, 10 or 12), got 9; choose one of them"),

@@ -98,7 +98,8 @@ def format_of(path: Path, bits: int, name: str = "output", color_space: str = "s
     if bits not in _BITS:
         raise UserError(f"{name}: must have 8 or 16 bits a sample (AVIF 8, 10 or 12), got {bits}; choose one of them")
     if bits not in found.bits:
-        held = " or ".join(map(str, found.bits))
+        *most, last = map(str, found.bits)
+        held = f"{', '.join(most)} or {last}" if most else last
         others = "PNG or TIFF" if bits == 16 else "AVIF"
         raise UserError(
             f"{name}: {found.name} holds {held} bits a sample, got {bits} for '{path}'; choose {held} bits, or {others}"

@@ -198,7 +198,8 @@ def write_image(
             encode(kind, new.file, Content(values, bits, quality, space, said))
     except OSError as error:
         raise _not_writable(path, "output", error) from error
-    return new.aside
+    # In the words that the path was given in, unless it is a link to another folder.
+    return path.with_name(new.aside.name) if new.aside and path.with_name(new.aside.name).exists() else new.aside
 
 
 def check_writable(path: str | Path, *, name: str = "output", bits: int = 8, color_space: str = "srgb") -> None:
