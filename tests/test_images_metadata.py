@@ -248,6 +248,30 @@ def test_extended_xmp_by_the_letter(tmp_path, pixels):
 
 
 class TestReading:
+    @pytest.mark.parametrize("suffix", ["jpg", "png", "tif", "webp", "avif", "jxl", "heic"])
+    def test_from_every_kind(self, tmp_path, photo, pixels, suffix):
+        """As Pillow writes them, but for JPEG XL, and TIFF, in which it drops the second directory."""
+        path = tmp_path / f"other.{suffix}"
+        if suffix in ("jxl", "tif"):
+            write_image(path, pixels, origin=read_origin(photo))
+        else:
+            if suffix == "heic":
+                pytest.importorskip("pillow_heif").register_heif_opener()
+            with Image.open(photo) as image:
+                image.save(path, exif=photo_exif(), xmp=XMP.encode(), dpi=(300, 240))
+        origin = read_origin(path)
+        write_image(tmp_path / "x.jpg", pixels, origin=origin)
+        exif, xmp = parts(tmp_path / "x.jpg")
+        main, detail, _ = tiff_tags(exif)
+        assert (text(main[272]), text(main[315]), text(detail[36867])) == (
+            "Canon EOS R6",
+            "Ann Doe",
+            "2025:06:01 12:34:56",
+        )
+        assert origin.dpi == pytest.approx((300, 240))
+        if suffix != "png":  # Pillow writes none there
+            assert "Änn Doe".encode() in xmp
+
     def test_letters_beyond_ascii(self, tmp_path, pixels):
         exif = Image.Exif()
         exif[315] = "Ünal 漢".encode()  # as cameras and exiftool write it

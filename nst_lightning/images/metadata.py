@@ -351,7 +351,6 @@ def _read(file: BinaryIO, keep_location: bool) -> Metadata:
         _take_exif(metadata, file, keep_location)
         directory = _directory(file)
         packet, iptc = directory.get(_XMP), _iptc_of_tiff(file)
-        _take_resolution(metadata, directory)
     else:
         info, iptc = _info(file)
         if isinstance(info.get("exif"), bytes):
@@ -409,6 +408,7 @@ def _directory(file: BinaryIO, offset: int | None = None) -> Directory:
 def _take_exif(metadata: Metadata, file: BinaryIO, keep_location: bool) -> None:
     main = _directory(file)
     metadata.main = dict(_kept(main, _KEPT_MAIN))
+    _take_resolution(metadata, main)
     if _EXIF in main:
         metadata.exif = dict(_kept(_directory(file, int(main[_EXIF])), _KEPT_EXIF))
     if keep_location and _LOCATION in main:
