@@ -172,7 +172,7 @@ def test_a_size_too_small_for_the_deepest_layer(refused, place):
 
 def test_a_style_size_too_small_for_the_deepest_layer(refused, place):
     Image.new("RGB", (96, 24)).save("wide.png")
-    says(refused(style="wide.png"), "data.style", "wide.png", "16 px", "48x12", "relu5_1")
+    says(refused("--data.style_size=48", style="wide.png"), "data.style", "wide.png", "16 px", "48x12", "relu5_1")
 
 
 def test_a_coarse_stage_too_small_for_the_deepest_layer(refused):
