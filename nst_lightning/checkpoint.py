@@ -18,8 +18,9 @@ from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
 
 from nst_lightning.errors import UserError, UserNotice
 from nst_lightning.images.atomic import replacing
+from nst_lightning.runfolder import CHECKPOINTS
 
-FOLDER = "checkpoints"
+FOLDER = CHECKPOINTS
 SUFFIX = ".ckpt"
 FACTS = "nst_lightning"
 RANDOM = "random_state"

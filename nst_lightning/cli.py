@@ -17,6 +17,7 @@ from nst_lightning.waiting import wait_briefly
 # Subcommand -> module whose `main(args)` runs it, and what it does. Modules are imported when they are run.
 SUBCOMMANDS = {
     "fit": ("nst_lightning.command", "make a picture from a content and a style image"),
+    "runs": ("nst_lightning.runs", "list runs, and free the disk of what finished ones no longer need"),
     "distill": ("nst_lightning.distillation.command", "train the compact encoder"),
     "score": ("nst_lightning.distillation.score", "judge the compact encoder by VGG-19"),
     "benchmark": ("nst_lightning.benchmark", "measure speed and memory against plain PyTorch on this machine"),

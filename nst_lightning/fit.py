@@ -29,6 +29,7 @@ from nst_lightning.callbacks import (
     Figure,
     Metrics,
     Progress,
+    Record,
     Signals,
     Snapshots,
     Watch,
@@ -48,8 +49,8 @@ from nst_lightning.parser import OneLineParser, expand_presets
 from nst_lightning.paths import PATHS_FROM, expand, in_folder
 from nst_lightning.processes import Workers, check_launcher, count_devices, is_first, started_by_another
 from nst_lightning.quiet import lightning_quiet
-from nst_lightning.resume import CONFIGURATION, Resumed, check_resumed, differences, flatten, resume
-from nst_lightning.runfolder import check_folder, create_run_folder, hold
+from nst_lightning.resume import Resumed, check_resumed, differences, flatten, resume
+from nst_lightning.runfolder import CONFIGURATION, check_folder, create_run_folder, hold
 from nst_lightning.settings import check_settings
 from nst_lightning.trainer import StyleTrainer
 
@@ -87,6 +88,7 @@ OUTPUT_OPTIONS: list[tuple[str, Any, Any, str]] = [
     ("checkpoint_every", int, 0, "Evaluations between checkpoints; 0 goes by time."),
     ("checkpoint_seconds", float, 120.0, "Seconds between checkpoints; 0 with checkpoint_every 0 writes none."),
     ("checkpoint_keep", int, 2, "How many checkpoints are kept."),
+    ("checkpoint_finished", int, 1, "How many a finished run keeps, to go on with more evaluations; 0 keeps none."),
     (
         "fallback",
         Optional[str],
@@ -195,10 +197,12 @@ class FitCLI(LightningCLI):
                 config.keep_location,
             ),
             Figure(),
+            Record(settings.max_time),
             self.signals,  # after those that keep what an evaluation gave
         ]
         if config.checkpoint_every or config.checkpoint_seconds:
-            defaults.append(Checkpoints(config.checkpoint_every, config.checkpoint_seconds, config.checkpoint_keep))
+            kept = config.checkpoint_keep, config.checkpoint_finished
+            defaults.append(Checkpoints(config.checkpoint_every, config.checkpoint_seconds, *kept))
         if config.data.content is None and config.model.terms is None:
             raise UserError(
                 "data.content: must be given, got nothing; for example --data.content picture.jpg; a texture needs "

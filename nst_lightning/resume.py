@@ -19,8 +19,8 @@ from nst_lightning.limits import check_room, used_up
 from nst_lightning.module import StyleTransfer
 from nst_lightning.parser import mentions
 from nst_lightning.paths import expand, from_its_folder
+from nst_lightning.runfolder import CONFIGURATION
 
-CONFIGURATION = "config.yaml"
 _NOT_GIVEN = "(not given)"
 _NETWORK = ("model.extractor", "model.stages")
 # Where results go and what is read besides is not what a run is.

@@ -11,6 +11,13 @@ from filelock import BaseFileLock, FileLock, Timeout
 
 from nst_lightning.errors import UserError
 
+# What lies in a run's folder.
+CONFIGURATION = "config.yaml"
+CHECKPOINTS = "checkpoints"
+RECORD = "run.json"
+LOCK = ".lock"
+_PATIENCE = 1.0  # seconds: whoever only looks at a run is soon done
+
 
 def check_folder(root: Path, argument: str = "trainer.default_root_dir") -> Path:
     """Find out before the run whether folders can be made below `root`, which need not exist yet.
@@ -55,10 +62,10 @@ def hold(folder: Path) -> BaseFileLock:
     Raises:
         UserError: If another process works in it.
     """
-    lock = FileLock(folder / ".lock")
+    lock = FileLock(folder / LOCK)
     with contextlib.suppress(OSError, NotImplementedError):
         try:
-            lock.acquire(timeout=0)
+            lock.acquire(timeout=_PATIENCE)
         except Timeout:
             raise UserError(
                 f"ckpt_path: must be of a run that has ended, and that in '{folder}' is still going on; wait for it or "

@@ -55,4 +55,4 @@ def test_five_thousand_evaluations(tmp_path):
     assert threads[late].max() == threads[late].min()
     (folder,) = (tmp_path / "runs").iterdir()
     assert len(list((folder / "snapshots").iterdir())) == 100
-    assert len(list((folder / "checkpoints").iterdir())) == 2
+    assert len(list((folder / "checkpoints").iterdir())) == 1

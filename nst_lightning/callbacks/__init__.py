@@ -8,6 +8,7 @@ from nst_lightning.callbacks.faults import Faults
 from nst_lightning.callbacks.figure import Figure
 from nst_lightning.callbacks.metrics import Metrics
 from nst_lightning.callbacks.progress import Progress
+from nst_lightning.callbacks.record import Record
 from nst_lightning.callbacks.signals import Signals
 from nst_lightning.callbacks.snapshots import Snapshots
 from nst_lightning.callbacks.watch import Watch
@@ -21,6 +22,7 @@ __all__ = [
     "Figure",
     "Metrics",
     "Progress",
+    "Record",
     "Signals",
     "Snapshots",
     "Watch",

@@ -12,7 +12,8 @@ from typing import Any
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from nst_lightning.checkpoint import FOLDER
+from nst_lightning.callbacks.lenient import only_the_file
+from nst_lightning.checkpoint import FOLDER, SUFFIX
 from nst_lightning.errors import UserError, UserNotice
 from nst_lightning.estimate import in_bytes
 from nst_lightning.module import StyleTransfer
@@ -25,15 +26,18 @@ class Checkpoints(ModelCheckpoint):
         every: Evaluations between two; 0 goes by time.
         seconds: Seconds between two, at least, where `every` is 0.
         keep: How many are kept.
+        finished: How many are kept when all evaluations are made; a longer run can go on from one.
     """
 
-    def __init__(self, every: int = 0, seconds: float = 120.0, keep: int = 2) -> None:
+    def __init__(self, every: int = 0, seconds: float = 120.0, keep: int = 2, finished: int = 1) -> None:
         if every < 0:
             raise UserError(f"checkpoint_every: must be at least 0, got {every}; 0 goes by time")
         if not seconds >= 0:
             raise UserError(f"checkpoint_seconds: must be at least 0, got {seconds}; 120 is a good start")
         if keep < 1:
             raise UserError(f"checkpoint_keep: must be at least 1, got {keep}")
+        if finished < 0:
+            raise UserError(f"checkpoint_finished: must be at least 0, got {finished}; 1 lets a longer run go on")
         super().__init__(
             filename="{step:06d}",
             auto_insert_metric_name=False,
@@ -45,6 +49,7 @@ class Checkpoints(ModelCheckpoint):
             save_on_train_epoch_end=False,
             enable_version_counter=False,
         )
+        self.finished = finished
         self._stopping = False  # since before the end of the stage
 
     def setup(self, trainer: Trainer, pl_module: StyleTransfer, stage: str) -> None:  # type: ignore[override]
@@ -105,3 +110,13 @@ class Checkpoints(ModelCheckpoint):
             trainer.save_checkpoint(self.best_model_path)  # with what callbacks know by now
         else:
             self._save_topk_checkpoint(trainer, self._monitor_candidates(trainer))
+
+    def on_train_end(self, trainer: Trainer, pl_module: StyleTransfer) -> None:  # type: ignore[override]
+        """Make room if nothing is left to do: the picture is written by now; see Callback."""
+        super().on_train_end(trainer, pl_module)
+        if trainer.global_step < pl_module.total_evaluations or not trainer.is_global_zero:
+            return
+        paths = sorted(Path(str(self.dirpath)).glob(f"[0-9]*{SUFFIX}"), key=lambda path: (len(path.name), path.name))
+        for path in paths[: max(0, len(paths) - self.finished)]:
+            with only_the_file(path):
+                path.unlink(missing_ok=True)

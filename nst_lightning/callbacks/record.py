@@ -1,0 +1,59 @@
+"""What became of a run, for whoever looks at its folder later."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, Trainer
+
+from nst_lightning.callbacks.lenient import only_the_file
+from nst_lightning.callbacks.signals import Signals
+from nst_lightning.images.atomic import replacing
+from nst_lightning.limits import reason_of_end
+from nst_lightning.module import StyleTransfer
+from nst_lightning.runfolder import RECORD
+
+
+class Record(Callback):
+    """Write ``run.json`` in the run folder: whether the run is running, finished, cut short (by what) or failed.
+
+    Args:
+        max_time: As the trainer was given it; a run that it ends is cut short by it.
+    """
+
+    def __init__(self, max_time: Any = None) -> None:
+        self.max_time = max_time
+
+    def on_train_start(self, trainer: Trainer, pl_module: StyleTransfer) -> None:  # type: ignore[override]
+        """Say that it runs; see Callback."""
+        self._write(trainer, pl_module, "running", None)
+
+    def on_train_end(self, trainer: Trainer, pl_module: StyleTransfer) -> None:  # type: ignore[override]
+        """Say how it ended; see Callback."""
+        received = [callback.received for callback in trainer.callbacks if isinstance(callback, Signals)]  # type: ignore[attr-defined]
+        evaluations = [stage.evaluations for stage in pl_module.stages]
+        reason = reason_of_end(trainer, evaluations, received[0] if received else None, self.max_time)
+        self._write(trainer, pl_module, "finished" if reason is None else "cut short", reason)
+
+    def on_exception(self, trainer: Trainer, pl_module: StyleTransfer, exception: BaseException) -> None:  # type: ignore[override]
+        """Say what ended it; see Callback."""
+        wanted = isinstance(exception, (KeyboardInterrupt, SystemExit))
+        reason = " ".join(str(exception).split())[:300] or type(exception).__name__
+        self._write(trainer, pl_module, "cut short" if wanted else "failed", reason)
+
+    def _write(self, trainer: Trainer, module: StyleTransfer, state: str, reason: str | None) -> None:
+        folder = Path(trainer.default_root_dir)
+        if not trainer.is_global_zero or not folder.is_dir():
+            return
+        facts = {
+            "state": state,
+            "reason": reason,
+            "evaluations": trainer.global_step,
+            "of": module.total_evaluations,
+            "changed": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        }
+        with only_the_file(folder / RECORD), replacing(folder / RECORD, durable=False) as file:
+            file.write((json.dumps(facts, indent=1) + "\n").encode())

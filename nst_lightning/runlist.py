@@ -1,0 +1,181 @@
+"""The runs below a folder: what each was made of, what became of it, and how much of the disk it takes."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import yaml
+from filelock import FileLock, Timeout
+
+from nst_lightning.paths import PATHS_FROM, absolute
+from nst_lightning.runfolder import CHECKPOINTS, CONFIGURATION, LOCK, RECORD
+
+_LOSSES = "metrics.csv"
+
+
+@dataclass
+class Run:
+    """A run's folder.
+
+    Attributes:
+        folder: Where it lies.
+        state: running, finished, cut short, failed, or ended for runs of earlier versions.
+        reason: What cut it short, or failed.
+        evaluations: How many it has made.
+        of: How many it was to make; None if that is not known.
+        changed: When it was last written.
+        content: The content's path, None for a texture.
+        styles: The styles' paths.
+        settings: Those that matter most and are not as usual.
+        result: The final picture.
+        thumbnail: One picture that shows the run: its figure, else the result, else the last snapshot.
+        bytes: All of it.
+        checkpoints: Its checkpoints, and what writing left behind that did not come to its end.
+    """
+
+    folder: Path
+    state: str
+    reason: str | None
+    evaluations: int
+    of: int | None
+    changed: datetime
+    content: str | None
+    styles: list[str]
+    settings: dict[str, Any]
+    result: Path | None
+    thumbnail: Path | None
+    bytes: int
+    checkpoints: list[Path] = field(default_factory=list)
+
+    @property
+    def checkpoint_bytes(self) -> int:
+        """What the checkpoints take."""
+        return sum(_size(path) for path in self.checkpoints)
+
+
+def list_runs(root: Path) -> list[Run]:
+    """All runs below a folder, newest first."""
+    folders = [path.parent for path in root.glob(f"*/{CONFIGURATION}") if not path.parent.is_symlink()]
+    return sorted((_read(folder) for folder in folders), key=lambda run: (run.changed, run.folder), reverse=True)
+
+
+@contextlib.contextmanager
+def held(folder: Path) -> Iterator[bool]:
+    """Keep a run folder from going on while the context lasts; gives False if a process works in it already."""
+    lock = FileLock(folder / LOCK)
+    try:
+        if (folder / LOCK).exists():
+            lock.acquire(timeout=0)
+    except Timeout:
+        yield False
+        return
+    except (OSError, NotImplementedError):  # a folder of someone else's, or a file system without locks
+        pass
+    try:
+        yield True
+    finally:
+        lock.release()
+
+
+def _read(folder: Path) -> Run:
+    configuration = _loaded(folder / CONFIGURATION)
+    record = _loaded(folder / RECORD)
+    with held(folder) as free:
+        running = not free
+    results, snapshots = sorted(folder.glob("result.*")), sorted((folder / "snapshots").glob("*"))
+    result = next(iter(results), None)
+    state, reason = record.get("state"), record.get("reason")
+    if running:
+        state, reason = "running", None
+    elif state == "running":  # nobody was left to say that it ended
+        state, reason = "cut short", "killed"
+    elif state is None:
+        state = "ended" if result is not None else "cut short"
+    pictures = [
+        path for path in (folder / "figure.png", result, *snapshots[-1:]) if path is not None and path.is_file()
+    ]
+    files = [path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()]
+    times = [
+        path.stat().st_mtime for path in (folder / RECORD, folder / _LOSSES, folder / CONFIGURATION) if path.exists()
+    ]
+    made = [path for path in files if path.suffix == ".ckpt" and path.parent in {folder, folder / CHECKPOINTS}]
+    left = [path for path in files if path.name.startswith(".nst-") and path.suffix == ".tmp"]
+    data = configuration.get("data") or {}
+    begin = Path(configuration.get(PATHS_FROM) or Path.cwd())
+    style: Any = data.get("style")
+    styles = style if isinstance(style, list) else [style]
+    named = [item.get("path") if isinstance(item, dict) else item for item in styles]
+    steps = _last_step(folder / _LOSSES)
+    return Run(
+        folder=folder,
+        state=state,
+        reason=reason,
+        evaluations=max(int(record.get("evaluations") or 0), steps) if state in {"running", "cut short"} else steps,
+        of=record.get("of"),
+        changed=datetime.fromtimestamp(max(times, default=folder.stat().st_mtime), tz=timezone.utc),
+        content=_path(begin, data.get("content")),
+        styles=[path for path in (_path(begin, name) for name in named) if path is not None],
+        settings=_settings(configuration),
+        result=result,
+        thumbnail=next(iter(pictures), None),
+        bytes=sum(_size(path) for path in files),
+        checkpoints=sorted([*made, *left]),
+    )
+
+
+def _loaded(path: Path) -> dict[str, Any]:
+    """A file in JSON or YAML; nothing if there is none, or it is something else."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        found = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+    except (OSError, ValueError, yaml.YAMLError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _last_step(path: Path) -> int:
+    """Evaluations that a table of losses has."""
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            return max((int(row["step"]) for row in csv.DictReader(file)), default=0)
+    except (OSError, KeyError, ValueError, TypeError):
+        return 0
+
+
+def _path(begin: Path, name: Any) -> str | None:
+    if name is None:
+        return None
+    return str(name) if str(name).startswith("demo:") else absolute(begin / str(name))
+
+
+def _settings(configuration: dict[str, Any]) -> dict[str, Any]:
+    """What tells one run from another at a glance."""
+    data, model = (configuration.get(key) or {} for key in ("data", "model"))
+    extractor = model.get("extractor") or {}
+    stages, terms = model.get("stages"), model.get("terms")
+    network = str(extractor.get("class_path", "") if isinstance(extractor, dict) else extractor).rsplit(".", 1)[-1]
+    found = {
+        "size": data.get("size"),
+        "stages": len(stages) if isinstance(stages, list) else None,
+        "strength": None if model.get("strength") == 1 else model.get("strength"),
+        "extractor": network or None,
+        "terms": [str(term.get("class_path", "")).rsplit(".", 1)[-1] for term in terms if isinstance(term, dict)]
+        if isinstance(terms, list)
+        else None,
+        "color": None if data.get("color") == "style" else data.get("color"),
+    }
+    return {key: value for key, value in found.items() if value is not None}
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:  # gone just now
+        return 0
