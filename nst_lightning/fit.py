@@ -42,9 +42,11 @@ from nst_lightning.finding import job_name
 from nst_lightning.hardware import choose_accelerator, is_out_of_memory, keep_freed_memory
 from nst_lightning.images.atomic import replacing
 from nst_lightning.images.profiles import check_color_space
+from nst_lightning.isolation import process_as_before
 from nst_lightning.limits import reason_of_end
 from nst_lightning.module import StyleTransfer, check_trainer_settings
 from nst_lightning.overwriting import refuse_inputs
+from nst_lightning.ownership import owns_process
 from nst_lightning.parser import OneLineParser, expand_presets
 from nst_lightning.paths import PATHS_FROM, expand, in_folder
 from nst_lightning.processes import Workers, check_launcher, count_devices, is_first, started_by_another
@@ -340,8 +342,9 @@ def main(args: Sequence[str]) -> int:
         KeyboardInterrupt: After Ctrl-C, when everything is written.
         SystemExit: After SIGTERM, likewise.
     """
-    keep_freed_memory()
-    with lightning_quiet(), contextlib.ExitStack() as stack:
+    if owns_process():  # what the C library is told cannot be asked for, so not be put back
+        keep_freed_memory()
+    with process_as_before(), lightning_quiet(), contextlib.ExitStack() as stack:
         warnings.simplefilter("always", UserNotice)
         warnings.showwarning = _show_warning
         cli = FitCLI(args)

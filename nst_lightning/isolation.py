@@ -1,0 +1,46 @@
+"""What a run changes for its whole process, put back when it ends: programs and notebooks go on after it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+
+import torch
+from lightning.fabric.utilities.seed import _collect_rng_states, _set_rng_states
+
+
+@contextlib.contextmanager
+def process_as_before() -> Iterator[None]:
+    """Leave environment, import path, current folder, chance, threads and warnings as they were.
+
+    A seed for everything is for the run; the program's own random numbers go on where they were.
+    """
+    environment, path, folder = dict(os.environ), sys.path[:], _folder()
+    chance, threads = _collect_rng_states(include_cuda=False), torch.get_num_threads()
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    only_warn = torch.is_deterministic_algorithms_warn_only_enabled()
+    benchmark = torch.backends.cudnn.benchmark
+    with warnings.catch_warnings():
+        try:
+            yield
+        finally:
+            for name in os.environ.keys() - environment.keys():
+                del os.environ[name]
+            os.environ.update({name: value for name, value in environment.items() if os.environ.get(name) != value})
+            sys.path[:] = path
+            if folder is not None and _folder() != folder:
+                os.chdir(folder)
+            _set_rng_states(chance)
+            if torch.get_num_threads() != threads:
+                torch.set_num_threads(threads)
+            torch.use_deterministic_algorithms(deterministic, warn_only=only_warn)
+            torch.backends.cudnn.benchmark = benchmark
+
+
+def _folder() -> str | None:
+    with contextlib.suppress(OSError):  # somebody has removed it
+        return os.getcwd()  # noqa: PTH109 - as chdir takes it
+    return None
