@@ -7,6 +7,7 @@ import re
 import shutil
 import warnings
 from collections.abc import Sequence
+from enum import Enum
 from pathlib import Path
 from typing import Any, Optional, cast
 
@@ -14,10 +15,9 @@ import torch
 import yaml
 from jsonargparse import Namespace
 from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from nst_lightning import log
@@ -36,6 +36,7 @@ from nst_lightning.callbacks import (
 )
 from nst_lightning.callbacks.lenient import only_the_file
 from nst_lightning.checkpoint import WholeFiles
+from nst_lightning.complaints import complaint, complaint_in
 from nst_lightning.data import StyleTransferData
 from nst_lightning.errors import UserError, UserNotice
 from nst_lightning.finding import job_name
@@ -44,13 +45,14 @@ from nst_lightning.images.atomic import replacing
 from nst_lightning.images.profiles import check_color_space
 from nst_lightning.isolation import process_as_before
 from nst_lightning.limits import reason_of_end
-from nst_lightning.module import StyleTransfer, check_trainer_settings
+from nst_lightning.module import StyleTransfer
 from nst_lightning.overwriting import refuse_inputs
 from nst_lightning.ownership import owns_process
 from nst_lightning.parser import OneLineParser, expand_presets
 from nst_lightning.paths import PATHS_FROM, expand, in_folder
 from nst_lightning.processes import Workers, check_launcher, count_devices, is_first, started_by_another
 from nst_lightning.quiet import lightning_quiet
+from nst_lightning.refusals import check_callbacks, check_flags, check_monitors, check_plugins
 from nst_lightning.resume import Resumed, check_resumed, differences, flatten, resume
 from nst_lightning.runfolder import CONFIGURATION, check_folder, create_run_folder, hold
 from nst_lightning.settings import check_settings
@@ -62,7 +64,11 @@ TRAINER_DEFAULTS: dict[str, Any] = {
     "enable_model_summary": False,
     "max_epochs": -1,  # the module sets it from its schedule
     "default_root_dir": "runs",
+    "log_every_n_steps": 1,  # values are read many at a time, so this costs next to nothing
 }
+
+# These write what a run has made, so callbacks that still change it come before them.
+_WRITING = (Snapshots, Export, Figure, Record, Signals)
 
 OUTPUT_OPTIONS: list[tuple[str, Any, Any, str]] = [
     (
@@ -156,6 +162,7 @@ class FitCLI(LightningCLI):
             self.config = parser.parse_args(args)
         cast("OneLineParser", parser).check_nulls(self.config)
         log.choose(self.config.log)
+        _plain(self.config)
         seed = self.config.seed_everything  # LightningCLI sets it next
         if not isinstance(seed, bool) and seed is not None and not 0 <= seed < 2**32:
             raise UserError(
@@ -176,10 +183,7 @@ class FitCLI(LightningCLI):
         self.processes = 1 if started_by_another() or settings.strategy != "auto" else count
         goes_on_in = None if self.resumed is None else self.resumed.folder
         root = check_folder(goes_on_in or expand(config.trainer.default_root_dir, "trainer.default_root_dir"))
-        check_trainer_settings(config.trainer.gradient_clip_val, config.trainer.accumulate_grad_batches)
-        for name in ("max_steps", "max_epochs"):
-            if config.trainer[name] == 0:
-                raise UserError(f"trainer.{name}: must be at least 1, or -1 for no limit, got 0; leave it out")
+        check_flags(settings)
         resolved = _without_checkpoint(self.parser.dump(config))
         self.signals = Signals()
         defaults = [
@@ -202,7 +206,7 @@ class FitCLI(LightningCLI):
             Record(settings.max_time),
             self.signals,  # after those that keep what an evaluation gave
         ]
-        if config.checkpoint_every or config.checkpoint_seconds:
+        if settings.enable_checkpointing and (config.checkpoint_every or config.checkpoint_seconds):
             kept = config.checkpoint_keep, config.checkpoint_finished
             defaults.append(Checkpoints(config.checkpoint_every, config.checkpoint_seconds, *kept))
         if config.data.content is None and config.model.terms is None:
@@ -218,6 +222,7 @@ class FitCLI(LightningCLI):
         self.datamodule, self.model = self.config_init["data"], self.config_init["model"]
         self.model.check(self.datamodule)
         self.datamodule.keep_gamut(check_color_space(config.color_space) != "srgb")
+        self._check_parts()
         self.datamodule.setup("fit")
         now = dict(flatten(yaml.safe_load(resolved)))
         if self.resumed is not None:
@@ -271,29 +276,49 @@ class FitCLI(LightningCLI):
     def _instantiate(self, config: Namespace) -> Namespace:
         try:
             built: Namespace = self.parser.instantiate(config)
-        except ValueError as error:
-            raise _user_error_behind(error) or error from None
+        except Exception as error:
+            raise _line_behind(error) or error from None
         return built
+
+    def _check_parts(self) -> None:
+        """Refuse parts of the trainer that cannot do their work here."""
+        settings, given = self.config.trainer, self._given("callbacks")
+        has_logger = settings.fast_dev_run or settings.logger is None or bool(self._given("logger"))
+        check_callbacks(given, has_logger=has_logger)
+        check_plugins(self._given("plugins"))
+        check_monitors(given, self.model.objective.loss_names)
+
+    def _given(self, name: str) -> list[Any]:
+        """What the configuration gives the trainer of a kind, of which there may be several."""
+        given = self.config_init["trainer"][name]
+        return [] if given is None or given is False else list(given) if isinstance(given, (list, tuple)) else [given]
 
     def _build_trainer(self, defaults: Sequence[Callback]) -> Trainer:
         settings = dict(self.config_init["trainer"])
-        given = settings.pop("callbacks") or []
-        given = given if isinstance(given, list) else [given]
-        # A callback from the configuration takes the place of the default one of its class.
+        given, plugins = self._given("callbacks"), self._given("plugins")
+        # A callback from the configuration takes the place of the default one of its class; any bar that of ours.
         kept = [callback for callback in defaults if not any(isinstance(other, type(callback)) for other in given)]
-        if settings.get("enable_progress_bar") is False:
-            kept = [callback for callback in kept if not isinstance(callback, Progress)]
-        callbacks = [*kept, *given]
-        settings["enable_checkpointing"] = any(isinstance(callback, ModelCheckpoint) for callback in callbacks)
-        plugins = settings.get("plugins") or []
-        plugins = plugins if isinstance(plugins, list) else [plugins]
+        leave_out: tuple[type[Callback], ...] = ()
+        if settings["enable_progress_bar"] is False or any(isinstance(callback, ProgressBar) for callback in given):
+            leave_out += (Progress,)
+        if settings["fast_dev_run"]:
+            leave_out += (ModelCheckpoint,)
+        if settings["barebones"]:  # all that takes time beside the evaluations
+            leave_out += (ModelCheckpoint, Announce, Progress, Metrics, Watch, Snapshots, Figure)
+            settings.update(log_every_n_steps=None, enable_checkpointing=False)
+        callbacks = sorted(
+            [*(callback for callback in kept if not isinstance(callback, leave_out)), *given],
+            key=lambda callback: isinstance(callback, _WRITING),
+        )
+        if not any(isinstance(callback, ModelCheckpoint) for callback in callbacks):
+            settings["enable_checkpointing"] = False  # or Lightning adds one of its own
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
             plugins = [*plugins, WholeFiles()]
         settings.update(callbacks=callbacks, default_root_dir=str(self.folder), plugins=plugins)
         try:
             trainer = StyleTrainer(**settings)
-        except (MisconfigurationException, ValueError, TypeError) as error:
-            raise UserError(f"trainer: {error}") from None
+        except Exception as error:
+            raise complaint(error) or error from None
         if self.all_processes == 1:
             # Lightning asks the environment, which may speak of other processes.
             cast("Any", rank_zero_only).rank = 0
@@ -317,15 +342,26 @@ def _check_pictures(config: Namespace) -> None:
     StyleTransferData(**config.as_dict())
 
 
-def _user_error_behind(error: BaseException | None) -> UserError | None:
-    """The user's error that made a class fail; jsonargparse reports it amid all the types that it tried."""
-    seen: set[int] = set()
+def _line_behind(error: BaseException | None) -> UserError | None:
+    """What made a class fail, in one line; jsonargparse reports it amid all the types that it tried."""
+    seen, text = set[int](), str(error)
     while error is not None and id(error) not in seen:
-        if isinstance(error, UserError):
-            return error
+        line = error if isinstance(error, UserError) else complaint(error)
+        if line is not None:
+            return line
         seen.add(id(error))
         error = error.__cause__ or error.__context__
-    return None
+    return complaint_in(text)
+
+
+def _plain(tree: Any) -> Any:
+    """A configuration with enumerations' names as the text they are, which jsonargparse can write."""
+    if isinstance(tree, Namespace):
+        for key, value in vars(tree).items():
+            setattr(tree, key, _plain(value))
+    elif isinstance(tree, list):
+        tree[:] = map(_plain, tree)
+    return str(tree.value) if isinstance(tree, Enum) and isinstance(tree, str) else tree
 
 
 def main(args: Sequence[str]) -> int:
@@ -368,15 +404,16 @@ def _run(cli: FitCLI, workers: Workers) -> int:
         else:
             cli.discard_folder()
         raise
-    except (MisconfigurationException, UserError) as error:
-        if not cli.trainer.global_step:  # nothing was made that could be kept
-            cli.discard_folder()
-        raise error if isinstance(error, UserError) else UserError(f"trainer: {error}") from None
-    except RuntimeError as error:
-        if is_out_of_memory(error):
+    except Exception as error:
+        if not isinstance(error, UserError) and is_out_of_memory(error):
             reason = " ".join(str(error).split())[:150]
             raise UserError(f"memory: ran out ({reason}); set model.tile or model.memory, or data.size lower") from None
-        if cli.trainer.world_size == 1:
+        line = error if isinstance(error, UserError) else complaint(error)
+        if not cli.trainer.global_step:  # nothing was made that could be kept
+            cli.discard_folder()
+        if line is not None:
+            raise line from None
+        if cli.trainer.world_size == 1 or not isinstance(error, RuntimeError):
             raise
         reason = workers.failure() or "the connection to another process was lost: " + str(error).split("\n")[0][:150]
         raise UserError(

@@ -24,7 +24,7 @@ OURS = {
     "checkpoint_finished fallback log ckpt_path color_space keep_location",
     "data.": "content style size side style_size style_follows init seed resample color aspect content_mask "
     "content_floor",
-    "model.": "evaluations stages strength terms extractor optimizer memory tile",
+    "model.": "evaluations stages strength terms extractor optimizer lr_scheduler memory tile",
     "model.extractor.": "weights pooling convolution padding units",
     "model.optimizer.": "lr history_size history_dtype spectral_exponent",
     "trainer.": "accelerator devices num_nodes strategy precision logger callbacks max_steps max_epochs max_time "

@@ -80,7 +80,10 @@ def choose_accelerator(requested: str) -> Choice:
         return Choice(next(name for name, there in available.items() if there), "the fastest device found")
     name = "cuda" if requested == "gpu" and not available["mps"] else "mps" if requested == "gpu" else requested
     if name not in get_args(Accelerator):
-        return Choice(requested, "asked for")  # others are Lightning's affair
+        raise UserError(
+            f"trainer.accelerator: must be auto, {', '.join(get_args(Accelerator))}, got {requested}; auto takes the "
+            "fastest that is there"
+        )
     if not available[name]:
         there = ", ".join(key for key, value in available.items() if value)
         raise UserError(

@@ -92,12 +92,10 @@ def only_events() -> Iterator[None]:
     if kind() != "json":
         yield
         return
-    loggers = [logging.getLogger(name) for name in (None, "lightning.pytorch", "lightning.fabric")]
-    before = [logger.handlers[:] for logger in loggers]
-    for logger in loggers:
-        logger.handlers[:] = [] if logger.propagate and logger.parent is not None else [_Events()]
+    root = logging.getLogger()  # of Lightning's own `quiet` passes on what was asked for
+    before = root.handlers[:]
+    root.handlers[:] = [_Events()]
     try:
         yield
     finally:
-        for logger, handlers in zip(loggers, before, strict=True):
-            logger.handlers[:] = handlers
+        root.handlers[:] = before

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal, Union, cast
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal, Optional, Union, cast
 
 import torch
 from lightning.pytorch import Callback, LightningModule
-from lightning.pytorch.cli import OptimizerCallable
+from lightning.pytorch.callbacks import EarlyStopping, RichProgressBar, TQDMProgressBar, WeightAveraging
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from nst_lightning.checkpoint import FACTS, RANDOM, SETTINGS
 from nst_lightning.counters import next_position, set_position, written_at
@@ -32,16 +35,22 @@ from nst_lightning.hardware import (
 )
 from nst_lightning.images.resize import resize, target_size
 from nst_lightning.limits import limited, renew
+from nst_lightning.logs import Logs
 from nst_lightning.losses import Term
 from nst_lightning.objective import Evaluation, Objective, default_terms
 from nst_lightning.optim import LBFGS
+from nst_lightning.optim.modes import has_modes, showing_result, to_result, to_stepping
 from nst_lightning.planning import Planner, Scope
+from nst_lightning.refusals import check_monitor, check_monitors, check_optimizer, check_trainer
 from nst_lightning.restart import begin_anew, limit_epochs
 from nst_lightning.schedule import Stage, make_schedule
 from nst_lightning.tiling import TiledObjective
 from nst_lightning.tiling.budget import SIZES, Plan
 from nst_lightning.tiling.team import ProcessGroup
 from nst_lightning.trainer import check_processes
+
+AVERAGED = "current_model_state"  # where Lightning's averages keep the image in a checkpoint that holds the average
+STEPPED_FROM = "stepped_from"  # where a checkpoint keeps the image that a schedule-free optimiser goes on from
 
 SMALLEST_TILE = 64  # pixels; smaller ones would be nearly all halo
 
@@ -63,6 +72,8 @@ class StyleTransfer(LightningModule):
         terms: The objective's terms; by default a balanced Content and Gram.
         extractor: The frozen network; by default VGG-19.
         optimizer: Callable that takes the parameters; L-BFGS by default, Adam works too.
+        lr_scheduler: Callable that takes the optimiser; it changes the rate after each evaluation, and begins anew with
+            each stage. One that waits for a plateau looks at the loss.
         memory: GiB that the process may take in all; by default all that is free.
         tile: Side in pixels of the tiles that an image is evaluated in, for bounded memory and the same result; auto
             takes the whole image where it fits into the free memory, and else the largest tiles that do; null never.
@@ -79,12 +90,13 @@ class StyleTransfer(LightningModule):
         terms: list[Term] | None = None,
         extractor: Extractor | None = None,
         optimizer: OptimizerCallable = LBFGS,
+        lr_scheduler: Optional[LRSchedulerCallable] = None,
         memory: float | None = None,
         tile: Union[int, Literal["auto"], None] = "auto",  # noqa: UP007 - jsonargparse reads it on Python 3.10
     ) -> None:
         super().__init__()
         # Objects stay out of the checkpoint, which holds data only; the command line adds their configuration.
-        self.save_hyperparameters(ignore=["stages", "terms", "extractor", "optimizer"])
+        self.save_hyperparameters(ignore=["stages", "terms", "extractor", "optimizer", "lr_scheduler"])
         if isinstance(tile, int) and tile < SMALLEST_TILE:
             raise UserError(f"model.tile: must be auto, null or at least {SMALLEST_TILE} px, got {tile}")
         if memory is not None and not memory > 0:
@@ -109,11 +121,14 @@ class StyleTransfer(LightningModule):
         self._has_picture = False
         self._pictures: StyleTransferData | None = None  # of this model's latest fit; the trainer may go on to others
         self.evaluation: Evaluation | None = None
-        self._optimizer = optimizer
+        self._optimizer, self._lr_scheduler = optimizer, lr_scheduler
         self._planned = 0  # the stage that the next optimiser is for
-        self.configure_optimizers()  # a wrong argument is found now, not after the pictures are read
+        self._built()  # a wrong argument is found now, not after the pictures are read
         self._stage: int | None = None
         self._left: int | None = None  # the stage that a checkpoint's image and optimiser belong to
+        self._has_size = False  # whether the image has the size of the run that is about to begin
+        self._stepping = False  # whether the optimiser holds the point that it steps from, not its result
+        self.register_load_state_dict_post_hook(_miss_no_network)  # type: ignore[no-untyped-call]
 
     @property
     def total_evaluations(self) -> int:
@@ -138,11 +153,12 @@ class StyleTransfer(LightningModule):
             UserError: Before any fit.
         """
         self._require_picture()
-        image = self.image.detach().float()
-        height, width = image.shape[-2:]
-        if longest is not None and max(height, width) > longest:
-            image = resize(image, target_size(height, width, longest))
-        return self._finished(image)
+        with self.showing_result():
+            image = self.image.detach().float()
+            height, width = image.shape[-2:]
+            if longest is not None and max(height, width) > longest:
+                image = resize(image, target_size(height, width, longest))
+            return self._finished(image)
 
     def final_picture(self, extended: bool = False) -> Tensor:
         """The picture at the run's own size, also when the run was cut short at a coarser stage; else as `picture`.
@@ -152,9 +168,32 @@ class StyleTransfer(LightningModule):
         """
         self._require_picture()
         if tuple(self.image.shape[-2:]) == self._data.stage_size():
-            return self._finished(self.image.detach().float(), extended)
+            with self.showing_result():
+                return self._finished(self.image.detach().float(), extended)
         content = self._data.stage_images().content.to(self.image)
-        return self._finished(self._carried_to(content).float(), extended)
+        with self.showing_result():
+            return self._finished(self._carried_to(content).float(), extended)
+
+    @contextlib.contextmanager
+    def showing_result(self) -> Iterator[None]:
+        """Hold what the optimiser means to be seen, for a while; a schedule-free one steps from another image."""
+        if not self._stepping:
+            yield
+            return
+        with showing_result(self.trainer.optimizers[0], self.image):
+            yield
+
+    def settle(self) -> None:
+        """Keep what the optimiser means to be seen: a stage has ended."""
+        if self._stepping:
+            to_result(self.trainer.optimizers[0])
+            self._stepping = False
+
+    def _step_on(self) -> None:
+        """Let the optimiser step from here."""
+        for optimizer in self.trainer.optimizers:
+            to_stepping(one_evaluation_per_step(optimizer))
+        self._stepping = bool(self.trainer.optimizers)
 
     def _require_picture(self) -> None:
         if not self._has_picture:
@@ -190,12 +229,6 @@ class StyleTransfer(LightningModule):
             if masks is not None:
                 self.objective.check_masks(masks, data.shares)
 
-    def configure_callbacks(self) -> list[Callback]:
-        """Let a fit begin anew, before anything is set up; see LightningModule."""
-        if self.trainer.state.fn == "fit":
-            begin_anew(self.trainer, self)
-        return []
-
     @property
     def _data(self) -> StyleTransferData:
         if self._pictures is not None:
@@ -207,6 +240,26 @@ class StyleTransfer(LightningModule):
             )
         return data
 
+    def configure_callbacks(self) -> list[Callback]:
+        """Begin a fit: the image has its size before callbacks see it, losses their loggers; see LightningModule."""
+        trainer, data = self.trainer, getattr(self.trainer, "datamodule", None)
+        if trainer.state.fn == "fit":
+            begin_anew(trainer, self)
+        if trainer.state.fn != "fit" or not isinstance(data, StyleTransferData):
+            return []  # `setup` says what is wrong
+        check_trainer(trainer)
+        self.check(data)
+        check_monitors(trainer.callbacks, self.objective.loss_names)  # type: ignore[attr-defined]
+        data.setup("fit")
+        self.image = nn.Parameter(data.start_image(self.stages[0].scale))
+        self._has_size = True
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            # An epoch is a stage: who does not ask for its end means to look at every evaluation.
+            if isinstance(callback, EarlyStopping) and callback._check_on_train_epoch_end is None:
+                callback._check_on_train_epoch_end = False
+        logging = trainer.loggers and not any(isinstance(c, Logs) for c in trainer.callbacks)  # type: ignore[attr-defined]
+        return [Logs()] if logging else []
+
     def setup(self, stage: str) -> None:
         """Check the trainer's settings, set its limits and give the image its size; see LightningModule."""
         if stage != "fit":
@@ -214,7 +267,7 @@ class StyleTransfer(LightningModule):
         trainer = self.trainer
         self._pictures = None  # those of an earlier fit
         self._pictures = self._data
-        check_trainer_settings(trainer.gradient_clip_val, trainer.accumulate_grad_batches)
+        check_trainer(trainer)
         check_processes(trainer)
         choose_precision(trainer.precision, describe(self.trainer.strategy.root_device.type))
         self.check(self._data)
@@ -231,7 +284,9 @@ class StyleTransfer(LightningModule):
         self.plans = self._planner.plans(self.tile, self._free_memory(), trainer.world_size)
         if any(plan.tile for plan in self.plans) or max(self._data.stage_size()) > _LARGE:
             hand_back_large_blocks()
-        self.image = nn.Parameter(self._data.start_image(self.stages[0].scale))
+        if not self._has_size:  # a subclass may have callbacks of its own
+            self.image = nn.Parameter(self._data.start_image(self.stages[0].scale))
+        self._has_size = self._stepping = False
         self._has_picture = True
 
     def _free_memory(self) -> int:
@@ -278,6 +333,11 @@ class StyleTransfer(LightningModule):
 
     def on_train_start(self) -> None:
         """Take targets when a run resumes in the middle of a stage, and its chance; see LightningModule."""
+        if len(self.trainer.optimizers) != 1:
+            raise UserError(
+                f"configure_optimizers: must give one optimiser, got {len(self.trainer.optimizers)}; there is one image"
+            )
+        self._step_on()
         self._enter_stage(self.trainer.current_epoch)
         set_random_states(self._random, self.device)
 
@@ -290,8 +350,10 @@ class StyleTransfer(LightningModule):
             return
         images = self._data.stage_images(self.stages[index].scale)
         content = images.content.to(self.image)
-        if not {self._stage, self._left} <= {None, index} or self.image.shape != content.shape:
+        anew = not {self._stage, self._left} <= {None, index} or self.image.shape != content.shape
+        if anew:
             self._planned = index
+            self.settle()
             before = self.trainer.optimizers[0]
             known = before.curvature() if isinstance(before, LBFGS) else None
             before.state.clear()  # the rest of what it knew is of another size, and may be large
@@ -300,10 +362,19 @@ class StyleTransfer(LightningModule):
             after = self.trainer.optimizers[0]
             if isinstance(after, LBFGS):
                 after.begin_with(known)
+            self._step_on()
             hand_back_freed_memory()
         self._stage = index
         self.objective.use_extractor(self.extractor_of(self.stages[index]).to(self.device))
+        if anew:
+            self._begin_averages()
         self._take_targets(content, images, self.plans[index].tile, self.plans[index].keep)
+
+    def _begin_averages(self) -> None:
+        """Let Lightning's averages begin anew with an image of another size."""
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, WeightAveraging):
+                callback.setup(self.trainer, self, "fit")
 
     def _take_targets(self, content: Tensor, images: StageImages, tile: int | None, keep: int = 0) -> None:
         """Take the targets whole or in tiles, and evaluate so from now on."""
@@ -329,14 +400,23 @@ class StyleTransfer(LightningModule):
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Evaluate: the weighted loss of the image as it is, a scalar; see LightningModule."""
         self.evaluation = self._evaluated()
-        loss, parts = self.evaluation
+        loss = self.evaluation.loss
         if self._trainer is not None and self.trainer.training:  # a call from elsewhere has nowhere to log to
-            if self.trainer.loggers:
-                named = {"loss": loss.detach(), **dict(zip(self.objective.part_names, parts, strict=True))}
-                self.log_dict(named, on_step=True, on_epoch=False, batch_size=1)
-            else:  # what callbacks monitor, without the millisecond that logging takes
-                self.trainer.callback_metrics["loss"] = loss.detach()
+            # What callbacks and schedulers monitor, without the millisecond that logging takes.
+            self.trainer.callback_metrics.update(self.objective.losses(self.evaluation))
+            if isinstance(self.trainer.progress_bar_callback, (TQDMProgressBar, RichProgressBar)):
+                self.log("loss", loss.detach(), prog_bar=True, logger=False, batch_size=1)
         return loss
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        """Ask callbacks that stop a run early, if they are not to wait for a stage's end; see LightningModule."""
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, EarlyStopping):
+                callback.on_validation_end(self.trainer, self)
+
+    def on_train_epoch_end(self) -> None:
+        """Keep the stage's result; see LightningModule."""
+        self.settle()
 
     def _evaluated(self) -> Evaluation:
         """Evaluate, in smaller tiles if memory runs out and tiles are left to us."""
@@ -381,15 +461,45 @@ class StyleTransfer(LightningModule):
         group = self.trainer.optimizers[0].param_groups[0]
         return f"a history of {group['history_size']} pairs" if "history_size" in group else "this optimiser"
 
-    def configure_optimizers(self) -> Optimizer:
-        """Build the optimiser; see LightningModule."""
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Settings of the optimiser, as a new one has them."""
+        optimizer = optimizer_in(self.configure_optimizers())
+        return [] if optimizer is None else optimizer.param_groups
+
+    def configure_optimizers(self) -> Any:
+        """Build the optimiser, and what changes its rate; see LightningModule."""
+        return self._built()
+
+    def _built(self) -> Any:
         try:
             optimizer = self._optimizer([self.image])
         except (TypeError, ValueError, UserError) as error:
             raise UserError(f"model.optimizer: {error}") from None
+        check_optimizer(optimizer)
         if self.plans:
             optimizer.param_groups[0].update(self._planner.histories[self.plans[self._planned].choice])
-        return one_evaluation_per_step(optimizer)
+        one_evaluation_per_step(optimizer)
+        if self._lr_scheduler is None:
+            return optimizer
+        try:
+            scheduler = self._lr_scheduler(optimizer)
+        except (TypeError, ValueError) as error:
+            raise UserError(f"model.lr_scheduler: {error}") from None
+        monitor = getattr(scheduler, "monitor", "loss")
+        check_monitor("model.lr_scheduler.monitor", monitor, self.objective.loss_names)
+        # Lightning would step one that waits for a plateau after checkpoints are written; see `lr_scheduler_step`.
+        step = {"scheduler": scheduler, "interval": "step", "monitor": monitor, "reduce_on_plateau": False}
+        return {"optimizer": optimizer, "lr_scheduler": step}
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        """Change the rate after an evaluation, by its loss if need be; see LightningModule."""
+        if metric is None and isinstance(scheduler, ReduceLROnPlateau):
+            metric = self.trainer.callback_metrics[getattr(scheduler, "monitor", "loss")]
+        super().lr_scheduler_step(scheduler, metric)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy needs, such as an average's: nothing of the run, whose loss hangs on the graph; see pickle."""
+        return {**super().__getstate__(), "evaluation": None, "_tiled": None, "_planner": None, "_pictures": None}
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
         """The image and what terms keep, without the frozen network; see torch.nn.Module."""
@@ -398,18 +508,14 @@ class StyleTransfer(LightningModule):
             del state[key]
         return state
 
-    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """Load what `state_dict` keeps; the frozen network is not missed; see torch.nn.Module."""
-        result = super().load_state_dict(state_dict, strict=False, assign=assign)
-        missing = [key for key in result.missing_keys if "objective.extractor." not in key]
-        if strict and (missing or result.unexpected_keys):
-            raise RuntimeError(f"state dict: missing {missing}, unexpected {result.unexpected_keys}")
-        return type(result)(missing, result.unexpected_keys)
-
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what a resumed run is checked against, and what auto chose; see LightningModule."""
         plans = [[plan.tile, plan.keep, plan.choice] for plan in self.plans]
         checkpoint[FACTS] = {**self._facts, "plans": plans, "precision": str(self.trainer.precision)}
+        if self._stepping and has_modes(self.trainer.optimizers[0]) and AVERAGED not in checkpoint:
+            checkpoint[STEPPED_FROM] = self.image.detach().clone()
+            with self.showing_result():
+                checkpoint["state_dict"]["image"] = self.image.detach().clone()
         checkpoint[RANDOM] = random_states(self.device)
         if self.configuration:
             checkpoint[SETTINGS] = self.configuration
@@ -432,31 +538,33 @@ class StyleTransfer(LightningModule):
         self._take_plans(checkpoint.get(FACTS, {}).get("plans", []))
         self._random = checkpoint.get(RANDOM, {})
         saved = checkpoint["state_dict"]["image"]
+        if self._trainer is not None and STEPPED_FROM in checkpoint:
+            saved = checkpoint["state_dict"]["image"] = checkpoint[STEPPED_FROM]
+        changed = saved.shape != self.image.shape
         self.image = nn.Parameter(torch.empty_like(saved, device=self.image.device))
         self._has_picture = True
         if self._trainer is None:  # loaded for its picture, not to go on
             return
+        if changed:
+            self._begin_averages()
         self._left = self._planned = min(written_at(checkpoint).stage, len(self.stages) - 1)
         planned = limited([stage.evaluations for stage in self.stages], self.trainer.limit_train_batches)
         set_position(checkpoint, next_position(checkpoint, planned), planned)
         renew(checkpoint, self.trainer.callbacks)  # type: ignore[attr-defined]
 
 
-def check_trainer_settings(gradient_clip_val: float | None, accumulate_grad_batches: int) -> None:
-    """Refuse what Lightning would do inside an evaluation.
+def _miss_no_network(_: nn.Module, keys: Any) -> None:
+    """Let a state dict load that lacks the frozen network, as all of `StyleTransfer.state_dict` do."""
+    keys.missing_keys[:] = [key for key in keys.missing_keys if "objective.extractor." not in key]
 
-    Raises:
-        UserError: If gradients are to be clipped or accumulated.
-    """
-    if gradient_clip_val:
-        raise UserError(
-            f"trainer.gradient_clip_val: must be left out, got {gradient_clip_val}; clipped gradients falsify the "
-            "curvature that L-BFGS measures"
-        )
-    if accumulate_grad_batches != 1:
-        raise UserError(
-            f"trainer.accumulate_grad_batches: must be 1, got {accumulate_grad_batches}; an evaluation is whole"
-        )
+
+def optimizer_in(configured: Any) -> Optimizer | None:
+    """The first optimiser in what a module's `configure_optimizers` returns."""
+    if isinstance(configured, Mapping):
+        return optimizer_in(configured.get("optimizer"))
+    if isinstance(configured, Sequence):
+        return optimizer_in(configured[0]) if configured else None
+    return configured if isinstance(configured, Optimizer) else None
 
 
 def one_evaluation_per_step(optimizer: Optimizer) -> Optimizer:

@@ -20,6 +20,8 @@ from nst_lightning.losses.term import StyleStatistic, check_weight
 from nst_lightning.losses.widening import widening_of
 from nst_lightning.masks import Masks
 
+GROUPS = ("content", "style", "tv")
+
 # What a mask takes from the content where it is dark it gives where it is light, up to this factor: there the picture
 # is as at half the strength.
 _MOST_CONTENT = 2.0
@@ -81,6 +83,27 @@ class Objective(nn.Module):
         self.part_names = [f"{term.name}.{column}" for term, column in self.part_keys]
         self.part_groups = [term.group for term, _ in self.part_keys]
         self.requires_grad_(False)
+
+    @property
+    def group_names(self) -> list[str]:
+        """Groups of terms, the three that every table has first."""
+        return [*GROUPS, *sorted(set(self.part_groups) - set(GROUPS))]
+
+    @property
+    def loss_names(self) -> list[str]:
+        """Names of `losses`."""
+        return ["loss", *(f"{group}_loss" for group in self.group_names), *self.part_names]
+
+    def losses(self, evaluation: Evaluation) -> dict[str, Tensor]:
+        """All weighted losses of an evaluation by name: the total, the sum of each group, and the parts.
+
+        Returns:
+            Detached scalars, on the image's device; none of them is read.
+        """
+        loss, parts = evaluation
+        members = [[at for at, group in enumerate(self.part_groups) if group == name] for name in self.group_names]
+        sums = [parts[at].sum() if at else parts.new_zeros(()) for at in members]
+        return dict(zip(self.loss_names, [loss.detach(), *sums, *parts.unbind()], strict=True))
 
     def divide(self, regions: int) -> None:
         """Give each region of the picture style terms of its own; `prepare` then takes the masks.

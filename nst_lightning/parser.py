@@ -22,6 +22,7 @@ from nst_lightning.settings import nearest
 
 _HELP = "nst fit --help all explains it"
 _NO_SUCH_OPTION = "there is no such option"
+_NOT_GIVEN = "must be given, got nothing"
 _MOST_NODES, _DEEPEST = 20_000, 40  # no configuration comes near
 # Words of other programs for values of ours.
 _SYNONYMS = {
@@ -195,11 +196,14 @@ class OneLineParser(LightningArgumentParser):
 
 def _inner_line(message: str) -> str | None:
     """Find the line that a parser of a nested class made, in what the outer parser says of all types it tried."""
-    for line in re.findall(r"^\s*- (.*)$", message, re.MULTILINE):
-        if ": must be " in line or _NO_SUCH_OPTION in line:
+    for said in re.findall(r"^\s*- (.*)$", message, re.MULTILINE):
+        nested = re.fullmatch(r'Parser key "([^"]+)": (.*)', said)
+        line = ": ".join(nested.groups()) if nested else str(said)
+        if nested or ": must be " in line or _NO_SUCH_OPTION in line:
             key = re.search(r'Parser key "([^"]+)"', message)
-            return f"{key.group(1)}: {line}" if key else str(line)
-    return None
+            return f"{key.group(1)}: {line}" if key else line
+    whole = re.fullmatch(rf'Parser key "([^"]+)":\s+(.*{_NOT_GIVEN}.*)', message)
+    return ": ".join(whole.groups()) if whole else None
 
 
 def _unknown_key(message: str) -> str | None:
@@ -221,7 +225,8 @@ def _shorten(message: str) -> str:
     required = re.search(r"arguments are required: (.*)", message)
     if required:
         first = required.group(1).split(",")[0].strip()
-        return f"{required.group(1)}: must be given, got nothing; for example --{first} picture.jpg"
+        example = f"; for example --{first} picture.jpg" if "." in first else ""  # others belong to a nested class
+        return f"{required.group(1)}: {_NOT_GIVEN}{example}"
     key = re.search(r'Parser key "([^"]+)"', message)
     problem = re.search(r"Problem with given class_path '([^']+)':\s*(.*)", message)
     expected = [_plain_type(t) for t in re.findall(r"Expected an? (.*?)(?:\. Got value|$)", message, re.MULTILINE)]
@@ -229,6 +234,9 @@ def _shorten(message: str) -> str:
     if problem:
         argument = key.group(1) if key else "class_path"
         return f"{argument}: must name a class, got {problem.group(1)} ({problem.group(2)}); mend the path"
+    other = re.search(r"does not correspond to a subclass of (\w+)", message)
+    if key and other and value:
+        return f"{key.group(1)}: must name a class of the kind {other.group(1)}, got {value.group(1)[:80]}; {_HELP}"
     if key and expected and value:
         expected = [wanted for wanted in expected if not wanted.startswith(("path but", "dot import path"))] or expected
         wanted = " or ".join(dict.fromkeys(expected))

@@ -112,7 +112,7 @@ def check_resumed(resumed: Resumed, now: Mapping[str, Any], model: StyleTransfer
     path = resumed.path
     content = read_checkpoint(path, lazily=True)
     saved = content["optimizer_states"][0]["param_groups"][0]
-    if set(saved) != {"params", *model.configure_optimizers().param_groups[0]}:
+    if set(saved) != {"params", *model.parameter_groups()[0]}:
         raise UserError(f"ckpt_path: '{path}' was made with another optimiser; give the same model.optimizer as then")
     check_room(path, now, content, [stage.evaluations for stage in model.stages])
     then, ours = ({k: v for k, v in flat.items() if k.startswith(_NETWORK)} for flat in (resumed.configuration, now))

@@ -26,6 +26,9 @@ class Module:
         self.image = torch.nn.Parameter(torch.zeros(1, 3, 2, 2))
         self.evaluation = None
 
+    def settle(self):
+        pass
+
 
 def watch(losses, **options):
     """One stage with these losses; the image before step n is n everywhere."""

@@ -12,6 +12,7 @@ from nst_lightning.callbacks.record import Record
 from nst_lightning.callbacks.signals import Signals
 from nst_lightning.callbacks.snapshots import Snapshots
 from nst_lightning.callbacks.watch import Watch
+from nst_lightning.logs import Logs
 
 __all__ = [
     "Announce",
@@ -20,6 +21,7 @@ __all__ = [
     "Export",
     "Faults",
     "Figure",
+    "Logs",
     "Metrics",
     "Progress",
     "Record",

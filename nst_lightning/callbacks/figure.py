@@ -48,11 +48,12 @@ class Figure(Callback):
         self._keep(trainer, pl_module)
 
     def _keep(self, trainer: Trainer, module: StyleTransfer) -> None:
-        image = module.image.detach()
-        height, width = image.shape[-2:]
+        height, width = module.image.shape[-2:]
         cell = (self.width - MARGIN * (self.frames + 1)) // self.frames
         size = (max(1, round(height * cell / width)), cell)
-        seen = trainer.datamodule.finished(resize(image.float(), size).clamp(0, 1).cpu())  # type: ignore[attr-defined]
+        with module.showing_result():
+            small = resize(module.image.detach().float(), size).clamp(0, 1).cpu()
+        seen = trainer.datamodule.finished(small)  # type: ignore[attr-defined]
         self._strip.append((trainer.global_step, seen))
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: StyleTransfer, *_: Any) -> None:  # type: ignore[override]

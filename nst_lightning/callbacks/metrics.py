@@ -19,7 +19,6 @@ from nst_lightning.errors import UserError
 from nst_lightning.images.atomic import replacing
 from nst_lightning.module import StyleTransfer
 
-GROUPS = ("content", "style", "tv")
 _SLOW = 30.0  # seconds after which rows are written, however few
 
 
@@ -71,8 +70,7 @@ class Metrics(Callback):
             self._rows.clear()
             return
         path = Path(trainer.default_root_dir) / "metrics.csv"
-        names, groups = module.objective.part_names, module.objective.part_groups
-        columns = [*GROUPS, *sorted(set(groups) - set(GROUPS))]
+        groups, columns = module.objective.part_groups, module.objective.group_names
         values = torch.stack([row[-1] for row in self._rows]).tolist()  # the one read
         text = io.StringIO(newline="")
         writer = csv.writer(text)
@@ -85,7 +83,7 @@ class Metrics(Callback):
         self._pending += text.getvalue()  # what cannot be written now is written next time
         with only_the_file(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            header = ",".join(["step", "stage", "loss", *(f"{c}_loss" for c in columns), *names, "seconds"]) + "\r\n"
+            header = ",".join(["step", "stage", *module.objective.loss_names, "seconds"]) + "\r\n"
             with replacing(path, durable=False) as file:
                 # Rows stay in the file and pass through in blocks: memory that held them would grow with the run.
                 if self._joined and path.exists():

@@ -76,6 +76,7 @@ class Watch(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: StyleTransfer) -> None:  # type: ignore[override]
         """Go back to the best image if the last ones are much worse, before it is enlarged or written; see Callback."""
+        pl_module.settle()
         self._look(trainer)
         if self._image is not None and not self._last <= _WORSE * self._best < float("inf"):
             if self._best < float("inf"):
