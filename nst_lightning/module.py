@@ -15,11 +15,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from nst_lightning.checkpoint import FACTS, RANDOM, SETTINGS
-from nst_lightning.counters import next_position, set_position, written_at
 from nst_lightning.data import StageImages, StyleTransferData
 from nst_lightning.errors import UserError, UserNotice
-from nst_lightning.facts import make_facts
 from nst_lightning.features import VGG19, Extractor
 from nst_lightning.hardware import (
     choose_precision,
@@ -34,7 +31,6 @@ from nst_lightning.hardware import (
     set_random_states,
 )
 from nst_lightning.images.resize import resize, target_size
-from nst_lightning.limits import limited, renew
 from nst_lightning.logs import Logs
 from nst_lightning.losses import Term
 from nst_lightning.objective import Evaluation, Objective, default_terms
@@ -43,6 +39,10 @@ from nst_lightning.optim.modes import has_modes, showing_result, to_result, to_s
 from nst_lightning.planning import Planner, Scope
 from nst_lightning.refusals import check_monitor, check_monitors, check_optimizer, check_trainer
 from nst_lightning.restart import begin_anew, limit_epochs
+from nst_lightning.runs.checkpoint import FACTS, RANDOM, SETTINGS
+from nst_lightning.runs.counters import next_position, set_position, written_at
+from nst_lightning.runs.facts import make_facts
+from nst_lightning.runs.limits import limited, renew
 from nst_lightning.schedule import Stage, make_schedule
 from nst_lightning.tiling import TiledObjective
 from nst_lightning.tiling.budget import SIZES, Plan

@@ -10,8 +10,8 @@ from lightning.pytorch.strategies import DDPStrategy, Strategy
 
 from nst_lightning.errors import UserError
 from nst_lightning.hardware import choose_accelerator, choose_precision, describe, tf32_allowed
-from nst_lightning.interruption import signals_as_before
-from nst_lightning.processes import count_devices
+from nst_lightning.process.interruption import signals_as_before
+from nst_lightning.process.workers import count_devices
 
 
 class SharedTiles(DDPStrategy):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from nst_lightning.waiting import wait_briefly
+from nst_lightning.process.waiting import wait_briefly
 
 wait_briefly()  # as the command does, before PyTorch is loaded: the machine of the tests may be busy
 

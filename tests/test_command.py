@@ -10,10 +10,10 @@ import sys
 import pytest
 
 from nst_lightning.cli import main
+from nst_lightning.cli.fit import FitCLI
+from nst_lightning.cli.habits import HABITS, OURS, check_words
+from nst_lightning.cli.page import PAGE, TOPICS
 from nst_lightning.errors import UserError
-from nst_lightning.fit import FitCLI
-from nst_lightning.habits import HABITS, OURS, check_words
-from nst_lightning.page import PAGE, TOPICS
 from nst_lightning.presets import preset_names
 
 

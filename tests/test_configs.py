@@ -10,10 +10,10 @@ import torch
 import yaml
 
 from nst_lightning.cli import main
+from nst_lightning.cli.fit import FitCLI
+from nst_lightning.cli.parser import OneLineParser
 from nst_lightning.features.weights import ENVIRONMENT_VARIABLE
-from nst_lightning.fit import FitCLI
 from nst_lightning.losses import Content, Gram
-from nst_lightning.parser import OneLineParser
 from nst_lightning.presets import find_config, preset_names, presets_folder
 
 OVERLAYS = {name for name in preset_names() if name.startswith("hardware/")}

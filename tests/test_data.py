@@ -13,9 +13,9 @@ from PIL import Image
 
 from nst_lightning import Style, StyleTransferData, demo
 from nst_lightning.cli import main
+from nst_lightning.cli.fit import FitCLI
 from nst_lightning.data import EvaluationLoader
 from nst_lightning.errors import UserError, UserNotice
-from nst_lightning.fit import FitCLI
 from nst_lightning.images import check_image
 
 

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from nst_lightning.checkpoint import read_checkpoint
 from nst_lightning.cli import main
 from nst_lightning.images import atomic, read_image
+from nst_lightning.runs.checkpoint import read_checkpoint
 
 
 @pytest.fixture
@@ -165,7 +165,7 @@ def test_two_runs_at_once_do_not_disturb_each_other(place, pair):
 
 
 def test_one_run_is_not_continued_twice_at_once(place, pair, capsys):
-    from nst_lightning.runfolder import hold
+    from nst_lightning.runs.folder import hold
 
     assert main(arguments(pair)) == 0
     (folder,) = (place / "runs").iterdir()

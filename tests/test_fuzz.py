@@ -17,11 +17,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from nst_lightning.checkpoint import read_checkpoint
 from nst_lightning.cli import main
 from nst_lightning.errors import UserError
 from nst_lightning.features.weights import load_vgg19_weights
 from nst_lightning.images import read_image
+from nst_lightning.runs.checkpoint import read_checkpoint
 
 SECONDS, MEMORY = 60.0, 1 << 30  # a hang, on however slow a machine
 

@@ -13,12 +13,12 @@ from lightning.pytorch import Callback, Trainer
 from safetensors.torch import load_file, save_file
 
 from nst_lightning import Stage, StyleTransfer, StyleTransferData
-from nst_lightning.checkpoint import FACTS, read_checkpoint
 from nst_lightning.cli import main
-from nst_lightning.facts import files_of, fingerprint
 from nst_lightning.features import VGG19
 from nst_lightning.features.weights import ENVIRONMENT_VARIABLE
 from nst_lightning.images import read_image, write_image
+from nst_lightning.runs.checkpoint import FACTS, read_checkpoint
+from nst_lightning.runs.facts import files_of, fingerprint
 
 STAGES = "[{evaluations: 2, scale: 0.6}, {evaluations: 2}, {evaluations: 3}]"  # the last two of one size
 

@@ -17,7 +17,7 @@ from nst_lightning.data import StyleTransferData
 from nst_lightning.errors import UserError
 from nst_lightning.images import atomic, read_metadata, write_image
 from nst_lightning.images.atomic import keeping
-from nst_lightning.overwriting import may_be_replaced, refuse_inputs, run_fingerprint
+from nst_lightning.runs.overwriting import may_be_replaced, refuse_inputs, run_fingerprint
 
 
 def never(path):

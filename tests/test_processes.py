@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from nst_lightning.checkpoint import read_checkpoint
 from nst_lightning.cli import main
 from nst_lightning.images import read_image
-from nst_lightning.processes import count_devices
+from nst_lightning.process.workers import count_devices
+from nst_lightning.runs.checkpoint import read_checkpoint
 
 CALLBACK = """
 import hashlib, os

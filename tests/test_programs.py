@@ -34,12 +34,12 @@ from nst_lightning.callbacks import (
     Snapshots,
     Watch,
 )
-from nst_lightning.checkpoint import WholeFiles, read_checkpoint
 from nst_lightning.cli import main
 from nst_lightning.errors import UserError
 from nst_lightning.features import VGG19, CompactVGG19
 from nst_lightning.images import read_image
 from nst_lightning.losses import Content, Gram, Histogram, SlicedWasserstein
+from nst_lightning.runs.checkpoint import WholeFiles, read_checkpoint
 from nst_lightning.schedule import Stage
 
 QUIET = {

@@ -16,11 +16,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from nst_lightning.checkpoint import WholeFiles, read_checkpoint
 from nst_lightning.cli import main
 from nst_lightning.errors import UserError, UserNotice
-from nst_lightning.finding import Pictures, find_last
 from nst_lightning.images import read_image
+from nst_lightning.runs.checkpoint import WholeFiles, read_checkpoint
+from nst_lightning.runs.finding import Pictures, find_last
 
 
 @pytest.fixture

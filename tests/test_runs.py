@@ -12,7 +12,7 @@ import torch
 
 from nst_lightning.cli import main
 from nst_lightning.images import read_image
-from nst_lightning.runfolder import hold
+from nst_lightning.runs.folder import hold
 
 
 @pytest.fixture

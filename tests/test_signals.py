@@ -14,10 +14,10 @@ import pytest
 import torch
 from lightning.pytorch import Callback
 
-from nst_lightning.checkpoint import read_checkpoint
 from nst_lightning.cli import main
-from nst_lightning.finding import Pictures, find_requeued, job_name
 from nst_lightning.images import read_image
+from nst_lightning.runs.checkpoint import read_checkpoint
+from nst_lightning.runs.finding import Pictures, find_requeued, job_name
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 
-from nst_lightning.waiting import SPINS, wait_briefly
+from nst_lightning.process.waiting import SPINS, wait_briefly
 
 
 def test_the_users_own_word_counts():

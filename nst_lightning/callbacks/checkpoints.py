@@ -13,10 +13,10 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from nst_lightning.callbacks.lenient import only_the_file
-from nst_lightning.checkpoint import FOLDER, SUFFIX
 from nst_lightning.errors import UserError, UserNotice
 from nst_lightning.estimate import in_bytes
 from nst_lightning.module import StyleTransfer
+from nst_lightning.runs.checkpoint import FOLDER, SUFFIX
 
 
 class Checkpoints(ModelCheckpoint):

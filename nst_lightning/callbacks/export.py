@@ -19,8 +19,8 @@ from nst_lightning.images.io import check_writable, write_image
 from nst_lightning.images.metadata import Metadata, read_origin, without_folders
 from nst_lightning.images.profiles import ColorSpace, check_color_space, color_space, space_of_content
 from nst_lightning.module import StyleTransfer
-from nst_lightning.overwriting import EVALUATIONS, FINGERPRINT, may_be_replaced, refuse_inputs, run_fingerprint
 from nst_lightning.paths import expand
+from nst_lightning.runs.overwriting import EVALUATIONS, FINGERPRINT, may_be_replaced, refuse_inputs, run_fingerprint
 
 
 class Export(Callback):

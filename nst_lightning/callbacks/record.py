@@ -12,9 +12,9 @@ from lightning.pytorch import Callback, Trainer
 from nst_lightning.callbacks.lenient import only_the_file
 from nst_lightning.callbacks.signals import Signals
 from nst_lightning.images.atomic import replacing
-from nst_lightning.limits import reason_of_end
 from nst_lightning.module import StyleTransfer
-from nst_lightning.runfolder import RECORD
+from nst_lightning.runs.folder import RECORD
+from nst_lightning.runs.limits import reason_of_end
 
 
 class Record(Callback):

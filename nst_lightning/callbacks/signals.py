@@ -14,9 +14,9 @@ from lightning.pytorch import Callback, Trainer
 from torch import Tensor
 
 from nst_lightning import log
-from nst_lightning.interruption import hand_on
 from nst_lightning.module import StyleTransfer
-from nst_lightning.ownership import owns_process
+from nst_lightning.process.interruption import hand_on
+from nst_lightning.process.ownership import owns_process
 from nst_lightning.trainer import StyleTrainer
 
 _HUNG_UP = getattr(signal, "SIGHUP", None)  # which Windows lacks

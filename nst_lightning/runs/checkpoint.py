@@ -18,7 +18,7 @@ from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
 
 from nst_lightning.errors import UserError, UserNotice
 from nst_lightning.images.atomic import replacing
-from nst_lightning.runfolder import CHECKPOINTS
+from nst_lightning.runs.folder import CHECKPOINTS
 
 FOLDER = CHECKPOINTS
 SUFFIX = ".ckpt"

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from nst_lightning import __version__
-from nst_lightning.habits import check_words
-from nst_lightning.own import own_classes
-from nst_lightning.page import PAGE, help_asked_for
+from nst_lightning.cli.habits import check_words
+from nst_lightning.cli.own_classes import own_classes
+from nst_lightning.cli.page import PAGE, help_asked_for
 
 
 def main(args: Sequence[str]) -> int:
@@ -32,7 +32,7 @@ def main(args: Sequence[str]) -> int:
         return 0
     with own_classes(args):
         if topic is not None:
-            import_module("nst_lightning.reference").show(topic)
+            import_module("nst_lightning.cli.reference").show(topic)
             return 0
         check_words(args)
-        return int(import_module("nst_lightning.fit").main(args))
+        return int(import_module("nst_lightning.cli.fit").main(args))

@@ -35,27 +35,27 @@ from nst_lightning.callbacks import (
     Watch,
 )
 from nst_lightning.callbacks.lenient import only_the_file
-from nst_lightning.checkpoint import WholeFiles
+from nst_lightning.cli.parser import OneLineParser, expand_presets
+from nst_lightning.cli.resume import Resumed, check_resumed, differences, flatten, resume
+from nst_lightning.cli.settings import check_settings
 from nst_lightning.complaints import complaint, complaint_in
 from nst_lightning.data import StyleTransferData
 from nst_lightning.errors import UserError, UserNotice
-from nst_lightning.finding import job_name
 from nst_lightning.hardware import choose_accelerator, is_out_of_memory, keep_freed_memory
 from nst_lightning.images.atomic import replacing
 from nst_lightning.images.profiles import check_color_space
-from nst_lightning.isolation import process_as_before
-from nst_lightning.limits import reason_of_end
 from nst_lightning.module import StyleTransfer
-from nst_lightning.overwriting import refuse_inputs
-from nst_lightning.ownership import owns_process
-from nst_lightning.parser import OneLineParser, expand_presets
 from nst_lightning.paths import PATHS_FROM, expand, in_folder
-from nst_lightning.processes import Workers, check_launcher, count_devices, is_first, started_by_another
+from nst_lightning.process.isolation import process_as_before
+from nst_lightning.process.ownership import owns_process
+from nst_lightning.process.workers import Workers, check_launcher, count_devices, is_first, started_by_another
 from nst_lightning.quiet import lightning_quiet
 from nst_lightning.refusals import check_callbacks, check_flags, check_monitors, check_plugins
-from nst_lightning.resume import Resumed, check_resumed, differences, flatten, resume
-from nst_lightning.runfolder import CONFIGURATION, check_folder, create_run_folder, hold
-from nst_lightning.settings import check_settings
+from nst_lightning.runs.checkpoint import WholeFiles
+from nst_lightning.runs.finding import job_name
+from nst_lightning.runs.folder import CONFIGURATION, check_folder, create_run_folder, hold
+from nst_lightning.runs.limits import reason_of_end
+from nst_lightning.runs.overwriting import refuse_inputs
 from nst_lightning.trainer import StyleTrainer
 
 TRAINER_DEFAULTS: dict[str, Any] = {

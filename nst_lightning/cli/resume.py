@@ -9,17 +9,17 @@ from typing import Any, NamedTuple
 import yaml
 from jsonargparse import Namespace
 
-from nst_lightning.checkpoint import FACTS, FOLDER, SETTINGS, read_checkpoint
-from nst_lightning.counters import written_at
+from nst_lightning.cli.parser import mentions
 from nst_lightning.data import StyleTransferData
 from nst_lightning.errors import UserError
-from nst_lightning.facts import check_files
-from nst_lightning.finding import Pictures, find_last, find_requeued, was_requeued
-from nst_lightning.limits import check_room, used_up
 from nst_lightning.module import StyleTransfer
-from nst_lightning.parser import mentions
 from nst_lightning.paths import expand, from_its_folder
-from nst_lightning.runfolder import CONFIGURATION
+from nst_lightning.runs.checkpoint import FACTS, FOLDER, SETTINGS, read_checkpoint
+from nst_lightning.runs.counters import written_at
+from nst_lightning.runs.facts import check_files
+from nst_lightning.runs.finding import Pictures, find_last, find_requeued, was_requeued
+from nst_lightning.runs.folder import CONFIGURATION
+from nst_lightning.runs.limits import check_room, used_up
 
 _NOT_GIVEN = "(not given)"
 _NETWORK = ("model.extractor", "model.stages")

@@ -12,7 +12,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 from torch.optim import Optimizer
 
 from nst_lightning import callbacks, features, losses, optim
-from nst_lightning.fit import FitCLI
+from nst_lightning.cli.fit import FitCLI
 
 # Where a class may be named, how its arguments are then given, and our own classes that may be named there.
 _CLASSES: list[tuple[str, str, Any, type]] = [

@@ -15,7 +15,7 @@ import yaml
 from filelock import FileLock, Timeout
 
 from nst_lightning.paths import PATHS_FROM, absolute
-from nst_lightning.runfolder import CHECKPOINTS, CONFIGURATION, LOCK, RECORD
+from nst_lightning.runs.folder import CHECKPOINTS, CONFIGURATION, LOCK, RECORD
 
 _LOSSES = "metrics.csv"
 

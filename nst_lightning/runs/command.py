@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 from nst_lightning.errors import UserError
 from nst_lightning.paths import expand
-from nst_lightning.runlist import Run, held, list_runs
+from nst_lightning.runs.listing import Run, held, list_runs
 
 
 class _Parser(argparse.ArgumentParser):

@@ -14,11 +14,11 @@ from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser
 
 from nst_lightning import callbacks, data, features, losses, optim, schedule
+from nst_lightning.cli.habits import is_picture
+from nst_lightning.cli.settings import nearest
 from nst_lightning.errors import UserError
-from nst_lightning.habits import is_picture
 from nst_lightning.paths import PATHS_FROM, from_its_folder
 from nst_lightning.presets import find_config
-from nst_lightning.settings import nearest
 
 _HELP = "nst fit --help all explains it"
 _NO_SUCH_OPTION = "there is no such option"

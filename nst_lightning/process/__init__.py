@@ -1,0 +1,1 @@
+"""What surrounds a run in its process: whose that is, how its threads wait, its helpers, and what is put back."""
