@@ -324,7 +324,7 @@ def test_the_seed_of_everything_reaches_the_noise(tmp_path, monkeypatch, use_tin
             ["--config", str(tmp_path / "noise.yaml"), "--trainer.accelerator", "cpu", "--log", "none", *options]
         )
         cli.release_folder()
-        return cli.datamodule.start_image(), cli._resolved
+        return cli.datamodule.start_image(), cli.model.configuration
 
     pictures = "{content: 'demo:content', style: 'demo:style', size: 32, init: noise}"
     (tmp_path / "noise.yaml").write_text(f"data: {pictures}\nmodel: {{evaluations: 1}}\n", encoding="utf-8")

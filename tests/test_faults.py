@@ -39,7 +39,7 @@ class BrokenFiles:
     def __init__(self, monkeypatch, name: str, operation: str, error: int) -> None:
         self.failed = 0
         now = threading.local()  # snapshots are written by a thread of their own
-        beside, fsync, replace, path_open = atomic._beside, os.fsync, os.replace, Path.open
+        beside, fsync, link, replace, path_open = atomic._beside, os.fsync, os.link, os.replace, Path.open
 
         def hit(what: str) -> bool:
             found = what == operation and re.search(name, str(getattr(now, "target", ""))) is not None
@@ -68,15 +68,19 @@ class BrokenFiles:
                 raise broken()
             return fsync(number)
 
-        def rename(one, other):
-            if hit("rename"):
-                raise broken()
-            return replace(one, other)
+        def name_by(way):  # a result gets its name by a link and, where that is refused, by a rename
+            def name(one, other):
+                if hit("rename"):
+                    raise broken()
+                return way(one, other)
+
+            return name
 
         monkeypatch.setattr(atomic, "_beside", look_beside)
         monkeypatch.setattr(Path, "open", open_)
         monkeypatch.setattr(os, "fsync", flush)
-        monkeypatch.setattr(os, "replace", rename)
+        monkeypatch.setattr(os, "link", name_by(link))
+        monkeypatch.setattr(os, "replace", name_by(replace))
 
 
 NOSPC, ACCES, IO, NOENT = 28, 13, 5, 2
