@@ -354,3 +354,25 @@ def test_a_damaged_strip_of_many(tmp_path):
 def test_programs_that_refuse_truncated_files_go_on_to(tmp_path):
     read(tmp_path / "x.jpg", JPEGS["baseline"][:-2])
     assert ImageFile.LOAD_TRUNCATED_IMAGES is False
+
+
+def test_wrong_bytes_among_the_pixels_of_a_jpeg_are_told(tmp_path):
+    """libjpeg goes on at the next code that fits, and says nothing through Pillow."""
+    picture = np.random.default_rng(0).integers(0, 255, (12, 18, 3), dtype=np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(picture).resize((180, 120), Image.Resampling.BICUBIC).save(file, "JPEG", quality=92)
+    data = file.getvalue()
+    start = data.index(b"\xff\xda") + 14
+    middle = (start + len(data)) // 2
+    (tmp_path / "photo.jpg").write_bytes(data[:middle] + data[start + 40 : start + 200] + data[middle:])
+    with pytest.warns(UserNotice, match="is damaged: some of its bytes are wrong"):
+        assert read_image(tmp_path / "photo.jpg").pixels.shape == (1, 3, 120, 180)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize("size", [(3, 5), (17, 33), (16, 16), (120, 49)])
+@pytest.mark.parametrize("how", [{"quality": 30, "subsampling": 2}, {"quality": 100, "restart_marker_blocks": 2}])
+def test_sound_jpegs_are_read_without_a_word(tmp_path, mode, size, how):
+    for index, picture in enumerate((Image.new(mode, size), Image.effect_noise(size, 60).convert(mode))):
+        picture.save(tmp_path / f"{index}.jpg", **how)
+        read_image(tmp_path / f"{index}.jpg")

@@ -19,6 +19,9 @@ _PROGRESSIVE = {0xC2, 0xC6, 0xCA, 0xCE}
 _KEPT_NOTES = {0xE0: b"JFIF", 0xE2: b"ICC_PROFILE", 0xEE: b"Adobe"}  # that pixels and colours depend on
 _END = b"\xff\xd9"
 _JUNK = 4096  # bytes that stand for what is missing: some blocks are enough
+_HUFFMAN = {0xC0, 0xC1}  # of one scan, which ends with the last block
+_SPARE = 32  # bytes: what the last blocks take at least, and more than encoders fill up with
+_BOTTOM = 256  # rows in which the last bytes are seen
 _FINE = 1  # lowest bits of a coefficient that may be missing
 
 
@@ -74,6 +77,30 @@ def early_end(data: bytes) -> float:
     if structure.frame is None or not structure.scans or _in_passes(structure):
         return 0.0
     return _missing(data[: structure.end], structure)
+
+
+def has_spare_bytes(data: bytes, image: Image.Image) -> bool:
+    """Whether all blocks were there before the coded bytes ended: somewhere between, bytes are not those written.
+
+    Damage within a restart interval, if not the last one, is not seen so.
+
+    Args:
+        data: The file, from SOI on.
+        image: The picture that it was decoded to, not reduced.
+    """
+    structure = _read(data)
+    if structure.frame is None or structure.frame.kind not in _HUFFMAN or _in_passes(structure):
+        return False
+    coded = data[: structure.end].rstrip(b"\0\xff")
+    begin = max(end for marker, _, end in structure.segments if marker == _SOS)
+    if len(coded) - begin < _SPARE:
+        return False
+    kept = coded[:-_SPARE].rstrip(b"\xff")  # which would make a marker of the byte behind it
+    with Image.open(io.BytesIO(kept + _junk(_SPARE) + _END), formats=["JPEG"]) as other:
+        if other.size != image.size or other.mode != image.mode:
+            return False
+        bottom = (0, max(0, image.height - _BOTTOM), image.width, image.height)
+        return np.array_equal(np.asarray(other.crop(bottom)), np.asarray(image.crop(bottom)))
 
 
 def without_notes(data: bytes) -> Mended | None:
@@ -158,8 +185,7 @@ def _missing_coefficients(structure: _Structure) -> float:
 def _missing_blocks(data: bytes, structure: _Structure) -> float:
     """Share of the blocks that come out otherwise when other bytes follow the last ones."""
     assert structure.frame is not None
-    junk = np.random.default_rng(0).integers(0, 255, _JUNK, dtype=np.uint8).tobytes()  # 255 would be a marker
-    found, other = _luma(data + _END), _luma(data + junk + _END)
+    found, other = _luma(data + _END), _luma(data + _junk(_JUNK) + _END)
     differ: NDArray[np.bool_] = (found != other).any(-1)
     across = 8 * max(columns for columns, _ in structure.frame.blocks.values())
     down = 8 * max(rows for _, rows in structure.frame.blocks.values())
@@ -172,6 +198,10 @@ def _missing_blocks(data: bytes, structure: _Structure) -> float:
     row = int(differ.any(1).argmax()) // down
     column = int(differ[row * down : (row + 1) * down].any(0).argmax()) // across
     return 1.0 - (row * columns + column) / (rows * columns)
+
+
+def _junk(length: int) -> bytes:
+    return np.random.default_rng(0).integers(0, 255, length, dtype=np.uint8).tobytes()  # 255 would be a marker
 
 
 def _luma(data: bytes) -> NDArray[np.uint8]:

@@ -45,7 +45,7 @@ def load(image: Image.Image, file: BinaryIO) -> Image.Image:
         remark(told(missing))
         return dark
     if image.format in ("JPEG", "MPO"):
-        _tell_of_early_end(image, file)
+        _tell_of_damage(image, file)
     return image
 
 
@@ -70,11 +70,15 @@ def _decoded_over(file: BinaryIO, kind: str | None, level: int) -> Image.Image:
     return image
 
 
-def _tell_of_early_end(image: Image.Image, file: BinaryIO) -> None:
-    """Say what is missing of a JPEG that ends early and says that it ends: libjpeg fills up with one grey."""
+def _tell_of_damage(image: Image.Image, file: BinaryIO) -> None:
+    """Say what libjpeg does not: that a JPEG ends early although it says that it ends, or that its bytes are wrong."""
+    file.seek(0)
+    data = file.read()
     last = np.asarray(image.crop((max(0, image.width - 8), image.height - 1, image.width, image.height)))
-    if ((last >= 127) & (last <= 128)).all():  # as what is missing is
-        file.seek(0)
-        missing = jpeg.early_end(file.read())
+    if ((last >= 127) & (last <= 128)).all():  # the grey that libjpeg fills up with
+        missing = jpeg.early_end(data)
         if missing:
             remark(told(missing))
+            return
+    if jpeg.has_spare_bytes(data, image):
+        remark("is damaged: some of its bytes are wrong, and parts may be out of place or of wrong colours")
