@@ -44,6 +44,7 @@ from nst_lightning.runs.counters import next_position, set_position, written_at
 from nst_lightning.runs.facts import make_facts
 from nst_lightning.runs.limits import limited, renew
 from nst_lightning.schedule import Stage, make_schedule
+from nst_lightning.stopping import LookEarly
 from nst_lightning.tiling import TiledObjective
 from nst_lightning.tiling.budget import SIZES, Plan
 from nst_lightning.tiling.team import ProcessGroup
@@ -257,8 +258,10 @@ class StyleTransfer(LightningModule):
             # An epoch is a stage: who does not ask for its end means to look at every evaluation.
             if isinstance(callback, EarlyStopping) and callback._check_on_train_epoch_end is None:
                 callback._check_on_train_epoch_end = False
-        logging = trainer.loggers and not any(isinstance(c, Logs) for c in trainer.callbacks)  # type: ignore[attr-defined]
-        return [Logs()] if logging else []
+        given = trainer.callbacks  # type: ignore[attr-defined]
+        brought: list[Callback] = [Logs()] if trainer.loggers else []
+        brought += [LookEarly()] if any(isinstance(callback, EarlyStopping) for callback in given) else []
+        return [own for own in brought if not any(isinstance(callback, type(own)) for callback in given)]
 
     def setup(self, stage: str) -> None:
         """Check the trainer's settings, set its limits and give the image its size; see LightningModule."""
@@ -407,12 +410,6 @@ class StyleTransfer(LightningModule):
             if isinstance(self.trainer.progress_bar_callback, (TQDMProgressBar, RichProgressBar)):
                 self.log("loss", loss.detach(), prog_bar=True, logger=False, batch_size=1)
         return loss
-
-    def on_train_batch_end(self, *_: Any) -> None:
-        """Ask callbacks that stop a run early, if they are not to wait for a stage's end; see LightningModule."""
-        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
-            if isinstance(callback, EarlyStopping):
-                callback.on_validation_end(self.trainer, self)
 
     def on_train_epoch_end(self) -> None:
         """Keep the stage's result; see LightningModule."""

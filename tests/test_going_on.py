@@ -236,7 +236,7 @@ def whole(tmp_path_factory, pair, tiny_weights):
     return next(folder.iterdir())
 
 
-EARLY = "{class_path: EarlyStopping, init_args: {monitor: loss, patience: 1, min_delta: 100, mode: min}}"
+EARLY = "{{class_path: EarlyStopping, init_args: {{monitor: loss, min_delta: 100, mode: min, {}}}}}"
 AT = "{{class_path: test_going_on.StopAt, init_args: {{step: {}}}}}"
 
 
@@ -249,7 +249,11 @@ AT = "{{class_path: test_going_on.StopAt, init_args: {{step: {}}}}}"
         ("--trainer.max_steps=5", 5, "trainer.max_steps"),
         ("--trainer.max_epochs=1", 2, "trainer.max_epochs"),
         ("--trainer.max_epochs=2", 4, "trainer.max_epochs"),
-        (f"--trainer.callbacks=[{EARLY}]", 4, "the callback EarlyStopping"),
+        (
+            f"--trainer.callbacks=[{EARLY.format('patience: 1, check_on_train_epoch_end: true')}]",
+            4,
+            "the callback EarlyStopping",
+        ),
         (f"--trainer.callbacks=[{AT.format(2)}]", 2, "a callback"),
         (f"--trainer.callbacks=[{AT.format(3)}]", 3, "a callback"),
     ],
@@ -265,6 +269,17 @@ def test_a_run_that_was_ended_goes_on_to_the_same_last_bit(place, whole, pair, c
     assert losses(folder) == losses(whole)
     assert torch.equal(picture(folder), picture(whole))
     assert last_line(capsys).startswith("wrote ")
+
+
+def test_a_run_that_was_stopped_early_in_a_stage_goes_on_from_there(place, whole, pair, capsys):
+    pictures = ("--data.content", pair[0], "--data.style", pair[1], "--data.size", 48)
+    early = f"--trainer.callbacks=[{EARLY.format('patience: 2')}]"
+    assert fit(*pictures, f"--model.stages={STAGES}", early) == 0
+    assert "the callback EarlyStopping after 3 of 7 evaluations" in last_line(capsys)
+    folder = next(Path("runs").iterdir())
+    assert fit("--ckpt_path=last") == 0  # and it is as patient as before
+    assert "the callback EarlyStopping after 5 of 7 evaluations" in last_line(capsys)
+    assert losses(folder) == losses(whole)[:5]
 
 
 def test_a_share_of_each_stage_leaves_the_rest_of_the_last(place, capsys):
