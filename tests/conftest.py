@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from nst_lightning.process.rounding import round_alike
 from nst_lightning.process.waiting import wait_briefly
 
 wait_briefly()  # as the command does, before PyTorch is loaded: the machine of the tests may be busy
+round_alike()
 
 import torch  # noqa: E402
 from PIL import Image  # noqa: E402

@@ -11,7 +11,7 @@ import torch
 import yaml
 from PIL import Image
 
-from nst_lightning import Style, StyleTransferData, demo
+from nst_lightning import Style, StyleTransferData, demo, log
 from nst_lightning.cli import main
 from nst_lightning.cli.fit import FitCLI
 from nst_lightning.data import EvaluationLoader
@@ -320,9 +320,10 @@ def test_the_seed_of_everything_reaches_the_noise(tmp_path, monkeypatch, use_tin
     monkeypatch.chdir(tmp_path)
 
     def noise(*options):
-        cli = FitCLI(
-            ["--config", str(tmp_path / "noise.yaml"), "--trainer.accelerator", "cpu", "--log", "none", *options]
-        )
+        with log.speaking([]):  # afterwards as before
+            cli = FitCLI(
+                ["--config", str(tmp_path / "noise.yaml"), "--trainer.accelerator", "cpu", "--log", "none", *options]
+            )
         cli.release_folder()
         return cli.datamodule.start_image(), cli.model.configuration
 

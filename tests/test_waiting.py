@@ -7,7 +7,8 @@ import sys
 import pytest
 import torch
 
-from nst_lightning.process.waiting import SPINS, wait_briefly
+from nst_lightning.process.rounding import round_alike
+from nst_lightning.process.waiting import SPINS, SPINS_IF_BUSY, wait_briefly
 
 
 def test_the_users_own_word_counts():
@@ -15,9 +16,32 @@ def test_the_users_own_word_counts():
         environment = {name: value}
         wait_briefly(environment)
         assert environment == {name: value}
+
+
+@pytest.mark.parametrize(("load", "spins"), [(0.0, SPINS), (1.0, SPINS), (4.0, SPINS_IF_BUSY)])
+def test_on_a_busy_machine_threads_sleep_at_once(load, spins):
     environment = {}
-    wait_briefly(environment)
-    assert environment == {"GOMP_SPINCOUNT": str(SPINS), "KMP_BLOCKTIME": "1"}
+    wait_briefly(environment, load)
+    assert environment["GOMP_SPINCOUNT"] == str(spins)
+
+
+@pytest.mark.parametrize(
+    ("processor", "expected"),
+    [
+        ("vendor_id : GenuineIntel flags : sse2 avx2 avx512f", "AVX512,STRICT"),
+        ("vendor_id : GenuineIntel flags : sse2 avx2", "AVX2,STRICT"),
+        ("vendor_id : GenuineIntel flags : sse2", None),
+        ("vendor_id : AuthenticAMD flags : avx2 avx512f", None),
+        ("", None),
+    ],
+)
+def test_processors_on_which_bits_depend_on_threads_are_told(processor, expected):
+    environment = {}
+    round_alike(environment, processor)
+    assert environment.get("MKL_CBWR") == expected
+    environment = {"MKL_CBWR": "COMPATIBLE"}
+    round_alike(environment, processor)
+    assert environment == {"MKL_CBWR": "COMPATIBLE"}
 
 
 @pytest.mark.skipif("gomp" not in torch.__config__.parallel_info() and sys.platform != "linux", reason="asks libgomp")
@@ -33,5 +57,6 @@ def test_the_command_sets_it_before_the_runtime_is_loaded(tmp_path, asked):
     )
     if "GOMP_SPINCOUNT" not in result.stderr:
         pytest.skip("this PyTorch uses another runtime")
-    assert f"GOMP_SPINCOUNT = '{asked or SPINS}'" in result.stderr
+    expected = [asked] if asked else [SPINS, SPINS_IF_BUSY]
+    assert any(f"GOMP_SPINCOUNT = '{spins}'" in result.stderr for spins in expected)
     assert "nst: error: data.content: " in result.stderr

@@ -12,6 +12,7 @@ from nst_lightning import __version__, log
 from nst_lightning.cli.habits import suggested
 from nst_lightning.errors import UserError
 from nst_lightning.process.ownership import claim_process
+from nst_lightning.process.rounding import round_alike
 from nst_lightning.process.waiting import wait_briefly
 
 # Subcommand -> module whose `main(args)` runs it, and what it does. Modules are imported when they are run.
@@ -84,9 +85,10 @@ def _subcommand(arguments: Sequence[str]) -> Callable[[Sequence[str]], int]:
 
 
 def entry_point() -> None:
-    """Console script: the process is ours, so its threads may wait as suits us."""
+    """Console script: the process is ours, so its threads may wait and round as suits us."""
     claim_process()
     wait_briefly()
+    round_alike()
     try:
         sys.exit(main())
     except KeyboardInterrupt:
