@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from nst_lightning.runs.checkpoint import FACTS, FOLDER, SUFFIX, read_checkpoint
 from nst_lightning.errors import UserError
+from nst_lightning.runs.checkpoint import FACTS, FOLDER, SUFFIX, read_checkpoint
 from nst_lightning.runs.facts import CONTENT, InputFile, files_of, styles_of
 
 _NAMED = 5  # runs that a message names

@@ -10,8 +10,8 @@ from typing import Any
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, Timer
 
-from nst_lightning.runs.counters import is_over, next_position, written_at
 from nst_lightning.errors import UserError
+from nst_lightning.runs.counters import is_over, next_position, written_at
 
 _NONE = {"trainer.max_steps": -1, "trainer.max_epochs": -1, "trainer.limit_train_batches": None}
 
