@@ -175,6 +175,7 @@ def read_mask(path: str | Path, argument: str = "mask") -> Tensor:
     if (0 < brightest < _LABEL or (alpha is None and chroma > 0)) and bool(((grey == 0) | (grey == brightest)).all()):
         grey, brightest, chroma = (grey > 0).to(grey), 1.0, 0.0
     if alpha is None:
+        _check_no_labels(grey, argument)
         if 0 < brightest < _DARK:
             raise UserError(
                 f"{argument}: must be white where it counts, got nothing brighter than {brightest:.4f}, as of labels; "
@@ -193,6 +194,25 @@ def read_mask(path: str | Path, argument: str = "mask") -> Tensor:
         return alpha
     _warn_if_dim(brightest, argument)
     return grey * alpha
+
+
+def _check_no_labels(grey: Tensor, argument: str) -> None:
+    """Refuse labels counted up from 0 beside the 255 of data sets in which it means that a pixel has none.
+
+    Raises:
+        UserError: With the values.
+    """
+    values = torch.unique(grey)
+    if len(values) > _DARK * 255 + 2:
+        return
+    numbers = [float(value) * 255 for value in values]
+    few = all(abs(number - round(number)) < 0.01 and (number < _DARK * 255 or number > 254) for number in numbers)
+    if few and numbers[-1] > 254 and any(0 < round(number) < 254 for number in numbers):
+        got = ", ".join(f"{number:.0f}" for number in numbers)
+        raise UserError(
+            f"{argument}: must be black and white, got the values {got}, as of labels and of what has none (255); make "
+            "a mask of each label"
+        )
 
 
 def _warn_if_dim(brightest: float, argument: str) -> None:

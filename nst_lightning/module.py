@@ -37,7 +37,13 @@ from nst_lightning.objective import Evaluation, Objective, default_terms
 from nst_lightning.optim import LBFGS
 from nst_lightning.optim.modes import has_modes, showing_result, to_result, to_stepping
 from nst_lightning.planning import Planner, Scope
-from nst_lightning.refusals import check_monitor, check_monitors, check_optimizer, check_trainer
+from nst_lightning.refusals import (
+    check_monitor,
+    check_monitors,
+    check_optimizer,
+    check_trainer,
+    check_unbuilt_optimizer,
+)
 from nst_lightning.restart import begin_anew, limit_epochs
 from nst_lightning.runs.checkpoint import FACTS, RANDOM, SETTINGS
 from nst_lightning.runs.counters import next_position, set_position, written_at
@@ -471,8 +477,9 @@ class StyleTransfer(LightningModule):
         try:
             optimizer = self._optimizer([self.image])
         except (TypeError, ValueError, UserError) as error:
+            check_unbuilt_optimizer(error)
             raise UserError(f"model.optimizer: {error}") from None
-        check_optimizer(optimizer)
+        check_optimizer(type(optimizer))
         if self.plans:
             optimizer.param_groups[0].update(self._planner.histories[self.plans[self._planned].choice])
         one_evaluation_per_step(optimizer)

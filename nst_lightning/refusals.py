@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import traceback
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -48,6 +49,10 @@ _MEASURING = (callbacks.LearningRateMonitor, callbacks.DeviceStatsMonitor, callb
 OPTIMIZERS: dict[type[Optimizer], str] = {
     torch.optim.SparseAdam: "it takes sparse gradients, and an image has dense ones; take torch.optim.Adam",
 }
+if hasattr(torch.optim, "Muon"):  # from PyTorch 2.9 on
+    OPTIMIZERS[torch.optim.Muon] = (
+        "it makes the steps of matrices orthogonal, and an image is none; take torch.optim.Adam"
+    )
 
 # What says where the other machines of a run are.
 _OTHER_MACHINES = ("MASTER_ADDR", "SLURM_NTASKS", "TORCHELASTIC_RUN_ID")
@@ -176,15 +181,30 @@ def check_callbacks(given: Iterable[Callback], *, has_logger: bool = True) -> No
                 raise UserError(f"trainer.callbacks: must leave {type(callback).__name__} out; {reason}")
 
 
-def check_optimizer(optimizer: Optimizer) -> None:
-    """Refuse an optimiser that cannot move an image.
+def check_optimizer(class_: type[Optimizer]) -> None:
+    """Refuse a class of optimisers that cannot move an image.
 
     Raises:
-        UserError: With its class and why.
+        UserError: With the class and why.
     """
-    reason = OPTIMIZERS.get(type(optimizer))
+    reason = OPTIMIZERS.get(class_)
     if reason is not None:
-        raise UserError(f"model.optimizer: must be another one than {type(optimizer).__name__}; {reason}")
+        raise UserError(f"model.optimizer: must be another one than {class_.__name__}; {reason}")
+
+
+def check_unbuilt_optimizer(error: BaseException) -> None:
+    """Refuse the optimiser whose own refusal was caught, where we say it better.
+
+    Args:
+        error: As its ``__init__`` raised it.
+
+    Raises:
+        UserError: With the class and why.
+    """
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        owner = frame.f_locals.get("self")
+        if isinstance(owner, Optimizer):
+            check_optimizer(type(owner))
 
 
 def check_plugins(plugins: Iterable[Any]) -> None:

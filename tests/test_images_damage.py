@@ -286,6 +286,19 @@ class TestWebp:
         same = (np.abs(pixels - whole).max(-1) < 1).mean(1) > 0.99
         assert same[: HEIGHT * 8 // 10].all()
 
+    @pytest.mark.parametrize("quality", range(70, 76))
+    def test_short_of_one_byte(self, tmp_path, quality):
+        """That may be one that fills up to an even number, of which nothing is missing, or one that is needed."""
+        webp = saved("WEBP", quality=quality)
+        length = struct.unpack_from("<I", webp, 16)[0]
+        whole = read(tmp_path / "whole.webp", webp)[0]
+        pixels, notices = read(tmp_path / "x.webp", webp[:-1])
+        if length % 2:
+            np.testing.assert_array_equal(pixels, whole)
+            assert notices == ["says that it has another length than it has"]
+        else:
+            assert 0 < per_cent(notices[0]) < 1
+
     def test_half_is_refused(self, tmp_path):
         webp = saved("WEBP")
         assert "the file is truncated: 50 % of its pixels are missing" in refused(
@@ -326,6 +339,13 @@ class TestOtherKinds:
 
     def test_half_is_refused(self, tmp_path, kind):
         refused(tmp_path / "x", OTHERS[kind][: len(OTHERS[kind]) // 2])
+
+
+@pytest.mark.parametrize(("encode", "said"), [("jpegxl_encode", "truncated"), ("jpeg2k_encode", "damaged")])
+def test_refusals_name_no_functions_of_libraries(tmp_path, encode, said):
+    assert refused(tmp_path / "x", getattr(imagecodecs, encode)(RGB8)[:-2]).endswith(
+        f"the file is {said}; save it again or choose another picture"
+    )
 
 
 def test_a_gif_without_its_trailer(tmp_path):

@@ -94,6 +94,16 @@ with module.keeping(pathlib.Path({str(folder / "x.png")!r}), lambda path: False)
                 break
         assert code == 0  # all of its calls have been stopped at
 
+    def test_a_name_that_cannot_be_removed_is_no_failure(self, tmp_path, monkeypatch):
+        """The picture is there by then; that its other name stays is no reason to say that it could not be written."""
+
+        def refuse(*arguments, **options):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+        monkeypatch.setattr(os, "unlink", refuse)
+        assert put(tmp_path / "x.png", b"new") is None
+        assert contents(tmp_path)["x.png"] == b"new"
+
     def test_many_at_once(self, tmp_path):
         """Each of them is there afterwards, under one name."""
         barrier = threading.Barrier(8)

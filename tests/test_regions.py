@@ -287,6 +287,23 @@ def test_several_labels_are_refused(kind, tmp_path):
         read_mask(tmp_path / "m.png", "data.x")
 
 
+@pytest.mark.parametrize("labels", [(0, 1, 255), (0, 1, 15, 255), (3, 255)])
+def test_labels_with_a_void_are_refused(labels, tmp_path):
+    """In Pascal VOC's and Cityscapes' label files 255 is what was not labelled, no white."""
+    _png(tmp_path / "m.png", np.array(labels, np.uint8)[RAMP // (255 // len(labels) + 1)])
+    with pytest.raises(
+        UserError, match=rf"^data.x: must be black and white, got the values {', '.join(map(str, labels))}"
+    ):
+        read_mask(tmp_path / "m.png", "data.x")
+
+
+@pytest.mark.parametrize("grey", [0, 32, 128, 254])
+def test_a_few_greys_beside_white_are_a_mask(grey, tmp_path):
+    array = np.where(RAMP < 80, 0, np.where(RAMP < 160, grey, 255)).astype(np.uint8)
+    _png(tmp_path / "m.png", array)
+    np.testing.assert_allclose(read_mask(tmp_path / "m.png")[0, 0], array / 255, atol=1e-6)
+
+
 def test_nothing_visible_is_nothing(tmp_path):
     _png(tmp_path / "m.png", np.dstack([np.full_like(DISC, 255), DISC * 0]))
     assert not read_mask(tmp_path / "m.png").any()

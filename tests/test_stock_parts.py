@@ -512,7 +512,7 @@ def test_a_profiler_is_refused(name, command, table):
 
 # ------------------------------------------------------------------------------------------------ optimisers
 
-LINES = {"SparseAdam": "sparse gradients", "Muon": "2D", "Optimizer": "model.optimizer"}
+LINES = {"SparseAdam": "sparse gradients", "Muon": "matrices", "Optimizer": "model.optimizer"}
 
 
 def test_every_optimiser_is_known():

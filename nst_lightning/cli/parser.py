@@ -161,8 +161,8 @@ class OneLineParser(LightningArgumentParser):
         own = [action.dest for action in self._actions if action.dest != "help" and not action.dest.endswith(".help")]
         if "config" not in own:  # the arguments of a class
             return f"{unknown}: {_NO_SUCH_OPTION}; {nearest(unknown, own)}"
-        near = difflib.get_close_matches(unknown, own, n=1, cutoff=0.5) or difflib.get_close_matches(
-            unknown, self._known_keys(nested="." not in unknown), n=1, cutoff=0.5
+        near = difflib.get_close_matches(unknown, own, n=1, cutoff=0.6) or difflib.get_close_matches(
+            unknown, self._known_keys(nested="." not in unknown), n=1, cutoff=0.6
         )
         hint = f"did you mean {near[0]}?" if near else "nst fit --help all lists the options"
         return f"{unknown}: {_NO_SUCH_OPTION}; {hint}"
@@ -234,6 +234,12 @@ def _shorten(message: str) -> str:
     if problem:
         argument = key.group(1) if key else "class_path"
         return f"{argument}: must name a class, got {problem.group(1)} ({problem.group(2)}); mend the path"
+    several = re.search(r"Multiple subclasses with name (\w+)\. .*?: (.*)\.", message)
+    if key and several:
+        name, paths = several.groups()
+        return (
+            f"{key.group(1)}: must name one class, got {name}, which are {paths}; did you mean {paths.split(', ')[0]}?"
+        )
     other = re.search(r"does not correspond to a subclass of (\w+)", message)
     if key and other and value:
         return f"{key.group(1)}: must name a class of the kind {other.group(1)}, got {value.group(1)[:80]}; {_HELP}"

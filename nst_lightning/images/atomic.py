@@ -92,7 +92,8 @@ def _put(temporary: Path, target: Path, replaceable: Callable[[Path], bool] | No
             continue
         except OSError:  # a file system without hard links
             break
-        temporary.unlink()
+        with contextlib.suppress(OSError):  # the file is there; a second name of it that stays does no harm
+            temporary.unlink()
         return aside
     os.replace(temporary, target)  # noqa: PTH105 - what pathlib calls differs between versions of Python
     return aside

@@ -17,7 +17,10 @@ from nst_lightning.images.missing import advice
 from nst_lightning.images.silence import quiet
 
 _SIGNATURES = re.compile(rb"\xff\xd8|\x89PNG|RIFF....WEBP|II[*+]\0|MM\0[*+]|GIF8|BM", re.DOTALL)
-_CUT = re.compile(r"truncat|too small|too short|premature|failed to read|end of file|unexpected end", re.IGNORECASE)
+_CUT = re.compile(
+    r"truncat|too small|too short|premature|failed to read|end of file|unexpected end|NEED_MORE_INPUT", re.IGNORECASE
+)
+_OF_LIBRARY = re.compile(r"[a-z]_[a-z]|[a-z][A-Z]|decoder object|^\w+Error$")  # names in a library, of no help to users
 _AGAIN = "save it again or choose another picture"
 
 
@@ -143,7 +146,10 @@ def _damage(error: Exception) -> str:
         return str(error)
     if isinstance(error, UnidentifiedImageError):
         return "its header is damaged"
-    return "the file is truncated" if is_cut(error) else f"the file is damaged ({error or type(error).__name__})"
+    if is_cut(error):
+        return "the file is truncated"
+    reason = str(error) or type(error).__name__
+    return "the file is damaged" + ("" if _OF_LIBRARY.search(reason) else f" ({reason})")
 
 
 def _check_kind(start: bytes, path: Path, name: str) -> None:

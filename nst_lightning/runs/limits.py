@@ -113,6 +113,8 @@ def reason_of_end(trainer: Trainer, evaluations: Sequence[int], received: int | 
         return signal.Signals(received).name
     if trainer.should_stop:
         return _stopper(trainer.callbacks, max_time)  # type: ignore[attr-defined]
+    if trainer.fast_dev_run:  # type: ignore[attr-defined]  # which sets the limits below
+        return "trainer.fast_dev_run"
     if 0 < trainer.max_steps <= trainer.global_step:
         return "trainer.max_steps"
     whole = trainer.max_epochs is None or not 0 < trainer.max_epochs < len(evaluations)

@@ -24,21 +24,22 @@ def mend(data: bytes, pixels: bool) -> Mended | None:
     Raises:
         CutError: More than a quarter of the first frame is missing.
     """
-    place, frames, missing = 12, 0, 0.0
+    place, end, frames, missing = 12, 12, 0, 0.0
     while place + 8 <= len(data) and _NAME.match(data, place):
         kind, length = struct.unpack_from("<4sI", data, place)
         frames += kind in _PIXELS
         there = min(length, len(data) - place - 8)
         if there < length and (kind in _PIXELS or kind == b"ALPH") and frames <= 1:
             missing = 1 - there / length
-        place += 8 + length + length % 2
+        end = place + 8 + length
+        place = end + length % 2
     if place > len(data) + _MOST_PADDED * len(data):
         return None
     (said_length,) = struct.unpack_from("<I", data, 4)
-    if said_length + 8 in (place, place - 1) and place <= len(data) + 1:
+    if end <= said_length + 8 <= min(place, len(data)):
         return None
     body = data[12:place].ljust(place - 12, b"\0")
-    cut = place > len(data) + 1
+    cut = end > len(data)
     said = told(missing) if cut and pixels else "says that it has another length than it has"
     return Mended(b"RIFF" + struct.pack("<I", place - 8) + b"WEBP" + body, said)
 
