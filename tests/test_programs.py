@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import gc
 import itertools
-import logging
 import os
-import random
 import signal
-import sys
 import threading
-import warnings
 import weakref
-from pathlib import Path
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, Timer
+from surroundings import resident, surroundings
 
 from nst_lightning import StyleTrainer, StyleTransfer, StyleTransferData
 from nst_lightning.callbacks import (
@@ -484,29 +478,6 @@ def test_there_is_no_picture_before_a_fit(pair, place):
 # What runs leave behind
 
 
-def surroundings():
-    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-    return {
-        "handlers": {number: signal.getsignal(number) for number in signal.valid_signals()},
-        "environment": dict(os.environ),
-        "path": list(sys.path),
-        "folder": Path.cwd(),
-        "levels": {name: logging.getLogger(name).level for name in (None, "lightning.pytorch", "lightning.fabric")},
-        "listeners": {name: logging.getLogger(name).handlers[:] for name in (None, "lightning.pytorch")},
-        "warnings": (warnings.filters[:], warnings.showwarning),
-        "threads": (torch.get_num_threads(), sorted(thread.name for thread in threading.enumerate())),
-        "flags": (matmul.allow_tf32, cudnn.allow_tf32, matmul.allow_bf16_reduced_precision_reduction, cudnn.benchmark),
-        "deterministic": torch.are_deterministic_algorithms_enabled(),
-        "chance": (torch.get_rng_state().tolist(), random.getstate(), np.random.get_state()[1].tolist()),
-        "gradients": torch.is_grad_enabled(),
-    }
-
-
-def resident():
-    gc.collect()
-    return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
-
-
 @pytest.mark.parametrize("way", ["command", Trainer, StyleTrainer])
 @pytest.mark.parametrize("runs", [3, pytest.param(10, marks=pytest.mark.slow)])
 def test_runs_leave_the_process_as_it_was(way, runs, pair, place):
@@ -522,7 +493,7 @@ def test_runs_leave_the_process_as_it_was(way, runs, pair, place):
             models += [weakref.ref(thing) for thing in (model, model.image, trainer, data, *callbacks)]
             del model, data, trainer, callbacks
         before = before or surroundings()  # the first run imports what it needs
-        sizes.append(resident() if Path("/proc/self/statm").exists() else 0)
+        sizes.append(resident())
     assert surroundings() == before
     assert [ref() for ref in models if ref() is not None] == []
     if runs >= 10:  # the first ones fill caches and the allocator's arenas
