@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def test_git_ignores_no_source():
-    """The builder of wheels leaves out what git ignores: a package of the name of an ignored folder would be missing."""
+    """The builder of wheels leaves out what git ignores, such as a package that is named like an ignored folder."""
     if shutil.which("git") is None or not (ROOT / ".git").exists():
         pytest.skip("needs a clone and git")
     sources = [
