@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 
 import torch
 from lightning.fabric.plugins import CheckpointIO, ClusterEnvironment
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer, callbacks
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, Timer
 from torch.optim import Optimizer
 
 from nst_lightning.errors import UserError
@@ -87,6 +88,19 @@ def _names(value: Any, *names: str) -> bool:
     return str(getattr(value, "class_path", value)).rsplit(".", 1)[-1] in names
 
 
+def _is_time(value: Any) -> bool:
+    """Whether ``max_time`` is left out, or a time in which something can be done."""
+    try:
+        return value is None or not _is_over(Timer(value))
+    except (MisconfigurationException, TypeError):
+        return False
+
+
+def _is_over(timer: Timer) -> bool:
+    """Whether a Timer ends a run before its first evaluation."""
+    return timer._duration is not None and timer._duration <= 0
+
+
 FLAGS: dict[str, _Flag] = {
     "gradient_clip_val": _Flag(_unset, "left out", "clipped gradients falsify the curvature that L-BFGS measures"),
     "gradient_clip_algorithm": _Flag(_unset, "left out", "gradients are not clipped"),
@@ -121,6 +135,7 @@ FLAGS: dict[str, _Flag] = {
         "several machines need MASTER_ADDR, MASTER_PORT and NODE_RANK in the environment, or torchrun or srun",
     ),
     "max_steps": _Flag(lambda value: value != 0, "at least 1, or -1 for no limit", "leave it out"),
+    "max_time": _Flag(_is_time, "a time above 0 as DD:HH:MM:SS", "00:00:10:00 is ten minutes; leave it out for none"),
     "max_epochs": _Flag(lambda value: value != 0, "at least 1, or -1 for no limit", "leave it out"),
     "strategy": _Flag(
         lambda value: not isinstance(value, str) or value in {"auto", "single_device"},
@@ -170,6 +185,11 @@ def check_callbacks(given: Iterable[Callback], *, has_logger: bool = True) -> No
             raise UserError(
                 f"trainer.logger: must be given for {type(callback).__name__}, got none; for example true, or "
                 "CSVLogger, or TensorBoardLogger"
+            )
+        if isinstance(callback, Timer) and _is_over(callback):
+            raise UserError(
+                f"trainer.callbacks: duration of Timer: must be above 0, got {callback._duration:g} seconds; "
+                "00:00:10:00 is ten minutes"
             )
         if type(callback) in _BASES:
             raise UserError(

@@ -126,3 +126,12 @@ def test_the_readme_begins_with_two_commands():
     assert len(lines) == 2
     assert "nst fit" in lines[0]
     assert "pytest" in lines[1]
+
+
+@pytest.mark.parametrize("name", ["RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK", "SLURM_NTASKS"])
+@pytest.mark.parametrize("value", ["", "x"])
+def test_ranks_that_are_no_numbers(name, value, monkeypatch, capsys):
+    monkeypatch.setenv(name, value)
+    assert main(["fit", "--data.content=a.png", "--data.style=b.png"]) == 2
+    said = capsys.readouterr().err
+    assert said == f"nst: error: {name}: must be a number in the environment, got '{value}'; unset it\n"

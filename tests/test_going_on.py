@@ -216,6 +216,15 @@ def test_a_folder_that_was_moved_with_its_pictures_goes_on(place, monkeypatch):
     assert steps("kept") == [1, 2, 3, 4]
 
 
+def test_a_checkpoint_outside_of_a_run_folder_goes_on_in_a_new_one_which_is_said(place, capsys):
+    assert fit("--config=b.yaml") == 0
+    next(Path("runs").glob("*/checkpoints/000002.ckpt")).rename("kept.ckpt")
+    capsys.readouterr()
+    assert fit("--ckpt_path=kept.ckpt", "--model.evaluations=3") == 0
+    assert "nst: continuing from kept.ckpt; not as then: model.evaluations: 2 -> 3\n" in capsys.readouterr().err
+    assert steps("runs/a_b_002") == [3]
+
+
 class StopAt(Callback):
     """Stops after an evaluation, once."""
 

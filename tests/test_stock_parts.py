@@ -11,6 +11,7 @@ import importlib.util
 import inspect
 import re
 import warnings
+from datetime import timedelta
 
 import lightning.pytorch.callbacks
 import lightning.pytorch.loggers
@@ -302,6 +303,7 @@ def test_the_command_and_the_module_refuse_before_they_begin(command, fit, tmp_p
         (["ModelCheckpoint", "--trainer.callbacks.monitor=gram.relu11"], ["ModelCheckpoint", "gram.relu1_1"]),
         (["EarlyStopping"], ["trainer.callbacks: monitor: must be given"]),
         (["Timer", "--trainer.callbacks.duration=soon"], ["trainer.callbacks: Timer", "soon", "DD:HH:MM:SS"]),
+        (["Timer", "--trainer.callbacks.duration=00:00:00:00"], ["duration of Timer: must be above 0, got 0 seconds"]),
         (["LearningRateMonitor"], ["trainer.logger: must be given for LearningRateMonitor", "CSVLogger"]),
         (["DeviceStatsMonitor"], ["trainer.logger: must be given for DeviceStatsMonitor"]),
     ],
@@ -841,7 +843,7 @@ def restored():
 def test_every_flag_is_known():
     flags = set(inspect.signature(Trainer.__init__).parameters) - {"self"}
     assert flags == {*EFFECTS, *ELSEWHERE, *FLAGS}
-    assert set(FLAGS) & set(ELSEWHERE) == {"profiler"}
+    assert set(FLAGS) & set(ELSEWHERE) == {"profiler", "max_time"}
 
 
 @pytest.mark.parametrize(
@@ -875,6 +877,7 @@ REFUSED_VALUES = {
     "num_nodes": 2,
     "max_steps": 0,
     "max_epochs": 0,
+    "max_time": "00:00:00:00",
     "strategy": "fsdp",
 }
 
@@ -888,6 +891,13 @@ def test_a_flag_is_refused(flag, table, monkeypatch):
     default = inspect.signature(Trainer.__init__).parameters[flag].default
     check_flags({flag: default})
     table.append(("flag", f"{flag} {value}", "refused", str(error.value)))
+
+
+@pytest.mark.parametrize("value", ["soon", "00:10:00", {"minutes": 0}, {"seconds": -1}, {"hour": 1}, timedelta(0)])
+def test_a_time_in_which_nothing_could_be_done(value):
+    with pytest.raises(UserError, match=r"^trainer\.max_time: must be a time above 0 as DD:HH:MM:SS, got "):
+        check_flags({"max_time": value})
+    check_flags({"max_time": {"microseconds": 1}})
 
 
 def test_the_command_refuses_flags_before_anything_is_read(command):

@@ -11,6 +11,7 @@ from importlib import import_module
 from nst_lightning import __version__, log
 from nst_lightning.cli.habits import suggested
 from nst_lightning.errors import UserError
+from nst_lightning.process.numbers import check_numbers
 from nst_lightning.process.ownership import claim_process
 from nst_lightning.process.rounding import round_alike
 from nst_lightning.process.waiting import wait_briefly
@@ -80,6 +81,7 @@ def _subcommand(arguments: Sequence[str]) -> Callable[[Sequence[str]], int]:
         near = difflib.get_close_matches(name, SUBCOMMANDS, n=1)
         hint = f"did you mean {near[0]}? see nst --help" if near else f"type: {suggested(arguments)}"
         raise UserError(f"subcommand: must be one of {', '.join(SUBCOMMANDS)}, got '{name}'; {hint}")
+    check_numbers()
     run: Callable[[Sequence[str]], int] = import_module(SUBCOMMANDS[name][0]).main
     return run
 

@@ -231,17 +231,18 @@ class FitCLI(LightningCLI):
         self._keep_hyperparameters(resolved)
         self._root_is_new = not root.exists()
         names = (self.datamodule.content_path or "texture", self.datamodule.styles[0].path)
-        if self.resumed is not None and goes_on_in is not None:
+        if goes_on_in is not None:
             self.folder = goes_on_in
-            self._lock()
-            now["trainer.precision"] = self.resumed.configuration.get("trainer.precision", "auto")
-            changed = differences(self.resumed.configuration, now)
-            also = f"; not as then: {', '.join(changed)}" if changed else ""
-            log.say("resumed", f"continuing from {self.resumed.path}{also}", path=str(self.resumed.path))
         else:  # processes that help another one write nothing
             name = "_".join(Path(name).stem for name in names)
             self.folder = create_run_folder(root, name, job_name()) if is_first(self.all_processes) else root
-            self._lock()
+        self._lock()
+        if self.resumed is not None:
+            then = self.resumed.configuration  # nothing, if a program wrote the checkpoint
+            now["trainer.precision"] = then.get("trainer.precision", "auto")
+            changed = differences(then, now) if then else []
+            also = f"; not as then: {', '.join(changed)}" if changed else ""
+            log.say("resumed", f"continuing from {self.resumed.path}{also}", path=str(self.resumed.path))
         self._defaults = defaults
 
     def _lock(self) -> None:
