@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -155,3 +157,24 @@ def test_an_empty_folder_and_help(place, capsys):
         main(["runs", "--help"])
     assert ended.value.code == 0
     assert "Results are never removed" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_configuration_that_somebody_damaged_costs_its_own_words_alone(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for name, text in {"a": "data: [1, 2]", "b": "model: none", "c": "- 1", "d": "data: {style: d.png}"}.items():
+        Path("runs", name).mkdir(parents=True)
+        Path("runs", name, "config.yaml").write_text(text, encoding="utf-8")
+    Path("runs/a/run.json").write_text('{"evaluations": "x"}', encoding="utf-8")
+    found = {run["name"]: (run["styles"], run["evaluations"]) for run in listed(capsys)}
+    assert found == {"a": ([], 0), "b": ([], 0), "c": ([], 0), "d": ([str(tmp_path / "d.png")], 0)}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGPIPE")
+def test_a_reader_that_has_read_enough_ends_the_list_without_a_word(tmp_path):
+    (tmp_path / "runs").mkdir()
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "nst_lightning", "runs"]
+    said = subprocess.run(command, cwd=tmp_path, stdout=writing, stderr=subprocess.PIPE, check=False, timeout=600)
+    os.close(writing)
+    assert said.stderr == b""

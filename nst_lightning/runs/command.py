@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any, NoReturn
 
 from nst_lightning.errors import UserError
 from nst_lightning.paths import expand
+from nst_lightning.process.ownership import owns_process
 from nst_lightning.runs.listing import Run, held, list_runs
 
 
@@ -67,6 +69,8 @@ def main(args: Sequence[str]) -> int:
         UserError: If something asked for cannot be done.
     """
     options = _parse(args)
+    if owns_process() and hasattr(signal, "SIGPIPE"):  # which Windows lacks
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # end without a word where head or less has read enough
     runs = _chosen(list_runs(options.root), options.names, options.root)
     if options.clean:
         _clean(runs, options)

@@ -107,17 +107,18 @@ def _read(folder: Path) -> Run:
     ]
     made = [path for path in files if path.suffix == ".ckpt" and path.parent in {folder, folder / CHECKPOINTS}]
     left = [path for path in files if path.name.startswith(".nst-") and path.suffix == ".tmp"]
-    data = configuration.get("data") or {}
-    begin = Path(configuration.get(PATHS_FROM) or Path.cwd())
+    data = _group(configuration, "data")
+    begin = Path(str(configuration.get(PATHS_FROM) or Path.cwd()))
     style: Any = data.get("style")
     styles = style if isinstance(style, list) else [style]
     named = [item.get("path") if isinstance(item, dict) else item for item in styles]
-    steps = _last_step(folder / _LOSSES)
+    steps, written = _last_step(folder / _LOSSES), record.get("evaluations")
+    written = written if isinstance(written, int) else 0
     return Run(
         folder=folder,
         state=state,
         reason=reason,
-        evaluations=max(int(record.get("evaluations") or 0), steps) if state in {"running", "cut short"} else steps,
+        evaluations=max(written, steps) if state in {"running", "cut short"} else steps,
         of=record.get("of"),
         changed=datetime.fromtimestamp(max(times, default=folder.stat().st_mtime), tz=timezone.utc),
         content=_path(begin, data.get("content")),
@@ -140,6 +141,12 @@ def _loaded(path: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
+def _group(configuration: dict[str, Any], name: str) -> dict[str, Any]:
+    """A part of a configuration, which somebody may have made something else of by hand."""
+    found = configuration.get(name)
+    return found if isinstance(found, dict) else {}
+
+
 def _last_step(path: Path) -> int:
     """Evaluations that a table of losses has."""
     try:
@@ -157,7 +164,7 @@ def _path(begin: Path, name: Any) -> str | None:
 
 def _settings(configuration: dict[str, Any]) -> dict[str, Any]:
     """What tells one run from another at a glance."""
-    data, model = (configuration.get(key) or {} for key in ("data", "model"))
+    data, model = (_group(configuration, name) for name in ("data", "model"))
     extractor = model.get("extractor") or {}
     stages, terms = model.get("stages"), model.get("terms")
     network = str(extractor.get("class_path", "") if isinstance(extractor, dict) else extractor).rsplit(".", 1)[-1]
