@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any, Literal, cast
 
@@ -88,7 +89,9 @@ class StyleTrainer(Trainer):
             SystemExit: With 143 if SIGTERM did.
         """
         self.after_fit = None
-        with signals_as_before(), tf32_allowed(self._tf32):
+        with signals_as_before(), tf32_allowed(self._tf32), warnings.catch_warnings():
+            # The summary takes 32 bits for each number of the image, and so it is: only features have 16.
+            warnings.filterwarnings("ignore", "Precision bf16-mixed is not supported by the model summary")
             super().fit(*args, **kwargs)
         if self.after_fit is not None:
             self.after_fit()

@@ -9,11 +9,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from nst_lightning.cli import main
+from nst_lightning.cli.fit import _run
+from nst_lightning.errors import UserError
 from nst_lightning.images import read_image
 from nst_lightning.process.workers import count_devices
 from nst_lightning.runs.checkpoint import read_checkpoint
@@ -101,6 +104,22 @@ def test_a_process_that_dies_ends_the_run_with_the_picture_and_one_line(place, p
     checkpoints = sorted((folder / "checkpoints").iterdir())
     assert checkpoints
     assert [read_checkpoint(path)["global_step"] for path in checkpoints] == [int(path.stem) for path in checkpoints]
+
+
+def test_a_lost_connection_is_told_of_by_the_process_that_ended(monkeypatch):
+    """Lightning waits for the others as the objective does: what breaks there is no fault of its strategy."""
+    lightnings = {"__name__": "lightning.pytorch.strategies.ddp"}
+    place = str(Path(torch.__file__).parent / "x.py")
+    source = "def fit(*arguments, **options): raise RuntimeError('[/gloo/transport/tcp/pair.cc:545] Read error')"
+    exec(compile(source, place, "exec"), lightnings)
+    trainer = SimpleNamespace(fit=lightnings["fit"], global_step=7, world_size=2)
+    config = SimpleNamespace(ckpt_path=None)
+    cli = SimpleNamespace(trainer=trainer, model=None, datamodule=None, config=config, make_trainer=lambda: None)
+    workers = SimpleNamespace(failure=lambda: "process 1 of 2 ended with code -9")
+    with pytest.raises(
+        UserError, match=r"^trainer\.devices: process 1 of 2 ended .* -9; stopped at evaluation 7"
+    ):
+        _run(cli, workers)
 
 
 @pytest.mark.parametrize(

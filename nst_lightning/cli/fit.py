@@ -70,6 +70,8 @@ TRAINER_DEFAULTS: dict[str, Any] = {
 # These write what a run has made, so callbacks that still change it come before them.
 _WRITING = (Snapshots, Export, Figure, Record, Signals)
 
+_CONNECTION = re.compile(r"gloo|nccl|connection", re.IGNORECASE)  # who says that another process is gone
+
 OUTPUT_OPTIONS: list[tuple[str, Any, Any, str]] = [
     (
         "output",
@@ -409,12 +411,14 @@ def _run(cli: FitCLI, workers: Workers) -> int:
         if not isinstance(error, UserError) and is_out_of_memory(error):
             reason = " ".join(str(error).split())[:150]
             raise UserError(f"memory: ran out ({reason}); set model.tile or model.memory, or data.size lower") from None
-        line = error if isinstance(error, UserError) else complaint(error)
+        several = cli.trainer.world_size > 1 and isinstance(error, RuntimeError)
+        lost = several and _CONNECTION.search(str(error)) is not None  # Lightning waits for the others, too
+        line = error if isinstance(error, UserError) else None if lost else complaint(error)
         if not cli.trainer.global_step:  # nothing was made that could be kept
             cli.discard_folder()
         if line is not None:
             raise line from None
-        if cli.trainer.world_size == 1 or not isinstance(error, RuntimeError):
+        if not several:
             raise
         reason = workers.failure() or "the connection to another process was lost: " + str(error).split("\n")[0][:150]
         raise UserError(
