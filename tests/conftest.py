@@ -10,7 +10,7 @@ import pytest
 from nst_lightning.process.rounding import round_alike
 from nst_lightning.process.waiting import wait_briefly
 
-wait_briefly()  # as the command does, before PyTorch is loaded: the machine of the tests may be busy
+wait_briefly(others=1)  # before PyTorch is loaded, as the command does: tests start processes beside themselves
 round_alike()
 
 import torch  # noqa: E402
