@@ -283,7 +283,7 @@ def test_classes_beside_the_configuration_are_found_and_the_path_is_as_before(
     assert sys.path == before
 
 
-@pytest.mark.parametrize("module", [False, True])
+@pytest.mark.parametrize("module", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_file_named_like_a_library_takes_nobodys_place(tmp_path, use_tiny_weights, module):
     """A folder of pictures with a random.py and a torch.py of one's own: the installed command and python -m alike."""
     for name in ("random", "torch", "yaml", "pathlib", "difflib"):

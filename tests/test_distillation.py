@@ -313,6 +313,7 @@ def test_inner_gradients_against_the_layers_that_follow(tiny_weights, teacher, m
     assert found == pytest.approx(sum(expected) / len(expected), rel=1e-2)
 
 
+@pytest.mark.slow
 def test_training_by_command_improves_saves_and_resumes(tiny_weights, folders, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     common = ["distill", "--model.teacher", str(tiny_weights), "--model.widths", str(HALF)]

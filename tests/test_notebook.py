@@ -94,8 +94,10 @@ def notebook(tmp_path, pair, tiny_weights, monkeypatch):
         opened.close()
 
 
-@pytest.mark.parametrize("way", ["command", "trained"])
-@pytest.mark.parametrize("runs", [3, pytest.param(10, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("way", "runs"),
+    [("trained", 3), *(pytest.param(way, 10, marks=pytest.mark.slow) for way in ("trained", "command"))],
+)
 def test_runs_leave_the_kernel_as_it_was(way, runs, notebook, tmp_path):
     """A cell is run as often as that: handlers, threads, environment, levels of logging and memory stay."""
     assert notebook.run(f"{way}(3); before = surroundings(); sizes = [resident()]")[1] == ""  # the first one imports
@@ -109,7 +111,10 @@ def test_runs_leave_the_kernel_as_it_was(way, runs, notebook, tmp_path):
         assert sizes[-1] - sizes[-6] < 5 * 2**20
 
 
-@pytest.mark.parametrize("cell", ["command(100000, '--output', 'picture.png')", "trained(100000)"])
+@pytest.mark.parametrize(
+    "cell",
+    ["command(100000, '--output', 'picture.png')", pytest.param("trained(100000)", marks=pytest.mark.slow)],
+)
 def test_the_stop_button_ends_a_run_with_its_picture(cell, notebook, tmp_path):
     """It is pressed at an evaluation: the cell ends with KeyboardInterrupt, and the next one runs."""
     assert notebook.run("trained(1); command(1); before = surroundings()")[1] == ""

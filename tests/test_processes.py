@@ -62,7 +62,9 @@ def command(*args):
     return [sys.executable, "-m", "nst_lightning", "fit", *args]
 
 
-@pytest.mark.parametrize("precision", ["64-true", "32-true", "bf16-mixed"])
+@pytest.mark.parametrize(
+    "precision", ["64-true", *(pytest.param(name, marks=pytest.mark.slow) for name in ("32-true", "bf16-mixed"))]
+)
 def test_two_processes_make_the_picture_of_one(place, pair, monkeypatch, precision):
     # In all precisions: ten steps make 0.005 of a rounding error of float32, so the errors have to be the same.
     monkeypatch.setenv("OMP_NUM_THREADS", "2")  # two for one process, one for each of two

@@ -97,6 +97,7 @@ def test_correlation_is_that_of_numpy(scores):
     assert scores.correlation(one, other) == pytest.approx(expected, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_a_whole_comparison(benchmarks, pair, tmp_path, monkeypatch, capsys, use_tiny_weights):
     import quality
 

@@ -83,7 +83,7 @@ def test_a_second_signal_stops_at_once_with_the_last_checkpoint_whole(place, pai
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks for processes in /proc")
-@pytest.mark.parametrize("who", ["first", "second"])
+@pytest.mark.parametrize("who", ["first", pytest.param("second", marks=pytest.mark.slow)])
 def test_several_processes_stop_together_whoever_is_told(place, pair, who):
     options = ("--trainer.devices", 2, "--model.tile", 64, "--data.size", 128, "--model.evaluations", 100_000)
     run = start(pair, *options, "--checkpoint_every", 3)
@@ -115,6 +115,7 @@ def test_no_process_is_left_when_the_first_one_is_killed(place, pair):
         time.sleep(0.1)
 
 
+@pytest.mark.slow
 def test_a_job_that_is_requeued_goes_on_where_it_was(place, pair):
     """SLURM announces the end with SIGUSR1; Lightning writes a checkpoint and asks for another turn."""
     tools = place / "tools"
