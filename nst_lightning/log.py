@@ -50,7 +50,7 @@ def say(event: str, text: str, **facts: Any) -> None:
     """Say one thing.
 
     Args:
-        event: What it is: plan, progress, resumed, warning, wrote, stopped, message or error.
+        event: What it is: plan, progress, resumed, finished, warning, wrote, stopped, message or error.
         text: One line.
         facts: The same and more, for programs.
     """

@@ -273,7 +273,7 @@ def check_monitor(argument: str, monitor: str, names: Iterable[str]) -> None:
     names = list(names)
     if monitor not in names:
         near = difflib.get_close_matches(monitor, names, n=3, cutoff=0.4)
-        hint = f"did you mean {' or '.join(near)}?" if near else "metrics.csv has them all"
+        hint = f"did you mean {' or '.join(near)}?" if near else "take one of those"
         few = ", ".join(name for name in names if "." not in name)
         part = next((name for name in names if "." in name), "gram.relu1_1")
         raise UserError(f"{argument}: must be one of {few} or a part such as {part}, got {monitor}; {hint}")

@@ -145,6 +145,9 @@ def test_a_job_that_is_requeued_goes_on_where_it_was(place, pair):
     assert f"continuing from {written.relative_to(place)}" in finish(again)
     assert again.returncode == 0
     assert list((place / "runs").iterdir()) == [folder]
+    once_more = start(pair, *options, environment=job | {"SLURM_RESTART_COUNT": "2"})
+    assert "this job has made the picture before it was requeued, so nothing is left to do" in finish(once_more)
+    assert once_more.returncode == 0  # what comes behind it in the script is made
     whole = start(pair, *options)
     finish(whole)
     (other,) = [path for path in (place / "runs").iterdir() if path != folder]

@@ -35,7 +35,7 @@ from nst_lightning.callbacks import (
     Watch,
 )
 from nst_lightning.callbacks.lenient import only_the_file
-from nst_lightning.cli.parser import OneLineParser, expand_presets
+from nst_lightning.cli.parser import OneLineParser, expand_presets, mentions
 from nst_lightning.cli.resume import Resumed, check_resumed, differences, flatten, resume
 from nst_lightning.cli.settings import check_settings
 from nst_lightning.complaints import complaint, complaint_in
@@ -52,9 +52,9 @@ from nst_lightning.process.workers import Workers, check_launcher, count_devices
 from nst_lightning.quiet import lightning_quiet
 from nst_lightning.refusals import check_callbacks, check_flags, check_monitors, check_plugins
 from nst_lightning.runs.checkpoint import WholeFiles
-from nst_lightning.runs.finding import job_name
+from nst_lightning.runs.finding import job_name, was_requeued
 from nst_lightning.runs.folder import CONFIGURATION, check_folder, create_run_folder, hold
-from nst_lightning.runs.limits import reason_of_end
+from nst_lightning.runs.limits import NothingLeftError, reason_of_end
 from nst_lightning.runs.overwriting import refuse_inputs
 from nst_lightning.trainer import StyleTrainer
 
@@ -386,7 +386,14 @@ def main(args: Sequence[str]) -> int:
     with process_as_before(), lightning_quiet(), contextlib.ExitStack() as stack:
         warnings.simplefilter("always", UserNotice)
         warnings.showwarning = _show_warning
-        cli = FitCLI(args)
+        try:
+            cli = FitCLI(args)
+        except NothingLeftError:
+            if not was_requeued() or mentions(expand_presets(args), "ckpt_path"):
+                raise
+            # The script of a job that makes several pictures begins anew with its first one.
+            log.say("finished", "this job has made the picture before it was requeued, so nothing is left to do")
+            return 0
         stack.enter_context(log.only_events())
         threads = max(1, torch.get_num_threads() // cli.processes)
         try:

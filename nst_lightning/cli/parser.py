@@ -154,7 +154,8 @@ class OneLineParser(LightningArgumentParser):
     def _one_line(self, message: str) -> str:
         inner = _inner_line(message)
         if inner is not None:
-            return inner
+            missing = re.fullmatch(rf".+: (\w+): {_NOT_GIVEN}", inner)
+            return f"{inner}; add it, as in init_args: {{{missing.group(1)}: VALUE}}" if missing else inner
         unknown = _unknown_key(message)
         if unknown is None:
             return _shorten(message)

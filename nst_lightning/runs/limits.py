@@ -16,6 +16,10 @@ from nst_lightning.runs.counters import is_over, next_position, written_at
 _NONE = {"trainer.max_steps": -1, "trainer.max_epochs": -1, "trainer.limit_train_batches": None}
 
 
+class NothingLeftError(UserError):
+    """A run that is to go on has made all of its evaluations."""
+
+
 def limited(evaluations: Sequence[int], limit: float | None) -> list[int]:
     """Evaluations of each stage under ``trainer.limit_train_batches``: a number, a share, or None for all."""
     if limit is None:
@@ -56,7 +60,8 @@ def check_room(path: Path, settings: Mapping[str, Any], checkpoint: dict[str, An
         evaluations: Of each stage.
 
     Raises:
-        UserError: With the limit.
+        NothingLeftError: If all evaluations are made.
+        UserError: With the limit that leaves no more.
     """
     step = checkpoint["global_step"]
     steps, epochs, share = (settings.get(name) for name in _NONE)
@@ -69,7 +74,7 @@ def check_room(path: Path, settings: Mapping[str, Any], checkpoint: dict[str, An
     position = next_position(checkpoint, planned)
     made = position.stage + (position.done >= planned[position.stage])
     if is_over(position, evaluations):
-        raise UserError(
+        raise NothingLeftError(
             f"ckpt_path: '{path}' has {step} evaluations and the run {sum(evaluations)}, so nothing is left to do; "
             "give more evaluations"
         )
