@@ -91,6 +91,7 @@ def test_refusals(args, said, capsys, tmp_path):
     assert not (tmp_path / "results").exists()
 
 
+@pytest.mark.slow
 def test_optimizers_run_and_are_written(tmp_path, capfd):
     """The one suite that needs no weights, from the command to the file."""
     args = ["--suites", "optimizer", "--sizes", "64", "--rounds", "1", "--accelerators", "cpu"]

@@ -59,7 +59,7 @@ def test_processors_on_which_bits_depend_on_threads_are_told(processor, expected
 
 
 @pytest.mark.skipif("gomp" not in torch.__config__.parallel_info() and sys.platform != "linux", reason="asks libgomp")
-@pytest.mark.parametrize("asked", [None, "77"])
+@pytest.mark.parametrize("asked", [None, pytest.param("77", marks=pytest.mark.slow)])
 def test_the_command_sets_it_before_the_runtime_is_loaded(tmp_path, asked):
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("OMP_", "GOMP_", "KMP_"))}
     environment["OMP_DISPLAY_ENV"] = "verbose"  # the runtime says what it took when it is loaded
