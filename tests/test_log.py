@@ -64,8 +64,8 @@ def test_lines_come_after_so_many_seconds(capsys, monkeypatch):
     lines.close()
     said = capsys.readouterr().err.splitlines()
     assert [line.split(",")[0] for line in said] == [f"evaluation {n} of 50" for n in (1, 11, 21, 31, 41, 50)]
-    assert said[1] == "evaluation 11 of 50, loss 2, 1 a second, about 39 s left"
-    assert said[-1] == "evaluation 50 of 50, loss 2, 1 a second"
+    assert said[1] == "evaluation 11 of 50, loss 2, 1 eval/s, about 39 s left"
+    assert said[-1] == "evaluation 50 of 50, loss 2, 1 eval/s"
 
 
 def test_a_run_cut_short_ends_with_where_it_was(capsys):

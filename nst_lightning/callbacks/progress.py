@@ -146,7 +146,7 @@ class _Lines(_Display):
         stage = f", stage {state.stage} of {state.stages}" if state.stages > 1 else ""
         text = f"evaluation {state.evaluation} of {self._total}{stage}"
         text += f", loss {state.loss:.4g}" if state.loss is not None else ""
-        text += f", {rate:.3g} a second" if rate > 0 else ""
+        text += f", {rate:.3g} eval/s" if rate > 0 else ""
         text += f", about {in_words(left)} left" if left else ""
         log.say(
             "progress",
