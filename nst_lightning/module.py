@@ -298,6 +298,10 @@ class StyleTransfer(LightningModule):
         self._has_size = self._stepping = False
         self._has_picture = True
 
+    def teardown(self, stage: str) -> None:
+        """Hand back what the run has used and freed; see LightningModule."""
+        hand_back_freed_memory()
+
     def _free_memory(self) -> int:
         """Bytes that each process can take; the same number for all, so that they plan alike."""
         strategy = self.trainer.strategy

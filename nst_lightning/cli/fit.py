@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import re
 import shutil
 import warnings
@@ -41,7 +42,7 @@ from nst_lightning.cli.settings import check_settings
 from nst_lightning.complaints import complaint, complaint_in
 from nst_lightning.data import StyleTransferData
 from nst_lightning.errors import UserError, UserNotice
-from nst_lightning.hardware import choose_accelerator, is_out_of_memory, keep_freed_memory
+from nst_lightning.hardware import choose_accelerator, hand_back_freed_memory, is_out_of_memory, keep_freed_memory
 from nst_lightning.images.atomic import replacing
 from nst_lightning.images.profiles import check_color_space
 from nst_lightning.module import StyleTransfer
@@ -383,6 +384,16 @@ def main(args: Sequence[str]) -> int:
     """
     if owns_process():  # what the C library is told cannot be asked for, so not be put back
         keep_freed_memory()
+        return _fit(args)
+    try:
+        return _fit(args)
+    finally:
+        gc.collect()  # trainer and model know each other, and nobody else knows them
+        hand_back_freed_memory()
+
+
+def _fit(args: Sequence[str]) -> int:
+    """Do it, in a process that is afterwards as it was."""
     with process_as_before(), lightning_quiet(), contextlib.ExitStack() as stack:
         warnings.simplefilter("always", UserNotice)
         warnings.showwarning = _show_warning
