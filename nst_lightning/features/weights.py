@@ -114,7 +114,9 @@ def load_vgg19_weights(
     )
     try:
         shown = sys.stderr is not None and sys.stderr.isatty()  # a file would get a line for every step
-        VGG19_Weights.IMAGENET1K_V1.get_state_dict(progress=shown, check_hash=True, weights_only=True)
+        cached.parent.mkdir(parents=True, exist_ok=True)
+        beginning = cached.stem.rpartition("-")[2]  # of the file's SHA-256
+        torch.hub.download_url_to_file(url, str(cached), beginning, progress=shown)  # without a line of its own
         return read_vgg19_weights(cached, layout=layout, sha256=sha256)
     except Exception as error:  # whatever the network, the disk or the hash check raises
         tried.append(f"download of {url} ({type(error).__name__}: {error})")
