@@ -23,14 +23,14 @@ def rand(*shape, seed=0):
 
 
 def test_likeness_by_hand():
-    """Differences of 0.16 in one of two pixels, in all channels: a half; a mask of a quarter there: an eighth."""
+    """A difference of 0.16 in one of two pixels: 1/2, and 4 times 1/2 for the step between them; and masked."""
     content = torch.full((1, 3, 1, 2), 0.5)
     image = content + torch.tensor([0.16, 0.0])
     term = Likeness()
     term.keep_picture(content)
-    assert float(term.image_values(image)["image"]) == pytest.approx(0.5)
+    assert float(term.image_values(image)["image"]) == pytest.approx(0.5 + 4 * 0.5)
     term.mask = torch.tensor([0.25, 1.0]).view(1, 1, 1, 2)
-    assert float(term.image_values(image)["image"]) == pytest.approx(0.125)
+    assert float(term.image_values(image)["image"]) == pytest.approx(0.5 * 0.25 + 4 * 0.5 * 0.625)
 
 
 @pytest.mark.parametrize(
@@ -100,3 +100,29 @@ def test_a_little_style_changes_little():
     assert distances[0] < 0.03
     assert distances[1] < 0.06
     assert max(powers[:2]) < 1.5, powers
+
+
+def test_a_clear_sky_stays_clear():
+    """At a strength of 0.05 no hatching of three pixels covers what is smooth; squares of pixels alone let 0.009 be."""
+    images = StyleTransferData("demo:content", "demo:style", size=96).stage_images()
+    content = images.content.clone()
+    half = content.shape[-2] // 2
+    sky = torch.tensor([0.35, 0.55, 0.75]).view(1, 3, 1, 1) + torch.linspace(-0.1, 0.1, half).view(1, 1, -1, 1)
+    content[..., :half, :] = sky
+    objective = Objective(CompactVGG19(), default_terms(), 0.05)
+    objective.prepare(content, images.styles)
+    image = torch.nn.Parameter(content.clone())
+    optimizer = LBFGS([image])
+
+    def closure():
+        optimizer.zero_grad()
+        loss = objective(image).loss
+        loss.backward()
+        return loss
+
+    for _ in range(40):
+        optimizer.step(closure)
+    change = (image.detach() - content)[..., 4 : half - 6, 4:-4]
+    fine = change - torch.nn.functional.avg_pool2d(change, 5, 1, 2, count_include_pad=False)
+    assert 0.01 < float(change.square().mean().sqrt()) < 0.05  # it has taken something of the style
+    assert float(fine.square().mean().sqrt()) < 0.004

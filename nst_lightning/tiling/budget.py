@@ -145,10 +145,10 @@ def make_plan(
 
 
 def _held(objective: Objective) -> float:
-    """Bytes a pixel of what terms hold besides features: the content itself, masks of regions at their layers."""
+    """Bytes a pixel of what terms hold besides features: the content, its change, masks at their layers."""
     strides = objective.extractor.strides
     divided = [(term.region, strides[layer]) for term, layer in objective.layered_terms() if term.region is not None]
-    pictures = 3 * sum(isinstance(term, Likeness) for term in objective.terms)
+    pictures = 15 * sum(isinstance(term, Likeness) for term in objective.terms)
     return 4 * (
         pictures + len({region for region, _ in divided}) + sum(1 / stride**2 for _, stride in divided if stride > 1)
     )
