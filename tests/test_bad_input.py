@@ -534,14 +534,12 @@ def test_a_root_of_runs_below_a_file(refused, place):
 
 
 def test_missing_weights_name_every_place(refused, place, monkeypatch):
-    from torchvision.models import VGG19_Weights
-
     def offline(*_, **__):
         raise OSError("no network")
 
     monkeypatch.delenv(ENVIRONMENT_VARIABLE)
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(place / "hub"))
-    monkeypatch.setattr(type(VGG19_Weights.IMAGENET1K_V1), "get_state_dict", offline)
+    monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
     says(refused(), "model.extractor.weights", ENVIRONMENT_VARIABLE, str(place / "hub"), "download", "no network")
 
 
