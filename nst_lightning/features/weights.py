@@ -112,6 +112,7 @@ def load_vgg19_weights(
         UserNotice,
         stacklevel=2,
     )
+    new = [folder for folder in (cached.parent, cached.parent.parent) if not folder.exists()]
     try:
         shown = sys.stderr is not None and sys.stderr.isatty()  # a file would get a line for every step
         cached.parent.mkdir(parents=True, exist_ok=True)
@@ -120,6 +121,9 @@ def load_vgg19_weights(
         return read_vgg19_weights(cached, layout=layout, sha256=sha256)
     except Exception as error:  # whatever the network, the disk or the hash check raises
         tried.append(f"download of {url} ({type(error).__name__}: {error})")
+        for folder in new:
+            with contextlib.suppress(OSError):  # not there, or not empty
+                folder.rmdir()
     raise UserError(_nothing_found(tried))
 
 
