@@ -151,6 +151,7 @@ def test_the_size_of_checkpoints_is_said_before_the_run(place, pair, capsys):
     assert abs(max(sizes) - int(said)) <= 0.6 + 0.1 * int(said)
 
 
+@pytest.mark.slow
 def test_two_runs_at_once_do_not_disturb_each_other(place, pair):
     assert main(arguments(pair, "--output", "alone.png", evaluations=30)) == 0
     shutil.rmtree(place / "runs")

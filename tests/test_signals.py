@@ -83,7 +83,8 @@ def test_a_second_signal_stops_at_once_with_the_last_checkpoint_whole(place, pai
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks for processes in /proc")
-@pytest.mark.parametrize("who", ["first", pytest.param("second", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("who", ["first", "second"])
 def test_several_processes_stop_together_whoever_is_told(place, pair, who):
     options = ("--trainer.devices", 2, "--model.tile", 64, "--data.size", 128, "--model.evaluations", 100_000)
     run = start(pair, *options, "--checkpoint_every", 3)
