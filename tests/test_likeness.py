@@ -74,26 +74,31 @@ def power_at_two_pixels(picture):
     return spectrum[np.hypot(rows[:, None], columns) > 0.4].sum()
 
 
+def touched(content, styles, strength, evaluations):
+    """What a run makes of a photograph."""
+    objective = Objective(CompactVGG19(), default_terms(), strength)
+    objective.prepare(content, styles)
+    image = torch.nn.Parameter(content.clone())
+    optimizer = LBFGS([image])
+
+    def closure():
+        optimizer.zero_grad()
+        loss = objective(image).loss
+        loss.backward()
+        return loss
+
+    for _ in range(evaluations):
+        optimizer.step(closure)
+    return image.detach()
+
+
 def test_a_little_style_changes_little():
     """From a hundredth to all of the strength the picture moves away from the photograph, and no grid appears."""
     data = StyleTransferData("demo:content", "demo:style", size=64)
     images = data.stage_images()
     distances, powers = [], []
     for strength in (0.01, 0.05, 0.3, 1.0):
-        objective = Objective(CompactVGG19(), default_terms(), strength)
-        objective.prepare(images.content, images.styles)
-        image = torch.nn.Parameter(images.content.clone())
-        optimizer = LBFGS([image])
-
-        def closure(objective=objective, image=image, optimizer=optimizer):
-            optimizer.zero_grad()
-            loss = objective(image).loss
-            loss.backward()
-            return loss
-
-        for _ in range(30):
-            optimizer.step(closure)
-        result = image.detach().clamp(0, 1)
+        result = touched(images.content, images.styles, strength, 30).clamp(0, 1)
         distances.append(math.sqrt(float((result - images.content).square().mean())))
         powers.append(power_at_two_pixels(result) / power_at_two_pixels(images.content))
     assert distances == sorted(distances)
@@ -109,20 +114,7 @@ def test_a_clear_sky_stays_clear():
     half = content.shape[-2] // 2
     sky = torch.tensor([0.35, 0.55, 0.75]).view(1, 3, 1, 1) + torch.linspace(-0.1, 0.1, half).view(1, 1, -1, 1)
     content[..., :half, :] = sky
-    objective = Objective(CompactVGG19(), default_terms(), 0.05)
-    objective.prepare(content, images.styles)
-    image = torch.nn.Parameter(content.clone())
-    optimizer = LBFGS([image])
-
-    def closure():
-        optimizer.zero_grad()
-        loss = objective(image).loss
-        loss.backward()
-        return loss
-
-    for _ in range(40):
-        optimizer.step(closure)
-    change = (image.detach() - content)[..., 4 : half - 6, 4:-4]
+    change = (touched(content, images.styles, 0.05, 40) - content)[..., 4 : half - 6, 4:-4]
     fine = change - torch.nn.functional.avg_pool2d(change, 5, 1, 2, count_include_pad=False)
     assert 0.01 < float(change.square().mean().sqrt()) < 0.05  # it has taken something of the style
     assert float(fine.square().mean().sqrt()) < 0.004

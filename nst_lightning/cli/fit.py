@@ -429,9 +429,10 @@ def _run(cli: FitCLI, workers: Workers) -> int:
         if not isinstance(error, UserError) and is_out_of_memory(error):
             reason = " ".join(str(error).split())[:150]
             raise UserError(f"memory: ran out ({reason}); set model.tile or model.memory, or data.size lower") from None
+        line = error if isinstance(error, UserError) else complaint(error)
         several = cli.trainer.world_size > 1 and isinstance(error, RuntimeError)
-        lost = several and _CONNECTION.search(str(error)) is not None  # Lightning waits for the others, too
-        line = error if isinstance(error, UserError) else None if lost else complaint(error)
+        if several and _CONNECTION.search(str(error)):  # Lightning waits for the others, too: no complaint of its own
+            line = None
         if not cli.trainer.global_step:  # nothing was made that could be kept
             cli.discard_folder()
         if line is not None:

@@ -148,9 +148,10 @@ def _held(objective: Objective) -> float:
     """Bytes a pixel of what terms hold besides features: the content, its change, masks at their layers."""
     strides = objective.extractor.strides
     divided = [(term.region, strides[layer]) for term, layer in objective.layered_terms() if term.region is not None]
-    pictures = 15 * sum(isinstance(term, Likeness) for term in objective.terms)
+    # Three channels each of the content, of the change, of its steps in both directions, and of what comes back.
+    likeness = 15 * sum(isinstance(term, Likeness) for term in objective.terms)
     return 4 * (
-        pictures + len({region for region, _ in divided}) + sum(1 / stride**2 for _, stride in divided if stride > 1)
+        likeness + len({region for region, _ in divided}) + sum(1 / stride**2 for _, stride in divided if stride > 1)
     )
 
 
