@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 from nst_lightning import __version__
+from nst_lightning.disk.atomic import replacing
+from nst_lightning.disk.folders import make_folder
 from nst_lightning.errors import UserError
 from nst_lightning.hardware import choose_accelerator, choose_precision, describe
-from nst_lightning.images.atomic import replacing
 from nst_lightning.paths import expand
 from nst_lightning.presets import beside_package
 from nst_lightning.provenance import source_commit
@@ -106,7 +107,7 @@ def main(args: Sequence[str]) -> int:
     options = _parse(args)
     folder = expand(options.output, "--output")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
     except OSError as error:
         raise UserError(f"--output: must be a folder, got '{folder}' ({error.strerror}); choose another") from None
     code, benchmarks = _measure(options)

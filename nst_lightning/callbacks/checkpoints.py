@@ -12,7 +12,7 @@ from typing import Any
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from nst_lightning.callbacks.lenient import only_the_file
+from nst_lightning.disk.lenient import only_the_file
 from nst_lightning.errors import UserError, UserNotice
 from nst_lightning.estimate import in_bytes
 from nst_lightning.module import StyleTransfer
@@ -118,5 +118,5 @@ class Checkpoints(ModelCheckpoint):
             return
         paths = sorted(Path(str(self.dirpath)).glob(f"[0-9]*{SUFFIX}"), key=lambda path: (len(path.name), path.name))
         for path in paths[: max(0, len(paths) - self.finished)]:
-            with only_the_file(path):
+            with only_the_file(path, "remove"):
                 path.unlink(missing_ok=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,9 +13,11 @@ import torch
 from lightning.pytorch import Callback, Trainer
 from torch import Tensor
 
-from nst_lightning.callbacks.lenient import only_the_file
+from nst_lightning.disk.appending import append
+from nst_lightning.disk.atomic import replacing
+from nst_lightning.disk.folders import make_folder
+from nst_lightning.disk.lenient import only_the_file
 from nst_lightning.errors import UserError
-from nst_lightning.images.atomic import replacing
 from nst_lightning.module import StyleTransfer
 
 _SLOW = 30.0  # seconds after which rows are written, however few
@@ -38,8 +39,8 @@ class Metrics(Callback):
         self.every = every
         self._rows: list[tuple[int, int, float, Tensor]] = []
         self._pending = ""  # rows that the file does not hold yet
-        self._first: int | None = None  # step of this run's first row
-        self._joined = False  # whether the file holds nothing from there on but what was written here
+        self._first: int | None = None  # step of the first of them
+        self._length: int | None = None  # bytes of the file, once it holds nothing from there on but what we wrote
         self._write_now: Callable[[], None] = lambda: None
         self._begin = 0.0
         self._written = time.perf_counter()  # when the file was
@@ -82,21 +83,20 @@ class Metrics(Callback):
         self._written = time.perf_counter()
         self._pending += text.getvalue()  # what cannot be written now is written next time
         with only_the_file(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            header = ",".join(["step", "stage", *module.objective.loss_names, "seconds"]) + "\r\n"
-            with replacing(path, durable=False) as file:
-                # Rows stay in the file and pass through in blocks: memory that held them would grow with the run.
-                if self._joined and path.exists():
-                    with path.open("rb") as rows:
-                        shutil.copyfileobj(rows, file)
-                else:
-                    file.write((_rows_before(path, self._first) or header).encode())
-                file.write(self._pending.encode())
-            self._pending, self._joined = "", True
+            if self._length is not None and path.exists() and path.stat().st_size >= self._length:
+                self._length = append(path, self._pending.encode(), self._length)
+            else:
+                make_folder(path.parent)
+                header = ",".join(["step", "stage", *module.objective.loss_names, "seconds"]) + "\r\n"
+                table = ((_rows_before(path, self._first) or header) + self._pending).encode()
+                with replacing(path) as file:
+                    file.write(table)
+                self._length = len(table)
+            self._pending, self._first = "", None
 
     def on_train_start(self, trainer: Trainer, pl_module: StyleTransfer) -> None:  # type: ignore[override]
         """Begin a new table, or go on with a resumed run's; see Callback."""
-        self._pending, self._first, self._joined = "", None, False
+        self._pending, self._first, self._length = "", None, None
         self._write_now = lambda: self._write(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: StyleTransfer) -> None:  # type: ignore[override]
@@ -121,10 +121,22 @@ class Metrics(Callback):
 
 
 def _rows_before(path: Path, step: int) -> str:
-    """What the file of a run that is now continued holds: header and the rows of evaluations before one."""
+    """What the file of a run that is now continued holds: header and the rows of evaluations before one.
+
+    Its end may be missing, or hold anything, where the machine lost its power while rows were added.
+
+    Raises:
+        OSError: If it cannot be read just now; then it is not to be replaced.
+    """
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            header, *rows = file.read().splitlines(keepends=True)
-        return header + "".join(row for row in rows if int(row.split(",", 1)[0]) < step)
-    except (FileNotFoundError, ValueError, IndexError):  # one that cannot be read just now is not to be replaced
+        lines = path.read_bytes().splitlines(keepends=True)
+    except FileNotFoundError:
         return ""
+    columns = lines[0].count(b",") if lines else 0
+    kept = lines[:1]
+    for line in lines[1:]:
+        if not line.endswith(b"\n") or line.count(b",") != columns or not line.split(b",", 1)[0].isdigit():
+            break
+        if int(line.split(b",", 1)[0]) < step:
+            kept.append(line)
+    return b"".join(kept).decode(errors="replace") if columns else ""

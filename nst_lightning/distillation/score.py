@@ -14,12 +14,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from nst_lightning.disk.atomic import replacing
 from nst_lightning.distillation.data import read_scaled, split_folder
 from nst_lightning.distillation.steering import Steering
 from nst_lightning.errors import UserError
 from nst_lightning.features import VGG19, CompactVGG19, Extractor
 from nst_lightning.hardware import choose_precision, compute_dtype, describe, keep_freed_memory
-from nst_lightning.images.atomic import replacing
 from nst_lightning.images.io import write_image
 from nst_lightning.losses.gram import gram_matrix
 from nst_lightning.paths import expand

@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from nst_lightning.disk.atomic import check_replaceable, keeping
+from nst_lightning.disk.folders import make_folder
 from nst_lightning.errors import UserError
-from nst_lightning.images.atomic import check_replaceable, keeping
 from nst_lightning.images.color import Array, off_white, over_white, profile_of_raster, to_srgb, to_unit, unmanaged
 from nst_lightning.images.decode import read_header, read_raster
 from nst_lightning.images.encode import Content, encode, format_of
@@ -198,8 +199,7 @@ def write_image(
             encode(kind, new.file, Content(values, bits, quality, space, said))
     except OSError as error:
         raise _not_writable(path, "output", error) from error
-    # In the words that the path was given in, unless it is a link to another folder.
-    return path.with_name(new.aside.name) if new.aside and path.with_name(new.aside.name).exists() else new.aside
+    return new.aside
 
 
 def check_writable(path: str | Path, *, name: str = "output", bits: int = 8, color_space: str = "srgb") -> None:
@@ -225,7 +225,7 @@ def check_writable(path: str | Path, *, name: str = "output", bits: int = 8, col
                 raise UserError(f"{name}: needs a file, got the folder '{path}'; add the name of a file")
             if not stat.S_ISREG(mode):
                 raise UserError(f"{name}: needs a regular file, got '{path}'; choose another path")
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         check_replaceable(path)
     except UserError:
         raise

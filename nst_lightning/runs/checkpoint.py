@@ -7,6 +7,7 @@ resumed run is checked against and the choices that ``auto`` made, and beside it
 from __future__ import annotations
 
 import errno
+import os
 import shutil
 import warnings
 from collections.abc import Iterator, Mapping
@@ -16,8 +17,10 @@ from typing import Any
 import torch
 from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
 
+from nst_lightning.disk.atomic import replacing
+from nst_lightning.disk.folders import make_folder
+from nst_lightning.disk.lenient import only_the_file
 from nst_lightning.errors import UserError, UserNotice
-from nst_lightning.images.atomic import replacing
 from nst_lightning.runs.folder import CHECKPOINTS
 
 FOLDER = CHECKPOINTS
@@ -35,21 +38,20 @@ class WholeFiles(CheckpointIO):
     """
 
     def __init__(self) -> None:
-        self._newest: Path | None = None
+        self._newest = ""  # that is whole
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
         """Write; see CheckpointIO."""
         path = Path(path)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(path.parent)
             self._check_room(checkpoint, path)
             with replacing(path) as file:
                 torch.save(checkpoint, file)
         except (OSError, RuntimeError) as error:  # torch wraps what a full disk says
-            reason = getattr(error, "strerror", None) or str(error).split("\n")[0][:150]
-            warnings.warn(f"no checkpoint {path}: {reason}; the run goes on", UserNotice, stacklevel=2)
+            warnings.warn(f"no checkpoint {path}: {_reason(error)}; the run goes on", UserNotice, stacklevel=2)
         else:
-            self._newest = path
+            self._newest = os.path.realpath(path)
 
     @staticmethod
     def _check_room(checkpoint: Mapping[str, Any], path: Path) -> None:
@@ -71,12 +73,25 @@ class WholeFiles(CheckpointIO):
         Tensors stay on the disk: each is copied once into its place, so that going on takes no more memory than the
         run itself.
         """
-        return read_checkpoint(Path(path), lazily=True)
+        content = read_checkpoint(Path(path), lazily=True)
+        self._newest = os.path.realpath(path)
+        return content
 
     def remove_checkpoint(self, path: Any) -> None:
         """Remove, unless it is the newest that is whole; see CheckpointIO."""
-        if Path(path) != self._newest:
-            Path(path).unlink(missing_ok=True)
+        if os.path.realpath(path) != self._newest:
+            with only_the_file(path, "remove"):
+                Path(path).unlink(missing_ok=True)
+
+
+def _reason(error: BaseException) -> str:
+    """What the system said, also where torch has only noticed that its file is shorter than it should be."""
+    behind: BaseException | None = error
+    while behind is not None:
+        if isinstance(behind, OSError) and behind.strerror:
+            return behind.strerror
+        behind = behind.__cause__ or behind.__context__
+    return str(error).split("\n")[0][:150]
 
 
 def _tensors(tree: Any) -> Iterator[torch.Tensor]:

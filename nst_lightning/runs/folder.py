@@ -9,6 +9,7 @@ from pathlib import Path
 
 from filelock import BaseFileLock, FileLock, Timeout
 
+from nst_lightning.disk.folders import flush_folder, make_folder
 from nst_lightning.errors import UserError
 
 # What lies in a run's folder.
@@ -41,17 +42,28 @@ def check_folder(root: Path, argument: str = "trainer.default_root_dir") -> Path
 
 
 def create_run_folder(root: Path, name: str, ending: str = "") -> Path:
-    """Create ``root/name_001``, or the next number that is free; safe against runs that start at the same time."""
+    """Create ``root/name_001``, or the next number that is free; safe against runs that start at the same time.
+
+    Raises:
+        UserError: If it cannot be made.
+    """
     stem = (re.sub(r"[^\w.-]+", "-", name)[:80].strip("-.") or "run") + ending
-    root.mkdir(parents=True, exist_ok=True)
     number = 1
     while True:
         folder = root / f"{stem}_{number:03d}"
         try:
+            make_folder(root)
             folder.mkdir()
-            return folder
         except FileExistsError:
             number += 1
+        except OSError as error:
+            raise UserError(
+                f"trainer.default_root_dir: must be a folder that can be written, got '{root}' ({folder}: "
+                f"{error.strerror}); choose another, or make room there"
+            ) from None
+        else:
+            flush_folder(root)
+            return folder
 
 
 def hold(folder: Path) -> BaseFileLock:

@@ -1,4 +1,4 @@
-"""What cannot be written costs itself, not the run."""
+"""A file that cannot be written costs itself, not the run."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from nst_lightning.errors import UserError, UserNotice
 
 
 @contextlib.contextmanager
-def only_the_file(path: str | Path) -> Iterator[None]:
-    """Turn a failure to write into a warning that names the file."""
+def only_the_file(path: str | Path, verb: str = "write") -> Iterator[None]:
+    """Turn a failure to write, or to do something else with a file, into a warning that names it."""
     try:
         yield
     except (OSError, UserError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        warnings.warn(f"could not write {path}: {reason}; the run goes on", UserNotice, stacklevel=3)
+        warnings.warn(f"could not {verb} {path}: {reason}; the run goes on", UserNotice, stacklevel=3)

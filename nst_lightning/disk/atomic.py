@@ -3,10 +3,15 @@
 import contextlib
 import os
 import secrets
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
+
+from nst_lightning.disk.folders import flush_folder
+
+_UNFINISHED = ".nst-{}.tmp"
 
 
 @dataclass
@@ -23,15 +28,15 @@ class Replacement:
 
 
 @contextlib.contextmanager
-def replacing(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
+def replacing(path: Path) -> Iterator[BinaryIO]:
     """Open a new file that takes the place of ``path`` when the body ends without an exception.
 
     Until then it lies beside ``path`` under another name, since only within one file system is a rename
-    atomic; on an exception it is removed and whatever ``path`` held stays. A link is written through.
+    atomic; on an exception it is removed and whatever ``path`` held stays. A link is written through. File and folder
+    are on the disk when the context has ended, so that they outlive the machine, not only the process.
 
     Args:
         path: The file to write; its folder must exist.
-        durable: Wait until file and folder are on the disk, so that they outlive the machine, not only the process.
 
     Yields:
         The new file, open for reading and writing; its permissions are those that the umask gives.
@@ -39,12 +44,12 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
     Raises:
         OSError: The folder cannot be written to, or the disk is full.
     """
-    with keeping(path, None, durable=durable) as new:
+    with keeping(path, None) as new:
         yield new.file
 
 
 @contextlib.contextmanager
-def keeping(path: Path, replaceable: Callable[[Path], bool] | None, *, durable: bool = True) -> Iterator[Replacement]:
+def keeping(path: Path, replaceable: Callable[[Path], bool] | None, owner: str = "") -> Iterator[Replacement]:
     """As ``replacing``, but a file that is there already is moved aside unless it may be lost.
 
     It goes to a number that is free: ``picture.png`` to ``picture_001.png``. At every moment each file is whole under
@@ -54,28 +59,52 @@ def keeping(path: Path, replaceable: Callable[[Path], bool] | None, *, durable: 
         path: The file to write; its folder must exist.
         replaceable: Says of the file that is there whether it may be lost; asked when the new one is written. None
             for always.
-        durable: As for ``replacing``.
+        owner: Who writes, in letters and digits, for `sweep`.
 
     Yields:
-        The new file; when the context has ended, it says where the old one went.
+        The new file; when the context has ended, it says where the old one went, in the words that the path was given
+        in, unless it is a link to another folder.
 
     Raises:
         OSError: As for ``replacing``.
     """
-    temporary, target = _beside(path)
+    temporary, target = _beside(path, owner)
     try:
         with temporary.open("x+b") as file:
             new = Replacement(file)
             yield new
             file.flush()
-            if durable:
-                os.fsync(file.fileno())
-        new.aside = _put(temporary, target, replaceable)
-        if durable:
-            _flush_folder(target.parent)
+            os.fsync(file.fileno())
+        aside = _put(temporary, target, replaceable)
+        flush_folder(target.parent)
+        if aside is not None:
+            new.aside = path.with_name(aside.name) if path.with_name(aside.name).exists() else aside
     except BaseException:  # an interrupt must not leave the file behind either
-        temporary.unlink(missing_ok=True)
+        _remove(temporary)
         raise
+
+
+def copy(source: Path, path: Path, replaceable: Callable[[Path], bool] | None, owner: str = "") -> Path | None:
+    """Copy a file to a place where, as for ``keeping``, one that must not be lost is moved aside; returns whereto.
+
+    Raises:
+        OSError: As for ``replacing``, or the source cannot be read.
+    """
+    with source.open("rb") as file, keeping(path, replaceable, owner) as new:
+        shutil.copyfileobj(file, new.file)
+    return new.aside
+
+
+def sweep(folder: Path, owner: str = "") -> None:
+    """Remove what a process that was killed has left unfinished in a folder.
+
+    Args:
+        folder: The folder; those below it are not looked at.
+        owner: Whose; by default everybody's, so nobody else may be writing there.
+    """
+    with contextlib.suppress(OSError):
+        for path in list(folder.glob(_UNFINISHED.format(f"{owner}*"))):
+            _remove(path)
 
 
 def _put(temporary: Path, target: Path, replaceable: Callable[[Path], bool] | None) -> Path | None:
@@ -92,8 +121,7 @@ def _put(temporary: Path, target: Path, replaceable: Callable[[Path], bool] | No
             continue
         except OSError:  # a file system without hard links
             break
-        with contextlib.suppress(OSError):  # the file is there; a second name of it that stays does no harm
-            temporary.unlink()
+        _remove(temporary)  # the file is there; a second name of it that stays does no harm
         return aside
     os.replace(temporary, target)  # noqa: PTH105 - what pathlib calls differs between versions of Python
     return aside
@@ -112,22 +140,20 @@ def _move_aside(path: Path) -> Path | None:
         try:
             os.replace(path, aside)  # noqa: PTH105
         except FileNotFoundError:
-            aside.unlink()
+            _remove(aside)
             return None
         except BaseException:
-            aside.unlink()
+            _remove(aside)
             raise
         return aside
 
 
-def _flush_folder(folder: Path) -> None:
-    """Make a rename last; systems that cannot open folders do so themselves."""
-    with contextlib.suppress(OSError):
-        number = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(number)
-        finally:
-            os.close(number)
+def _remove(path: Path) -> None:
+    """Remove a file of ours; one that stays does no harm, and a network's disk may refuse once and not again."""
+    for _ in range(2):
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
+            return
 
 
 def check_replaceable(path: Path) -> None:
@@ -140,10 +166,10 @@ def check_replaceable(path: Path) -> None:
     try:
         temporary.open("xb").close()
     finally:
-        temporary.unlink(missing_ok=True)
+        _remove(temporary)
 
 
-def _beside(path: Path) -> tuple[Path, Path]:
+def _beside(path: Path, owner: str = "") -> tuple[Path, Path]:
     target = Path(os.path.realpath(path))
     # Not tempfile.mkstemp, which makes files that only their owner may read.
-    return target.with_name(f".nst-{secrets.token_hex(8)}.tmp"), target
+    return target.with_name(_UNFINISHED.format(owner + secrets.token_hex(8))), target
