@@ -7,6 +7,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from importlib import import_module
+from pathlib import Path
 
 from nst_lightning import __version__, log
 from nst_lightning.cli.habits import suggested
@@ -81,9 +82,20 @@ def _subcommand(arguments: Sequence[str]) -> Callable[[Sequence[str]], int]:
         near = difflib.get_close_matches(name, SUBCOMMANDS, n=1)
         hint = f"did you mean {near[0]}? see nst --help" if near else f"type: {suggested(arguments)}"
         raise UserError(f"subcommand: must be one of {', '.join(SUBCOMMANDS)}, got '{name}'; {hint}")
+    _check_current_folder()
     check_numbers()
     run: Callable[[Sequence[str]], int] = import_module(SUBCOMMANDS[name][0]).main
     return run
+
+
+def _check_current_folder() -> None:
+    """Refuse a current folder that is gone: relative paths lead nowhere, and libraries end the process over it."""
+    try:
+        Path.cwd()
+    except OSError as error:
+        raise UserError(
+            f"current folder: must be there, got one that cannot be found ({error.strerror}); change to another"
+        ) from None
 
 
 def entry_point() -> None:
