@@ -48,7 +48,7 @@ from nst_lightning.restart import begin_anew, limit_epochs
 from nst_lightning.runs.checkpoint import FACTS, RANDOM, SETTINGS
 from nst_lightning.runs.counters import next_position, set_position, written_at
 from nst_lightning.runs.facts import make_facts
-from nst_lightning.runs.limits import limited, renew
+from nst_lightning.runs.limits import Reached, limited, renew
 from nst_lightning.schedule import Stage, make_schedule
 from nst_lightning.stopping import LookEarly
 from nst_lightning.tiling import TiledObjective
@@ -132,6 +132,7 @@ class StyleTransfer(LightningModule):
         self._planned = 0  # the stage that the next optimiser is for
         self._built()  # a wrong argument is found now, not after the pictures are read
         self._stage: int | None = None
+        self._reached: Reached | None = None  # the trainer's limit that a checkpoint is at
         self._left: int | None = None  # the stage that a checkpoint's image and optimiser belong to
         self._has_size = False  # whether the image has the size of the run that is about to begin
         self._stepping = False  # whether the optimiser holds the point that it steps from, not its result
@@ -283,7 +284,7 @@ class StyleTransfer(LightningModule):
         trainer.reload_dataloaders_every_n_epochs = 1  # type: ignore[attr-defined]  # stages differ in length
         limit_epochs(trainer, len(self.stages))
         self._stage = self._left = None
-        self._random, self.evaluation, self._tiled = {}, None, None  # of an earlier fit
+        self._random, self.evaluation, self._tiled, self._reached = {}, None, None, None  # of an earlier fit
         self._facts = self.facts(self._data)
         for extractor in self._extractors():
             extractor.forget_images()
@@ -424,6 +425,8 @@ class StyleTransfer(LightningModule):
     def on_train_epoch_end(self) -> None:
         """Keep the stage's result; see LightningModule."""
         self.settle()
+        if self._reached is not None:
+            self._reached = self._reached.put_back(self.trainer)
 
     def _evaluated(self) -> Evaluation:
         """Evaluate, in smaller tiles if memory runs out and tiles are left to us."""
@@ -557,6 +560,9 @@ class StyleTransfer(LightningModule):
             self._begin_averages()
         self._left = self._planned = min(written_at(checkpoint).stage, len(self.stages) - 1)
         planned = limited([stage.evaluations for stage in self.stages], self.trainer.limit_train_batches)
+        self._reached = Reached.of(self.trainer, checkpoint, planned)
+        if self._reached is not None:
+            planned = self._reached.planned
         set_position(checkpoint, next_position(checkpoint, planned), planned)
         renew(checkpoint, self.trainer.callbacks)  # type: ignore[attr-defined]
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import filecmp
+import hashlib
+import os
 import tempfile
 import warnings
 from pathlib import Path
@@ -13,6 +15,8 @@ from lightning.pytorch import Callback, Trainer
 
 from nst_lightning import __version__, log
 from nst_lightning.data import StyleTransferData
+from nst_lightning.disk.atomic import copy, sweep
+from nst_lightning.disk.folders import make_folder
 from nst_lightning.errors import UserError, UserNotice
 from nst_lightning.images.encode import format_of
 from nst_lightning.images.io import check_writable, write_image
@@ -86,6 +90,8 @@ class Export(Callback):
             self._origin = read_origin(Path(data.content_path), keep_location=self.keep_location)
         configuration = self.settings.get("Configuration")
         self._fingerprint = run_fingerprint(configuration, data) if configuration else ""
+        if self.output and trainer.ckpt_path is not None:
+            sweep(self.output.parent, _owner(trainer))
 
     def _settings(self, trainer: Trainer, data: StyleTransferData) -> dict[str, str]:
         """What the picture says of how it was made."""
@@ -125,10 +131,13 @@ class Export(Callback):
         def write(path: Path) -> None:
             options: dict[str, Any] = {"alpha": alpha, "bits": self.bits, "quality": self.quality, "space": space}
             try:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                aside = write_image(
-                    path, picture, metadata=settings, origin=self._origin, replaceable=replaceable, **options
-                )
+                make_folder(path.parent)
+                if written:  # the same bytes; to encode them takes its time
+                    aside = copy(written[0][0], path, replaceable, _owner(trainer))
+                else:
+                    aside = write_image(
+                        path, picture, metadata=settings, origin=self._origin, replaceable=replaceable, **options
+                    )
             except (OSError, UserError) as error:  # one place that fails must not cost the other
                 failures.append(f"{path}: {error}")
             else:
@@ -170,6 +179,11 @@ class Export(Callback):
         due, self._due = self._due, False
         if due and trainer.global_step > 0:
             self._write(trainer, pl_module)
+
+
+def _owner(trainer: Trainer) -> str:
+    """Whose files are unfinished, by the run's folder."""
+    return hashlib.sha256(os.path.realpath(trainer.default_root_dir).encode()).hexdigest()[:8]
 
 
 def _identity(path: Path) -> tuple[int, int]:

@@ -10,7 +10,7 @@ from lightning.pytorch import Callback, Trainer
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from nst_lightning.callbacks.lenient import only_the_file
+from nst_lightning.disk.lenient import only_the_file
 from nst_lightning.errors import UserError
 from nst_lightning.images.io import write_image
 from nst_lightning.images.resize import resize
@@ -33,8 +33,12 @@ class Figure(Callback):
             raise UserError(f"figure: width must be at least 256 and frames at least 2, got {width} and {frames}")
         self.width = width
         self.frames = frames
-        self._strip: list[tuple[int, Tensor]] = []
+        self._strip: list[tuple[int, Tensor]] = []  # evaluations, and (1, 3, h, w) in bytes
         self._steps: set[int] = set()
+
+    def setup(self, trainer: Trainer, pl_module: StyleTransfer, stage: str) -> None:  # type: ignore[override]
+        """Forget an earlier run, which may have been cut short; see Callback."""
+        self._strip = []
 
     def on_train_start(self, trainer: Trainer, pl_module: StyleTransfer) -> None:  # type: ignore[override]
         """Choose the evaluations to show and keep the start; see Callback."""
@@ -44,17 +48,17 @@ class Figure(Callback):
             else min(trainer.max_steps, pl_module.total_evaluations)
         )
         self._steps = {max(1, round(total ** (k / (self.frames - 1)))) for k in range(1, self.frames)} | {total}
-        self._strip = []
-        self._keep(trainer, pl_module)
+        if not self._strip:  # else those of the run that this one continues
+            self._keep(trainer, pl_module)
 
     def _keep(self, trainer: Trainer, module: StyleTransfer) -> None:
         height, width = module.image.shape[-2:]
-        cell = (self.width - MARGIN * (self.frames + 1)) // self.frames
+        cell = min(width, (self.width - MARGIN * (self.frames + 1)) // self.frames)
         size = (max(1, round(height * cell / width)), cell)
         with module.showing_result():
             small = resize(module.image.detach().float(), size).clamp(0, 1).cpu()
         seen = trainer.datamodule.finished(small)  # type: ignore[attr-defined]
-        self._strip.append((trainer.global_step, seen))
+        self._strip.append((trainer.global_step, (seen * 255).round().to(torch.uint8)))
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: StyleTransfer, *_: Any) -> None:  # type: ignore[override]
         """Keep a small copy where one is to be shown; see Callback."""
@@ -78,12 +82,20 @@ class Figure(Callback):
             ),
             (f"result after {trainer.global_step} evaluations", resize(final, size).clamp(0, 1)),
         ]
-        strip = [("start" if step == 0 else f"{step}", picture) for step, picture in self._strip[-self.frames :]]
+        strip = [("start" if step == 0 else f"{step}", picture / 255) for step, picture in self._strip[-self.frames :]]
         rows = [_row(top, self.width), _row(strip, self.width)]
         path = Path(trainer.default_root_dir) / "figure.png"
         self._strip = []
         with only_the_file(path):
             write_image(path, torch.cat(rows, dim=-2))
+
+    def state_dict(self) -> dict[str, Any]:
+        """The strip so far, so that the figure of a continued run shows its beginning, too; see Callback."""
+        return {"strip": self._strip[-self.frames :]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on with the strip; see Callback."""
+        self._strip = list(state_dict["strip"])
 
 
 def _row(pictures: list[tuple[str, Tensor]], width: int) -> Tensor:

@@ -9,7 +9,8 @@ from typing import Any, Literal
 from lightning.pytorch import Callback, Trainer
 from torch import Tensor
 
-from nst_lightning.callbacks.lenient import only_the_file
+from nst_lightning.disk.folders import make_folder
+from nst_lightning.disk.lenient import only_the_file
 from nst_lightning.errors import UserError
 from nst_lightning.images.io import write_image
 from nst_lightning.module import StyleTransfer
@@ -17,7 +18,7 @@ from nst_lightning.module import StyleTransfer
 
 def _write(path: Path, picture: Tensor) -> None:
     with only_the_file(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         write_image(path, picture)
 
 
@@ -68,6 +69,14 @@ class Snapshots(Callback):
         if self._pending is not None:
             pending, self._pending = self._pending, None
             pending.result()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing, when the last picture is written; see Callback.
+
+        A checkpoint asks for this, and a run that continues from it shall find all pictures before it in the folder.
+        """
+        self._wait()
+        return {}
 
     def teardown(self, trainer: Trainer, pl_module: StyleTransfer, stage: str) -> None:  # type: ignore[override]
         """Wait for the last picture; see Callback."""

@@ -35,15 +35,15 @@ from nst_lightning.callbacks import (
     Snapshots,
     Watch,
 )
-from nst_lightning.callbacks.lenient import only_the_file
 from nst_lightning.cli.parser import OneLineParser, expand_presets, mentions
 from nst_lightning.cli.resume import Resumed, check_resumed, differences, flatten, resume
 from nst_lightning.cli.settings import check_settings
 from nst_lightning.complaints import complaint, complaint_in
 from nst_lightning.data import StyleTransferData
+from nst_lightning.disk.atomic import replacing, sweep
+from nst_lightning.disk.lenient import only_the_file
 from nst_lightning.errors import UserError, UserNotice
 from nst_lightning.hardware import choose_accelerator, hand_back_freed_memory, is_out_of_memory, keep_freed_memory
-from nst_lightning.images.atomic import replacing
 from nst_lightning.images.profiles import check_color_space
 from nst_lightning.module import StyleTransfer
 from nst_lightning.paths import PATHS_FROM, expand, in_folder
@@ -69,7 +69,7 @@ TRAINER_DEFAULTS: dict[str, Any] = {
 }
 
 # These write what a run has made, so callbacks that still change it come before them.
-_WRITING = (Snapshots, Export, Figure, Record, Signals)
+_WRITING = (Export, Figure, Snapshots, Record, Signals)
 
 _CONNECTION = re.compile(r"gloo|nccl|connection", re.IGNORECASE)  # who says that another process is gone
 
@@ -195,7 +195,6 @@ class FitCLI(LightningCLI):
             Metrics(),
             Faults(),
             Watch(),
-            Snapshots(config.snapshot_every),
             Export(
                 config.output,
                 config.bits,
@@ -206,6 +205,7 @@ class FitCLI(LightningCLI):
                 config.keep_location,
             ),
             Figure(),
+            Snapshots(config.snapshot_every),  # whose checkpoints hold what the others know by now
             Record(settings.max_time),
             self.signals,  # after those that keep what an evaluation gave
         ]
@@ -228,8 +228,7 @@ class FitCLI(LightningCLI):
         self._check_parts()
         self.datamodule.setup("fit")
         now = dict(flatten(yaml.safe_load(resolved)))
-        if self.resumed is not None:
-            check_resumed(self.resumed, now, self.model, self.datamodule)
+        only_writes = self.resumed is not None and check_resumed(self.resumed, now, self.model, self.datamodule)
         refuse_inputs(config.output, self.datamodule)
         self._keep_hyperparameters(resolved)
         self._root_is_new = not root.exists()
@@ -245,12 +244,16 @@ class FitCLI(LightningCLI):
             now["trainer.precision"] = then.get("trainer.precision", "auto")
             changed = differences(then, now) if then else []
             also = f"; not as then: {', '.join(changed)}" if changed else ""
-            log.say("resumed", f"continuing from {self.resumed.path}{also}", path=str(self.resumed.path))
+            what = "all evaluations are made; writing what is missing," if only_writes else "continuing"
+            log.say("resumed", f"{what} from {self.resumed.path}{also}", path=str(self.resumed.path))
         self._defaults = defaults
 
     def _lock(self) -> None:
         """Keep the folder from other runs; processes that help this one come with it."""
         self._held = hold(self.folder) if is_first(self.all_processes) else None
+        if self._held is not None and self.resumed is not None:
+            for folder in (self.folder, *(path for path in self.folder.glob("*") if path.is_dir())):
+                sweep(folder)
 
     def release_folder(self) -> None:
         """Let other runs have the folder."""

@@ -16,6 +16,7 @@ from nst_lightning.module import StyleTransfer
 from nst_lightning.paths import expand, from_its_folder
 from nst_lightning.runs.checkpoint import FACTS, FOLDER, SETTINGS, read_checkpoint
 from nst_lightning.runs.counters import written_at
+from nst_lightning.runs.ending import is_written
 from nst_lightning.runs.facts import check_files
 from nst_lightning.runs.finding import Pictures, find_last, find_requeued, was_requeued
 from nst_lightning.runs.folder import CONFIGURATION
@@ -73,8 +74,10 @@ def resume(args: Sequence[str], parse: Callable[[list[str]], Namespace]) -> tupl
     own = ["--config", yaml.safe_dump(stored, sort_keys=False, allow_unicode=True)] if stored else []
     if "precision" in facts:  # what auto chose then
         own.append(f"--trainer.precision={facts['precision']}")
-    for name, value in used_up(configuration, content, facts.get("evaluations", [])).items():
-        own.append(f"--{name}={'null' if value is None else value}")
+    # A limit that a run has reached is lifted when all is written that the run leaves; else that comes first.
+    if folder is None or is_written(folder, _output(configuration)):
+        for name, value in used_up(configuration, content, facts.get("evaluations", [])).items():
+            own.append(f"--{name}={'null' if value is None else value}")
     return [*own, *args, f"--ckpt_path={path}"], Resumed(path, folder, configuration)
 
 
@@ -97,7 +100,12 @@ def _checkpoint(asked: Namespace) -> Path | None:
     return path
 
 
-def check_resumed(resumed: Resumed, now: Mapping[str, Any], model: StyleTransfer, data: StyleTransferData) -> None:
+def _output(configuration: Mapping[str, Any]) -> Path | None:
+    """Where a run's picture is to be besides its folder."""
+    return expand(configuration["output"], "output") if configuration.get("output") else None
+
+
+def check_resumed(resumed: Resumed, now: Mapping[str, Any], model: StyleTransfer, data: StyleTransferData) -> bool:
     """Find out before the run whether it can continue from a checkpoint; nothing in the file is executed.
 
     Args:
@@ -105,6 +113,9 @@ def check_resumed(resumed: Resumed, now: Mapping[str, Any], model: StyleTransfer
         now: The configuration of the run that is to go on, flat.
         model: As it is built.
         data: As it is built.
+
+    Returns:
+        Whether all evaluations are made, and what a run leaves at its end is yet to be written.
 
     Raises:
         UserError: If it belongs to another optimiser, picture or size, or has nothing left to do.
@@ -114,7 +125,6 @@ def check_resumed(resumed: Resumed, now: Mapping[str, Any], model: StyleTransfer
     saved = content["optimizer_states"][0]["param_groups"][0]
     if set(saved) != {"params", *model.parameter_groups()[0]}:
         raise UserError(f"ckpt_path: '{path}' was made with another optimiser; give the same model.optimizer as then")
-    check_room(path, now, content, [stage.evaluations for stage in model.stages])
     then, ours = ({k: v for k, v in flat.items() if k.startswith(_NETWORK)} for flat in (resumed.configuration, now))
     check_files(path, content.get(FACTS, {}), model.facts(data), same_network=then == ours)
     stage = min(written_at(content).stage, len(model.stages) - 1)
@@ -125,6 +135,13 @@ def check_resumed(resumed: Resumed, now: Mapping[str, Any], model: StyleTransfer
             f"ckpt_path: '{path}' holds an image of {width}x{height} px, got {expected[1]}x{expected[0]} px for stage "
             f"{stage + 1}; give the same data.size and model.stages, or start from its picture with data.init"
         )
+    try:
+        check_room(path, now, content, [stage.evaluations for stage in model.stages])
+    except UserError:
+        if is_written(resumed.folder, _output(now)):
+            raise
+        return True
+    return False
 
 
 def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:

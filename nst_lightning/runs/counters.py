@@ -7,6 +7,7 @@ after its last one, with what callbacks do at its end still to come.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -40,6 +41,9 @@ def next_position(checkpoint: dict[str, Any], evaluations: Sequence[int]) -> Pos
     Args:
         checkpoint: As it was read.
         evaluations: Of each stage that is to be run, which may not be those that were asked for then.
+
+    Returns:
+        The position; at the end of the last stage callbacks see that end, again if they have seen it then.
     """
     stage, done, closed = written_at(checkpoint)
     if stage >= len(evaluations):
@@ -74,4 +78,5 @@ def set_position(checkpoint: dict[str, Any], position: Position, evaluations: Se
         counts.update(ready=count, started=count, processed=count, completed=count - behind)
     batches["is_last_batch"] = False
     loop["epoch_loop.state_dict"]["_batches_that_stepped"] = steps - behind
-    loop["state_dict"]["combined_loader"] = [{"position": done}] if done else []
+    # At the end there is nothing more to load, also if a limit of the trainer is what makes it the end.
+    loop["state_dict"]["combined_loader"] = [{"position": done if behind else sys.maxsize}] if done else []

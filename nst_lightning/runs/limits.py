@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, Timer
@@ -88,6 +88,50 @@ def check_room(path: Path, settings: Mapping[str, Any], checkpoint: dict[str, An
             f"trainer.limit_train_batches: must leave more than the {position.done} evaluations that are made, got "
             f"{share}, so nothing is left to do; leave it out"
         )
+
+
+class Reached(NamedTuple):
+    """A limit that a run had reached when it wrote its last checkpoint, in terms by which Lightning ends it again.
+
+    Lightning calls no callback in a fit that begins at ``max_steps``, and so nothing would be written that a run which
+    was killed at its end still owes. At the end of a stage that has as many evaluations as are made, it does.
+
+    Attributes:
+        planned: Evaluations of each stage, the last of which is at its end.
+        max_steps: What the trainer had been given.
+        max_epochs: Likewise.
+        limit_train_batches: Likewise.
+    """
+
+    planned: list[int]
+    max_steps: int
+    max_epochs: int
+    limit_train_batches: Any
+
+    @classmethod
+    def of(cls, trainer: Trainer, checkpoint: dict[str, Any], planned: Sequence[int]) -> Reached | None:
+        """Set a trainer's limits so for a checkpoint that it continues; None if none of them is reached.
+
+        Args:
+            trainer: Before its loop begins.
+            checkpoint: What it continues.
+            planned: Evaluations of each stage under its limits.
+        """
+        stage, done, _ = written_at(checkpoint)
+        loop = trainer.fit_loop
+        steps, epochs = loop.max_steps, loop.max_epochs or -1
+        at_epochs = 0 < epochs == stage + 1 < len(planned) and done >= planned[stage]
+        if not 0 < steps <= checkpoint["global_step"] and not at_epochs:
+            return None
+        limits = cls([*planned[:stage], done], steps, epochs, trainer.limit_train_batches)
+        loop.epoch_loop.max_steps, loop.max_epochs = -1, stage + 1
+        trainer.limit_train_batches = done
+        return limits
+
+    def put_back(self, trainer: Trainer) -> None:
+        """Give the trainer its limits back, by which others tell what ended the run."""
+        trainer.fit_loop.epoch_loop.max_steps, trainer.fit_loop.max_epochs = self.max_steps, self.max_epochs
+        trainer.limit_train_batches = self.limit_train_batches
 
 
 def renew(checkpoint: dict[str, Any], callbacks: Sequence[Callback]) -> None:
