@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import subprocess
 import sys
-import threading
-from pathlib import Path
 
 import pytest
 import torch
 
 from nst_lightning.cli import main
-from nst_lightning.images import atomic, read_image
+from nst_lightning.images import read_image
 from nst_lightning.runs.checkpoint import read_checkpoint
 
 
@@ -31,87 +28,6 @@ def arguments(pair, *more, evaluations=6):
         *("--trainer.accelerator", "cpu", "--model.evaluations", str(evaluations), *map(str, more)),
         *("--snapshot_every", "2", "--checkpoint_every", "2", "--fallback", "safe"),
     ]
-
-
-class BrokenFiles:
-    """A layer below all writing that fails for files of one name: when they are opened, written, flushed or renamed."""
-
-    def __init__(self, monkeypatch, name: str, operation: str, error: int) -> None:
-        self.failed = 0
-        now = threading.local()  # snapshots are written by a thread of their own
-        beside, fsync, link, replace, path_open = atomic._beside, os.fsync, os.link, os.replace, Path.open
-
-        def hit(what: str) -> bool:
-            found = what == operation and re.search(name, str(getattr(now, "target", ""))) is not None
-            self.failed += found
-            return found
-
-        def broken() -> OSError:
-            return OSError(error, os.strerror(error))
-
-        def look_beside(path):
-            result = beside(path)
-            now.target = result[1]
-            return result
-
-        def open_(path, mode="r", *args, **kwargs):
-            if mode != "x+b":
-                return path_open(path, mode, *args, **kwargs)
-            if hit("open"):
-                raise broken()
-            if hit("write"):
-                return path_open(Path("/dev/full"), "w+b")  # the kernel's own refusal
-            return path_open(path, mode, *args, **kwargs)
-
-        def flush(number):
-            if hit("flush"):
-                raise broken()
-            return fsync(number)
-
-        def name_by(way):  # a result gets its name by a link and, where that is refused, by a rename
-            def name(one, other):
-                if hit("rename"):
-                    raise broken()
-                return way(one, other)
-
-            return name
-
-        monkeypatch.setattr(atomic, "_beside", look_beside)
-        monkeypatch.setattr(Path, "open", open_)
-        monkeypatch.setattr(os, "fsync", flush)
-        monkeypatch.setattr(os, "link", name_by(link))
-        monkeypatch.setattr(os, "replace", name_by(replace))
-
-
-NOSPC, ACCES, IO, NOENT = 28, 13, 5, 2
-SITES = [r"config\.yaml$", r"metrics\.csv$", r"snapshots/", r"checkpoints/", r"/result\.png$", r"/mine\.png$", "figure"]
-
-
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-@pytest.mark.parametrize("operation", [("open", ACCES), ("write", NOSPC), ("flush", IO), ("rename", NOENT)], ids=str)
-@pytest.mark.parametrize("site", SITES)
-def test_every_place_that_is_written(place, pair, monkeypatch, capsys, site, operation):
-    if operation[0] == "flush" and "metrics" in site:
-        pytest.skip("metrics are not flushed to the disk one by one")
-    with monkeypatch.context() as patch:
-        layer = BrokenFiles(patch, site, *operation)
-        assert main(arguments(pair, "--output", place / "out" / "mine.png") if "mine" in site else arguments(pair)) == 0
-    said = capsys.readouterr().err
-    assert layer.failed, "the fault never struck"
-    assert "Traceback" not in said
-    name = site.strip("$/").replace("\\", "")
-    assert any("nst: warning: " in line and name in line for line in said.splitlines()), said
-    (folder,) = (place / "runs").iterdir()
-    found = [path for path in (folder / "result.png", place / "out" / "mine.png") if path.exists()]
-    found += list((place / "safe").glob("*")) if (place / "safe").exists() else []
-    assert found
-    assert all(read_image(path).pixels.shape == (1, 3, 36, 48) for path in found)
-    assert f"wrote {os.path.relpath(found[0])}" in said or f"wrote {found[0]}" in said
-    assert not list(place.rglob(".nst-*"))  # no halves are left
-    for path in folder.glob("checkpoints/*"):
-        read_checkpoint(path)
-    assert (folder / "config.yaml").exists() == ("config" not in site)
-    assert (folder / "figure.png").exists() == ("figure" not in site)
 
 
 def test_a_disk_that_is_really_full(place, pair, capsys):

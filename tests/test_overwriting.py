@@ -14,9 +14,9 @@ from PIL import Image
 from nst_lightning import cli
 from nst_lightning.callbacks import Export
 from nst_lightning.data import StyleTransferData
+from nst_lightning.disk.atomic import keeping
 from nst_lightning.errors import UserError
-from nst_lightning.images import atomic, read_metadata, write_image
-from nst_lightning.images.atomic import keeping
+from nst_lightning.images import read_metadata, write_image
 from nst_lightning.runs.overwriting import may_be_replaced, refuse_inputs, run_fingerprint
 
 
@@ -78,10 +78,7 @@ def end(*arguments, **options):
     if left[0] == 0:
         os._exit(9)
     return true(*arguments, **options)
-import importlib.util, sys  # the module alone, without torch
-specification = importlib.util.spec_from_file_location("atomic", {atomic.__file__!r})
-module = sys.modules["atomic"] = importlib.util.module_from_spec(specification)
-specification.loader.exec_module(module)
+from nst_lightning.disk import atomic as module
 os.{step} = end
 with module.keeping(pathlib.Path({str(folder / "x.png")!r}), lambda path: False) as new:
     new.file.write(b"new")

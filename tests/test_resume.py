@@ -160,6 +160,19 @@ def test_a_checkpoint_that_cannot_be_written_costs_itself_and_keeps_the_one_befo
     assert [p.name for p in tmp_path.iterdir()] == ["1.ckpt"]
 
 
+def test_the_checkpoint_that_a_run_went_on_from_stays_until_there_is_a_newer_one(place, pair):
+    """Lightning removes it as soon as it believes that there are enough of newer ones."""
+    assert main(arguments(pair, evaluations=4)) == 0
+    (path,) = newest(place).glob("checkpoints/*")
+    files = WholeFiles()
+    files.load_checkpoint(os.path.relpath(path))
+    files.remove_checkpoint(path)
+    assert path.exists()
+    files.save_checkpoint({"a": torch.zeros(3)}, path.with_name("000005.ckpt"))
+    files.remove_checkpoint(path)
+    assert not path.exists()
+
+
 def test_a_checkpoint_leaves_room_for_the_picture(tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)._replace(free=3 * 4 * 100)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)

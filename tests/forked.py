@@ -1,0 +1,116 @@
+"""The command in processes of its own, each begun in a hundredth of the time that Python needs to load it.
+
+A process that has loaded it, and nothing else, is forked for each run (multiprocessing's fork server).
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import pickle
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from multiprocessing import forkserver
+from multiprocessing.context import BaseContext
+from pathlib import Path
+
+import forked_with
+from systemcalls import Call, Plan, Watch
+
+_PATIENCE = 300.0  # seconds
+
+
+@dataclass
+class Ended:
+    """A run that is over.
+
+    Attributes:
+        code: Its exit code; minus the signal's number if one killed it.
+        said: What it wrote on standard output and standard error.
+        calls: Those that touched its folder, unless it was killed.
+    """
+
+    code: int
+    said: str
+    calls: list[Call]
+
+
+class Running:
+    """A run of ``nst`` that has begun.
+
+    Args:
+        folder: Where it runs; calls that touch it are watched.
+        args: Command line after ``nst``.
+        plan: What shall happen at a call.
+        environment: Variables that it has besides.
+
+    Attributes:
+        number: A file that holds the number of the process.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        args: Sequence[object],
+        plan: Plan | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        self._said = folder.with_name(f"{folder.name}.{len(list(folder.parent.iterdir()))}.said")
+        self._process = _context().Process(  # type: ignore[attr-defined]
+            target=_run, args=(str(folder), [str(arg) for arg in args], plan, str(self._said), dict(environment or {}))
+        )
+        self._process.start()
+        self.number = self._said.with_suffix(".number")
+        self.number.write_text(str(self._process.pid), encoding="ascii")
+
+    def wait(self) -> Ended:
+        """Wait until it is over."""
+        self._process.join(_PATIENCE)
+        assert self._process.exitcode is not None, f"still running: {self._said.read_text(encoding='utf-8')}"
+        log = self._said.with_suffix(".calls")
+        calls = pickle.loads(log.read_bytes()) if log.exists() else []
+        said = self._said.read_text(encoding="utf-8")
+        for path in (self._said, self.number, log):
+            path.unlink(missing_ok=True)
+        return Ended(self._process.exitcode, said, calls)
+
+
+def nst(folder: Path, *args: object, plan: Plan | None = None) -> Ended:
+    """Run ``nst`` in a folder, to its end."""
+    return Running(folder, args, plan).wait()
+
+
+@cache
+def _context() -> BaseContext:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([forked_with.__name__])
+    before = os.environ.get("PYTHONPATH")
+    # Where the server finds it; before Python 3.14 it does not look where this process does.
+    os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)
+    forkserver.ensure_running()
+    if before is None:
+        del os.environ["PYTHONPATH"]
+    else:
+        os.environ["PYTHONPATH"] = before
+    return context
+
+
+def _run(folder: str, args: list[str], plan: Plan | None, said: str, environment: dict[str, str]) -> None:
+    """What the new process does."""
+    from nst_lightning.cli import entry_point
+
+    os.environ.update(environment)
+    os.chdir(folder)
+    file = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(file, 1)
+    os.dup2(file, 2)
+    sys.stdout, sys.stderr = (os.fdopen(number, "w", buffering=1, closefd=False) for number in (1, 2))
+    sys.argv = ["nst", *args]
+    watch = Watch(Path(folder), plan)
+    try:
+        with watch:
+            entry_point()
+    finally:
+        Path(said).with_suffix(".calls").write_bytes(pickle.dumps(watch.calls))
