@@ -45,7 +45,7 @@ from nst_lightning.refusals import (
     check_unbuilt_optimizer,
 )
 from nst_lightning.restart import begin_anew, limit_epochs
-from nst_lightning.runs.checkpoint import FACTS, RANDOM, SETTINGS
+from nst_lightning.runs.checkpoint import ENDED, FACTS, LOSSES, RANDOM, SETTINGS
 from nst_lightning.runs.counters import next_position, set_position, written_at
 from nst_lightning.runs.facts import make_facts
 from nst_lightning.runs.limits import Reached, limited, renew
@@ -87,6 +87,8 @@ class StyleTransfer(LightningModule):
 
     Attributes:
         configuration: The run's whole configuration in YAML, for its checkpoints; the command line sets it.
+        ends_where_stopped: Whether a checkpoint at which a callback ended the run is its end, and not a place to go on
+            from; the command line sets it where the picture is yet to be written.
     """
 
     def __init__(
@@ -121,9 +123,10 @@ class StyleTransfer(LightningModule):
         self.objective.use_extractor(self._own_extractor[0])
         self._tiled: TiledObjective | None = None
         self.plans: list[Plan] = []
-        self.configuration = ""
+        self.configuration, self.ends_where_stopped = "", False
         self._facts: dict[str, Any] = {}
         self._random: dict[str, Tensor] = {}  # of a checkpoint that is to be continued
+        self._losses: dict[str, Tensor] = {}  # likewise
         self.image = nn.Parameter(torch.zeros(1, 3, 16, 16))  # takes its size when the data is known
         self._has_picture = False
         self._pictures: StyleTransferData | None = None  # of this model's latest fit; the trainer may go on to others
@@ -284,7 +287,8 @@ class StyleTransfer(LightningModule):
         trainer.reload_dataloaders_every_n_epochs = 1  # type: ignore[attr-defined]  # stages differ in length
         limit_epochs(trainer, len(self.stages))
         self._stage = self._left = None
-        self._random, self.evaluation, self._tiled, self._reached = {}, None, None, None  # of an earlier fit
+        self._random, self._losses, self._reached = {}, {}, None  # of an earlier fit
+        self.evaluation = self._tiled = None
         self._facts = self.facts(self._data)
         for extractor in self._extractors():
             extractor.forget_images()
@@ -353,6 +357,7 @@ class StyleTransfer(LightningModule):
             )
         self._step_on()
         self._enter_stage(self.trainer.current_epoch)
+        self.trainer.callback_metrics.update(self._losses)  # for who looks at them where a stage ends
         set_random_states(self._random, self.device)
 
     def on_train_epoch_start(self) -> None:
@@ -528,6 +533,8 @@ class StyleTransfer(LightningModule):
             with self.showing_result():
                 checkpoint["state_dict"]["image"] = self.image.detach().clone()
         checkpoint[RANDOM] = random_states(self.device)
+        if self.evaluation is not None:
+            checkpoint[LOSSES] = self.objective.losses(self.evaluation)
         if self.configuration:
             checkpoint[SETTINGS] = self.configuration
 
@@ -547,7 +554,7 @@ class StyleTransfer(LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Give the image the size it has in the checkpoint; see LightningModule."""
         self._take_plans(checkpoint.get(FACTS, {}).get("plans", []))
-        self._random = checkpoint.get(RANDOM, {})
+        self._random, self._losses = checkpoint.get(RANDOM, {}), checkpoint.get(LOSSES, {})
         saved = checkpoint["state_dict"]["image"]
         if self._trainer is not None and STEPPED_FROM in checkpoint:
             saved = checkpoint["state_dict"]["image"] = checkpoint[STEPPED_FROM]
@@ -560,7 +567,8 @@ class StyleTransfer(LightningModule):
             self._begin_averages()
         self._left = self._planned = min(written_at(checkpoint).stage, len(self.stages) - 1)
         planned = limited([stage.evaluations for stage in self.stages], self.trainer.limit_train_batches)
-        self._reached = Reached.of(self.trainer, checkpoint, planned)
+        stopped = self.ends_where_stopped and checkpoint.get(ENDED, False)
+        self._reached = Reached.of(self.trainer, checkpoint, planned, stopped)
         if self._reached is not None:
             planned = self._reached.planned
         set_position(checkpoint, next_position(checkpoint, planned), planned)

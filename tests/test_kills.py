@@ -46,6 +46,15 @@ VARIANTS: dict[str, tuple[object, ...]] = {
     "tiles": ("--data.size", 96, "--model.tile", 64),
     "by time": ("--checkpoint_every", 0, "--checkpoint_seconds", 0.001),
     "a limit": ("--trainer.max_steps", 4),
+    "stopped early": (
+        "--trainer.callbacks",
+        "[{class_path: EarlyStopping, init_args: {monitor: loss, patience: 3, min_delta: 100}}]",
+    ),
+    "looked at where stages end": (
+        "--trainer.callbacks",
+        "[{class_path: EarlyStopping, init_args: {monitor: loss, check_on_train_epoch_end: true}}]",
+        *("--model.stages", _TWO_STAGES),
+    ),
     "rich": RICH,
 }
 

@@ -24,6 +24,7 @@ from lightning.pytorch.loggers.logger import Logger
 from torch.optim import lr_scheduler
 
 from nst_lightning import StyleTransfer, StyleTransferData
+from nst_lightning.callbacks import Checkpoints
 from nst_lightning.cli import main
 from nst_lightning.errors import UserError
 from nst_lightning.features import VGG19
@@ -456,6 +457,18 @@ def test_the_module_brings_the_logging_of_losses_along(fit):
     fit(Logs(picture_every=1), logger=logger, evaluations=3, log_every_n_steps=2)
     assert [step for step, metrics in logger.rows if "loss" in metrics] == [2]
     assert [step for step, _ in logger.pictures] == [1, 2, 3]
+
+
+def test_loggers_have_what_comes_before_a_checkpoint(fit):
+    """A run that goes on from there does not come by it again."""
+
+    class Asked(Kept):
+        def after_save_checkpoint(self, _):
+            self.steps = [step for step, metrics in self.rows if "loss" in metrics]
+
+    logger = Asked()
+    fit(Checkpoints(every=2), logger=logger, evaluations=3, enable_checkpointing=True)
+    assert logger.steps == [1, 2, 3]
 
 
 def test_a_picture_that_a_logger_does_not_take_costs_only_itself(fit):

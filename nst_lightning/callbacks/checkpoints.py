@@ -12,11 +12,13 @@ from typing import Any
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from nst_lightning.callbacks.signals import Signals
 from nst_lightning.disk.lenient import only_the_file
 from nst_lightning.errors import UserError, UserNotice
 from nst_lightning.estimate import in_bytes
 from nst_lightning.module import StyleTransfer
-from nst_lightning.runs.checkpoint import FOLDER, SUFFIX
+from nst_lightning.runs.checkpoint import ENDED, FOLDER, SUFFIX
+from nst_lightning.runs.limits import out_of_time
 
 
 class Checkpoints(ModelCheckpoint):
@@ -87,6 +89,14 @@ class Checkpoints(ModelCheckpoint):
             models = {here(path): step for path, step in state_dict["best_k_models"].items()}
             now = {"dirpath": self.dirpath, "best_model_path": best, "best_k_models": models}
             super().load_state_dict({**state_dict, **named, **now})
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: StyleTransfer, checkpoint: dict[str, Any]) -> None:  # type: ignore[override]
+        """Say in it whether a callback has ended the run, which a signal or a clock does for the time being only."""
+        super().on_save_checkpoint(trainer, pl_module, checkpoint)
+        stopped = trainer.should_stop and trainer.fit_loop._can_stop_early
+        signalled = any(isinstance(other, Signals) and other.received is not None for other in trainer.callbacks)  # type: ignore[attr-defined]
+        if stopped and not signalled and not out_of_time(trainer.callbacks):  # type: ignore[attr-defined]
+            checkpoint[ENDED] = True
 
     def on_train_batch_end(  # type: ignore[override]
         self, trainer: Trainer, pl_module: StyleTransfer, outputs: Any, batch: Any, batch_idx: int

@@ -228,7 +228,9 @@ class FitCLI(LightningCLI):
         self._check_parts()
         self.datamodule.setup("fit")
         now = dict(flatten(yaml.safe_load(resolved)))
-        only_writes = self.resumed is not None and check_resumed(self.resumed, now, self.model, self.datamodule)
+        self.model.ends_where_stopped = self.resumed is not None and check_resumed(
+            self.resumed, now, self.model, self.datamodule
+        )
         refuse_inputs(config.output, self.datamodule)
         self._keep_hyperparameters(resolved)
         self._root_is_new = not root.exists()
@@ -240,13 +242,18 @@ class FitCLI(LightningCLI):
             self.folder = create_run_folder(root, name, job_name()) if is_first(self.all_processes) else root
         self._lock()
         if self.resumed is not None:
-            then = self.resumed.configuration  # nothing, if a program wrote the checkpoint
-            now["trainer.precision"] = then.get("trainer.precision", "auto")
-            changed = differences(then, now) if then else []
-            also = f"; not as then: {', '.join(changed)}" if changed else ""
-            what = "all evaluations are made; writing what is missing," if only_writes else "continuing"
-            log.say("resumed", f"{what} from {self.resumed.path}{also}", path=str(self.resumed.path))
+            self._say_resumed(self.resumed, now)
         self._defaults = defaults
+
+    def _say_resumed(self, resumed: Resumed, now: dict[str, Any]) -> None:
+        """Say from where, what is left to do, and what is not as it was."""
+        then = resumed.configuration  # nothing, if a program wrote the checkpoint
+        now["trainer.precision"] = then.get("trainer.precision", "auto")
+        changed = differences(then, now) if then else []
+        also = f"; not as then: {', '.join(changed)}" if changed else ""
+        at_end = self.model.ends_where_stopped
+        what = "the run is at its end; writing what is missing," if at_end else "continuing"
+        log.say("resumed", f"{what} from {resumed.path}{also}", path=str(resumed.path))
 
     def _lock(self) -> None:
         """Keep the folder from other runs; processes that help this one come with it."""

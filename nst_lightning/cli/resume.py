@@ -14,7 +14,7 @@ from nst_lightning.data import StyleTransferData
 from nst_lightning.errors import UserError
 from nst_lightning.module import StyleTransfer
 from nst_lightning.paths import expand, from_its_folder
-from nst_lightning.runs.checkpoint import FACTS, FOLDER, SETTINGS, read_checkpoint
+from nst_lightning.runs.checkpoint import ENDED, FACTS, FOLDER, SETTINGS, read_checkpoint
 from nst_lightning.runs.counters import written_at
 from nst_lightning.runs.ending import is_written
 from nst_lightning.runs.facts import check_files
@@ -35,11 +35,13 @@ class Resumed(NamedTuple):
         path: The checkpoint.
         folder: The run's folder, or None if the checkpoint does not lie in one.
         configuration: The run's own configuration, flat, by dotted key.
+        ended: Whether a callback had ended the run there, and what it leaves is yet to be written.
     """
 
     path: Path
     folder: Path | None
     configuration: dict[str, Any]
+    ended: bool
 
 
 def resume(args: Sequence[str], parse: Callable[[list[str]], Namespace]) -> tuple[list[str], Resumed | None]:
@@ -75,10 +77,12 @@ def resume(args: Sequence[str], parse: Callable[[list[str]], Namespace]) -> tupl
     if "precision" in facts:  # what auto chose then
         own.append(f"--trainer.precision={facts['precision']}")
     # A limit that a run has reached is lifted when all is written that the run leaves; else that comes first.
-    if folder is None or is_written(folder, _output(configuration)):
+    written = folder is None or is_written(folder, _output(configuration))
+    if written:
         for name, value in used_up(configuration, content, facts.get("evaluations", [])).items():
             own.append(f"--{name}={'null' if value is None else value}")
-    return [*own, *args, f"--ckpt_path={path}"], Resumed(path, folder, configuration)
+    ended = bool(content.get(ENDED)) and not written
+    return [*own, *args, f"--ckpt_path={path}"], Resumed(path, folder, configuration, ended)
 
 
 def _checkpoint(asked: Namespace) -> Path | None:
@@ -141,7 +145,7 @@ def check_resumed(resumed: Resumed, now: Mapping[str, Any], model: StyleTransfer
         if is_written(resumed.folder, _output(now)):
             raise
         return True
-    return False
+    return resumed.ended
 
 
 def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:

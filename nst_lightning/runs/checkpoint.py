@@ -28,6 +28,8 @@ SUFFIX = ".ckpt"
 FACTS = "nst_lightning"
 RANDOM = "random_state"
 SETTINGS = "configuration"
+LOSSES = "losses"  # of the last evaluation, by name
+ENDED = "ended"  # the callback that ended the run there, for good
 
 
 class WholeFiles(CheckpointIO):

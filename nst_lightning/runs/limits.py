@@ -91,7 +91,7 @@ def check_room(path: Path, settings: Mapping[str, Any], checkpoint: dict[str, An
 
 
 class Reached(NamedTuple):
-    """A limit that a run had reached when it wrote its last checkpoint, in terms by which Lightning ends it again.
+    """What ended a run when it wrote its last checkpoint, in terms by which Lightning ends it again.
 
     Lightning calls no callback in a fit that begins at ``max_steps``, and so nothing would be written that a run which
     was killed at its end still owes. At the end of a stage that has as many evaluations as are made, it does.
@@ -101,29 +101,32 @@ class Reached(NamedTuple):
         max_steps: What the trainer had been given.
         max_epochs: Likewise.
         limit_train_batches: Likewise.
+        stopped: Whether it was a callback that ended it.
     """
 
     planned: list[int]
     max_steps: int
     max_epochs: int
     limit_train_batches: Any
+    stopped: bool
 
     @classmethod
-    def of(cls, trainer: Trainer, checkpoint: dict[str, Any], planned: Sequence[int]) -> Reached | None:
-        """Set a trainer's limits so for a checkpoint that it continues; None if none of them is reached.
+    def of(cls, trainer: Trainer, checkpoint: dict[str, Any], planned: Sequence[int], stopped: bool) -> Reached | None:
+        """Set a trainer's limits so for a checkpoint that it continues; None if there is more to do.
 
         Args:
             trainer: Before its loop begins.
             checkpoint: What it continues.
             planned: Evaluations of each stage under its limits.
+            stopped: Whether a callback had ended the run, and it shall end there.
         """
         stage, done, _ = written_at(checkpoint)
         loop = trainer.fit_loop
         steps, epochs = loop.max_steps, loop.max_epochs or -1
         at_epochs = 0 < epochs == stage + 1 < len(planned) and done >= planned[stage]
-        if not 0 < steps <= checkpoint["global_step"] and not at_epochs:
+        if not 0 < steps <= checkpoint["global_step"] and not at_epochs and not stopped:
             return None
-        limits = cls([*planned[:stage], done], steps, epochs, trainer.limit_train_batches)
+        limits = cls([*planned[:stage], done], steps, epochs, trainer.limit_train_batches, stopped)
         loop.epoch_loop.max_steps, loop.max_epochs = -1, stage + 1
         trainer.limit_train_batches = done
         return limits
@@ -132,6 +135,7 @@ class Reached(NamedTuple):
         """Give the trainer its limits back, by which others tell what ended the run."""
         trainer.fit_loop.epoch_loop.max_steps, trainer.fit_loop.max_epochs = self.max_steps, self.max_epochs
         trainer.limit_train_batches = self.limit_train_batches
+        trainer.should_stop = trainer.should_stop or self.stopped
 
 
 def renew(checkpoint: dict[str, Any], callbacks: Sequence[Callback]) -> None:
@@ -170,10 +174,15 @@ def reason_of_end(trainer: Trainer, evaluations: Sequence[int], received: int | 
     return "trainer.limit_train_batches" if whole else "trainer.max_epochs"
 
 
+def out_of_time(callbacks: Sequence[Callback]) -> bool:
+    """Whether the time that a callback measures is over."""
+    left = [callback.time_remaining() for callback in callbacks if isinstance(callback, Timer)]
+    return any(seconds is not None and seconds <= 0 for seconds in left)
+
+
 def _stopper(callbacks: Sequence[Callback], max_time: Any) -> str:
     """Which callback may have told the trainer to stop."""
-    left = [callback.time_remaining() for callback in callbacks if isinstance(callback, Timer)]
-    if any(seconds is not None and seconds <= 0 for seconds in left):
+    if out_of_time(callbacks):
         return "the callback Timer" if max_time is None else "trainer.max_time"
     stopping = [type(callback).__name__ for callback in callbacks if isinstance(callback, EarlyStopping)]
     return f"the callback {stopping[0]}" if stopping else "a callback"
