@@ -85,9 +85,10 @@ def test_a_failure_to_do_something_else_with_a_file_is_named():
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
 
 
-@pytest.mark.parametrize(
-    "end", [b"", b"3,0,1.", b"3,0,1.5,0.1", b"\0" * 20, b"3,0\r\n", b"\xff\xfe,1,2,3\r\n"], ids=str
-)
+TORN = [b"", b"3,0,1.", b"3,0,1.5,0.1", b"\0" * 20, b"3,0\r\n", b"\xff\xfe,1,2,3\r\n"]
+
+
+@pytest.mark.parametrize("end", TORN, ids=str)
 def test_rows_with_a_torn_end(tmp_path, end):
     path = tmp_path / "metrics.csv"
     whole = b"step,stage,loss,seconds\r\n1,0,2.5,0.1\r\n2,0,2.25,0.2\r\n"

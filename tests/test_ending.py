@@ -78,7 +78,8 @@ def test_a_finished_picture_goes_to_another_place(place, finished, capsys):
         ),
         (
             (
-                "--trainer.callbacks=[{class_path: EarlyStopping, init_args: {monitor: loss, patience: 1, min_delta: 99}}]",
+                "--trainer.callbacks",
+                "[{class_path: EarlyStopping, init_args: {monitor: loss, patience: 1, min_delta: 99}}]",
             ),
             "the callback EarlyStopping",
         ),

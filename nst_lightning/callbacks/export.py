@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import filecmp
 import hashlib
 import os
@@ -142,7 +143,8 @@ class Export(Callback):
                 failures.append(f"{path}: {error}")
             else:
                 written.append((path, aside))
-                self._written[path] = _identity(path)
+                with contextlib.suppress(OSError):  # then it will be taken for somebody else's, and moved aside
+                    self._written[path] = _identity(path)
 
         for path in [result, *([self.output] if self.output else [])]:
             write(path)
@@ -159,10 +161,11 @@ class Export(Callback):
     def _of_this_run(self, trainer: Trainer, result: Path) -> set[tuple[int, int]]:
         """Pictures that this run has written, also before it was interrupted and continued."""
         found = set(self._written.values())
-        if trainer.ckpt_path is not None and result.exists():
-            found.add(_identity(result))
-            if self.output and self.output.is_file() and filecmp.cmp(result, self.output, shallow=False):
-                found.add(_identity(self.output))
+        with contextlib.suppress(OSError):  # likewise
+            if trainer.ckpt_path is not None and result.exists():
+                found.add(_identity(result))
+                if self.output and self.output.is_file() and filecmp.cmp(result, self.output, shallow=False):
+                    found.add(_identity(self.output))
         return found
 
     def on_train_start(self, trainer: Trainer, pl_module: StyleTransfer) -> None:  # type: ignore[override]

@@ -39,7 +39,7 @@ class Metrics(Callback):
         self.every = every
         self._rows: list[tuple[int, int, float, Tensor]] = []
         self._pending = ""  # rows that the file does not hold yet
-        self._first: int | None = None  # step of the first of them
+        self._first = 0  # step of the first of them
         self._length: int | None = None  # bytes of the file, once it holds nothing from there on but what we wrote
         self._write_now: Callable[[], None] = lambda: None
         self._begin = 0.0
@@ -67,18 +67,19 @@ class Metrics(Callback):
             self._write(trainer, pl_module)
 
     def _write(self, trainer: Trainer, module: StyleTransfer) -> None:
-        if not self._rows or not trainer.is_global_zero:
+        if not trainer.is_global_zero:
             self._rows.clear()
+        if not self._rows and not self._pending:
             return
         path = Path(trainer.default_root_dir) / "metrics.csv"
         groups, columns = module.objective.part_groups, module.objective.group_names
-        values = torch.stack([row[-1] for row in self._rows]).tolist()  # the one read
+        values = torch.stack([row[-1] for row in self._rows]).tolist() if self._rows else []  # the one read
         text = io.StringIO(newline="")
         writer = csv.writer(text)
         for (step, stage, seconds, _), (loss, *parts) in zip(self._rows, values, strict=True):
             sums = [sum((p for p, g in zip(parts, groups, strict=True) if g == column), 0.0) for column in columns]
             writer.writerow([step, stage, loss, *sums, *parts, f"{seconds:.6f}"])
-        self._first = self._rows[0][0] if self._first is None else self._first
+        self._first = self._rows[0][0] if self._rows and not self._pending else self._first
         self._rows.clear()
         self._written = time.perf_counter()
         self._pending += text.getvalue()  # what cannot be written now is written next time
@@ -92,11 +93,11 @@ class Metrics(Callback):
                 with replacing(path) as file:
                     file.write(table)
                 self._length = len(table)
-            self._pending, self._first = "", None
+            self._pending = ""
 
     def on_train_start(self, trainer: Trainer, pl_module: StyleTransfer) -> None:  # type: ignore[override]
         """Begin a new table, or go on with a resumed run's; see Callback."""
-        self._pending, self._first, self._length = "", None, None
+        self._pending, self._length = "", None
         self._write_now = lambda: self._write(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: StyleTransfer) -> None:  # type: ignore[override]

@@ -53,9 +53,9 @@ class Record(Callback):
     def _write(
         self, trainer: Trainer, module: StyleTransfer, state: str, reason: str | None, *, all_written: bool = False
     ) -> None:
-        folder = Path(trainer.default_root_dir)
-        if not trainer.is_global_zero or not folder.is_dir():
+        if not trainer.is_global_zero:
             return
+        path = Path(trainer.default_root_dir) / RECORD
         facts = {
             "state": state,
             "reason": reason,
@@ -64,5 +64,7 @@ class Record(Callback):
             "all_written": all_written,
             "changed": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         }
-        with only_the_file(folder / RECORD), replacing(folder / RECORD) as file:
-            file.write((json.dumps(facts, indent=1) + "\n").encode())
+        with only_the_file(path):
+            if path.parent.is_dir():
+                with replacing(path) as file:
+                    file.write((json.dumps(facts, indent=1) + "\n").encode())

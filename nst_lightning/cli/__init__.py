@@ -69,6 +69,12 @@ def main(args: Sequence[str] | None = None) -> int:
         except UserError as error:
             log.say("error", str(error), code=2)
             return 2
+        except OSError as error:
+            if isinstance(error, ConnectionError) or not error.strerror:
+                raise
+            named = error.filename or "a file"
+            log.say("error", f"{named}: {error.strerror}; see that it is there, and that the disk is well", code=2)
+            return 2
         except Exception as error:
             if log.kind() != "json":
                 raise
