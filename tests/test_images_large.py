@@ -190,6 +190,12 @@ class TestReduction:
         monkeypatch.setattr(limits, "free_host_memory", lambda: 1 << 50)
         assert limits.reduction(10_000, 17_000, (64, 64)) == 1
 
+    def test_what_is_to_be_enlarged_is_decoded_as_it_is(self, monkeypatch):
+        monkeypatch.setattr(limits, "free_host_memory", lambda: 1 << 50)
+        assert limits.reduction(750, 1000, (3000, 4000)) == 1
+        assert limits.reduction(750, 1000, (700, 1001)) == 1
+        assert limits.reduction(12_000, 16_000, (24_000, 32_000)) == 1
+
     @pytest.mark.parametrize("needed", [(3001, 4001), (12_000, 16_000)])
     def test_refused(self, monkeypatch, needed):
         monkeypatch.setattr(limits, "free_host_memory", lambda: 192_000_000 * limits.BYTES // 16)
@@ -217,6 +223,11 @@ class TestJpeg:
         assert check_image(ramp) == (320, 240)
         expected = torch.nn.functional.avg_pool2d(whole, 4)
         assert float((small - expected).abs().max()) < 3 / 255
+
+    def test_a_run_of_a_size_above_the_pictures(self, ramp):
+        data = StyleTransferData(str(ramp), str(ramp), size=640)
+        assert data.stage_size() == (640, 480)
+        assert data.stage_images().content.shape == (1, 3, 640, 480)
 
     def test_memory_for_a_fraction_only(self, ramp, monkeypatch):
         monkeypatch.setattr(limits, "free_host_memory", lambda: 320 * 240 * limits.BYTES // 4)

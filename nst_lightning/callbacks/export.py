@@ -91,8 +91,6 @@ class Export(Callback):
             self._origin = read_origin(Path(data.content_path), keep_location=self.keep_location)
         configuration = self.settings.get("Configuration")
         self._fingerprint = run_fingerprint(configuration, data) if configuration else ""
-        if self.output and trainer.ckpt_path is not None:
-            sweep(self.output.parent, _owner(trainer))
 
     def _settings(self, trainer: Trainer, data: StyleTransferData) -> dict[str, str]:
         """What the picture says of how it was made."""
@@ -171,6 +169,8 @@ class Export(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: StyleTransfer) -> None:  # type: ignore[override]
         """Owe a picture from now on; see Callback."""
         self._due = True
+        if self.output and trainer.ckpt_path is not None and trainer.is_global_zero:
+            sweep(self.output.parent, _owner(trainer))
 
     def on_train_end(self, trainer: Trainer, pl_module: StyleTransfer) -> None:  # type: ignore[override]
         """Write the picture; see Callback."""

@@ -164,9 +164,17 @@ def check_replaceable(path: Path) -> None:
     """
     temporary, _ = _beside(path)
     try:
-        temporary.open("xb").close()
-    finally:
-        _remove(temporary)
+        _try_without_a_name(temporary.parent)
+    except OSError:
+        try:
+            temporary.open("xb").close()
+        finally:
+            _remove(temporary)
+
+
+def _try_without_a_name(folder: Path) -> None:
+    """Make a file that has no name, of which nothing stays if the process is killed; only some file systems can."""
+    os.close(os.open(folder, getattr(os, "O_TMPFILE", os.O_CREAT) | os.O_WRONLY))
 
 
 def _beside(path: Path, owner: str = "") -> tuple[Path, Path]:

@@ -77,7 +77,7 @@ def reduction(height: int, width: int, needed: tuple[int, int] | None) -> int:
         if wanted:
             return wanted[0]
     for factor in _REDUCTIONS:
-        if fits(factor) and enough(factor, 1):
+        if fits(factor) and (factor == 1 or enough(factor, 1)):  # one that is to be enlarged is taken as it is
             return factor
     raise TooLargeError(
         f"its {_mega(height * width)} do not fit into {_gibi(free)} of free memory in the size that is needed"

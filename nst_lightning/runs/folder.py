@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import re
-import tempfile
 from pathlib import Path
 
 from filelock import BaseFileLock, FileLock, Timeout
 
+from nst_lightning.disk.atomic import check_replaceable
 from nst_lightning.disk.folders import flush_folder, make_folder
 from nst_lightning.errors import UserError
 
@@ -32,8 +32,7 @@ def check_folder(root: Path, argument: str = "trainer.default_root_dir") -> Path
     try:
         if not existing.is_dir():
             raise NotADirectoryError(f"{existing} is not a folder")
-        with tempfile.TemporaryDirectory(dir=existing):
-            pass
+        check_replaceable(existing / RECORD)
     except OSError as error:
         raise UserError(
             f"{argument}: must be a folder that can be written, got '{root}' ({error}); choose another"
