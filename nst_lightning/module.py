@@ -123,6 +123,7 @@ class StyleTransfer(LightningModule):
         self.objective.use_extractor(self._own_extractor[0])
         self._tiled: TiledObjective | None = None
         self.plans: list[Plan] = []
+        self._resident = 0  # bytes that the process had taken when they were made
         self.configuration, self.ends_where_stopped = "", False
         self._facts: dict[str, Any] = {}
         self._random: dict[str, Tensor] = {}  # of a checkpoint that is to be continued
@@ -296,6 +297,7 @@ class StyleTransfer(LightningModule):
         self._planned = 0
         self._planner = self._make_planner()
         self.plans = self._planner.plans(self.tile, self._free_memory(), trainer.world_size)
+        self._resident = resident_memory(trainer.strategy.root_device.type)
         if any(plan.tile for plan in self.plans) or max(self._data.stage_size()) > _LARGE:
             hand_back_large_blocks()
         if not self._has_size:  # a subclass may have callbacks of its own
@@ -340,6 +342,11 @@ class StyleTransfer(LightningModule):
     def history_of(self, plan: Plan) -> int:
         """Pairs that L-BFGS keeps under a plan that leaves it less than was asked for."""
         return int(self._planner.histories[plan.choice]["history_size"])
+
+    def planned_memory(self) -> int:
+        """Bytes that the process will have taken at its peak, what it holds already included; 0 if that is not known."""
+        planned = max((plan.memory for plan in self.plans), default=0)
+        return planned + self._resident if planned else 0
 
     def estimated_seconds(self) -> float:
         """About how long all stages will take on this device, measured on a small image."""
@@ -418,6 +425,8 @@ class StyleTransfer(LightningModule):
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Evaluate: the weighted loss of the image as it is, a scalar; see LightningModule."""
+        if self._tiled is not None:  # Lightning would keep the last gradient until the new one is there
+            self.image.grad = None
         self.evaluation = self._evaluated()
         loss = self.evaluation.loss
         if self._trainer is not None and self.trainer.training:  # a call from elsewhere has nowhere to log to

@@ -6,7 +6,10 @@ import json
 
 import pytest
 import torch
+from lightning.pytorch import Trainer
 
+from nst_lightning import StyleTransfer, StyleTransferData
+from nst_lightning.callbacks import Averaging, Checkpoints, Export, Figure, Metrics
 from nst_lightning.cli import main
 from nst_lightning.images import read_image
 from nst_lightning.runs.ending import is_written
@@ -128,3 +131,29 @@ def test_records_of_earlier_versions_and_none(tmp_path):
     (tmp_path / "result.png").unlink()
     assert not is_written(tmp_path)
     assert not is_written(None)
+
+
+@pytest.mark.parametrize("limit", [{}, {"max_steps": 2}], ids=str)
+def test_in_a_program(place, pair, limit):
+    """Lightning calls no callback in a fit that begins at its end; here all of them see that end."""
+
+    def fit(ckpt_path=None):
+        module = StyleTransfer(evaluations=4)
+        callbacks = [Export(), Figure(), Metrics(), Checkpoints(every=2), Averaging()]
+        quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+        trainer = Trainer(
+            **{"max_epochs": -1, **limit}, accelerator="cpu", callbacks=callbacks, default_root_dir="run", **quiet
+        )
+        trainer.fit(module, datamodule=StyleTransferData(str(pair[0]), str(pair[1]), size=48), ckpt_path=ckpt_path)
+        assert trainer.global_step == limit.get("max_steps", 4)
+        assert trainer.max_steps == limit.get("max_steps", -1)
+        assert trainer.limit_train_batches == 1.0
+        return module.final_picture()
+
+    whole = fit()
+    for name in ("result.png", "figure.png"):
+        (place / "run" / name).rename(place / name)
+    checkpoint = max((place / "run" / "checkpoints").iterdir())
+    assert torch.equal(fit(str(checkpoint)), whole)
+    for name in ("result.png", "figure.png"):
+        assert torch.equal(*(read_image(folder / name).pixels for folder in (place, place / "run")))

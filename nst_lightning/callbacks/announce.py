@@ -46,7 +46,7 @@ def _facts(trainer: Trainer, module: StyleTransfer, seconds: float) -> dict[str,
         "evaluations": planned_evaluations(trainer, module),
         "stages": len(module.stages),
         "seconds": round(seconds, 1),
-        "bytes": max((plan.memory for plan in module.plans), default=0),
+        "bytes": module.planned_memory(),
         "folder": str(trainer.default_root_dir),
     }
 
@@ -64,7 +64,7 @@ def start_line(trainer: Trainer, module: StyleTransfer, seconds: float) -> str:
     tiled = f" in tiles of {' and '.join(map(str, tiles))} px" if tiles else ""
     lean = [module.history_of(plan) for plan in module.plans if plan.choice]
     tiled += f", history of {lean[-1]} pairs in bfloat16 for want of memory" if lean else ""
-    memory = max((plan.memory for plan in module.plans), default=0)
+    memory = module.planned_memory()
     needs = f"; takes about {in_words(seconds)}"
     needs += f" and {memory / 2**30:.1f} GiB" if memory else ""
     if trainer.checkpoint_callback is not None:
