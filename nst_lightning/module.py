@@ -344,7 +344,7 @@ class StyleTransfer(LightningModule):
         return int(self._planner.histories[plan.choice]["history_size"])
 
     def planned_memory(self) -> int:
-        """Bytes that the process will have taken at its peak, what it holds already included; 0 if that is not known."""
+        """Bytes that the process will have taken at its peak, with what it holds already; 0 if that is not known."""
         planned = max((plan.memory for plan in self.plans), default=0)
         return planned + self._resident if planned else 0
 
