@@ -1,7 +1,7 @@
 """Calls that fail cost a file at most; where nothing could be made at all, one line says so before any work.
 
-The long form (``pytest -m slow tests/test_failing_calls.py``) fails every call with every error and takes an hour on two
-cores.
+The long form (``pytest -m slow tests/test_failing_calls.py``) fails every call with every error and takes an hour
+on two cores.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ import socket
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -220,7 +221,7 @@ def points_of(calls: Sequence[Call]) -> list[int]:
     has no name of its own yet, the second and those after the last one are taken.
     """
     points = [0]
-    for number, (before, call) in enumerate(zip(calls, calls[1:], strict=False), start=1):
+    for number, (before, call) in enumerate(pairwise(calls), start=1):
         changes = before.name not in {"open", "fsync", "close"}
         row = before.name == call.name == "write" and before.path == call.path
         if changes and not (row and number > 1 and calls[number - 2].name == "write"):

@@ -34,8 +34,8 @@ from nst_lightning.tiling.objective import TiledObjective
 # A tile of 2048 px takes as long as four of 1024 on two cores, and more memory: what it saves at borders it loses to
 # memory that is fetched anew each time. Tiles smaller than 256 cost more time than they save memory.
 SIZES = (1024, 768, 512, 384, 256)
-USE = 0.9  # of the free memory
-# What the heap holds besides, between blocks that come and go: measured on a CPU at 2048 to 8192 px, 0.05 to 0.2 GiB.
+USE = 0.9  # of the free memory; the rest is for the heap
+# What the heap holds between blocks that come and go: measured on a CPU at 2048 to 8192 px, 0.05 to 0.2 GiB.
 _HEAP = 200 * 2**20
 _IMAGES, _BEST, _GRADIENT = 2 * 12, 12, 12  # bytes a pixel of image and gradient, of the best image, of the gradient
 
@@ -105,11 +105,11 @@ def make_plan(
     kept = sum(use.values[layer] for _, layer in objective.layered_terms(CellTerm))
     for choice, (stays, passes) in enumerate(optimizer):
         images = _IMAGES + masks + (_BEST if choice == 0 else 0)
-        fixed: float = use.fixed + _HEAP + images * height * width + stays
+        fixed: float = use.fixed + images * height * width + stays
         evaluation = (use.pixel + weighted) * height * width
         whole = int(fixed + kept * use.itemsize * height * width + max(passes, evaluation))
         if not wants_tiles and (tile is None or not available or whole <= USE * available):
-            return Plan(None, memory=whole, choice=choice)
+            return Plan(None, memory=whole + _HEAP, choice=choice)
         fixed += kept * 2 * height * width
         double = _GRADIENT * height * width  # more of the gradient than `fixed` holds, and then a copy
         between = max(passes, 2 * double)  # evaluations
@@ -124,7 +124,7 @@ def make_plan(
                 keep = keep if keep == len(areas) else max(0, keep - 1)  # one more has to run
                 pixels = sum(areas[keep:]) + 2 * sum(areas[:keep]) // 3
                 total = fixed + max(between, double + one * min(len(areas), keep + 1))
-                return Plan(side, keep, int(total), pixels, choice)
+                return Plan(side, keep, int(total) + _HEAP, pixels, choice)
 
     def least(scale: float) -> float:
         """Bytes at a scale with the smallest tile and the leanest settings."""
@@ -135,13 +135,7 @@ def make_plan(
         stays, passes = (bytes_ * small[0] * small[1] / (height * width) for bytes_ in optimizer[-1])
         images = _IMAGES + masks + (_BEST if len(optimizer) == 1 else 0)
         double = _GRADIENT * small[0] * small[1]
-        return (
-            use.fixed
-            + _HEAP
-            + (images + 2 * kept) * small[0] * small[1]
-            + stays
-            + max(passes, 2 * double, double + one)
-        )
+        return use.fixed + (images + 2 * kept) * small[0] * small[1] + stays + max(passes, 2 * double, double + one)
 
     fits = max((n for n in range(1, 1000) if least(n / 1000) <= USE * available), default=0) / 1000
     advice = f"it fits with data.size at {100 * fits:.0f} % of that" if fits else "free some memory"
