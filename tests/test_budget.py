@@ -12,7 +12,7 @@ from nst_lightning.hardware import free_memory
 from nst_lightning.losses import Content, Gram, TotalVariation
 from nst_lightning.objective import Objective, default_terms
 from nst_lightning.optim import LBFGS
-from nst_lightning.tiling.budget import SIZES, USE, make_plan
+from nst_lightning.tiling.budget import SIZES, make_plan
 
 GIB = 2**30
 
@@ -36,7 +36,7 @@ def test_tiles_where_it_does_not(objective):
     memory = optimizer_memory(8192, history_size=3, history_dtype="bfloat16")
     plan = make_plan(objective, (8192, 8192), "auto", [memory], 12 * GIB)
     assert plan.tile in SIZES
-    assert plan.memory <= USE * 12 * GIB
+    assert 0.8 * 12 * GIB < plan.memory <= 12 * GIB  # a tenth is left for the heap, and some of it told
     smaller = make_plan(objective, (8192, 8192), "auto", [memory], 11 * GIB)
     assert smaller.tile <= plan.tile
     assert plan.pixels >= 8192**2
