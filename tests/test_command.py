@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 import shlex
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
-from nst_lightning.cli import main
+from nst_lightning.cli import SUBCOMMANDS, main
 from nst_lightning.cli.fit import FitCLI
 from nst_lightning.cli.habits import HABITS, OURS, check_words
 from nst_lightning.cli.page import PAGE, TOPICS
@@ -296,3 +299,30 @@ def test_a_file_named_like_a_library_takes_nobodys_place(tmp_path, use_tiny_weig
     run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
     assert run.returncode == 0, run.stderr
     assert "CALLED" in run.stdout
+
+
+def test_a_current_folder_that_is_gone(monkeypatch, capsys):
+    """A library ends the process over it, so it is looked at before any is loaded."""
+
+    def gone():
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+
+    monkeypatch.setattr(os, "getcwd", gone)
+    assert main(["fit", "--config", "quickstart"]) == 2
+    said = capsys.readouterr().err
+    assert said == (
+        "nst: error: current folder: must be there, got one that cannot be found (No such file or directory); change to "
+        "another\n"
+    )
+
+
+def test_a_failure_of_the_disk_is_a_line(monkeypatch, capsys):
+    def fail(_):
+        raise OSError(errno.EIO, os.strerror(errno.EIO), "a.png")
+
+    monkeypatch.setitem(sys.modules, "broken", SimpleNamespace(main=fail))
+    monkeypatch.setitem(SUBCOMMANDS, "fit", ("broken", ""))
+    assert main(["fit"]) == 2
+    assert capsys.readouterr().err == (
+        "nst: error: a.png: Input/output error; see that it is there, and that the disk is well\n"
+    )

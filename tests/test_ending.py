@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import time
+from pathlib import Path
 
 import pytest
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
 
 from nst_lightning import StyleTransfer, StyleTransferData
-from nst_lightning.callbacks import Averaging, Checkpoints, Export, Figure, Metrics
+from nst_lightning.callbacks import Averaging, Checkpoints, Export, Figure, Metrics, Snapshots, snapshots
 from nst_lightning.cli import main
 from nst_lightning.images import read_image
 from nst_lightning.runs.ending import is_written
@@ -157,3 +159,27 @@ def test_in_a_program(place, pair, limit):
     assert torch.equal(fit(str(checkpoint)), whole)
     for name in ("result.png", "figure.png"):
         assert torch.equal(*(read_image(folder / name).pixels for folder in (place, place / "run")))
+
+
+def test_a_checkpoint_waits_for_the_pictures_before_it(place, pair, monkeypatch):
+    """A run that is killed and goes on from it does not come by them again."""
+
+    def slow(path, picture):
+        time.sleep(0.3)
+        write(path, picture)
+
+    class Seen(Callback):
+        def __init__(self):
+            self.there = []
+
+        def on_save_checkpoint(self, trainer, module, checkpoint):
+            self.there.append((trainer.global_step, len(list(Path("run/snapshots").iterdir()))))
+
+    write = snapshots._write
+    monkeypatch.setattr(snapshots, "_write", slow)
+    seen = Seen()
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "max_epochs": -1}
+    callbacks = [Snapshots(1), Checkpoints(every=1), seen]
+    trainer = Trainer(accelerator="cpu", callbacks=callbacks, default_root_dir="run", **quiet)
+    trainer.fit(StyleTransfer(evaluations=2), datamodule=StyleTransferData(str(pair[0]), str(pair[1]), size=48))
+    assert seen.there == [(1, 1), (2, 2)]
