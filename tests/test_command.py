@@ -309,10 +309,9 @@ def test_a_current_folder_that_is_gone(monkeypatch, capsys):
 
     monkeypatch.setattr(os, "getcwd", gone)
     assert main(["fit", "--config", "quickstart"]) == 2
-    said = capsys.readouterr().err
-    assert said == (
-        "nst: error: current folder: must be there, got one that cannot be found (No such file or directory); change to "
-        "another\n"
+    assert capsys.readouterr().err == (
+        "nst: error: current folder: must be there, got one that cannot be found (No such file or directory); "
+        "change to another\n"
     )
 
 
