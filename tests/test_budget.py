@@ -9,7 +9,7 @@ from nst_lightning import estimate
 from nst_lightning.errors import UserError
 from nst_lightning.features import CompactVGG19
 from nst_lightning.hardware import free_memory
-from nst_lightning.losses import Content, Gram, TotalVariation
+from nst_lightning.losses import Content, Gram, TotalVariation, Wasserstein
 from nst_lightning.objective import Objective, default_terms
 from nst_lightning.optim import LBFGS
 from nst_lightning.tiling.budget import SIZES, make_plan
@@ -92,7 +92,7 @@ def test_regions_take_memory(tile):
     for regions in (0, 1, 3):
         objective.divide(regions)
         memory.append(make_plan(objective, (2048, 2048), tile, [(0, 0)], 24 * GIB).memory)
-        tiles.append(make_plan(objective, (2048, 2048), "auto", [(0, 0)], 5 * GIB // 2).tile)
+        tiles.append(make_plan(objective, (2048, 2048), "auto", [(0, 0)], 3 * GIB).tile)
     use, area = objective.extractor.memory(objective.layers), (tile or 2048) ** 2
     copies = sum(use.values[layer] for layer in Gram().layers) * use.itemsize * area
     masks = 4 * 2048**2
@@ -124,3 +124,10 @@ def test_durations(objective):
     assert 1e-9 < per_pixel < 1e-2
     assert estimate.seconds_of_evaluation(1e-6, 10**6, 10**6) > estimate.seconds_of_evaluation(1e-6, 10**6)
     assert [estimate.in_words(s) for s in (0.2, 40, 600, 9000)] == ["1 s", "40 s", "10 min", "2.5 h"]
+
+
+def test_a_statistic_in_float32_takes_memory():
+    plain, wide = (Objective(CompactVGG19(), [term]) for term in (Gram(["relu2_1"]), Wasserstein(["relu2_1"])))
+    sizes = [make_plan(one, (1024, 1024), None, [(0, 0)], 24 * GIB).memory for one in (plain, wide)]
+    values = plain.extractor.memory(plain.layers).values["relu2_1"]
+    assert sizes[1] - sizes[0] == pytest.approx(2 * 4 * values * 1024**2, rel=1e-6)
