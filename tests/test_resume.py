@@ -230,6 +230,7 @@ def kill_test(place, pair, evaluations, kills, seed):
     assert torch.equal(picture(folder), picture(place / "whole"))
 
 
+@pytest.mark.slow  # test_kills.py looks closer, and sooner
 def test_killed_and_resumed_is_bitwise_the_run_that_was_not(place, pair):
     kill_test(place, pair, evaluations=60, kills=2, seed=1)
 

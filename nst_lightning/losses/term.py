@@ -150,9 +150,11 @@ class StatisticTerm(Term):
 
     Attributes:
         keeps_wide: Whether the pass back finds features in float32, where those of the network are narrower.
+        copies: How often the features of a layer are in memory at once, in their own type, beside those of the network.
     """
 
     keeps_wide: ClassVar[bool] = False
+    copies: ClassVar[float] = 0.0
 
     def statistic(self, layer: str, features: Tensor, weights: Tensor | None = None) -> Tensor:
         """Sum over cells; the sum of two parts' statistics is that of both.

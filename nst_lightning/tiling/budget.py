@@ -38,7 +38,7 @@ USE = 0.9  # of the free memory; the rest is for the heap
 # What the heap holds between blocks that come and go: measured on a CPU at 2048 to 8192 px, 0.05 to 0.2 GiB.
 _HEAP = 200 * 2**20
 # Of what a part of a map takes besides, as a whole one takes it in float32; in half precision it takes all. Measured on
-# a CPU, VGG-19 and both compact encoders, Gram and Wasserstein: what is said here is 5 % too low to a third too high.
+# a CPU, VGG-19 and both compact encoders, Gram and Wasserstein: what is said here is 10 % too low to a third too high.
 _WHOLE_PART = 0.4
 _IMAGES, _BEST, _GRADIENT = 2 * 12, 12, 12  # bytes a pixel of image and gradient, of the best image, of the gradient
 
@@ -104,13 +104,13 @@ def make_plan(
         side = tile if isinstance(tile, int) else SIZES[0]
         return Plan(side, pixels=sum(crops(side))) if wants_tiles else Plan(None)
     sides = [tile] if isinstance(tile, int) else list(SIZES)
-    masks, weighted, wide = _held(objective), _weighted(objective, use), _wide(objective, use)
+    masks, weighted, copies = _held(objective), _weighted(objective, use), _copies(objective, use)
     whole_part = use.part * (1 if use.itemsize < 4 else _WHOLE_PART)
     kept = sum(use.values[layer] for _, layer in objective.layered_terms(CellTerm))
     for choice, (stays, passes) in enumerate(optimizer):
         images = _IMAGES + masks + (_BEST if choice == 0 else 0)
         fixed: float = use.fixed + images * height * width + stays
-        evaluation = (use.pixel + whole_part + wide + weighted) * height * width
+        evaluation = (use.pixel + whole_part + copies + weighted) * height * width
         whole = int(fixed + kept * use.itemsize * height * width + max(passes, evaluation))
         if not wants_tiles and (tile is None or not available or whole <= USE * available):
             return Plan(None, memory=whole + _HEAP, choice=choice)
@@ -119,7 +119,7 @@ def make_plan(
         between = max(passes, 2 * double)  # evaluations
         for side in sides:
             areas = crops(side)
-            one = (use.pixel + use.part + wide) * areas[0] + weighted * min(
+            one = (use.pixel + use.part + copies) * areas[0] + weighted * min(
                 side**2, height * width
             )  # of the core alone
             room = USE * available - fixed
@@ -137,7 +137,7 @@ def make_plan(
         small = max(tiled.stride, round(height * scale)), max(tiled.stride, round(width * scale))
         core = [min(sides[-1], length) for length in small]
         crop = [min(sides[-1] + 2 * tiled.halo, length) for length in small]
-        one = (use.pixel + use.part + wide) * crop[0] * crop[1] + weighted * core[0] * core[1]
+        one = (use.pixel + use.part + copies) * crop[0] * crop[1] + weighted * core[0] * core[1]
         stays, passes = (bytes_ * small[0] * small[1] / (height * width) for bytes_ in optimizer[-1])
         images = _IMAGES + masks + (_BEST if len(optimizer) == 1 else 0)
         double = _GRADIENT * small[0] * small[1]
@@ -163,12 +163,10 @@ def _held(objective: Objective) -> float:
     )
 
 
-def _wide(objective: Objective, use: MemoryUse) -> float:
-    """Bytes a pixel of a statistic that is computed in float32 (Wasserstein): the features of one layer, and a copy."""
-    terms = objective.layered_terms(StatisticTerm)
-    copies = 2 if use.itemsize == 4 else 1
-    wide = (4 * copies * use.values[layer] for term, layer in terms if getattr(term, "keeps_wide", False))
-    return max(wide, default=0)
+def _copies(objective: Objective, use: MemoryUse) -> float:
+    """Bytes a pixel of the copies of features that a statistic makes, one layer after another."""
+    terms = [(term, layer) for term, layer in objective.layered_terms(StatisticTerm) if isinstance(term, StatisticTerm)]
+    return max((term.copies * use.itemsize * use.values[layer] for term, layer in terms), default=0)
 
 
 def _weighted(objective: Objective, use: MemoryUse) -> float:
