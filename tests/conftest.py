@@ -10,6 +10,8 @@ import pytest
 from nst_lightning.process.rounding import round_alike
 from nst_lightning.process.waiting import wait_briefly
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # processes beside each other, which threads of more would wait for
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 wait_briefly(others=1)  # before PyTorch is loaded, as the command does: tests start processes beside themselves
 round_alike()
 

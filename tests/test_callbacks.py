@@ -193,7 +193,7 @@ def test_the_line_before_the_run(run, capsys):
     ):
         assert part in line
     assert re.search(r"weights: unknown set from .*tiny.safetensors \(sha256 [0-9a-f]{8}\)", line)
-    assert re.search(r"; takes about 1 s and 0\.\d GiB; checkpoints of about 1 MB; run folder runs", line)
+    assert re.search(r"; takes about 1 s and \d\.\d GiB; checkpoints of about 1 MB; run folder runs", line)
     assert "run folder runs" in line
 
 

@@ -315,6 +315,7 @@ class TestCheckWritable:
             raise PermissionError(errno.EACCES, "Permission denied")
 
         monkeypatch.setattr("pathlib.Path.open", refuse)
+        monkeypatch.setattr("os.open", refuse)
         with pytest.raises(UserError, match=r"^output: cannot write '.*': Permission denied; choose another path"):
             check_writable(tmp_path / "x.png")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from pathlib import Path
 
@@ -24,7 +25,7 @@ def make_folder(path: Path) -> Path:
         with contextlib.suppress(FileExistsError):  # another process is doing the same, or the next line says so
             folder.mkdir()
         if not folder.is_dir():
-            raise NotADirectoryError(20, "is in the way and no folder", str(folder))
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
         flush_folder(folder.parent)
     return path
 
