@@ -278,7 +278,9 @@ def test_a_callback_is_seen(name, command, table):
     table.append(("callback", name, "works", "seen on the terminal"))
 
 
-@pytest.mark.parametrize("class_", [*CALLBACKS, *(getattr(lightning.pytorch.callbacks, name) for name in _BASES)])
+@pytest.mark.parametrize(
+    "class_", [*CALLBACKS, *(getattr(lightning.pytorch.callbacks, name) for name in sorted(_BASES))]
+)
 def test_a_callback_is_refused(class_, fit, table):
     callback = _DUMMIES.get(class_.__name__, object.__new__)(class_)
     with pytest.raises(UserError, match=r"^trainer\.callbacks: must .*" + class_.__name__) as error:
