@@ -70,11 +70,12 @@ class Running:
         self._process.join(_PATIENCE)
         assert self._process.exitcode is not None, f"still running: {self._said.read_text(encoding='utf-8')}"
         log = self._said.with_suffix(".calls")
-        calls = pickle.loads(log.read_bytes()) if log.exists() else []
+        # The process says itself how it ends, if it can: multiprocessing may not hear of it where threads wait for many.
+        code, calls = pickle.loads(log.read_bytes()) if log.exists() else (self._process.exitcode, [])
         said = self._said.read_text(encoding="utf-8")
         for path in (self._said, self.number, log):
             path.unlink(missing_ok=True)
-        return Ended(self._process.exitcode, said, calls)
+        return Ended(code, said, calls)
 
 
 def nst(folder: Path, *args: object, plan: Plan | None = None) -> Ended:
@@ -108,9 +109,12 @@ def _run(folder: str, args: list[str], plan: Plan | None, said: str, environment
     os.dup2(file, 2)
     sys.stdout, sys.stderr = (os.fdopen(number, "w", buffering=1, closefd=False) for number in (1, 2))
     sys.argv = ["nst", *args]
-    watch = Watch(Path(folder), plan)
+    watch, code = Watch(Path(folder), plan), 1
     try:
         with watch:
             entry_point()
+    except SystemExit as end:
+        code = int(end.code or 0)
+        raise
     finally:
-        Path(said).with_suffix(".calls").write_bytes(pickle.dumps(watch.calls))
+        Path(said).with_suffix(".calls").write_bytes(pickle.dumps((code, watch.calls)))
