@@ -70,7 +70,7 @@ class Running:
         self._process.join(_PATIENCE)
         assert self._process.exitcode is not None, f"still running: {self._said.read_text(encoding='utf-8')}"
         log = self._said.with_suffix(".calls")
-        # The process says itself how it ends, if it can: multiprocessing may not hear of it where threads wait for many.
+        # The process says itself how it ends, if it can: multiprocessing may not hear of it where threads wait.
         code, calls = pickle.loads(log.read_bytes()) if log.exists() else (self._process.exitcode, [])
         said = self._said.read_text(encoding="utf-8")
         for path in (self._said, self.number, log):
