@@ -440,7 +440,8 @@ class StyleTransfer(LightningModule):
         """Keep the stage's result; see LightningModule."""
         self.settle()
         if self._reached is not None:
-            self._reached = self._reached.put_back(self.trainer)
+            self._reached.put_back(self.trainer)
+            self._reached = None
 
     def _evaluated(self) -> Evaluation:
         """Evaluate, in smaller tiles if memory runs out and tiles are left to us."""

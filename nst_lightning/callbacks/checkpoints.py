@@ -126,11 +126,9 @@ class Checkpoints(ModelCheckpoint):
         super().on_train_end(trainer, pl_module)
         if trainer.global_step < pl_module.total_evaluations or not trainer.is_global_zero:
             return
-        paths: list[Path] = []
-        with only_the_file(str(self.dirpath), "look into"):
-            paths = sorted(
-                Path(str(self.dirpath)).glob(f"[0-9]*{SUFFIX}"), key=lambda path: (len(path.name), path.name)
-            )
+        folder, paths = Path(str(self.dirpath)), list[Path]()
+        with only_the_file(folder, "look into"):
+            paths = sorted(folder.glob(f"[0-9]*{SUFFIX}"), key=lambda path: (len(path.name), path.name))
         for path in paths[: max(0, len(paths) - self.finished)]:
             with only_the_file(path, "remove"):
                 path.unlink(missing_ok=True)

@@ -29,7 +29,7 @@ FACTS = "nst_lightning"
 RANDOM = "random_state"
 SETTINGS = "configuration"
 LOSSES = "losses"  # of the last evaluation, by name
-ENDED = "ended"  # the callback that ended the run there, for good
+ENDED = "ended"  # whether a callback ended the run there, for good
 
 
 class WholeFiles(CheckpointIO):
