@@ -8,7 +8,7 @@ import pytest
 import torch
 from programs import OPTIMIZERS, precisions
 
-from nst_lightning.hardware import describe
+from nst_lightning.hardware.accelerator import describe
 
 LISTS = {"accelerators": "auto", "precisions": "auto", "sizes": "256,512,1024,2048"}
 BYTES_PER_PIXEL = 2600  # of the baseline, the hungriest program

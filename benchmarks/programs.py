@@ -9,11 +9,13 @@ import baseline
 import torch
 from torch import Tensor
 
-from nst_lightning.data import StyleTransferData
+from nst_lightning.data.module import StyleTransferData
 from nst_lightning.features import VGG19, CompactVGG19
-from nst_lightning.hardware import allow_tf32, compute_dtype, describe, keep_freed_memory
+from nst_lightning.hardware.accelerator import compute_dtype, describe
+from nst_lightning.hardware.memory import keep_freed_memory
+from nst_lightning.hardware.numerics import allow_tf32
 from nst_lightning.losses import Content, Gram
-from nst_lightning.objective import Objective, default_terms
+from nst_lightning.objective.objective import Objective, default_terms
 from nst_lightning.optim import LBFGS
 
 EXTRACTORS = {

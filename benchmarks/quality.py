@@ -26,7 +26,7 @@ from scores import judge, peak_signal_to_noise
 from torch import Tensor
 
 from nst_lightning import StyleTransferData
-from nst_lightning.benchmark import environment
+from nst_lightning.cli.benchmark import environment
 from nst_lightning.features import VGG19
 from nst_lightning.images import read_image, write_image
 from nst_lightning.images.resize import resize

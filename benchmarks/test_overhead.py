@@ -12,12 +12,12 @@ from lightning.pytorch import Callback
 from programs import synchronize
 
 from nst_lightning.callbacks import Export, Faults, Figure, Metrics, Progress, Snapshots
-from nst_lightning.data import StyleTransferData
+from nst_lightning.data.module import StyleTransferData
+from nst_lightning.engine.module import StyleTransfer
+from nst_lightning.engine.trainer import StyleTrainer
 from nst_lightning.features import Extractor
 from nst_lightning.losses import TotalVariation
-from nst_lightning.module import StyleTransfer
 from nst_lightning.optim import LBFGS
-from nst_lightning.trainer import StyleTrainer
 
 SIZE, WARM_UP, STEPS = 256, 30, 230
 EVERY = 50  # the default of `nst fit`

@@ -6,7 +6,7 @@ import pytest
 import torch
 from programs import synchronize
 
-from nst_lightning.hardware import describe
+from nst_lightning.hardware.accelerator import describe
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

@@ -10,11 +10,12 @@ import torch
 from memory import resident
 from programs import EXTRACTORS, pictures
 
-from nst_lightning.hardware import compute_dtype, hand_back_large_blocks, keep_freed_memory
+from nst_lightning.hardware.accelerator import compute_dtype
+from nst_lightning.hardware.memory import hand_back_large_blocks, keep_freed_memory
 from nst_lightning.images.resize import resize
-from nst_lightning.objective import Objective, default_terms
+from nst_lightning.objective.objective import Objective, default_terms
+from nst_lightning.objective.tiled import TiledObjective
 from nst_lightning.optim import LBFGS
-from nst_lightning.tiling import TiledObjective
 
 EVALUATIONS, LARGE = 2, 4096  # of pictures larger than that one, which takes minutes
 STYLE_SIZE = 512  # the same for all, so that what grows is what the picture takes

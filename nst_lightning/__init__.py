@@ -8,21 +8,21 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from nst_lightning.data import StyleTransferData
-    from nst_lightning.module import StyleTransfer
-    from nst_lightning.schedule import Stage
-    from nst_lightning.styles import Style
-    from nst_lightning.trainer import StyleTrainer
+    from nst_lightning.data.module import StyleTransferData
+    from nst_lightning.data.schedule import Stage
+    from nst_lightning.data.styles import Style
+    from nst_lightning.engine.module import StyleTransfer
+    from nst_lightning.engine.trainer import StyleTrainer
 
 __version__ = "0.1.0"
 __all__ = ["Stage", "StyleTrainer", "Style", "StyleTransfer", "StyleTransferData", "__version__"]  # noqa: RUF022
 
 _HOMES = {
-    "Stage": "schedule",
-    "Style": "styles",
-    "StyleTrainer": "trainer",
-    "StyleTransfer": "module",
-    "StyleTransferData": "data",
+    "Stage": "data.schedule",
+    "Style": "data.styles",
+    "StyleTrainer": "engine.trainer",
+    "StyleTransfer": "engine.module",
+    "StyleTransferData": "data.module",
 }
 
 

@@ -12,7 +12,7 @@ from nst_lightning.callbacks.record import Record
 from nst_lightning.callbacks.signals import Signals
 from nst_lightning.callbacks.snapshots import Snapshots
 from nst_lightning.callbacks.watch import Watch
-from nst_lightning.logs import Logs
+from nst_lightning.engine.loggers import Logs
 
 __all__ = [
     "Announce",

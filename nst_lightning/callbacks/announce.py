@@ -6,10 +6,10 @@ from typing import Any
 
 from lightning.pytorch import Callback, Trainer
 
-from nst_lightning import log
-from nst_lightning.estimate import in_bytes, in_words
-from nst_lightning.hardware import describe
-from nst_lightning.module import StyleTransfer
+from nst_lightning.console import log
+from nst_lightning.engine.module import StyleTransfer
+from nst_lightning.hardware.accelerator import describe
+from nst_lightning.planning.duration import in_bytes, in_words
 
 
 class Announce(Callback):

@@ -9,8 +9,8 @@ from lightning.pytorch import Callback, Trainer
 from torch import Tensor
 
 from nst_lightning.callbacks.watch import Watch
+from nst_lightning.engine.module import StyleTransfer
 from nst_lightning.errors import UserError
-from nst_lightning.module import StyleTransfer
 
 
 class Averaging(Callback):

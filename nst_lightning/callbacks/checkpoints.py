@@ -13,10 +13,10 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from nst_lightning.callbacks.signals import Signals
-from nst_lightning.disk.lenient import only_the_file
+from nst_lightning.engine.module import StyleTransfer
 from nst_lightning.errors import UserError, UserNotice
-from nst_lightning.estimate import in_bytes
-from nst_lightning.module import StyleTransfer
+from nst_lightning.files.lenient import only_the_file
+from nst_lightning.planning.duration import in_bytes
 from nst_lightning.runs.checkpoint import ENDED, FOLDER, SUFFIX
 from nst_lightning.runs.limits import out_of_time
 

@@ -14,17 +14,18 @@ from typing import Any
 import yaml
 from lightning.pytorch import Callback, Trainer
 
-from nst_lightning import __version__, log
-from nst_lightning.data import StyleTransferData
-from nst_lightning.disk.atomic import copy, sweep
-from nst_lightning.disk.folders import make_folder
+from nst_lightning import __version__
+from nst_lightning.console import log
+from nst_lightning.data.module import StyleTransferData
+from nst_lightning.engine.module import StyleTransfer
 from nst_lightning.errors import UserError, UserNotice
+from nst_lightning.files.atomic import copy, sweep
+from nst_lightning.files.folders import make_folder
+from nst_lightning.files.paths import expand
 from nst_lightning.images.encode import format_of
 from nst_lightning.images.io import check_writable, write_image
 from nst_lightning.images.metadata import Metadata, read_origin, without_folders
 from nst_lightning.images.profiles import ColorSpace, check_color_space, color_space, space_of_content
-from nst_lightning.module import StyleTransfer
-from nst_lightning.paths import expand
 from nst_lightning.runs.overwriting import EVALUATIONS, FINGERPRINT, may_be_replaced, refuse_inputs, run_fingerprint
 
 

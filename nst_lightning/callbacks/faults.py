@@ -7,8 +7,8 @@ from typing import Any
 
 from lightning.pytorch import Callback, Trainer
 
+from nst_lightning.engine.module import StyleTransfer
 from nst_lightning.errors import UserError, UserNotice
-from nst_lightning.module import StyleTransfer
 
 
 class Faults(Callback):

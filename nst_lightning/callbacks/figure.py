@@ -10,11 +10,11 @@ from lightning.pytorch import Callback, Trainer
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from nst_lightning.disk.lenient import only_the_file
+from nst_lightning.engine.module import StyleTransfer
 from nst_lightning.errors import UserError
+from nst_lightning.files.lenient import only_the_file
 from nst_lightning.images.io import write_image
 from nst_lightning.images.resize import resize
-from nst_lightning.module import StyleTransfer
 
 MARGIN = 12
 CAPTION = 22

@@ -13,12 +13,12 @@ import torch
 from lightning.pytorch import Callback, Trainer
 from torch import Tensor
 
-from nst_lightning.disk.appending import append
-from nst_lightning.disk.atomic import replacing
-from nst_lightning.disk.folders import make_folder
-from nst_lightning.disk.lenient import only_the_file
+from nst_lightning.engine.module import StyleTransfer
 from nst_lightning.errors import UserError
-from nst_lightning.module import StyleTransfer
+from nst_lightning.files.appending import append
+from nst_lightning.files.atomic import replacing
+from nst_lightning.files.folders import make_folder
+from nst_lightning.files.lenient import only_the_file
 
 _SLOW = 30.0  # seconds after which rows are written, however few
 

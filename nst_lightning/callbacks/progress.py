@@ -11,11 +11,11 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from tqdm import tqdm
 
-from nst_lightning import log
 from nst_lightning.callbacks.announce import planned_evaluations
+from nst_lightning.console import log
+from nst_lightning.engine.module import StyleTransfer
 from nst_lightning.errors import UserError
-from nst_lightning.estimate import in_words
-from nst_lightning.module import StyleTransfer
+from nst_lightning.planning.duration import in_words
 
 _SLOW = 2.0  # seconds after which a display moves anyway; reading one loss then costs nothing that shows
 

@@ -10,9 +10,9 @@ from typing import Any
 from lightning.pytorch import Callback, Trainer
 
 from nst_lightning.callbacks.signals import Signals
-from nst_lightning.disk.atomic import replacing
-from nst_lightning.disk.lenient import only_the_file
-from nst_lightning.module import StyleTransfer
+from nst_lightning.engine.module import StyleTransfer
+from nst_lightning.files.atomic import replacing
+from nst_lightning.files.lenient import only_the_file
 from nst_lightning.runs.folder import RECORD
 from nst_lightning.runs.limits import reason_of_end
 

@@ -13,11 +13,11 @@ from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch import Callback, Trainer
 from torch import Tensor
 
-from nst_lightning import log
-from nst_lightning.module import StyleTransfer
+from nst_lightning.console import log
+from nst_lightning.engine.module import StyleTransfer
+from nst_lightning.engine.trainer import StyleTrainer
 from nst_lightning.process.interruption import hand_on
 from nst_lightning.process.ownership import owns_process
-from nst_lightning.trainer import StyleTrainer
 
 _HUNG_UP = getattr(signal, "SIGHUP", None)  # which Windows lacks
 ENDING = (signal.SIGINT, signal.SIGTERM, *([_HUNG_UP] if _HUNG_UP is not None else []))

@@ -9,11 +9,11 @@ from typing import Any, Literal
 from lightning.pytorch import Callback, Trainer
 from torch import Tensor
 
-from nst_lightning.disk.folders import make_folder
-from nst_lightning.disk.lenient import only_the_file
+from nst_lightning.engine.module import StyleTransfer
 from nst_lightning.errors import UserError
+from nst_lightning.files.folders import make_folder
+from nst_lightning.files.lenient import only_the_file
 from nst_lightning.images.io import write_image
-from nst_lightning.module import StyleTransfer
 
 
 def _write(path: Path, picture: Tensor) -> None:

@@ -10,8 +10,8 @@ import torch
 from lightning.pytorch import Callback, Trainer
 from torch import Tensor
 
+from nst_lightning.engine.module import StyleTransfer
 from nst_lightning.errors import UserError, UserNotice
-from nst_lightning.module import StyleTransfer
 
 _WORSE = 1.1  # a last loss above so many times the best one means that the way led astray
 _PROGRESS = 1e-5  # a best loss that falls by less than this share is no progress

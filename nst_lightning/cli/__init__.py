@@ -9,8 +9,9 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 
-from nst_lightning import __version__, log
-from nst_lightning.cli.habits import suggested
+from nst_lightning import __version__
+from nst_lightning.config.habits import suggested
+from nst_lightning.console import log
 from nst_lightning.errors import UserError
 from nst_lightning.process.numbers import check_numbers
 from nst_lightning.process.ownership import claim_process
@@ -20,10 +21,10 @@ from nst_lightning.process.waiting import wait_briefly
 # Subcommand -> module whose `main(args)` runs it, and what it does. Modules are imported when they are run.
 SUBCOMMANDS = {
     "fit": ("nst_lightning.cli.arguments", "make a picture from a content and a style image"),
-    "runs": ("nst_lightning.runs.command", "list runs, and free the disk of what finished ones no longer need"),
+    "runs": ("nst_lightning.cli.runs", "list runs, and free the disk of what finished ones no longer need"),
     "distill": ("nst_lightning.distillation.command", "train the compact encoder"),
     "score": ("nst_lightning.distillation.score", "judge the compact encoder by VGG-19"),
-    "benchmark": ("nst_lightning.benchmark", "measure speed and memory against plain PyTorch on this machine"),
+    "benchmark": ("nst_lightning.cli.benchmark", "measure speed and memory against plain PyTorch on this machine"),
 }
 
 USAGE = "\n".join(

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from nst_lightning import __version__
-from nst_lightning.cli.habits import check_words
 from nst_lightning.cli.own_classes import own_classes
 from nst_lightning.cli.page import PAGE, help_asked_for
+from nst_lightning.config.habits import check_words
 
 
 def main(args: Sequence[str]) -> int:

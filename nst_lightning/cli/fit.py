@@ -21,7 +21,6 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
-from nst_lightning import log
 from nst_lightning.callbacks import (
     Announce,
     Checkpoints,
@@ -35,29 +34,31 @@ from nst_lightning.callbacks import (
     Snapshots,
     Watch,
 )
-from nst_lightning.cli.parser import OneLineParser, expand_presets, mentions
-from nst_lightning.cli.resume import Resumed, check_resumed, differences, flatten, resume
-from nst_lightning.cli.settings import check_settings
-from nst_lightning.complaints import complaint, complaint_in
-from nst_lightning.data import StyleTransferData
-from nst_lightning.disk.atomic import replacing, sweep
-from nst_lightning.disk.lenient import only_the_file
+from nst_lightning.config.parser import OneLineParser, expand_presets, mentions
+from nst_lightning.config.resume import Resumed, check_resumed, differences, flatten, resume
+from nst_lightning.config.settings import check_settings
+from nst_lightning.console import log
+from nst_lightning.console.quiet import lightning_quiet
+from nst_lightning.data.module import StyleTransferData
+from nst_lightning.engine.complaints import complaint, complaint_in
+from nst_lightning.engine.module import StyleTransfer
+from nst_lightning.engine.refusals import check_callbacks, check_flags, check_monitors, check_plugins
+from nst_lightning.engine.trainer import StyleTrainer
 from nst_lightning.errors import UserError, UserNotice
-from nst_lightning.hardware import choose_accelerator, hand_back_freed_memory, is_out_of_memory, keep_freed_memory
+from nst_lightning.files.atomic import replacing, sweep
+from nst_lightning.files.lenient import only_the_file
+from nst_lightning.files.paths import PATHS_FROM, expand, in_folder
+from nst_lightning.hardware.accelerator import choose_accelerator
+from nst_lightning.hardware.memory import hand_back_freed_memory, is_out_of_memory, keep_freed_memory
 from nst_lightning.images.profiles import check_color_space
-from nst_lightning.module import StyleTransfer
-from nst_lightning.paths import PATHS_FROM, expand, in_folder
 from nst_lightning.process.isolation import process_as_before
 from nst_lightning.process.ownership import owns_process
 from nst_lightning.process.workers import Workers, check_launcher, count_devices, is_first, started_by_another
-from nst_lightning.quiet import lightning_quiet
-from nst_lightning.refusals import check_callbacks, check_flags, check_monitors, check_plugins
 from nst_lightning.runs.checkpoint import WholeFiles
 from nst_lightning.runs.finding import job_name, was_requeued
 from nst_lightning.runs.folder import CONFIGURATION, check_folder, create_run_folder, hold
 from nst_lightning.runs.limits import NothingLeftError, reason_of_end
 from nst_lightning.runs.overwriting import refuse_inputs
-from nst_lightning.trainer import StyleTrainer
 
 TRAINER_DEFAULTS: dict[str, Any] = {
     "logger": False,

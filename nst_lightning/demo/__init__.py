@@ -12,7 +12,7 @@ import os
 from pathlib import Path
 from typing import Final
 
-from nst_lightning.paths import expand
+from nst_lightning.files.paths import expand
 
 CONTENT: Final[Path] = Path(__file__).parent / "content.jpg"
 STYLE: Final[Path] = Path(__file__).parent / "style.jpg"

@@ -8,11 +8,11 @@ from typing import Optional
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
-from nst_lightning.cli.parser import OneLineParser
+from nst_lightning.config.parser import OneLineParser
+from nst_lightning.console.quiet import lightning_quiet
 from nst_lightning.distillation.data import DistillationData
 from nst_lightning.distillation.module import Distillation
-from nst_lightning.paths import expand
-from nst_lightning.quiet import lightning_quiet
+from nst_lightning.files.paths import expand
 
 
 class _DistillCLI(LightningCLI):

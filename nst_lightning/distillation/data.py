@@ -11,10 +11,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from nst_lightning.errors import UserError
+from nst_lightning.files.paths import expand
 from nst_lightning.images.decode import SUFFIXES
 from nst_lightning.images.io import read_image
 from nst_lightning.images.resize import resize, target_size
-from nst_lightning.paths import expand
 
 _HELD_OUT_EVERY = 20  # of each folder, in the order of names
 

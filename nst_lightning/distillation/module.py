@@ -26,10 +26,10 @@ from nst_lightning.distillation.whitening import WhitenedAdam, input_moments
 from nst_lightning.errors import UserError
 from nst_lightning.features import VGG19
 from nst_lightning.features.compact import TAPS
-from nst_lightning.hardware import compute_dtype
+from nst_lightning.files.paths import expand
+from nst_lightning.hardware.accelerator import compute_dtype
 from nst_lightning.losses.gram import gram_matrix
-from nst_lightning.paths import expand
-from nst_lightning.provenance import source_commit
+from nst_lightning.runs.provenance import source_commit
 
 STYLE_TAPS = tuple(tap for tap in TAPS if tap != "relu4_2")
 INNER_TAPS = ("relu3_1", "relu4_1", "relu4_2")  # where gradients on their way to the image are compared

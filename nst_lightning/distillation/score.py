@@ -14,15 +14,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nst_lightning.disk.atomic import replacing
 from nst_lightning.distillation.data import read_scaled, split_folder
 from nst_lightning.distillation.steering import Steering
 from nst_lightning.errors import UserError
 from nst_lightning.features import VGG19, CompactVGG19, Extractor
-from nst_lightning.hardware import choose_precision, compute_dtype, describe, keep_freed_memory
+from nst_lightning.files.atomic import replacing
+from nst_lightning.files.paths import expand
+from nst_lightning.hardware.accelerator import choose_precision, compute_dtype, describe
+from nst_lightning.hardware.memory import keep_freed_memory
 from nst_lightning.images.io import write_image
 from nst_lightning.losses.gram import gram_matrix
-from nst_lightning.paths import expand
 
 STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
 UNSEEN_LAYERS = ("relu1_2", "relu2_2", "relu3_3", "relu4_3")  # that no objective here looks at

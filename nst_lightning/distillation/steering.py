@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from nst_lightning.features import Extractor
-from nst_lightning.objective import Objective, default_terms
+from nst_lightning.objective.objective import Objective, default_terms
 from nst_lightning.optim import LBFGS
 
 

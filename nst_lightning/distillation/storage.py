@@ -10,12 +10,12 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from nst_lightning.disk.atomic import replacing
-from nst_lightning.disk.folders import make_folder
 from nst_lightning.distillation.network import NAMES, CompactNetwork
 from nst_lightning.errors import UserError
 from nst_lightning.features.compact import SCALE, read_compact_weights
 from nst_lightning.features.weights import CONVOLUTIONS
+from nst_lightning.files.atomic import replacing
+from nst_lightning.files.folders import make_folder
 
 LARGEST_FILE = 8 << 20  # bytes; what does not fit in half precision is written in 8 bits,
 EIGHT_BITS_FROM = 1 << 16  # but only tensors of so many values, whose errors average out

@@ -17,7 +17,7 @@ from nst_lightning.features.extractor import Walk, channel_means
 from nst_lightning.features.topology import Algorithm, Padding, Pooling, VGGNetwork, Weights, check_choice
 from nst_lightning.features.vgg import CAFFE_UNIT, Units
 from nst_lightning.features.weights import CONVOLUTIONS
-from nst_lightning.paths import expand
+from nst_lightning.files.paths import expand
 
 EMBEDDED = {kind: Path(__file__).with_name(f"{kind}_vgg19.safetensors") for kind in ("compact", "narrow")}
 EMBEDDED_SHA256 = {

@@ -10,13 +10,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nst_lightning.errors import UserError
-from nst_lightning.features.convolution import FilterBank, frozen_conv2d
-from nst_lightning.features.direct import DirectFilter
 from nst_lightning.features.extractor import Extractor, Features, MemoryUse
-from nst_lightning.features.factored import FactoredFilter
-from nst_lightning.features.pooling import average_pool, l2_pool, max_pool
+from nst_lightning.features.kernels.convolution import FilterBank, frozen_conv2d
+from nst_lightning.features.kernels.direct import DirectFilter
+from nst_lightning.features.kernels.factored import FactoredFilter
+from nst_lightning.features.kernels.pooling import average_pool, l2_pool, max_pool
+from nst_lightning.features.kernels.winograd import WinogradFilter
 from nst_lightning.features.weights import IMAGENET_MEAN, IMAGENET_STD
-from nst_lightning.features.winograd import WinogradFilter
 
 Pooling = Literal["max", "average", "l2"]
 Padding = Literal["zeros", "replicate"]

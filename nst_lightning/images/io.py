@@ -10,16 +10,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nst_lightning.disk.atomic import check_replaceable, keeping
-from nst_lightning.disk.folders import make_folder
 from nst_lightning.errors import UserError
+from nst_lightning.files.atomic import check_replaceable, keeping
+from nst_lightning.files.folders import make_folder
+from nst_lightning.files.paths import expand
 from nst_lightning.images.color import Array, off_white, over_white, profile_of_raster, to_srgb, to_unit, unmanaged
 from nst_lightning.images.decode import read_header, read_raster
 from nst_lightning.images.encode import Content, encode, format_of
 from nst_lightning.images.metadata import Metadata, read_settings
 from nst_lightning.images.profiles import ColorSpace, check_color_space, color_space, to_space
 from nst_lightning.images.recolor import luma
-from nst_lightning.paths import expand
 
 _STRIP = 512  # rows that are turned into samples at a time
 

@@ -9,8 +9,8 @@ from typing import BinaryIO
 
 from PIL import Image, ImageFile
 
+from nst_lightning.hardware.host import free_host_memory
 from nst_lightning.images.opening import UnsupportedError
-from nst_lightning.memory import free_host_memory
 
 LARGE = 178_956_970  # pixels: from here on Pillow takes a file for a bomb
 BYTES = 32  # a pixel, at the most, from a file of three colours to a tensor

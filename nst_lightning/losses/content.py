@@ -7,9 +7,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from nst_lightning.hardware import widest_dtype
+from nst_lightning.hardware.numerics import widest_dtype
+from nst_lightning.losses.projection import Widening, cells_energy
 from nst_lightning.losses.term import CellTerm, Window, wide
-from nst_lightning.losses.widening import Widening, cells_energy
 
 ContentNormalization = Literal["balanced", "released", "paper"]
 

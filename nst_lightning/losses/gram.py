@@ -8,9 +8,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from nst_lightning.losses.statistics import gram_sum
+from nst_lightning.losses.projection import Widening, pairs_energy
+from nst_lightning.losses.reductions import gram_sum
 from nst_lightning.losses.term import StyleStatistic, balance
-from nst_lightning.losses.widening import Widening, pairs_energy
 
 GramNormalization = Literal["balanced", "released", "paper"]
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from nst_lightning.hardware import cached_values
+from nst_lightning.hardware.accelerator import cached_values
 from nst_lightning.losses.samples import CountTerm
 from nst_lightning.losses.term import Window, balance, wide
 

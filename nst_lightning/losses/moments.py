@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from nst_lightning.losses.gram import Gram
-from nst_lightning.losses.statistics import moments_sum
+from nst_lightning.losses.reductions import moments_sum
 from nst_lightning.losses.term import StyleStatistic, balance, wide
 
 _EPSILON = 1e-5  # under the root of a variance, as in AdaIN: a channel that is constant still has a gradient

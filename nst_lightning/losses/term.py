@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from nst_lightning.errors import UserError
-from nst_lightning.losses.widening import Widening
+from nst_lightning.losses.projection import Widening
 
 
 class StyleFeatures(NamedTuple):

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from nst_lightning.errors import UserError
-from nst_lightning.hardware import one_thread, side_by_side
+from nst_lightning.hardware.numerics import one_thread, side_by_side
 from nst_lightning.losses.moments import Moments, moments_of
-from nst_lightning.losses.statistics import moments_sum
+from nst_lightning.losses.reductions import moments_sum
 from nst_lightning.losses.term import StyleStatistic, balance
 
 

@@ -34,7 +34,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from nst_lightning.errors import UserError
-from nst_lightning.hardware import widest_dtype
+from nst_lightning.hardware.numerics import widest_dtype
 from nst_lightning.optim.curvature import Curvature, initial_hessian, ring_scales
 from nst_lightning.optim.metric import SpectralMetric
 

@@ -17,10 +17,10 @@ from typing import Any
 import torch
 from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
 
-from nst_lightning.disk.atomic import replacing
-from nst_lightning.disk.folders import make_folder
-from nst_lightning.disk.lenient import only_the_file
 from nst_lightning.errors import UserError, UserNotice
+from nst_lightning.files.atomic import replacing
+from nst_lightning.files.folders import make_folder
+from nst_lightning.files.lenient import only_the_file
 from nst_lightning.runs.folder import CHECKPOINTS
 
 FOLDER = CHECKPOINTS

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from nst_lightning.demo import locate
 from nst_lightning.errors import UserError
-from nst_lightning.paths import absolute
+from nst_lightning.files.paths import absolute
 
 CONTENT = "data.content"
 _STYLE = "data.style[{}].path"

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from filelock import BaseFileLock, FileLock, Timeout
 
-from nst_lightning.disk.atomic import check_replaceable
-from nst_lightning.disk.folders import flush_folder, make_folder
 from nst_lightning.errors import UserError
+from nst_lightning.files.atomic import check_replaceable
+from nst_lightning.files.folders import flush_folder, make_folder
 
 # What lies in a run's folder.
 CONFIGURATION = "config.yaml"

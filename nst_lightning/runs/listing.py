@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 from filelock import FileLock, Timeout
 
-from nst_lightning.paths import PATHS_FROM, absolute
+from nst_lightning.files.paths import PATHS_FROM, absolute
 from nst_lightning.runs.folder import CHECKPOINTS, CONFIGURATION, LOCK, RECORD
 
 _LOSSES = "metrics.csv"

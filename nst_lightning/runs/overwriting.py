@@ -10,10 +10,10 @@ from typing import Any
 import yaml
 
 from nst_lightning import __version__
-from nst_lightning.data import StyleTransferData
+from nst_lightning.data.module import StyleTransferData
 from nst_lightning.errors import UserError
+from nst_lightning.files.paths import expand
 from nst_lightning.images.io import read_metadata
-from nst_lightning.paths import expand
 from nst_lightning.runs.facts import fingerprint
 
 FINGERPRINT = "Fingerprint"

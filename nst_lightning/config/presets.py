@@ -1,0 +1,48 @@
+"""Where configuration files lie: a path, or the bare name of a preset that the package carries."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+
+from nst_lightning.errors import UserError
+from nst_lightning.files.paths import expand
+
+_PACKAGE = Path(__file__).parent.parent
+
+
+def beside_package(name: str) -> Path:
+    """A folder that lies inside an installed package, and beside it in a checkout."""
+    installed = _PACKAGE / name
+    return installed if installed.is_dir() else _PACKAGE.parent / name
+
+
+def presets_folder() -> Path:
+    """The folder of presets."""
+    return beside_package("configs")
+
+
+def preset_names() -> list[str]:
+    """Names of all presets, such as ``gatys`` and ``hardware/cpu``."""
+    folder = presets_folder()
+    return sorted(path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml"))
+
+
+def find_config(name: str) -> Path:
+    """Find a configuration.
+
+    Args:
+        name: A file, or the bare name of a preset.
+
+    Raises:
+        UserError: If it is neither.
+    """
+    path = expand(name, "--config")
+    if path.is_file():
+        return path
+    preset = presets_folder() / f"{name}.yaml"
+    if not Path(name).suffix and preset.is_file():
+        return preset
+    near = difflib.get_close_matches(Path(name).stem, preset_names(), n=1)
+    hint = f"did you mean {near[0]}? " if near else ""
+    raise UserError(f"--config: must be a file or a preset, got '{name}'; {hint}presets: {', '.join(preset_names())}")

@@ -1,0 +1,163 @@
+"""Continuing a run: from the newest checkpoint or a given one, in its folder and with its configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+from jsonargparse import Namespace
+
+from nst_lightning.config.parser import mentions
+from nst_lightning.data.module import StyleTransferData
+from nst_lightning.engine.module import StyleTransfer
+from nst_lightning.errors import UserError
+from nst_lightning.files.paths import expand, from_its_folder
+from nst_lightning.runs.checkpoint import ENDED, FACTS, FOLDER, SETTINGS, read_checkpoint
+from nst_lightning.runs.counters import written_at
+from nst_lightning.runs.ending import is_written
+from nst_lightning.runs.facts import check_files
+from nst_lightning.runs.finding import Pictures, find_last, find_requeued, was_requeued
+from nst_lightning.runs.folder import CONFIGURATION
+from nst_lightning.runs.limits import check_room, used_up
+
+_NOT_GIVEN = "(not given)"
+_NETWORK = ("model.extractor", "model.stages")
+# Where results go and what is read besides is not what a run is.
+_INCIDENTAL = ("ckpt_path", "output", "trainer.default_root_dir", "snapshot_every", "checkpoint_", "fallback", "log")
+
+
+class Resumed(NamedTuple):
+    """What is to be continued.
+
+    Attributes:
+        path: The checkpoint.
+        folder: The run's folder, or None if the checkpoint does not lie in one.
+        configuration: The run's own configuration, flat, by dotted key.
+        ended: Whether a callback had ended the run there, and what it leaves is yet to be written.
+    """
+
+    path: Path
+    folder: Path | None
+    configuration: dict[str, Any]
+    ended: bool
+
+
+def resume(args: Sequence[str], parse: Callable[[list[str]], Namespace]) -> tuple[list[str], Resumed | None]:
+    """Put a resumed run's own configuration before the arguments, which win over it.
+
+    Whether a run is to be continued, where it lies and of which pictures it is may be said by the arguments themselves
+    or by a configuration that they name.
+
+    Args:
+        args: Command line after ``nst fit``.
+        parse: What makes a configuration of a command line, without building anything.
+
+    Returns:
+        The arguments to parse, and what is continued, if anything is.
+
+    Raises:
+        UserError: If there is no such checkpoint, or it is damaged.
+    """
+    if not was_requeued() and not mentions(args, "ckpt_path"):
+        return list(args), None
+    # What has to be given is in the run's own configuration; it may still be missing here.
+    asked = parse([f"--data.content={_NOT_GIVEN}", f"--data.style={_NOT_GIVEN}", *args])
+    path = _checkpoint(asked)
+    if path is None:
+        return list(args), None
+    content = read_checkpoint(path, lazily=True)
+    facts = content.get(FACTS, {})
+    folder = next((f for f in (path.parent.parent, path.parent) if (f / CONFIGURATION).is_file()), None)
+    text = str(content.get(SETTINGS, ""))
+    stored = from_its_folder(yaml.safe_load(text), outputs=True) if text else {}
+    configuration = dict(flatten(stored)) if stored else {}
+    own = ["--config", yaml.safe_dump(stored, sort_keys=False, allow_unicode=True)] if stored else []
+    if "precision" in facts:  # what auto chose then
+        own.append(f"--trainer.precision={facts['precision']}")
+    # A limit that a run has reached is lifted when all is written that the run leaves; else that comes first.
+    written = folder is None or is_written(folder, _output(configuration))
+    if written:
+        for name, value in used_up(configuration, content, facts.get("evaluations", [])).items():
+            own.append(f"--{name}={'null' if value is None else value}")
+    ended = bool(content.get(ENDED)) and not written
+    return [*own, *args, f"--ckpt_path={path}"], Resumed(path, folder, configuration, ended)
+
+
+def _checkpoint(asked: Namespace) -> Path | None:
+    """The file that a configuration asks for, if it asks for one."""
+    root = expand(asked.trainer.default_root_dir, "trainer.default_root_dir")
+    given = asked.data.content
+    content = None if given == _NOT_GIVEN else [] if given is None else [str(given)]
+    styles = asked.data.style if isinstance(asked.data.style, list) else [asked.data.style]
+    paths = [str(item if isinstance(item, (str, Path)) else item["path"]) for item in styles]
+    paths = [path for path in paths if path != _NOT_GIVEN]
+    pictures = Pictures(content, paths or None)
+    if not asked.ckpt_path:
+        return find_requeued(root, pictures)
+    if asked.ckpt_path == "last":
+        return find_last(root, pictures)
+    path = expand(asked.ckpt_path, "ckpt_path")
+    if not path.is_file():
+        raise UserError(f"ckpt_path: must be a file or last, got '{path}'; see the run folder's {FOLDER}")
+    return path
+
+
+def _output(configuration: Mapping[str, Any]) -> Path | None:
+    """Where a run's picture is to be besides its folder."""
+    return expand(configuration["output"], "output") if configuration.get("output") else None
+
+
+def check_resumed(resumed: Resumed, now: Mapping[str, Any], model: StyleTransfer, data: StyleTransferData) -> bool:
+    """Find out before the run whether it can continue from a checkpoint; nothing in the file is executed.
+
+    Args:
+        resumed: What is to be continued.
+        now: The configuration of the run that is to go on, flat.
+        model: As it is built.
+        data: As it is built.
+
+    Returns:
+        Whether all evaluations are made, and what a run leaves at its end is yet to be written.
+
+    Raises:
+        UserError: If it belongs to another optimiser, picture or size, or has nothing left to do.
+    """
+    path = resumed.path
+    content = read_checkpoint(path, lazily=True)
+    saved = content["optimizer_states"][0]["param_groups"][0]
+    if set(saved) != {"params", *model.parameter_groups()[0]}:
+        raise UserError(f"ckpt_path: '{path}' was made with another optimiser; give the same model.optimizer as then")
+    then, ours = ({k: v for k, v in flat.items() if k.startswith(_NETWORK)} for flat in (resumed.configuration, now))
+    check_files(path, content.get(FACTS, {}), model.facts(data), same_network=then == ours)
+    stage = min(written_at(content).stage, len(model.stages) - 1)
+    height, width = content["state_dict"]["image"].shape[-2:]
+    expected = data.stage_size(model.stages[stage].scale)
+    if (height, width) != expected:
+        raise UserError(
+            f"ckpt_path: '{path}' holds an image of {width}x{height} px, got {expected[1]}x{expected[0]} px for stage "
+            f"{stage + 1}; give the same data.size and model.stages, or start from its picture with data.init"
+        )
+    try:
+        check_room(path, now, content, [stage.evaluations for stage in model.stages])
+    except UserError:
+        if is_written(resumed.folder, _output(now)):
+            raise
+        return True
+    return resumed.ended
+
+
+def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """What is not as the checkpoint's run had it, as ``key: then -> now``."""
+    keys = [key for key in dict.fromkeys([*before, *now]) if not key.startswith(_INCIDENTAL)]
+    return [f"{key}: {before.get(key)} -> {now.get(key)}" for key in keys if before.get(key) != now.get(key)]
+
+
+def flatten(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Leaves of nested mappings and lists with dotted keys."""
+    if isinstance(tree, (dict, list)) and tree:
+        for key, value in tree.items() if isinstance(tree, dict) else enumerate(tree):
+            yield from flatten(value, f"{prefix}.{key}" if prefix else str(key))
+    else:
+        yield prefix, tree

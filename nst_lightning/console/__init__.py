@@ -1,0 +1,1 @@
+"""What the command says on standard error, and what of Lightning's it lets through."""

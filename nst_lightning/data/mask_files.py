@@ -1,0 +1,224 @@
+"""From files of masks to the masks of each stage."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from nst_lightning.data.styles import Style
+from nst_lightning.errors import UserError, UserNotice
+from nst_lightning.images.io import check_image, read_mask_samples
+from nst_lightning.images.resize import resize
+from nst_lightning.objective.masks import Mask, Masks
+
+_SHAPE_TOLERANCE = 0.01  # of the aspect
+_LABEL = 1.01 / 255  # the value 1 of 8 bits, or of more
+_DARK = 32 / 255  # nobody paints masks so; labels are counted up from 0
+_DIM = 0.5  # whoever paints a mask so may have meant white
+_COLOURFUL = 0.02  # mean chroma of what is no drawing in greys: of photographs it is 0.1 and more
+
+
+def is_same_shape(size: tuple[int, int], shape: tuple[int, int]) -> bool:
+    """Whether two pictures have one shape, but for rounding to pixels and a hundredth of the aspect.
+
+    Args:
+        size: Height and width of a picture.
+        shape: Those that it is to fit.
+    """
+    (h, w), (height, width) = size, shape
+    return abs(h * width - w * height) <= max(h * width, w * height) * _SHAPE_TOLERANCE + max(width, height)
+
+
+class MaskFiles:
+    """The masks of content and styles; each file is read once.
+
+    Args:
+        styles: All styles of the blend. Those with the same mask share a region; those without have what is left.
+        content: Path of the content's mask, or None.
+        floor: What of the content's weight is left where its mask is black, in [0, 1].
+    """
+
+    def __init__(self, styles: Sequence[Style], content: str | None, floor: float = 0.0) -> None:
+        self._styles = styles
+        self._content = content
+        self._floor = floor
+        self._regions = list(dict.fromkeys(item.mask for item in styles))
+        self._pixels: dict[str | Path, Tensor] = {}  # by path, (1, 1, H, W)
+
+    @property
+    def regions(self) -> int:
+        """Number of parts of the picture with styles of their own; 0 if all styles are everywhere."""
+        return 0 if self._regions == [None] else len(self._regions)
+
+    def check(self, content_shape: tuple[int, int], style_shapes: Sequence[tuple[int, int]]) -> None:
+        """Find a mask that is missing or of another shape before anything is done.
+
+        Args:
+            content_shape: Height and width of the content.
+            style_shapes: The same of each style.
+
+        Raises:
+            UserError: With the argument that names the mask.
+        """
+        asked: list[tuple[str, str | Path | None, tuple[int, int], str]] = [
+            ("data.content_mask", self._content, content_shape, "content")
+        ]
+        for index, (item, shape) in enumerate(zip(self._styles, style_shapes, strict=True)):
+            asked.append((f"data.style[{index}].mask", item.mask, content_shape, "content"))
+            asked.append((f"data.style[{index}].style_mask", item.style_mask, shape, "style"))
+        for argument, path, (height, width), of in asked:
+            if path is None:
+                continue
+            h, w = check_image(path, name=argument)
+            if not is_same_shape((h, w), (height, width)):
+                raise UserError(
+                    f"{argument}: must have the shape of the {of} ({width}x{height} px, or the same in another size), "
+                    f"got {w}x{h} px; crop or enlarge the mask"
+                )
+
+    def masks(
+        self,
+        size: tuple[int, int],
+        style_sizes: Sequence[tuple[int, int]],
+        alpha: Tensor | None = None,
+        style_alphas: Sequence[Tensor | None] | None = None,
+    ) -> Masks | None:
+        """Read and resize the masks for a stage; None if there are none.
+
+        Args:
+            size: Height and width of the image.
+            style_sizes: The same of each style image.
+            alpha: What is seen of the content, (1, 1, H, W) of any size, or None for all of it.
+            style_alphas: The same of each style.
+
+        Raises:
+            UserError: If a file cannot be read.
+        """
+        style_alphas = style_alphas or [None] * len(self._styles)
+        special = any(item.style_mask or item.layers is not None for item in self._styles)
+        transparent = any(found is not None for found in (alpha, *style_alphas))
+        if not self.regions and self._content is None and not special and not transparent:
+            return None
+        of_styles = [self._of_style(*of) for of in zip(self._styles, style_sizes, style_alphas, strict=True)]
+        visible = None if alpha is None else _seen(alpha, size, "data.content")
+        content = visible
+        if self._content is not None:
+            content = _within(self._mask(self._content, size, f"data.content_mask: '{self._content}'"), visible)
+        return Masks(
+            [_within(mask, visible) for mask in self._masks_of_regions(size)],
+            [self._regions.index(item.mask) if self.regions else None for item in self._styles],
+            of_styles,
+            [item.layers for item in self._styles],
+            content,
+            self._floor,
+            visible,
+        )
+
+    def _of_style(self, item: Style, size: tuple[int, int], alpha: Tensor | None) -> Mask | None:
+        """The part of a style that counts: as its mask says, or what is seen of it."""
+        if item.style_mask is not None:
+            return self._mask(item.style_mask, size, f"data.style: '{item.style_mask}'")
+        return None if alpha is None else _seen(alpha, size, f"data.style: '{item.path}'")
+
+    def _masks_of_regions(self, size: tuple[int, int]) -> list[Mask]:
+        """Those that are asked for, and what they leave."""
+        if not self.regions:
+            return []
+        found = [self._mask(path, size, f"data.style: mask '{path}'") for path in self._regions if path is not None]
+        if None in self._regions:
+            rest = torch.ones(1, 1, *size)
+            for mask in found:
+                rest -= mask.pixels
+            found.insert(self._regions.index(None), Mask(rest.clamp(min=0), "data.style: what the masks leave"))
+        return found
+
+    def _mask(self, path: str | Path, size: tuple[int, int], argument: str) -> Mask:
+        if path not in self._pixels:
+            self._pixels[path] = read_mask(path, argument)
+        return Mask(resize(self._pixels[path], size, "bilinear").clamp(0, 1), argument)
+
+
+def _seen(alpha: Tensor, size: tuple[int, int], argument: str) -> Mask:
+    return Mask(resize(alpha, size, "bilinear").clamp(0, 1), f"{argument}: what is not transparent", asked=False)
+
+
+def _within(mask: Mask, visible: Mask | None) -> Mask:
+    return mask if visible is None else mask._replace(pixels=mask.pixels * visible.pixels)
+
+
+def read_mask(path: str | Path, argument: str = "mask") -> Tensor:
+    """Read how much each pixel counts: its brightness as it is stored, times its opacity.
+
+    A picture of the values 0 and 1 (labels), or of black and one colour, counts as black and white. Where part of a
+    picture is transparent, colours say that it is a cut-out and no mask that was drawn, and its opacity alone counts;
+    so it does of a shape in black, of which nothing would be left.
+
+    Args:
+        path: The file.
+        argument: What names the mask in messages.
+
+    Returns:
+        (1, 1, H, W) in [0, 1].
+
+    Raises:
+        UserError: If it cannot be read, or holds several labels.
+
+    Warns:
+        UserNotice: If it counts as something that may not be meant.
+    """
+    grey, alpha, chroma = read_mask_samples(path, "mask")
+    brightest = float(grey.max() if alpha is None else (grey * (alpha > 0)).max())
+    if (0 < brightest < _LABEL or (alpha is None and chroma > 0)) and bool(((grey == 0) | (grey == brightest)).all()):
+        grey, brightest, chroma = (grey > 0).to(grey), 1.0, 0.0
+    if alpha is None:
+        _check_no_labels(grey, argument)
+        if 0 < brightest < _DARK:
+            raise UserError(
+                f"{argument}: must be white where it counts, got nothing brighter than {brightest:.4f}, as of labels; "
+                "make a mask of each label, or brighten it"
+            )
+        if chroma > _COLOURFUL:
+            _warn(f"{argument}: is in colours, which count as bright as they are (red 0.30, green 0.59, blue 0.11)")
+        else:
+            _warn_if_dim(brightest, argument)
+        return grey
+    if chroma > _COLOURFUL:
+        return alpha
+    if brightest < _DARK:
+        if bool((alpha > 0).any()):
+            _warn(f"{argument}: a black shape on a transparent ground; the shape is what counts")
+        return alpha
+    _warn_if_dim(brightest, argument)
+    return grey * alpha
+
+
+def _check_no_labels(grey: Tensor, argument: str) -> None:
+    """Refuse labels counted up from 0 beside the 255 of data sets in which it means that a pixel has none.
+
+    Raises:
+        UserError: With the values.
+    """
+    values = torch.unique(grey)
+    if len(values) > _DARK * 255 + 2:
+        return
+    numbers = [float(value) * 255 for value in values]
+    few = all(abs(number - round(number)) < 0.01 and (number < _DARK * 255 or number > 254) for number in numbers)
+    if few and numbers[-1] > 254 and any(0 < round(number) < 254 for number in numbers):
+        got = ", ".join(f"{number:.0f}" for number in numbers)
+        raise UserError(
+            f"{argument}: must be black and white, got the values {got}, as of labels and of what has none (255); make "
+            "a mask of each label"
+        )
+
+
+def _warn_if_dim(brightest: float, argument: str) -> None:
+    if 0 < brightest < _DIM:
+        _warn(f"{argument}: its brightest part counts {brightest:.0%}, as bright as it is; what is to count is white")
+
+
+def _warn(text: str) -> None:
+    warnings.warn(text, UserNotice, stacklevel=4)

@@ -1,0 +1,1 @@
+"""Convolutions and pooling of a frozen network, as fast as the processor allows."""

@@ -1,0 +1,1 @@
+"""What the machine offers: devices, memory, number formats; the only room that asks what kind a device is."""

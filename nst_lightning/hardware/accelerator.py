@@ -1,0 +1,155 @@
+"""What a device offers, and how ``auto`` becomes a choice."""
+
+from __future__ import annotations
+
+import functools
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NamedTuple, get_args
+
+import torch
+
+from nst_lightning.errors import UserError
+from nst_lightning.hardware.host import host_memory
+
+Accelerator = Literal["cpu", "cuda", "mps"]
+Precision = Literal["32-true", "bf16-mixed", "64-true"]
+# Lightning's other names for the same thing.
+_ALIASES = {
+    "32": "32-true",
+    "bf16": "bf16-mixed",
+    "64": "64-true",
+    "16": "16-mixed",
+}
+_REFUSED = {
+    "16-mixed": "float16 lacks the range of Gram matrices, and scaling waits for the device at every step",
+    "16-true": "half precision overflows to NaN",
+    "bf16-true": "an image in bfloat16 loses the small steps",
+    "transformer-engine": "the extractor has no transformer layers",
+    "transformer-engine-float16": "the extractor has no transformer layers",
+}
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """What the chosen device offers.
+
+    Attributes:
+        accelerator: cpu, cuda or mps.
+        name: The device as its maker calls it.
+        bfloat16: Whether bfloat16 arithmetic is native, not emulated.
+        bfloat16_reason: What speaks for or against it.
+        memory: Bytes that this process may use on the device (container limits count).
+        capture: Whether kernels can be captured into a graph and replayed.
+    """
+
+    accelerator: Accelerator
+    name: str
+    bfloat16: bool
+    bfloat16_reason: str
+    memory: int
+    capture: bool
+
+
+class Choice(NamedTuple):
+    """What ``auto`` became, and why."""
+
+    value: str
+    reason: str
+
+
+def choose_accelerator(requested: str) -> Choice:
+    """Resolve ``auto`` to the fastest device there is.
+
+    Raises:
+        UserError: If the device asked for is not there.
+    """
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if requested == "auto":
+        return Choice(next(name for name, there in available.items() if there), "the fastest device found")
+    name = "cuda" if requested == "gpu" and not available["mps"] else "mps" if requested == "gpu" else requested
+    if name not in get_args(Accelerator):
+        raise UserError(
+            f"trainer.accelerator: must be auto, {', '.join(get_args(Accelerator))}, got {requested}; auto takes the "
+            "fastest that is there"
+        )
+    if not available[name]:
+        there = ", ".join(key for key, value in available.items() if value)
+        raise UserError(
+            f"trainer.accelerator: {requested} is not available on this machine, which has {there}; use auto"
+        )
+    return Choice(name, "asked for")
+
+
+def describe(accelerator: str) -> Hardware:
+    """Ask the device what it offers."""
+    if accelerator == "cuda":
+        properties = torch.cuda.get_device_properties(torch.cuda.current_device())
+        capability = f"{properties.major}.{properties.minor}"
+        native = properties.major >= 8
+        reason = f"CUDA capability {capability} {'has' if native else 'lacks'} bfloat16"
+        return Hardware("cuda", properties.name, native, reason, properties.total_memory, True)
+    if accelerator == "mps":
+        memory = torch.mps.recommended_max_memory()
+        return Hardware("mps", f"Apple {platform.machine()}", False, "not yet measured on MPS", memory, False)
+    native, reason = _cpu_bfloat16()
+    return Hardware("cpu", f"{_cpu_name()}, {torch.get_num_threads()} threads", native, reason, host_memory(), False)
+
+
+def choose_precision(requested: str | int | None, hardware: Hardware) -> Choice:
+    """Resolve ``auto``, and refuse what cannot work.
+
+    Returns:
+        One of `Precision` and its reason.
+
+    Raises:
+        UserError: For a precision with which the image would not survive.
+    """
+    name = _ALIASES.get(str(requested), str(requested))
+    if requested is None or name == "auto":
+        return Choice("bf16-mixed" if hardware.bfloat16 else "32-true", hardware.bfloat16_reason)
+    if name in _REFUSED or name not in get_args(Precision):
+        why = _REFUSED.get(name, "it is unknown")
+        raise UserError(
+            f"trainer.precision: must be auto, {', '.join(get_args(Precision))}, got {requested} ({why}); use auto"
+        )
+    if name == "64-true" and hardware.accelerator == "mps":
+        raise UserError("trainer.precision: 64-true needs float64, which MPS lacks; use 32-true or accelerator cpu")
+    if name == "bf16-mixed" and not hardware.bfloat16 and hardware.accelerator != "mps":
+        return Choice(name, f"asked for, though 32-true is many times faster here: {hardware.bfloat16_reason}")
+    return Choice(name, "asked for")
+
+
+def compute_dtype(precision: str) -> torch.dtype:
+    """Type in which the extractor works under a precision of Lightning's."""
+    return {"bf16-mixed": torch.bfloat16, "64-true": torch.float64}.get(precision, torch.float32)
+
+
+@functools.cache
+def multiplies_halves(accelerator: str) -> bool:
+    """Whether a device multiplies matrices of bfloat16 by instructions of their own, with sums in float32."""
+    return accelerator == "cuda" or (accelerator == "cpu" and _cpu_bfloat16()[0])
+
+
+def cached_values(accelerator: str) -> int:
+    """How many float32 values to work on at a time: on a CPU what its cache holds, elsewhere as many as there are."""
+    return 1 << 20 if accelerator == "cpu" else 1 << 62
+
+
+def _cpu_bfloat16() -> tuple[bool, str]:
+    cpu = torch.cpu
+    for name, probe in (("AMX", "_is_amx_tile_supported"), ("AVX512-BF16", "_is_avx512_bf16_supported")):
+        if getattr(cpu, probe, lambda: False)():
+            return True, f"the processor has {name}"
+    return False, "the processor has neither AVX512-BF16 nor AMX"
+
+
+def _cpu_name() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine() or "CPU"

@@ -1,0 +1,110 @@
+"""What decides the bits of a result: types, the number of threads, autocast, random numbers."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import ContextVar
+from typing import Any, TypeVar, cast
+
+import torch
+from torch import Tensor
+
+_Method = TypeVar("_Method", bound=Callable[..., Any])
+
+
+def allow_tf32(allowed: bool) -> None:
+    """Say whether CUDA may round the factors of float32 products and convolutions to TF32's 10 bits.
+
+    Sums of bfloat16 products stay float32 in any case, also where a long sum is shared out and put together again.
+    """
+    torch.backends.cuda.matmul.allow_tf32 = allowed
+    torch.backends.cudnn.allow_tf32 = allowed
+    torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
+
+
+@contextlib.contextmanager
+def tf32_allowed(allowed: bool) -> Iterator[None]:
+    """`allow_tf32` within a context: these are settings of the whole process."""
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = matmul.allow_tf32, cudnn.allow_tf32, matmul.allow_bf16_reduced_precision_reduction
+    allow_tf32(allowed)
+    try:
+        yield
+    finally:
+        matmul.allow_tf32, cudnn.allow_tf32, matmul.allow_bf16_reduced_precision_reduction = before
+
+
+def outside_autocast(method: _Method) -> _Method:
+    """Run a method that takes an image first without autocast on the image's device.
+
+    Under ``bf16-mixed`` Lightning calls a training step within it, and it would round the statistics' small matrices,
+    not only what the extractor computes in bfloat16 by its own choice.
+    """
+
+    @functools.wraps(method)
+    def outside(self: Any, image: Tensor, *args: Any, **kwargs: Any) -> Any:
+        with torch.autocast(image.device.type, enabled=False):
+            return method(self, image, *args, **kwargs)
+
+    return cast("_Method", outside)
+
+
+def widest_dtype(accelerator: str) -> torch.dtype:
+    """The most precise floating type of a device; MPS has no float64."""
+    return torch.float32 if accelerator == "mps" else torch.float64
+
+
+_threads: ContextVar[int | None] = ContextVar("threads", default=None)  # that there are outside of `one_thread`
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Let the CPU work with one thread, for small things that must not depend on how many there are.
+
+    Threads share a sum over a whole tensor out among themselves, and LAPACK its eigenvalues, so the last bits depend on
+    their number; products of matrices, convolutions and sums over rows do not. L-BFGS makes 0.005 of a difference of
+    1e-7 within ten evaluations, and processes that share a picture have fewer threads each than one that has it alone.
+    """
+    before = torch.get_num_threads()
+    outside = _threads.set(_threads.get() or before)
+    torch.set_num_threads(1)  # costs less than a microsecond
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+        _threads.reset(outside)
+
+
+def side_by_side(function: Callable[[Tensor], Tensor], matrices: Sequence[Tensor]) -> list[Tensor]:
+    """A function of each matrix; on a CPU several at a time, with a thread each.
+
+    LAPACK gains little from a second thread, and what it returns depends on how many it has; here it has one always.
+    """
+    workers = min(len(matrices), _threads.get() or torch.get_num_threads())
+    with one_thread():
+        if workers < 2 or matrices[0].device.type != "cpu":
+            return [function(matrix) for matrix in matrices]
+        largest_first = sorted(range(len(matrices)), key=lambda i: -len(matrices[i]))
+        with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            found = dict(zip(largest_first, pool.map(function, [matrices[i] for i in largest_first]), strict=True))
+        return [found[i] for i in range(len(matrices))]
+
+
+def random_states(device: torch.device) -> dict[str, torch.Tensor]:
+    """State of PyTorch's random numbers, on the CPU and on a device."""
+    states = {"cpu": torch.get_rng_state()}
+    if device.type in {"cuda", "mps"}:
+        module = torch.cuda if device.type == "cuda" else torch.mps
+        states[device.type] = module.get_rng_state()
+    return states
+
+
+def set_random_states(states: dict[str, torch.Tensor], device: torch.device) -> None:
+    """Go on with the random numbers of `random_states`; those of another kind of device are of no use here."""
+    if "cpu" in states:
+        torch.set_rng_state(states["cpu"])
+    if device.type in states and device.type != "cpu":
+        (torch.cuda if device.type == "cuda" else torch.mps).set_rng_state(states[device.type])

@@ -1,0 +1,106 @@
+"""What a term that is quadratic in the features needs of a linear map from narrow features to full ones."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from nst_lightning.hardware.accelerator import multiplies_halves
+from nst_lightning.hardware.numerics import one_thread
+
+
+class Widening(NamedTuple):
+    """A linear map W from narrow to full features, and what inner products of channels need to know of it.
+
+    Attributes:
+        root: (c, c) matrix R with RᵀR = WᵀW: distances between R F are those between W F.
+        matrix: W itself, (C, c).
+        moments: WᵀW, (c, c).
+    """
+
+    root: Tensor
+    matrix: Tensor
+    moments: Tensor
+
+    @property
+    def channels(self) -> int:
+        """C, of the full features."""
+        return self.matrix.shape[0]
+
+
+def widening_of(matrix: Tensor | None) -> Widening | None:
+    """What terms need of a linear map (C, c), with a root from the eigenvalues of its moments."""
+    if matrix is None:
+        return None
+    wide = matrix.detach().double().cpu()  # once, and some devices have no float64
+    with one_thread():
+        moments = wide.T @ wide
+        values, vectors = torch.linalg.eigh(moments)
+    root = values.clamp(min=0).sqrt()[:, None] * vectors.T
+    device = matrix.device
+    return Widening(root.to(device, torch.float32), matrix.detach(), moments.to(device, torch.float32))
+
+
+def cells_energy(features: Tensor, widening: Widening | None, network: torch.dtype | None = None) -> Tensor:
+    """Sum of squares of (1, c, h, w) features after widening, Σ fᵀ WᵀW f.
+
+    It is summed in two steps, as threads would share out a single one, and its last bits depend on how many there are.
+
+    Args:
+        features: In float32 or wider.
+        widening: None: the features are full.
+        network: Type of its arithmetic: if that is bfloat16, products with WᵀW are, too, where it is fast. A difference
+            is narrowed after it was taken, which costs 2⁻⁹ of each of its values and not of the features'.
+
+    Returns:
+        A scalar of the features' type.
+    """
+    if widening is None:
+        return features.square().sum((0, 2, 3)).sum()
+    # float16 lacks the range for such products; bfloat16 has float32's.
+    narrows = network == torch.bfloat16 and multiplies_halves(features.device.type)
+    result: Tensor = _CellsEnergy.apply(features, widening.moments.to(torch.bfloat16 if narrows else features.dtype))
+    return result
+
+
+def pairs_energy(matrix: Tensor, widening: Widening | None) -> Tensor:
+    """Sum of squares of a matrix of pairs of channels (c, c) after widening, ‖W D Wᵀ‖² = Σ D ∘ (WᵀW D WᵀW)."""
+    if widening is None:
+        return matrix.square().sum()
+    result: Tensor = _PairsEnergy.apply(matrix, widening.moments.to(matrix.dtype))
+    return result
+
+
+class _CellsEnergy(torch.autograd.Function):
+    """A quadratic form whose gradient is twice the product that its value took."""
+
+    @staticmethod
+    def forward(ctx: Any, features: Tensor, moments: Tensor) -> Tensor:
+        cells = features.permute(0, 2, 3, 1)
+        flat = cells.reshape(-1, cells.shape[-1]).to(moments.dtype)
+        products = torch.mm(flat, moments).view(cells.shape).permute(0, 3, 1, 2)
+        ctx.save_for_backward(products)
+        return (features * products).sum((0, 2, 3)).sum()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None]:
+        return ctx.saved_tensors[0] * (2 * upstream), None
+
+
+class _PairsEnergy(torch.autograd.Function):
+    """A quadratic form on both sides, with two products for value and gradient, where autograd takes four."""
+
+    @staticmethod
+    def forward(ctx: Any, matrix: Tensor, moments: Tensor) -> Tensor:
+        products = moments @ matrix @ moments
+        ctx.save_for_backward(products)
+        return (matrix * products).sum(0).sum()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None]:
+        return ctx.saved_tensors[0] * (2 * upstream), None

@@ -1,0 +1,175 @@
+"""Statistics of feature maps that are sums over cells."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from nst_lightning.hardware.accelerator import cached_values, multiplies_halves
+from nst_lightning.losses.term import wide
+
+_CELLS_OF_A_PRODUCT = 1024
+_FEWEST_CELLS = 128  # of a product: shorter ones take as long
+_FEW_PIECES = 4  # whose rounding does not even out
+_BLOCK = 128  # channels of a block of a symmetric product; in bfloat16, packing parts of rows costs more than it saves
+
+
+class _Sums(torch.autograd.Function):
+    """F Fᵀ, and maybe the sum of F, with a backward pass of one product, where autograd would take several."""
+
+    @staticmethod
+    def forward(ctx: Any, features: Tensor, with_sum: bool) -> Tensor:
+        ctx.save_for_backward(features)
+        ctx.with_sum = with_sum
+        channels = features.shape[1]
+        exact = features.dtype in {torch.float32, torch.float64}
+        if exact and _is_one_matrix(features):
+            flat = features.flatten(2)[0]  # (C, h w); a view, whichever dimension lies innermost
+            products = _symmetric_product(flat)
+            return torch.cat([products, flat.sum(1, keepdim=True)], dim=1) if with_sum else products
+        # Pieces that a cache holds: half precision is widened, and a tile's core gathered.
+        dtype = features.dtype if exact else torch.float32
+        products, total = features.new_zeros(channels, channels, dtype=dtype), features.new_zeros(channels, dtype=dtype)
+        halves = not exact and multiplies_halves(features.device.type)
+        for rows in _strips(features, _values_of_halves(features) if halves else None):
+            cells = _cells(rows)
+            products += _multiply_halves(cells, refine=with_sum) if halves else _multiply(cells)
+            if with_sum:
+                total += cells.sum(0, dtype=dtype)
+        return torch.cat([products, total[:, None]], dim=1) if with_sum else products
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None]:
+        features: Tensor = ctx.saved_tensors[0]
+        _, channels, height, width = features.shape
+        # The result goes back into a network of the features' type, so the product gains nothing from a wider one.
+        products = upstream[:, :channels]
+        both = (products + products.T).to(features.dtype)
+        row = upstream[:, -1].to(features.dtype) if ctx.with_sum else None
+        if features.is_contiguous():
+            flat = features.flatten(2)[0]
+            gradient = both @ flat if row is None else torch.addmm(row[:, None], both, flat)
+            return gradient.view(features.shape), None
+        result = features.new_empty(height, width, channels)
+        start = 0
+        for rows in [features] if _is_one_matrix(features) else _strips(features):
+            stop = start + rows.shape[-2]
+            here = result[start:stop].view(-1, channels)
+            if row is None:
+                torch.mm(_cells(rows), both, out=here)
+            else:
+                torch.addmm(row, _cells(rows), both, out=here)
+            start = stop
+        return result.permute(2, 0, 1)[None], None
+
+
+def _symmetric_product(flat: Tensor) -> Tensor:
+    """F Fᵀ of (C, n); on a CPU without most of what lies below the diagonal, which is the same again."""
+    channels = len(flat)
+    if flat.device.type != "cpu" or channels <= _BLOCK:
+        return flat @ flat.T
+    products = flat.new_empty(channels, channels)
+    for start in range(0, channels, _BLOCK):
+        torch.mm(flat[start : start + _BLOCK], flat[start:].T, out=products[start : start + _BLOCK, start:])
+    return products.triu_() + products.triu(1).T
+
+
+def _multiply(cells: Tensor) -> Tensor:
+    """Fᵀ F of (n, C) cells, widened to float32 first if they are narrower."""
+    values = wide(cells)
+    return values.T @ values
+
+
+def _multiply_halves(cells: Tensor, *, refine: bool) -> Tensor:
+    """Fᵀ F of (n, C) bfloat16 cells in float32, by products that return bfloat16.
+
+    Their sums are float32 inside, and rounding the results of many pieces evens out: with 1e-4 to 7e-4 of Fᵀ F it
+    changes the image's gradient by a tenth of what computing features in bfloat16 does. What it lost is had by
+    computing the difference to the rounded result, which is twice the work, half of float32's time, and its accuracy.
+    Pieces also because threads share out a long sum, and the last bits shall not depend on their number.
+
+    Args:
+        cells: (n, C).
+        refine: Whether to compute what was lost: covariances are differences, and their roots magnify errors.
+    """
+    if cells.device.type == "cuda":
+        return torch.mm(cells.T, cells, out_dtype=torch.float32)
+    count, channels = cells.shape
+    pieces = max(-(-count // _CELLS_OF_A_PRODUCT), min(_FEW_PIECES, count // _FEWEST_CELLS), 1)
+    long = count // pieces
+    batch = cells[: pieces * long].view(pieces, long, channels)
+    total = _multiply(cells[pieces * long :])
+    rounded = torch.bmm(batch.transpose(1, 2), batch)
+    total += rounded.sum(0, dtype=torch.float32)
+    if refine or pieces < _FEW_PIECES:
+        rest = rounded.baddbmm_(batch.transpose(1, 2), batch, beta=-1)
+        total += rest.sum(0, dtype=torch.float32)
+    return total
+
+
+def _is_one_matrix(features: Tensor) -> bool:
+    """Whether cells follow each other at one distance in memory; not so in a part of a map."""
+    return features.is_contiguous() or features.is_contiguous(memory_format=torch.channels_last)
+
+
+def _strips(features: Tensor, values: int | None = None) -> tuple[Tensor, ...]:
+    """Rows of (1, C, h, w) features, with so many values at a time, or as many as a cache holds."""
+    row = features.shape[1] * features.shape[3]
+    rows = (values or cached_values(features.device.type)) // row
+    return torch.split(features, max(1, min(features.shape[2], rows)), dim=2)
+
+
+def _values_of_halves(features: Tensor) -> int:
+    """How much `_multiply_halves` takes at once: nothing is widened, but each piece has a matrix of its own."""
+    channels = features.shape[1]
+    pieces = max(2 * _FEW_PIECES, cached_values(features.device.type) // channels**2)
+    return pieces * _CELLS_OF_A_PRODUCT * channels
+
+
+def _cells(features: Tensor) -> Tensor:
+    """(1, C, h, w) features as an (h w, C) matrix; without a copy where channels lie innermost in a whole map."""
+    return features.permute(0, 2, 3, 1).reshape(-1, features.shape[1])
+
+
+def gram_sum(features: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Unnormalised Gram matrix F Fᵀ: inner products of channels, summed over cells.
+
+    Args:
+        features: (1, C, h, w), any floating type.
+        weights: (1, 1, h, w) of at least 0, how often each cell counts; once, if None.
+
+    Returns:
+        (C, C), accumulated in float32 (float64 for float64 features); of bfloat16 on a CPU that multiplies it, to 1e-3.
+    """
+    return _sums(features if weights is None else _weighted(features, weights), with_sum=False)
+
+
+def moments_sum(features: Tensor, weights: Tensor | None = None) -> Tensor:
+    """F Fᵀ beside the sum of F, both over cells.
+
+    Args:
+        features: (1, C, h, w).
+        weights: (1, 1, h, w), how often each cell counts; once, if None.
+
+    Returns:
+        (C, C + 1), float32 or wider; the sum of two parts' is that of both.
+    """
+    if weights is None:
+        return _sums(features, with_sum=True)
+    products = _sums(_weighted(features, weights), with_sum=True)[:, :-1]  # refined, as a Gram matrix need not be
+    return torch.cat([products, (wide(features) * weights).sum((0, 2, 3))[:, None]], dim=1)
+
+
+def _weighted(features: Tensor, weights: Tensor) -> Tensor:
+    """Features whose products count as often as the weights say."""
+    return features * weights.sqrt().to(features.dtype)
+
+
+def _sums(features: Tensor, *, with_sum: bool) -> Tensor:
+    # float16 lacks the range for gradients of a sum over thousands of cells; bfloat16 has float32's.
+    result: Tensor = _Sums.apply(features.float() if features.dtype == torch.float16 else features, with_sum)
+    return result

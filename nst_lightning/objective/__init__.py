@@ -1,0 +1,1 @@
+"""The weighted terms over the features of an image: targets, loss and gradient, whole or in tiles."""

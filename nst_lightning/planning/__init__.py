@@ -1,0 +1,1 @@
+"""What each stage will take: tiles, memory, time."""

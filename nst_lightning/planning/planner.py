@@ -1,0 +1,110 @@
+"""What each stage of a run takes, decided before it starts: tiles, the optimiser's history, memory and time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from nst_lightning.features import Extractor
+from nst_lightning.objective.objective import Objective
+from nst_lightning.optim import LBFGS
+from nst_lightning.planning.duration import seconds_of_evaluation, seconds_per_pixel
+from nst_lightning.planning.memory import Plan, make_plan
+
+_LEAN_HISTORIES = (20, 10, 5, 3)  # pairs
+_OTHER_OPTIMIZERS = 3  # images that an optimiser is taken to need that does not say so; Adam takes two
+
+
+class Scope(NamedTuple):
+    """What a stage works with.
+
+    Attributes:
+        evaluations: How many.
+        size: Height and width of its image.
+        extractor: Its network.
+    """
+
+    evaluations: int
+    size: tuple[int, int]
+    extractor: Extractor
+
+
+class Planner:
+    """Plans for the stages of a run.
+
+    Args:
+        objective: What is evaluated.
+        optimizer: Builds the optimiser of some parameters.
+        stages: What each stage works with.
+    """
+
+    def __init__(
+        self, objective: Objective, optimizer: Callable[[Iterable[Tensor]], Optimizer], stages: Sequence[Scope]
+    ) -> None:
+        self._objective, self._stages = objective, stages
+        self._optimizer = optimizer([nn.Parameter(torch.zeros(1, 3, 16, 16))])
+        self.histories = self._make_histories()
+
+    def _make_histories(self) -> list[dict[str, Any]]:
+        """What an L-BFGS remembers: as it was asked for, and if that does not fit, ever less.
+
+        A history of 10 costs about a tenth more evaluations than one of 100.
+        """
+        if not isinstance(self._optimizer, LBFGS):
+            return [{}]
+        asked = self._optimizer.param_groups[0]["history_size"]
+        sizes = [asked, *(size for size in _LEAN_HISTORIES if size < asked)]
+        return [{}, *({"history_size": size, "history_dtype": "bfloat16"} for size in sizes)]
+
+    def _memory(self, numel: int, history: dict[str, Any]) -> tuple[int, int]:
+        """Bytes that the optimiser keeps, and those that a step takes besides."""
+        if not isinstance(self._optimizer, LBFGS):
+            return _OTHER_OPTIMIZERS * numel * 4, 0
+        group = self._optimizer.param_groups[0]
+        before = {name: group[name] for name in history}
+        group.update(history)
+        try:
+            return self._optimizer.memory_for(numel)
+        finally:
+            group.update(before)
+
+    def plans(self, tile: int | Literal["auto"] | None, available: int, processes: int = 1) -> list[Plan]:
+        """Decide for each stage whether it needs tiles.
+
+        Args:
+            tile: Side of the tiles, ``auto``, or None for none.
+            available: Free bytes on the device.
+            processes: How many share the tiles.
+
+        Raises:
+            UserError: If a stage does not fit.
+        """
+        plans = []
+        for _, (height, width), extractor in self._stages:
+            memories = [self._memory(3 * height * width, history) for history in self.histories]
+            self._objective.use_extractor(extractor)
+            plans.append(make_plan(self._objective, (height, width), tile, memories, available, processes))
+        return plans
+
+    def seconds(self, plans: Sequence[Plan], device: torch.device) -> float:
+        """About how long all stages will take on a device, measured on a small image."""
+        speeds: dict[Extractor, float] = {}
+        total = 0.0
+        for (evaluations, (height, width), extractor), plan in zip(self._stages, plans, strict=True):
+            if extractor not in speeds:
+                speeds[extractor] = seconds_per_pixel(extractor.to(device), self._objective.layers, device)
+            total += evaluations * seconds_of_evaluation(speeds[extractor], height * width, plan.pixels)
+        return total
+
+    def checkpoint_bytes(self, plans: Sequence[Plan]) -> int:
+        """Bytes of the largest checkpoint: image, best image unless memory is short, and what the optimiser keeps."""
+        sizes = []
+        for (_, (height, width), _), plan in zip(self._stages, plans, strict=True):
+            numel = 3 * height * width
+            images = 1 if plan.choice else 2
+            sizes.append(images * numel * 4 + self._memory(numel, self.histories[plan.choice])[0])
+        return max(sizes, default=0)

@@ -1,0 +1,100 @@
+"""A run that goes wrong is told of, and the best image it had is kept."""
+
+from __future__ import annotations
+
+import math
+import warnings
+
+import pytest
+import torch
+
+from nst_lightning.callbacks import Watch
+from nst_lightning.errors import UserError, UserNotice
+from nst_lightning.objective.objective import Evaluation
+
+
+class Trainer:
+    global_step = 0
+
+
+class Module:
+    """As much of the module as is looked at."""
+
+    is_short_of_memory = False
+
+    def __init__(self):
+        self.image = torch.nn.Parameter(torch.zeros(1, 3, 2, 2))
+        self.evaluation = None
+
+    def settle(self):
+        pass
+
+
+def watch(losses, **options):
+    """One stage with these losses; the image before step n is n everywhere."""
+    watcher, trainer, module = Watch(every=5, **options), Trainer(), Module()
+    watcher.on_train_start(trainer, module)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for step, loss in enumerate(losses):
+            module.image.data.fill_(step)
+            module.evaluation = Evaluation(torch.tensor(loss), torch.tensor([loss]))
+            watcher.on_before_optimizer_step(trainer, module, None)
+            module.image.data.fill_(step + 1)
+            trainer.global_step += 1
+            watcher.on_train_batch_end(trainer)
+        watcher.on_train_epoch_end(trainer, module)
+    assert all(issubclass(w.category, UserNotice) for w in caught)
+    return float(module.image.detach().flatten()[0]), [str(w.message) for w in caught]
+
+
+def test_a_run_that_converges_keeps_its_last_image_and_says_nothing():
+    assert watch([5 / n for n in range(1, 40)], patience=10) == (39, [])
+
+
+@pytest.mark.parametrize("end", [[9.0] * 3, [math.nan] * 3, [math.inf]])
+def test_a_run_that_ends_badly_goes_back_to_its_best_image(end):
+    image, said = watch([5.0, 4.0, 1.0, 2.0, *end])
+    assert image == 2  # whose loss was 1
+    assert len(said) == 1
+    assert "had 1; the image that had it is kept" in said[0]
+
+
+def test_no_image_is_kept_where_memory_is_short(monkeypatch):
+    monkeypatch.setattr(Module, "is_short_of_memory", True)
+    assert watch([5.0, 1.0, 9.0]) == (3, [])
+
+
+def test_divergence_and_a_stall_are_told_once():
+    _, said = watch([5.0, *[6.0] * 40], patience=10)
+    assert [("above its start (5)" in text, "the stage ends" in text) for text in said] == [
+        (True, False),
+        (False, True),
+    ]
+    _, said = watch([5.0, *[4.0] * 60], patience=10)
+    assert len(said) == 1
+    assert "the loss has not fallen below 4 for 2" in said[0]
+
+
+def test_a_rise_of_a_few_percent_is_no_reason_to_go_back():
+    assert watch([5.0, 1.0, 1.05]) == (3, [])
+
+
+def test_without_a_finite_loss_nothing_is_put_back():
+    image, _ = watch([math.nan, math.nan])
+    assert image == 2
+
+
+def test_state_goes_through():
+    one, two, trainer, module = Watch(), Watch(), Trainer(), Module()
+    for loss in (3.0, 2.0):
+        module.evaluation = Evaluation(torch.tensor(loss), torch.tensor([loss]))
+        one.on_before_optimizer_step(trainer, module, None)
+    two.load_state_dict(one.state_dict())
+    two.on_train_start(trainer, module)
+    assert str(two.state_dict()) == str(one.state_dict())
+
+
+def test_settings_that_make_no_sense():
+    with pytest.raises(UserError, match=r"watch.patience: must be at least 1, got 0"):
+        Watch(patience=0)

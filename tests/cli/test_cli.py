@@ -1,0 +1,137 @@
+"""The command as a process, the README's Python example, and the wheel's presets."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import nst_lightning
+from nst_lightning.cli import main
+
+README = Path(__file__).parents[2] / "README.md"
+
+
+def test_the_process_ends_with_one_line_and_code_two(tmp_path):
+    command = [sys.executable, "-m", "nst_lightning", "fit", "--data.content", "gone.jpg", "--data.style", "gone.jpg"]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=600)
+    assert result.returncode == 2
+    (line,) = result.stderr.strip().splitlines()
+    assert line.startswith("nst: error: data.content: ")
+    assert "gone.jpg" in line
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_help_needs_neither_torch_nor_lightning(tmp_path):
+    code = "import sys; from nst_lightning.cli import main; main(['--help']); assert 'torch' not in sys.modules"
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=600, check=True
+    )
+    assert "usage: nst SUBCOMMAND" in result.stdout
+
+
+def test_fit_help_explains_every_option_of_ours(capsys):
+    assert main(["fit", "--help", "all"]) == 0
+    text = re.sub(r"\s+", " ", capsys.readouterr().out)
+    for option in (
+        "--output",
+        "--bits",
+        "--quality",
+        "--snapshot_every",
+        "--ckpt_path",
+        "--trainer.accelerator",
+        "--trainer.precision",
+        "--model.evaluations",
+        "--model.stages",
+        "--model.strength",
+        "--model.terms",
+        "--model.extractor",
+        "--model.optimizer",
+        "--data.content",
+        "--data.style",
+        "--data.size",
+        "--data.side",
+        "--data.style_size",
+        "--data.init",
+        "--data.seed",
+        "--data.resample",
+        "--log",
+        "--model.extractor.pooling",
+        "--model.extractor.convolution",
+        "--model.optimizer.lr",
+        "--model.optimizer.history_size",
+        "--model.optimizer.spectral_exponent",
+        "--model.optimizer.history_dtype",
+        "--init_args.correlated",
+    ):
+        found = re.search(rf"{re.escape(option)}[ ,](.*?) \((?:type|required)", text)
+        assert found, option
+        # Metavariables, and the option's other forms, which versions of Python show differently, are no explanation.
+        words = [word for word in found.group(1).split() if not word.startswith("-") and not word.isupper()]
+        assert len(words) >= 3, option
+
+
+def test_print_config_is_a_configuration(capsys, tmp_path, monkeypatch, use_tiny_weights, pair):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stop:
+        main(["fit", "--data.content", str(pair[0]), "--data.style", str(pair[1]), "--data.size=48", "--print_config"])
+    assert stop.value.code == 0
+    text = capsys.readouterr().out
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "printed.yaml").write_text(text, encoding="utf-8")
+    assert main(["fit", "--config", "printed.yaml", "--trainer.max_steps=1", "--trainer.accelerator=cpu"]) == 0
+
+
+def test_the_public_names_are_there():
+    for name in nst_lightning.__all__:
+        assert getattr(nst_lightning, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = nst_lightning.nothing
+
+
+@pytest.mark.skipif(not README.is_file(), reason="needs the checkout's README")
+def test_the_readmes_python_example_runs(tmp_path, monkeypatch, use_tiny_weights, pair):
+    text = README.read_text(encoding="utf-8")
+    (example,) = re.findall(r"## From Python\n\n```python\n(.*?)```", text, re.DOTALL)
+    assert 15 <= len([line for line in example.splitlines() if line.strip()]) <= 30
+    for name, picture in zip(("photo.jpg", "painting.jpg"), pair, strict=True):
+        example = example.replace(f'"{name}"', repr(str(picture)))
+    example = example.replace("size=512", "size=32").replace("evaluations=200", "evaluations=2")
+    example = example.replace("    logger=False,", "    logger=False, accelerator='cpu', enable_model_summary=False,")
+    monkeypatch.chdir(tmp_path)
+    exec(compile(example, "README.md", "exec"), {})
+    assert (tmp_path / "out.png").is_file()
+    assert (tmp_path / "my_run" / "metrics.csv").is_file()
+
+
+@pytest.mark.skipif(not README.is_file(), reason="needs the checkout's README")
+def test_the_readmes_callback_runs(tmp_path, monkeypatch, use_tiny_weights, pair):
+    text = README.read_text(encoding="utf-8")
+    (callback,) = re.findall(r"A callback:\n\n```python\n(.*?)```", text, re.DOTALL)
+    assert len([line for line in callback.splitlines() if line.strip()]) <= 10
+    (tmp_path / "readme_callback.py").write_text(callback, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    pictures = ["--data.content", str(pair[0]), "--data.style", str(pair[1]), "--data.size", "32"]
+    callbacks = "--trainer.callbacks=[readme_callback.StopWhenSlow]"
+    assert main(["fit", *pictures, "--model.evaluations", "2", callbacks, "--trainer.accelerator", "cpu"]) == 0
+
+
+@pytest.mark.skipif(not README.is_file(), reason="needs the checkout's README")
+def test_the_readme_begins_with_two_commands():
+    lines = [line for line in README.read_text(encoding="utf-8").splitlines() if line.startswith("    python3 -m venv")]
+    assert len(lines) == 2
+    assert "nst fit" in lines[0]
+    assert "pytest" in lines[1]
+
+
+@pytest.mark.parametrize("name", ["RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK", "SLURM_NTASKS"])
+@pytest.mark.parametrize("value", ["", "x"])
+def test_ranks_that_are_no_numbers(name, value, monkeypatch, capsys):
+    monkeypatch.setenv(name, value)
+    assert main(["fit", "--data.content=a.png", "--data.style=b.png"]) == 2
+    said = capsys.readouterr().err
+    assert said == f"nst: error: {name}: must be a number in the environment, got '{value}'; unset it\n"

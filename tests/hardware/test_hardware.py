@@ -1,0 +1,143 @@
+"""How `auto` becomes a choice, and what is refused."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from lightning.pytorch import Callback
+
+from nst_lightning import StyleTransfer, StyleTransferData
+from nst_lightning.engine.trainer import StyleTrainer
+from nst_lightning.errors import UserError
+from nst_lightning.features import CompactVGG19
+from nst_lightning.hardware import numerics
+from nst_lightning.hardware.accelerator import Hardware, choose_accelerator, choose_precision, compute_dtype, describe
+from nst_lightning.hardware.numerics import one_thread, side_by_side
+
+WITH = Hardware("cpu", "new", True, "the processor has AMX", 1, False)
+WITHOUT = Hardware("cpu", "old", False, "the processor has neither", 1, False)
+APPLE = Hardware("mps", "Apple", False, "not yet measured", 1, False)
+
+
+@pytest.mark.parametrize(("machine", "precision"), [(WITH, "bf16-mixed"), (WITHOUT, "32-true")])
+@pytest.mark.parametrize("requested", ["auto", None])
+def test_auto_follows_the_hardware_and_says_why(machine, precision, requested):
+    assert choose_precision(requested, machine) == (precision, machine.bfloat16_reason)
+
+
+@pytest.mark.parametrize(
+    ("requested", "precision"), [("32", "32-true"), (32, "32-true"), ("bf16", "bf16-mixed"), (64, "64-true")]
+)
+def test_lightnings_other_names(requested, precision):
+    assert choose_precision(requested, WITHOUT).value == precision
+
+
+@pytest.mark.parametrize("requested", ["16-true", "16-mixed", "16", 16, "bf16-true", "transformer-engine", "wide"])
+def test_a_precision_that_cannot_work(requested):
+    with pytest.raises(UserError, match=rf"trainer.precision: must be auto, .*got {requested} .*use auto"):
+        choose_precision(requested, WITH)
+
+
+def test_emulated_bfloat16_is_called_slow():
+    assert "32-true is many times faster here: the processor has neither" in choose_precision("bf16", WITHOUT).reason
+    assert choose_precision("bf16", WITH).reason == choose_precision("bf16", APPLE).reason == "asked for"
+
+
+def test_mps_has_no_float64():
+    with pytest.raises(UserError, match="float64, which MPS lacks"):
+        choose_precision("64-true", APPLE)
+    assert numerics.widest_dtype("mps") == torch.float32
+    assert numerics.widest_dtype("cuda") == torch.float64
+
+
+def test_compute_dtype():
+    assert compute_dtype("bf16-mixed") == torch.bfloat16
+    assert compute_dtype("32-true") == torch.float32
+    assert compute_dtype("64-true") == torch.float64
+
+
+@pytest.mark.parametrize(
+    ("cuda", "mps", "best"), [(True, False, "cuda"), (False, True, "mps"), (False, False, "cpu"), (True, True, "cuda")]
+)
+def test_auto_takes_the_fastest_device(monkeypatch, cuda, mps, best):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+    assert choose_accelerator("auto").value == best
+
+
+def test_a_device_that_is_not_there(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    for name in ("cuda", "mps", "gpu"):
+        with pytest.raises(UserError, match=f"trainer.accelerator: {name} is not available .* which has cpu"):
+            choose_accelerator(name)
+
+
+def test_the_processor_is_described():
+    machine = describe("cpu")
+    assert machine.accelerator == "cpu"
+    assert str(torch.get_num_threads()) in machine.name
+    assert 1 << 28 < machine.memory < 1 << 50
+    assert machine.bfloat16_reason
+
+
+def test_trainer_resolves_auto_and_keeps_the_reason():
+    trainer = StyleTrainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)
+    assert trainer.precision == choose_precision("auto", describe("cpu")).value
+    assert trainer.precision_reason == describe("cpu").bfloat16_reason
+    assert trainer.num_devices == 1
+
+
+def test_several_devices_share_tiles_or_nothing():
+    quiet = {"accelerator": "cpu", "logger": False, "enable_checkpointing": False}
+    assert type(StyleTrainer(devices=2, **quiet).strategy).__name__ == "SharedTiles"
+    assert type(StyleTrainer(devices=1, **quiet).strategy).__name__ == "SingleDeviceStrategy"
+    with pytest.raises(UserError, match=r"trainer.strategy: must be auto with 2 processes, got DDPStrategy"):
+        StyleTrainer(devices=2, strategy="ddp", **quiet)
+
+
+@pytest.mark.parametrize("allowed", [False, True])
+def test_tf32_only_when_asked_for_and_only_while_it_runs(allowed, pair, tmp_path):
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+
+    def flags():
+        return matmul.allow_tf32, cudnn.allow_tf32, matmul.allow_bf16_reduced_precision_reduction
+
+    class Look(Callback):
+        def on_train_start(self, *_):
+            self.seen = flags()
+
+    before, look = flags(), Look()
+    options = {"accelerator": "cpu", "logger": False, "enable_checkpointing": False, "max_epochs": -1}
+    trainer = StyleTrainer(
+        callbacks=[look], default_root_dir=tmp_path, **options, **({"tf32": True} if allowed else {})
+    )
+    assert flags() == before
+    model = StyleTransfer(evaluations=1, extractor=CompactVGG19())
+    trainer.fit(model, datamodule=StyleTransferData(str(pair[0]), str(pair[1]), size=32))
+    assert look.seen == (allowed, allowed, False)
+    assert flags() == before
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_matrices_side_by_side_give_the_same_bits_for_any_number_of_threads(threads):
+    matrices = [torch.rand(n, n, generator=torch.Generator().manual_seed(n)) for n in (5, 90, 40, 90, 1)]
+    matrices = [(matrix + matrix.T).requires_grad_() for matrix in matrices]
+    with one_thread():
+        expected = [torch.linalg.eigvalsh(matrix) for matrix in matrices]
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        found = side_by_side(torch.linalg.eigvalsh, matrices)
+        with one_thread():
+            again = side_by_side(torch.linalg.eigvalsh, matrices)
+            assert torch.get_num_threads() == 1
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    for one, other, more in zip(expected, found, again, strict=True):
+        assert torch.equal(one, other)
+        assert torch.equal(one, more)
+    for index in (1, 2):
+        (gradient,) = torch.autograd.grad(found[index].square().sum(), matrices[index])
+        torch.testing.assert_close(gradient, 2 * matrices[index], rtol=1e-3, atol=1e-3)  # of tr(M²)

@@ -1,0 +1,248 @@
+"""Statistics of style: values by hand and by SciPy, gradients, and what they may depend on."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scipy.linalg import sqrtm
+
+from nst_lightning.errors import UserError
+from nst_lightning.losses import Covariance, Gram, MeanStd, StyleFeatures, Wasserstein
+from nst_lightning.losses.moments import Moments, moments_of
+from nst_lightning.losses.projection import widening_of
+from nst_lightning.losses.reductions import moments_sum
+from nst_lightning.losses.wasserstein import common_variances, eigenvalues, principal_axes, wasserstein_distance
+
+TERMS = [Gram, Covariance, MeanStd, Wasserstein]
+
+
+def rand(*shape, seed=0, dtype=torch.float64):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+def features(channels=4, height=5, width=6, seed=0, dtype=torch.float64):
+    mixed = rand(channels, channels, seed=seed + 50, dtype=dtype) @ rand(
+        channels, height * width, seed=seed, dtype=dtype
+    )
+    return (mixed + rand(channels, 1, seed=seed + 90, dtype=dtype)).view(1, channels, height, width)
+
+
+def prepared(kind, content, styles, **options):
+    term = kind(["relu1_1"], **options)
+    term.prepare("relu1_1", content, [StyleFeatures(style, share) for style, share in styles])
+    return term
+
+
+def gaussian(values):
+    """Mean and covariance by NumPy."""
+    flat = values[0].flatten(1).numpy()
+    return flat.mean(1), np.atleast_2d(np.cov(flat, bias=True))
+
+
+def by_scipy(one, other):
+    (m, c), (n, d) = gaussian(one), gaussian(other)
+    root = sqrtm(d)
+    return float(((m - n) ** 2).sum() + np.trace(c + d - 2 * np.real(sqrtm(root @ c @ root))))
+
+
+def test_moments_are_those_of_numpy():
+    found = features()
+    mean, covariance = gaussian(found)
+    ours = moments_of(moments_sum(found) / 30)
+    np.testing.assert_allclose(ours.mean, mean, rtol=1e-12)
+    np.testing.assert_allclose(ours.covariance, covariance, rtol=1e-10)
+
+
+@pytest.mark.parametrize("channels", [1, 3, 16])
+def test_wasserstein_is_that_of_scipy(channels):
+    image, style, content = (features(channels, 9, 8, seed=seed) for seed in (1, 2, 3))
+    term = prepared(Wasserstein, content, [(style, 1.0)])
+    expected = by_scipy(image, style) / by_scipy(content, style)
+    assert float(term.value("relu1_1", image)) == pytest.approx(expected, rel=1e-6)
+    assert float(term.value("relu1_1", content)) == pytest.approx(1, rel=1e-6)
+    assert abs(float(term.value("relu1_1", style))) < 1e-6
+
+
+def test_wasserstein_of_diagonal_gaussians():
+    """(1 - 3)² + (2 - 2)² of the means, (2 - 5)² + (1 - 0)² of the deviations."""
+    one = Moments(torch.tensor([1.0, 2.0]).double(), torch.tensor([4.0, 1.0]).double().diag())
+    other = Moments(torch.tensor([3.0, 2.0]).double(), torch.tensor([25.0, 0.0]).double().diag())
+    axes = principal_axes(other.covariance)
+    assert axes.scaled.abs().tolist() == [[5, 0]]  # nothing along the second axis
+    matrix, others = common_variances(one.covariance, axes)
+    assert others.numel() == 0
+    assert float(wasserstein_distance(one, other, eigenvalues(matrix))) == pytest.approx(14, abs=1e-6)
+
+
+def test_weak_axes_count_each_by_itself():
+    """Against SciPy on a covariance that has lost the correlations of the style's weak axes."""
+    content, image, style = (features(12, 9, 8, seed=seed) for seed in (1, 2, 3))
+    fading = style * torch.linspace(1, 0.05, 12).view(1, 12, 1, 1)
+    mean, covariance = gaussian(fading)
+    values, vectors = np.linalg.eigh(covariance)
+    values, vectors = values[::-1], vectors[:, ::-1]
+    strong = int((np.cumsum(values) < 0.9 * values.sum()).sum()) + 1
+    assert 2 < strong < 10
+
+    def expected(one):
+        at, found = gaussian(one)
+        along = vectors.T @ found @ vectors
+        along[strong:] *= np.eye(12)[strong:]
+        along[:, strong:] *= np.eye(12)[:, strong:]
+        root = np.diag(np.sqrt(values))
+        common = np.trace(np.real(sqrtm(root @ along @ root)))
+        return ((at - mean) ** 2).sum() + np.trace(found) + np.trace(covariance) - 2 * common
+
+    term = prepared(Wasserstein, content, [(fading, 1.0)], correlated=0.9)
+    assert float(term.value("relu1_1", image)) == pytest.approx(expected(image) / expected(content), rel=1e-6)
+    exact = by_scipy(image, fading)
+    assert expected(image) <= exact
+    assert expected(image) == pytest.approx(exact, rel=0.1)
+    assert abs(float(term.value("relu1_1", fading))) < 1e-6
+
+
+def test_axes_hold_their_share_of_the_variance():
+    covariance = torch.diag(torch.tensor([1.0, 6.0, 0.0, 3.0])).double()
+    for share, axes in ((0.6, 1), (0.61, 2), (0.9, 2), (0.95, 3), (1.0, 3)):
+        scaled, correlated = principal_axes(covariance, share)
+        assert correlated == axes
+        torch.testing.assert_close(scaled.T @ scaled, covariance)
+    for wrong in (0.0, -1.0, 1.01, float("nan")):
+        with pytest.raises(UserError, match=r"correlated: must be above 0 and at most 1, got"):
+            Wasserstein(correlated=wrong)
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.float64])
+def test_wasserstein_with_fewer_cells_than_channels(kind):
+    """A quarter of relu5_1 at 256 px: twice as many channels as cells, so covariances are singular."""
+    content, image, style = (features(256, 8, 16, seed=seed, dtype=kind).relu() for seed in (1, 2, 3))
+    term = prepared(Wasserstein, content, [(style, 1.0)])
+    image = image.clone().requires_grad_()
+    value = term.value("relu1_1", image)
+    value.backward()
+    value = value.detach()
+    assert value.dtype == kind
+    assert bool(image.grad.isfinite().all())
+    wide = [x.detach().double() for x in (image, style, content)]
+    expected = by_scipy(wide[0], wide[1]) / by_scipy(wide[2], wide[1])
+    assert float(value) == pytest.approx(expected, rel=1e-3)
+    step = 1e-3 * image.detach().std() / image.grad.std()
+    assert float(term.value("relu1_1", image.detach() - step * image.grad)) < float(value)  # it leads down
+
+
+def test_mean_and_deviation_by_hand():
+    """One channel of 1, 3 (mean 2, deviation 1) towards 0, 8 (4, 4), from a content of 0, 0 (0, 0)."""
+    content, image, style = (torch.tensor(v).double().view(1, 1, 1, 2) for v in ([0.0, 0], [1.0, 3], [0.0, 8]))
+    term = prepared(MeanStd, content, [(style, 1.0)])
+    assert float(term.value("relu1_1", image)) == pytest.approx((4 + 9) / (16 + 16), rel=1e-3)
+    assert float(term.value("relu1_1", content)) == pytest.approx(1)
+
+
+def test_covariance_by_hand():
+    """Channels 1, 3 and 0, 2: covariances are all 1; towards 0, from a content with variance 4 in the first one."""
+    image = torch.tensor([[1.0, 3], [0, 2]]).double().view(1, 2, 1, 2)
+    content = torch.tensor([[0.0, 4], [5, 5]]).double().view(1, 2, 1, 2)
+    style = torch.tensor([[7.0, 7], [9, 9]]).double().view(1, 2, 1, 2)
+    term = prepared(Covariance, content, [(style, 1.0)])
+    assert float(term.value("relu1_1", image)) == pytest.approx(4 / 16)
+
+
+def test_covariance_does_not_mind_the_mean():
+    content, image, style = (features(seed=seed) for seed in (1, 2, 3))
+    term = prepared(Covariance, content, [(style, 1.0)])
+    shifted = term.value("relu1_1", image + rand(1, 4, 1, 1, seed=8))
+    torch.testing.assert_close(shifted, term.value("relu1_1", image), rtol=1e-10, atol=0)
+
+
+@pytest.mark.parametrize("kind", TERMS)
+def test_gradients(kind):
+    content, image, style, other = (features(3, 4, 3, seed=seed) for seed in (1, 2, 3, 4))
+    term = prepared(kind, content, [(style, 0.7), (other, 0.3)])
+    assert torch.autograd.gradcheck(lambda f: term.value("relu1_1", f), image.requires_grad_(), atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", TERMS)
+def test_where_cells_lie_does_not_matter(kind):
+    content, image, style = (features(seed=seed) for seed in (1, 2, 3))
+    term = prepared(kind, content, [(style, 1.0)])
+    order = torch.randperm(30, generator=torch.Generator().manual_seed(5))
+    moved = image.flatten(2)[..., order].view(1, 4, 6, 5)
+    torch.testing.assert_close(term.value("relu1_1", moved), term.value("relu1_1", image), rtol=1e-9, atol=0)
+
+
+@pytest.mark.parametrize("kind", TERMS)
+def test_one_at_the_content_and_nothing_at_the_style(kind):
+    content, style = features(seed=1), features(seed=2)
+    term = prepared(kind, content, [(style, 1.0)])
+    assert float(term.value("relu1_1", content)) == pytest.approx(1, rel=1e-6)
+    assert abs(float(term.value("relu1_1", style))) < 1e-6
+
+
+@pytest.mark.parametrize("kind", TERMS)
+def test_a_blend_lies_between(kind):
+    content, one, other = (features(seed=seed) for seed in (1, 2, 3))
+    image = features(seed=4)
+    values = [
+        float(prepared(kind, content, [(one, a), (other, 1 - a)]).value("relu1_1", image))
+        for a in (0.0, 0.25, 0.5, 1.0)
+    ]
+    assert all(np.isfinite(values))
+    gradients = []
+    for share in (0.0, 0.5, 1.0):
+        leaf = content.clone().requires_grad_()
+        prepared(kind, content, [(one, share), (other, 1 - share)]).value("relu1_1", leaf).backward()
+        gradients.append(leaf.grad.flatten())
+    between = torch.nn.functional.cosine_similarity
+    assert float(between(gradients[1], gradients[0], 0)) > float(between(gradients[2], gradients[0], 0)) - 1e-9
+
+
+@pytest.mark.parametrize("kind", TERMS)
+def test_narrow_features_give_the_values_of_full_ones(kind):
+    matrix = rand(7, 4, seed=9)
+    content, image, style = (features(seed=seed) for seed in (1, 2, 3))
+    narrow, full = kind(["relu1_1"]), kind(["relu1_1"])
+    narrow.widenings = {"relu1_1": widening_of(matrix)}
+
+    def widen(x):
+        return torch.einsum("dc,bchw->bdhw", matrix, x)
+
+    for term, change in ((narrow, lambda x: x), (full, widen)):
+        term.prepare("relu1_1", change(content), [StyleFeatures(change(style), 1.0)])
+    ours, expected = narrow.value("relu1_1", image), full.value("relu1_1", widen(image))
+    torch.testing.assert_close(ours, expected, rtol=1e-5, atol=0)
+
+
+def test_nan_is_a_value_and_not_the_end():
+    """The optimiser goes back from it."""
+    content, image, style = (features(8, seed=seed, dtype=torch.float32) for seed in (1, 2, 3))
+    term = prepared(Wasserstein, content, [(style, 1.0)])
+    image[0, 0, 0, 0] = torch.nan
+    image.requires_grad_()
+    value = term.value("relu1_1", image)
+    value.backward()
+    assert bool(value.isnan())
+    assert bool(image.grad.isnan().any())
+
+
+def test_a_matrix_that_single_precision_gives_up_on(monkeypatch):
+    matrix = torch.diag(torch.tensor([3.0, 0.0, 0.0, 1.0])).requires_grad_()
+    plain, root = torch.linalg.eigvalsh, torch.linalg.eigh
+
+    def given_up(function):
+        def stubborn(matrix):
+            if matrix.dtype == torch.float32:
+                raise torch.linalg.LinAlgError("failed to converge")
+            return function(matrix)
+
+        return stubborn
+
+    monkeypatch.setattr("torch.linalg.eigvalsh", given_up(plain))
+    monkeypatch.setattr("torch.linalg.eigh", given_up(root))
+    values = eigenvalues(matrix)
+    assert values.dtype == torch.float32
+    assert values.tolist() == pytest.approx([0, 0, 1, 3])
+    values.sum().backward()
+    torch.testing.assert_close(matrix.grad, torch.eye(4))
+    scaled, _ = principal_axes(matrix.detach())
+    torch.testing.assert_close(scaled.T @ scaled, matrix.detach())

@@ -1,0 +1,84 @@
+"""Inputs at the edge of what is allowed: silent layers, gradients of zero, terms without layers."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from nst_lightning.errors import UserError
+from nst_lightning.features import VGG19
+from nst_lightning.features.weights import read_vgg19_weights
+from nst_lightning.losses import Content, Gram
+from nst_lightning.objective.objective import Objective
+from nst_lightning.optim import LBFGS
+
+
+# tests/optim/test_lbfgs.py
+@pytest.mark.parametrize(
+    ("gradient", "max_step", "moved"), [(0.0, 10.0, 0.0), (1.0, float("inf"), 0.01), (1e-25, 0.1, 0.01)]
+)
+def test_first_steps_at_the_edge_of_the_range(gradient, max_step, moved):
+    x = torch.zeros(10, requires_grad=True)
+    x.grad = torch.full((10,), gradient)
+    LBFGS([x], max_step=max_step).step()
+    torch.testing.assert_close(x.detach(), torch.full((10,), -moved))
+
+
+def test_a_loss_that_is_a_plain_number_may_be_nan():
+    x = torch.zeros(3, requires_grad=True)
+    x.grad = torch.ones(3)
+    optimiser = LBFGS([x])
+    optimiser.step(lambda: float("nan"))
+    assert not x.detach().any()
+    assert int(optimiser.state[x]["skipped"]) == 1
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"curvature": float("nan")}, {"curvature": -1.0}, {"lr": float("inf")}, {"spectral_exponent": float("nan")}],
+)
+def test_numbers_that_are_none(options):
+    with pytest.raises(UserError, match=f"{next(iter(options))}: must be"):
+        LBFGS([torch.zeros(2, requires_grad=True)], **options)
+
+
+# tests/objective/test_objective.py
+def test_a_term_must_have_a_layer(tiny_weights):
+    with pytest.raises(UserError, match=r"gram.layers: must name at least one layer, got none"):
+        Objective(VGG19(str(tiny_weights)), [Content(), Gram([])])
+
+
+# tests/features/test_vgg.py
+def test_what_was_dropped_cannot_be_asked_for(tiny_weights):
+    network = VGG19(str(tiny_weights))
+    network.use_layers(["relu1_1"])
+    with pytest.raises(UserError, match="conv5_1 was dropped"):
+        network.use_layers(["relu5_1"])
+
+
+def test_unit_activations_survive_a_silent_layer(tiny_weights, tmp_path):
+    state = load_file(tiny_weights)
+    state["features.5.bias"] = state["features.5.bias"] - 1e3
+    save_file(state, tmp_path / "silent.safetensors")
+    network = VGG19(str(tmp_path / "silent.safetensors"), unit_activations=True)
+    picture = torch.rand(1, 3, 24, 24)
+    network.rescale_to_unit_activations([picture])
+    assert all(torch.isfinite(feature).all() for feature in network(picture, ["conv2_1", "relu3_1"]).values())
+
+
+@pytest.mark.parametrize("arguments", [{"layout": "Caffe"}, {"expected": "Caffe"}])
+def test_names_of_sets_are_checked(tiny_weights, arguments):
+    with pytest.raises(UserError, match=f"{next(iter(arguments))}: must be one of"):
+        VGG19(str(tiny_weights), **arguments)
+
+
+# tests/features/test_weights.py: two more rows of test_wrong_tensors_are_refused
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [("features.0.weight", torch.tensor(1.0), r"got \(\)"), ("features.34.bias", torch.zeros(3), r"bias of \(3,\)")],
+)
+def test_wrong_shapes(tiny_weights, tmp_path, key, value, words):
+    save_file(load_file(tiny_weights) | {key: value}, tmp_path / "wrong.safetensors")
+    with pytest.raises(UserError, match=words):
+        read_vgg19_weights(tmp_path / "wrong.safetensors")
