@@ -15,6 +15,7 @@ from nst_lightning.hardware.accelerator import compute_dtype, describe
 from nst_lightning.hardware.memory import keep_freed_memory
 from nst_lightning.hardware.numerics import allow_tf32
 from nst_lightning.losses import Content, Gram
+from nst_lightning.objective.evaluator import Evaluator
 from nst_lightning.objective.objective import Objective, default_terms
 from nst_lightning.optim import LBFGS
 
@@ -74,8 +75,9 @@ def our_step(
     terms = default_terms()
     if objective == "baseline":
         terms = [Content(normalization="released"), Gram(weight=baseline.STYLE_WEIGHT, normalization="released")]
-    whole = Objective(EXTRACTORS[extractor](), terms).to(accelerator)
-    whole.extractor.set_compute_dtype(compute_dtype(precision))
+    network = EXTRACTORS[extractor]().to(accelerator)
+    network.set_compute_dtype(compute_dtype(precision))
+    whole = Evaluator(Objective(terms), network)
     content, style = pictures(size, accelerator)
     whole.prepare(content, [(style, 1.0)])
     image = content.clone().requires_grad_()

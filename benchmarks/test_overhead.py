@@ -84,12 +84,12 @@ def test_loop(benchmark, accelerator, tmp_path):
 
     def loop(module):
         image = module.image.detach().clone().to(accelerator).requires_grad_()
-        objective = module.objective.to(accelerator)
+        module.to(accelerator)
         optimiser, times = LBFGS([image]), []
 
         def closure():
             optimiser.zero_grad()
-            loss = objective(image).loss
+            loss = module(image).loss
             loss.backward()
             return loss
 

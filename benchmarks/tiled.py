@@ -13,8 +13,8 @@ from programs import EXTRACTORS, pictures
 from nst_lightning.hardware.accelerator import compute_dtype
 from nst_lightning.hardware.memory import hand_back_large_blocks, keep_freed_memory
 from nst_lightning.images.resize import resize
+from nst_lightning.objective.evaluator import Evaluator
 from nst_lightning.objective.objective import Objective, default_terms
-from nst_lightning.objective.tiled import TiledObjective
 from nst_lightning.optim import LBFGS
 
 EVALUATIONS, LARGE = 2, 4096  # of pictures larger than that one, which takes minutes
@@ -29,9 +29,9 @@ def main() -> None:
     if tile or size > 1200:  # as `nst fit` does
         hand_back_large_blocks()
     before = resident()
-    objective = Objective(EXTRACTORS[extractor](), default_terms())
-    objective.extractor.set_compute_dtype(compute_dtype(precision))
-    evaluate = TiledObjective(objective, tile) if tile else objective
+    network = EXTRACTORS[extractor]()
+    network.set_compute_dtype(compute_dtype(precision))
+    evaluate = Evaluator(Objective(default_terms()), network, tile or None)
     content, style = pictures(STYLE_SIZE, "cpu")
     content = resize(content, (size, size))
     evaluate.prepare(content, [(style, 1.0)])
@@ -44,7 +44,7 @@ def main() -> None:
         evaluate(image).loss.backward()
         seconds.append(time.perf_counter() - begin)
         optimizer.step()
-    use = objective.extractor.memory(objective.layers)
+    use = network.memory(evaluate.objective.layers)
     kept = use.values["relu4_2"] * (2 if tile else use.itemsize)
     buffers = int((2 * IMAGE + kept) * size * size) + optimizer.memory()
     print(json.dumps({"seconds": min(seconds), "bytes": resident() - before, "buffers": buffers}))

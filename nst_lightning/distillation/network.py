@@ -92,7 +92,7 @@ class CompactNetwork(Extractor):
         """Keep all layers: others may be asked for later; see the base class."""
         self.check_layers(layers, argument="layers")
 
-    def widening(self, layer: str) -> Tensor | None:
+    def projection(self, layer: str) -> Tensor | None:
         """The map of a layer, as it is now; see the base class."""
         return self.maps[layer].detach() if layer in self.maps else None
 

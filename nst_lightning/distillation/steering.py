@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from nst_lightning.features import Extractor
+from nst_lightning.objective.evaluator import Evaluator
 from nst_lightning.objective.objective import Objective, default_terms
 from nst_lightning.optim import LBFGS
 
@@ -22,14 +23,14 @@ class Steering:
     """
 
     def __init__(self, extractor: Extractor, content: Tensor, style: Tensor) -> None:
-        self.objective = Objective(extractor, default_terms())
+        self.objective = Evaluator(Objective(default_terms()), extractor)
         self.objective.prepare(content, [(style, 1.0)])
         self.content = content
 
     def gradient(self, image: Tensor) -> Tensor:
         """Gradient of the loss at an image."""
         x = image.detach().clone().requires_grad_()
-        self.objective(x).loss.backward()
+        self.objective(x).loss.backward()  # type: ignore[no-untyped-call]
         assert x.grad is not None
         return x.grad
 

@@ -42,8 +42,9 @@ from nst_lightning.hardware.numerics import random_states, set_random_states
 from nst_lightning.images.resize import resize, target_size
 from nst_lightning.losses import Term
 from nst_lightning.objective.collective import ProcessGroup
+from nst_lightning.objective.evaluator import Evaluator
 from nst_lightning.objective.objective import Evaluation, Objective, default_terms
-from nst_lightning.objective.tiled import TiledObjective
+from nst_lightning.objective.traversal import Traversal
 from nst_lightning.optim import LBFGS
 from nst_lightning.optim.modes import has_modes, showing_result, to_result, to_stepping
 from nst_lightning.planning.memory import SIZES, Plan
@@ -110,15 +111,13 @@ class StyleTransfer(LightningModule):
         self.tile, self.memory = tile, memory
         self._schedule = evaluations, stages
         self.stages = make_schedule(evaluations, stages)
-        self.objective = Objective(
-            extractor if extractor is not None else VGG19(), terms if terms is not None else default_terms(), strength
-        )
-        self._own_extractor = (self.objective.extractor,)  # in tuples, so that none is registered twice
-        for stage in self.stages:
-            if stage.extractor is not None:
-                self.objective.use_extractor(stage.extractor)
-        self.objective.use_extractor(self._own_extractor[0])
-        self._tiled: TiledObjective | None = None
+        self.objective = Objective(terms if terms is not None else default_terms(), strength)
+        self.extractor = extractor if extractor is not None else VGG19()
+        for network in self._extractors():
+            network.check_layers(self.objective.layers, argument="model.terms")
+            network.use_layers(self.objective.layers)
+        self._rescaled: dict[Extractor, Extractor] = {}  # networks as this run's pictures scale them
+        self.evaluator: Evaluator | None = None
         self.plans: list[Plan] = []
         self._resident = 0  # bytes that the process had taken when they were made
         self.configuration, self.ends_where_stopped = "", False
@@ -219,24 +218,25 @@ class StyleTransfer(LightningModule):
         Raises:
             UserError: If an image is too small for the deepest layer, or needs more memory than there is.
         """
-        kept = next((term.name for term in self.objective.terms if term.group == "content" and term.weight > 0), None)
-        if data.content_path is None and kept is not None:
+        needs = next((p.name for p in self.objective.parts if p.term.group == "content" and p.term.weight > 0), None)
+        if data.content_path is None and needs is not None:
             raise UserError(
-                f"data.content: must name a picture for the term {kept}, got null; give one, or leave that term out of "
-                "model.terms, as the preset texture does"
+                f"data.content: must name a picture for the term {needs}, got null; give one, or leave that term out "
+                "of model.terms, as the preset texture does"
             )
-        data.least_style_side = least = self.objective.least_side()
+        least = max(self.objective.least_side(network.strides) for network in self._extractors())
+        data.least_style_side = least
         self.stages = make_schedule(*self._schedule, max(data.stage_size()), min(data.stage_size()), least)
-        self.objective.divide(data.regions)
+        self.objective = self.objective.divided(data.regions)
         for stage in self.stages:
             sizes = {"data.size": data.stage_size(stage.scale)}
             sizes |= {
                 f"data.style ({s.path})": n for s, n in zip(data.styles, data.style_sizes(stage.scale), strict=True)
             }
-            self.objective.check_sizes(sizes)
+            self.objective.check_sizes(sizes, self.extractor_of(stage))
             masks = data.masks(stage.scale)
             if masks is not None:
-                self.objective.check_masks(masks, data.shares)
+                self.objective.check_masks(masks, data.shares, self.extractor_of(stage))
 
     @property
     def _data(self) -> StyleTransferData:
@@ -286,10 +286,10 @@ class StyleTransfer(LightningModule):
         limit_epochs(trainer, len(self.stages))
         self._stage = self._left = None
         self._random, self._losses, self._reached = {}, {}, None  # of an earlier fit
-        self.evaluation = self._tiled = None
+        self.evaluation = self.evaluator = None
+        self._rescaled.clear()
         self._facts = self.facts(self._data)
         for extractor in self._extractors():
-            extractor.forget_images()
             extractor.set_compute_dtype(compute_dtype(str(trainer.precision)))
         self._planned = 0
         self._planner = self._make_planner()
@@ -325,7 +325,7 @@ class StyleTransfer(LightningModule):
 
     def extractor_of(self, stage: Stage) -> Extractor:
         """The network of a stage."""
-        return self._own_extractor[0] if stage.extractor is None else stage.extractor
+        return self.extractor if stage.extractor is None else stage.extractor
 
     def _make_planner(self) -> Planner:
         scopes = [Scope(s.evaluations, self._data.stage_size(s.scale), self.extractor_of(s)) for s in self.stages]
@@ -388,7 +388,6 @@ class StyleTransfer(LightningModule):
             self._step_on()
             hand_back_freed_memory()
         self._stage = index
-        self.objective.use_extractor(self.extractor_of(self.stages[index]).to(self.device))
         if anew:
             self._begin_averages()
         self._take_targets(content, images, self.plans[index].tile, self.plans[index].keep)
@@ -402,10 +401,39 @@ class StyleTransfer(LightningModule):
     def _take_targets(self, content: Tensor, images: StageImages, tile: int | None, keep: int = 0) -> None:
         """Take the targets whole or in tiles, and evaluate so from now on."""
         team = ProcessGroup() if self.trainer.world_size > 1 else None
-        self._tiled = None if tile is None else TiledObjective(self.objective, tile, keep, team)
-        evaluate = self._tiled or self.objective
+        given = self.extractor_of(self.stages[self.current_stage]).to(self.device)
+        network = self._network(given, tile)
+        self.evaluator = None  # what it holds is not needed any more
+        self.evaluator = Evaluator(self.objective, network, tile, keep, team)
         masks = None if images.masks is None else images.masks.to(self.image)
-        evaluate.prepare(content, [(style.to(self.image), share) for style, share in images.styles], masks)
+        self.evaluator.prepare(content, [(style.to(self.image), share) for style, share in images.styles], masks)
+
+    def _network(self, given: Extractor, tile: int | None) -> Extractor:
+        """A network as the pictures of the first stage that looks through it scale it, if it is to be scaled."""
+        if not given.unit_activations:
+            return given
+        if given not in self._rescaled:
+            first = next(stage for stage in self.stages if self.extractor_of(stage) is given)
+            images = self._data.stage_images(first.scale)
+            pictures = [images.content, *(style for style, _ in images.styles)]
+            walk = Traversal(self.objective, given, tile).walk
+            self._rescaled[given] = given.rescaled([picture.to(self.image) for picture in pictures], walk)
+        return self._rescaled[given]
+
+    def forward(self, image: Tensor) -> Evaluation:
+        """Evaluate an image as a training step does.
+
+        Args:
+            image: (1, 3, H, W), RGB, nominally in [0, 1], at the stage's size.
+
+        Raises:
+            UserError: Before any fit.
+        """
+        if self.evaluator is None:
+            raise UserError(
+                "model: needs a fit to compare with, got none yet; call trainer.fit(model, datamodule=data)"
+            )
+        return self.evaluator(image)
 
     @torch.no_grad()
     def _carried_to(self, content: Tensor) -> Tensor:
@@ -414,7 +442,7 @@ class StyleTransfer(LightningModule):
         image = self.image.detach()
         if tuple(image.shape[-2:]) == size:
             return image
-        if not any(term.group == "content" for term in self.objective.terms):
+        if not self.objective.keeps_content:
             return resize(image, size)
         # Only the change is enlarged: the content brings its own detail at the new size.
         previous = resize(content, (image.shape[-2], image.shape[-1]))
@@ -422,7 +450,9 @@ class StyleTransfer(LightningModule):
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Evaluate: the weighted loss of the image as it is, a scalar; see LightningModule."""
-        if self._tiled is not None:  # Lightning would keep the last gradient until the new one is there
+        if (
+            self.evaluator is not None and self.evaluator.tile is not None
+        ):  # Lightning would keep the last gradient until the new one is there
             self.image.grad = None
         self.evaluation = self._evaluated()
         loss = self.evaluation.loss
@@ -444,7 +474,7 @@ class StyleTransfer(LightningModule):
         """Evaluate, in smaller tiles if memory runs out and tiles are left to us."""
         while True:
             try:
-                return (self._tiled or self.objective)(self.image)
+                return self(self.image)  # type: ignore[no-any-return]
             except RuntimeError as error:
                 self._take_smaller_tiles(error)
 
@@ -466,10 +496,11 @@ class StyleTransfer(LightningModule):
         if not is_out_of_memory(error):
             raise error
         height, width = self.image.shape[-2:]
-        now = self._tiled.tile if self._tiled is not None else max(height, width)
+        tile = None if self.evaluator is None else self.evaluator.tile
+        now = tile or max(height, width)
         smaller = next((side for side in SIZES if side < now), None)
         if self.tile != "auto" or smaller is None or not self.objective.layers:
-            stage = f"{width}x{height} px" + (f" in tiles of {now} px" if self._tiled is not None else "")
+            stage = f"{width}x{height} px" + (f" in tiles of {now} px" if tile is not None else "")
             raise UserError(
                 f"memory: ran out at {stage} with {self._history_in_words()}; set model.tile to {smaller or 'auto'}, "
                 "model.optimizer.history_dtype to bfloat16, or data.size lower"
@@ -522,12 +553,19 @@ class StyleTransfer(LightningModule):
 
     def __getstate__(self) -> dict[str, Any]:
         """What a copy needs, such as an average's: nothing of the run, whose loss hangs on the graph; see pickle."""
-        return {**super().__getstate__(), "evaluation": None, "_tiled": None, "_planner": None, "_pictures": None}
+        return {
+            **super().__getstate__(),
+            "evaluation": None,
+            "evaluator": None,
+            "_rescaled": {},
+            "_planner": None,
+            "_pictures": None,
+        }
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
         """The image and what terms keep, without the frozen network; see torch.nn.Module."""
         state: dict[str, Any] = super().state_dict(*args, **kwargs)
-        for key in [key for key in state if "objective.extractor." in key]:
+        for key in [key for key in state if is_of_network(key)]:
             del state[key]
         return state
 
@@ -584,7 +622,12 @@ class StyleTransfer(LightningModule):
 
 def _miss_no_network(_: nn.Module, keys: Any) -> None:
     """Let a state dict load that lacks the frozen network, as all of `StyleTransfer.state_dict` do."""
-    keys.missing_keys[:] = [key for key in keys.missing_keys if "objective.extractor." not in key]
+    keys.missing_keys[:] = [key for key in keys.missing_keys if not is_of_network(key)]
+
+
+def is_of_network(key: str) -> bool:
+    """Whether an entry of a state dict belongs to the frozen network."""
+    return key.startswith("extractor.") or ".extractor." in key
 
 
 def optimizer_in(configured: Any) -> Optimizer | None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -13,7 +14,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from nst_lightning.errors import UserError
-from nst_lightning.features.extractor import Walk, channel_means
+from nst_lightning.features.extractor import Extractor, Walk, channel_means
 from nst_lightning.features.topology import Algorithm, Padding, Pooling, VGGNetwork, Weights, check_choice
 from nst_lightning.features.vgg import CAFFE_UNIT, Units
 from nst_lightning.features.weights import CONVOLUTIONS
@@ -95,9 +96,9 @@ class CompactVGG19(VGGNetwork):
     """VGG-19's layers, of fewer channels or of low rank, trained to steer the optimisation of an image as VGG-19 does.
 
     It takes VGG-19's place in any configuration that asks for no other layers than relu1_1, relu2_1, relu3_1, relu4_1,
-    relu4_2 and relu5_1. Where a layer has fewer channels, `widening` is the linear map to VGG-19's own. Terms that are
-    quadratic in the features (`Content`, `Gram`) take it into account on small matrices, for others the objective
-    widens the features, and either way losses have the magnitude that they have with VGG-19.
+    relu4_2 and relu5_1. Where a layer has fewer channels, `projection` is the linear map to VGG-19's own. Terms that
+    are quadratic in the features (`Content`, `Gram`) apply it to small matrices, for others the features
+    are projected, and either way losses have the magnitude that they have with VGG-19.
 
     Args:
         weights: A .safetensors file made by ``nst distill``; ``narrow`` for the package's second one, which follows
@@ -130,47 +131,36 @@ class CompactVGG19(VGGNetwork):
         again = partial(_read_again, path, scale)
         super().__init__(_in_units(loaded.convolutions, scale), pooling, rescale_pooling, padding, convolution, again)
         self.unit_activations = unit_activations
-        self._rescaled = False
-        self._maps = loaded.maps  # as long as nothing is rescaled, the very ones in the buffers
         where = "the package" if weights is None else weights
         self.origin = f"compact VGG-19 from {where} (sha256 {loaded.sha256[:8]})"
         self.family = "compact"
         for tap in TAPS:
-            self.register_buffer(f"widening_{tap}", loaded.maps.get(tap), persistent=False)
+            self.register_buffer(f"projection_{tap}", loaded.maps.get(tap), persistent=False)
 
-    def widening(self, layer: str) -> Tensor | None:
-        """See the base class."""
-        found: Tensor | None = getattr(self, f"widening_{layer}")
+    def projection(self, layer: str) -> Tensor | None:
+        """The map to VGG-19's channels, (C, c), or None where there is no need of one."""
+        found: Tensor | None = getattr(self, f"projection_{layer}")
         return found
 
     @torch.no_grad()
-    def rescale_to_unit_activations(self, images: Iterable[Tensor], walk: Walk | None = None) -> None:
-        """Scale the widened channels so that each one's mean over these images is 1; see `VGG19`."""
-        if not self.unit_activations or self._rescaled:
-            return
-        images = list(images)
+    def rescaled(self, images: Sequence[Tensor], walk: Walk) -> Extractor:
+        """A copy whose projected channels each have a mean of 1 over these images; see `VGG19`."""
         taps = [tap for tap in TAPS if tap in self.reachable()]
         sums = {tap: torch.zeros(()) for tap in taps}
         for image in images:
-            for tap, x, share in (walk or self.walk)(image, taps):
-                sums[tap] = sums[tap].to(image) + channel_means(x) * (share / len(images))
+            for tap, x, fraction in walk(image, taps):
+                sums[tap] = sums[tap].to(image) + channel_means(x) * (fraction / len(images))
+        scaled = copy.deepcopy(self)
+        scaled.unit_activations = False
         for tap, narrow in sums.items():
-            widening = self.widening(tap)
-            if widening is None:
-                widening = torch.eye(len(narrow)).to(narrow)
-            mean = widening @ narrow
+            projection = self.projection(tap)
+            if projection is None:
+                projection = torch.eye(len(narrow)).to(narrow)
+            mean = projection @ narrow
             floor = 0.1 * mean.mean()
             unit = torch.where(floor > 0, mean.clamp(min=floor), torch.ones_like(mean))
-            setattr(self, f"widening_{tap}", widening / unit[:, None])
-        self._rescaled = True
-
-    def forget_images(self) -> None:
-        """See the base class."""
-        if self._rescaled:
-            for tap in TAPS:
-                given = self._maps.get(tap)
-                setattr(self, f"widening_{tap}", None if given is None else given.to(self.mean.device))
-            self._rescaled = False
+            setattr(scaled, f"projection_{tap}", projection / unit[:, None])
+        return scaled
 
 
 def _in_units(convolutions: Iterable[Weights], scale: float) -> list[Weights]:

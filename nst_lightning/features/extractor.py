@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import ClassVar, NamedTuple, TypeAlias
 
 import torch
@@ -43,19 +43,21 @@ class Extractor(nn.Module):
         strides: Layer name -> pixels per feature cell, in order of depth.
         origin: One phrase that says where the weights come from.
         family: Name of the set of weights, so that a preset can ask for a certain one.
+        unit_activations: Whether runs are to look through a copy of the network that `rescaled` makes.
     """
 
     strides: ClassVar[Mapping[str, int]] = {}
     origin: str = "no weights"
     family: str = "unknown"
+    unit_activations: bool = False
 
     def use_layers(self, layers: Iterable[str]) -> None:
-        """Say which layers will be asked for; what lies deeper may be dropped.
+        """Be told which layers a run will ask for; what no run has asked for need not be in memory.
 
         Raises:
             UserError: If a layer does not exist.
         """
-        raise NotImplementedError
+        self.check_layers(layers, argument="layers")
 
     def set_compute_dtype(self, dtype: torch.dtype) -> None:
         """Choose the floating type of the network itself; its input stays float32 and its output has this type.
@@ -90,24 +92,15 @@ class Extractor(nn.Module):
         if wanted:
             yield from self(image, wanted).items()
 
-    def walk(self, image: Tensor, layers: Collection[str]) -> Iterator[tuple[str, Tensor, float]]:
-        """Yield what `iterate` does, and with each layer the share of its cells: all of them.
-
-        What takes means over an image takes them through a function like this one, which may as well go tile by tile.
-        """
-        for layer, features in self.iterate(image, layers):
-            yield layer, features, 1.0
-
-    def rescale_to_unit_activations(self, images: Iterable[Tensor], walk: Walk | None = None) -> None:
-        """Scale the weights so that each channel's mean activation over these images is 1, where that was asked for.
+    def rescaled(self, images: Sequence[Tensor], walk: Walk) -> Extractor:
+        """A copy of the network whose channels each have a mean activation of 1 over these images.
 
         Args:
             images: (1, 3, H, W), RGB in [0, 1].
-            walk: Yields features of an image in pieces, with the share of the layer's cells; by default `walk`.
-        """
+            walk: Yields features of an image in pieces, with the fraction of the layer's cells.
 
-    def forget_images(self) -> None:
-        """Undo what `rescale_to_unit_activations` did: other pictures have other activations."""
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no rescaled()")
 
     def halo(self, layers: Iterable[str]) -> int | None:
         """How far the features of layers are wrong at the edge of a tile that was cut out of an image.
@@ -120,7 +113,7 @@ class Extractor(nn.Module):
         """
         return None
 
-    def widening(self, layer: str) -> Tensor | None:
+    def projection(self, layer: str) -> Tensor | None:
         """The linear map from a layer's features to those that losses are about, if they are not the same.
 
         Returns:

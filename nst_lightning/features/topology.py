@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Iterator
-from typing import Literal, NamedTuple, cast, get_args
+import threading
+from collections.abc import Callable, Collection, Iterable, Iterator
+from typing import Any, Literal, NamedTuple, cast, get_args
 
 import torch
 import torch.nn.functional as F
@@ -44,6 +45,13 @@ def _names() -> Iterator[tuple[str, str, int]]:
 
 
 CONVOLUTION_NAMES = tuple(conv for conv, _, _ in _names())
+
+
+def _depth(layer: str) -> int:
+    """Convolutions down to a layer."""
+    return CONVOLUTION_NAMES.index(layer.replace("relu", "conv")) + 1
+
+
 LAST_OF_BLOCK = frozenset(f"conv{block}_{depth}" for block, depth in enumerate(BLOCKS, start=1))
 POOLS: dict[Pooling, Callable[[Tensor], Tensor]] = {"max": max_pool, "average": average_pool, "l2": l2_pool}
 
@@ -157,6 +165,8 @@ class VGGNetwork(Extractor):
         self._filters: dict[int, FilterBank] = {}  # by layer, from the weights as they are
         self._prepared_on: torch.device | None = None  # where algorithms were chosen; None when it is to be done anew
         self._order = torch.contiguous_format
+        self._asked = 0  # convolutions that the deepest layer asked for needs
+        self._growing = threading.RLock()
         self._again = again  # a file read is better than a second copy of everything in memory
         self.convolutions = nn.ModuleList(_Convolution(weights) for weights in convolutions)
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
@@ -165,16 +175,32 @@ class VGGNetwork(Extractor):
         self.std: Tensor
 
     def use_layers(self, layers: Iterable[str]) -> None:
-        """Drop the convolutions below the deepest of these layers; see the base class."""
+        """Release the convolutions below the deepest layer that anyone has asked for; they are read again at need."""
+        layers = list(layers)
         self.check_layers(layers, argument="layers")
-        deepest = max(CONVOLUTION_NAMES.index(layer.replace("relu", "conv")) for layer in layers)
-        if deepest >= len(self.convolutions):
-            raise UserError(
-                f"layers: {CONVOLUTION_NAMES[deepest]} was dropped from this {type(self).__name__}, or its file has no "
-                f"such layer; it ends at {CONVOLUTION_NAMES[len(self.convolutions) - 1]}; build another one, or take "
-                "a whole file"
-            )
-        self.convolutions = self.convolutions[: deepest + 1]
+        with self._growing:
+            self._asked = max([self._asked, *(_depth(layer) for layer in layers)])
+            if self._asked < len(self.convolutions):
+                self.convolutions = self.convolutions[: self._asked]
+        self._grow(self._asked)
+
+    def _grow(self, depth: int) -> None:
+        """Have at least the first so many convolutions in memory."""
+        with self._growing, torch.no_grad():
+            have = len(self.convolutions)
+            self._asked = max(self._asked, depth)
+            if depth <= have:
+                return
+            given = list(self._again())
+            if depth > len(given):
+                raise UserError(
+                    f"layers: {CONVOLUTION_NAMES[depth - 1]} is not in the file of this {type(self).__name__}, which "
+                    f"ends at {CONVOLUTION_NAMES[len(given) - 1]}; take a whole file"
+                )
+            like = self._convolution(0).weight
+            for weights in given[have:depth]:
+                self.convolutions.append(_Convolution(weights).to(like.device, like.dtype))
+            self._prepared_on = None
 
     def set_compute_dtype(self, dtype: torch.dtype) -> None:
         """Store the convolutions in this type, so that nothing is cast at each evaluation; see the base class."""
@@ -193,7 +219,7 @@ class VGGNetwork(Extractor):
         self._prepared_on = None
 
     def reachable(self) -> list[str]:
-        """Layers that the convolutions left by `use_layers` reach."""
+        """Layers that the convolutions in memory reach."""
         kept = CONVOLUTION_NAMES[: len(self.convolutions)]
         return [layer for layer in self.strides if layer.replace("relu", "conv") in kept]
 
@@ -229,6 +255,15 @@ class VGGNetwork(Extractor):
             kept += values / 4 if fused else values * weight.dtype.itemsize
             widest = max(widest, values * weight.dtype.itemsize * (not fused))
         return MemoryUse(fixed, 1.05 * max(kept, 3 * widest), 2.5 * widest, per_pixel, first.dtype.itemsize)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All but the lock, which no copy shares."""
+        return {name: value for name, value in self.__dict__.items() if name != "_growing"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """As a copy has it."""
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        self._growing = threading.RLock()
 
     def _convolution(self, index: int) -> _Convolution:
         return cast("_Convolution", self.convolutions[index])
@@ -268,8 +303,9 @@ class VGGNetwork(Extractor):
             return convolution.forward(F.pad(x, (1, 1, 1, 1), mode="replicate"), padded=True)
         return cast("Tensor", convolution(x))
 
-    def _steps(self, image: Tensor, wanted: Container[str]) -> Iterator[tuple[str, Tensor]]:
+    def _steps(self, image: Tensor, wanted: Collection[str]) -> Iterator[tuple[str, Tensor]]:
         """Yield the wanted layers in order, and go no further than they are taken."""
+        self._grow(max(_depth(layer) for layer in wanted))
         order = self._choose_algorithms()
         x = ((image - self.mean) / self.std).to(self._convolution(0).weight.dtype, memory_format=order)
         for index, name in enumerate(CONVOLUTION_NAMES[: len(self.convolutions)]):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 
 from nst_lightning.errors import UserNotice
-from nst_lightning.features.extractor import Walk, channel_means
+from nst_lightning.features.extractor import Extractor, Walk, channel_means
 from nst_lightning.features.topology import (
     CONVOLUTION_NAMES,
     Algorithm,
@@ -73,7 +74,6 @@ class VGG19(VGGNetwork):
         again = partial(_read_again, loaded.path, layout, loaded.sha256, scale)
         super().__init__(_in_units(loaded.convolutions, scale), pooling, rescale_pooling, padding, convolution, again)
         self.unit_activations = unit_activations
-        self._rescaled = False
         self.origin, self.family = loaded.origin, loaded.family
         if expected not in {"any", loaded.family}:
             warnings.warn(
@@ -83,8 +83,8 @@ class VGG19(VGGNetwork):
             )
 
     @torch.no_grad()
-    def rescale_to_unit_activations(self, images: Iterable[Tensor], walk: Walk | None = None) -> None:
-        """Scale weights so that each rectified channel's mean over these images and positions is 1.
+    def rescaled(self, images: Sequence[Tensor], walk: Walk) -> Extractor:
+        """A copy whose rectified channels each have a mean of 1 over these images and positions.
 
         Gatys, Ecker and Bethge (CVPR 2016), section 2: rectifiers and pooling commute with positive factors, so the
         scaled network computes the same features up to one factor a channel. Departure: a channel that is
@@ -93,34 +93,35 @@ class VGG19(VGGNetwork):
 
         Args:
             images: (1, 3, H, W) tensors, RGB in [0, 1].
-            walk: See the base class.
+            walk: Yields features of an image in pieces, with the fraction of the layer's cells.
         """
-        if not self.unit_activations or self._rescaled:
-            return
-        images = list(images)
-        previous = torch.ones(3, device=self.mean.device)
         names = [name.replace("conv", "relu") for name in CONVOLUTION_NAMES[: len(self.convolutions)]]
         sums = {name: torch.zeros(0) for name in names}
         for image in images:
-            for name, x, share in (walk or self.walk)(image, names):
-                mean = channel_means(x) * (share / len(images))
+            for name, x, fraction in walk(image, names):
+                mean = channel_means(x) * (fraction / len(images))
                 sums[name] = mean if not len(sums[name]) else sums[name] + mean
-        for index, name in enumerate(names):
-            floor = 0.1 * float(sums[name].mean())
-            mean = sums[name].clamp(min=floor) if floor > 0 else torch.ones_like(sums[name])  # a silent layer stays
-            convolution = self._convolution(index)
-            weight, bias = convolution.weight, convolution.bias
-            weight.copy_(weight.to(mean) * previous[None, :, None, None] / mean[:, None, None, None])
-            bias.copy_(bias.to(mean) / mean)
-            previous = mean
-        self._prepared_on = None
-        self._rescaled = True  # scaling is done once; the second time would be over scaled features
+        scaled = copy.deepcopy(self)
+        scaled.unit_activations = False
+        scaled._again = partial(_with_unit_means, self._again, [_unit(sums[name]).cpu() for name in names])
+        scaled._restore(self._convolution(0).weight.dtype)
+        return scaled
 
-    def forget_images(self) -> None:
-        """See the base class."""
-        if self._rescaled:
-            self._restore(self._convolution(0).weight.dtype)
-            self._rescaled = False
+
+def _unit(mean: Tensor) -> Tensor:
+    """What to divide channels of these mean activations by; a layer that is silent stays as it is."""
+    floor = 0.1 * float(mean.mean())
+    return mean.clamp(min=floor) if floor > 0 else torch.ones_like(mean)
+
+
+def _with_unit_means(again: Callable[[], Iterable[Weights]], means: Sequence[Tensor]) -> list[Weights]:
+    """Convolutions with their results divided by means; those of deeper layers return what they did."""
+    scaled, previous = [], torch.ones(3)
+    for index, (weight, bias, *_) in enumerate(again()):
+        mean = means[index] if index < len(means) else torch.ones_like(bias)
+        scaled.append(Weights(weight * previous[None, :, None, None] / mean[:, None, None, None], bias / mean))
+        previous = mean
+    return scaled
 
 
 def _in_units(convolutions: Iterable[tuple[Tensor, Tensor]], scale: float) -> list[Weights]:

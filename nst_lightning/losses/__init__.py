@@ -5,27 +5,28 @@ from nst_lightning.losses.gram import Gram
 from nst_lightning.losses.histogram import Histogram
 from nst_lightning.losses.moments import Covariance, MeanStd
 from nst_lightning.losses.nnfm import NNFM
-from nst_lightning.losses.samples import CountTerm, SampleTerm
+from nst_lightning.losses.reference import Mean, Reference, Sample, WholeMap, Window
 from nst_lightning.losses.sliced import SlicedWasserstein
-from nst_lightning.losses.term import CellTerm, StatisticTerm, StyleFeatures, Term, Window
+from nst_lightning.losses.term import Layer, StyleTerm, Term
 from nst_lightning.losses.tv import TotalVariation
 from nst_lightning.losses.wasserstein import Wasserstein
 
 __all__ = [
     "NNFM",
-    "CellTerm",
     "Content",
-    "CountTerm",
     "Covariance",
     "Gram",
     "Histogram",
+    "Layer",
+    "Mean",
     "MeanStd",
-    "SampleTerm",
+    "Reference",
+    "Sample",
     "SlicedWasserstein",
-    "StatisticTerm",
-    "StyleFeatures",
+    "StyleTerm",
     "Term",
     "TotalVariation",
     "Wasserstein",
+    "WholeMap",
     "Window",
 ]

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from nst_lightning.hardware.numerics import widest_dtype
-from nst_lightning.losses.projection import Widening, cells_energy
-from nst_lightning.losses.term import CellTerm, Window, wide
+from nst_lightning.losses.projection import Projection, cells_energy
+from nst_lightning.losses.reference import Window, at_least_float32
+from nst_lightning.losses.term import Layer, Term
 
 ContentNormalization = Literal["balanced", "released", "paper"]
 
@@ -18,7 +19,7 @@ def content_distance(
     features: Tensor,
     target: Tensor,
     normalization: ContentNormalization = "released",
-    widening: Widening | None = None,
+    projection: Projection | None = None,
 ) -> Tensor:
     """Squared distance of feature maps.
 
@@ -28,15 +29,15 @@ def content_distance(
         normalization: ``released``, mean((F - P)²), as in Gatys' PyTorch notebook; ``paper``, ½ Σ (F - P)²
             (Gatys, Ecker and Bethge, CVPR 2016, equation 1); ``balanced``, mean((F - P)²) / mean(P²), which is 1 for
             features of zero and does not depend on the network's scale.
-        widening: For narrow features.
+        projection: Of features with fewer channels.
 
     Returns:
         A scalar of at least 0, in float32 or wider.
     """
-    total = cells_energy(wide(features) - target, widening, features.dtype)
-    channels = target.shape[1] if widening is None else widening.channels
+    total = cells_energy(at_least_float32(features) - target, projection, features.dtype)
+    channels = target.shape[1] if projection is None else projection.channels
     values = channels * target.shape[-2] * target.shape[-1]
-    return total / _divisor(normalization, values, cells_energy(target, widening))
+    return total / _divisor(normalization, values, cells_energy(target, projection))
 
 
 def _divisor(normalization: ContentNormalization, values: int, energy: Tensor) -> Tensor:
@@ -46,7 +47,53 @@ def _divisor(normalization: ContentNormalization, values: int, energy: Tensor) -
     return torch.full_like(energy, 2 if normalization == "paper" else values)
 
 
-class Content(CellTerm):
+class ContentTarget(NamedTuple):
+    """What `Content` compares with.
+
+    Attributes:
+        features: (1, C, h, w) of the content.
+        energy: Sum of their squares, after projection, a scalar.
+    """
+
+    features: Tensor
+    energy: Tensor
+
+
+class ContentMap:
+    """Gathers a content's features in their places; those of a tile in bfloat16, as memory is short then."""
+
+    spread: Literal["dealt", "own", "all"] = "own"
+
+    def __init__(self, layer: Layer) -> None:
+        self._projection = layer.projection
+        self._features: Tensor | None = None
+        self._energy: Tensor | None = None
+
+    def add(self, features: Tensor, window: Window) -> None:
+        """Copy a window's features."""
+        energy = cells_energy(at_least_float32(features), self._projection)
+        energy = energy.to(widest_dtype(energy.device.type))  # for sums that do not depend on the order of the windows
+        self._energy = energy if self._energy is None else self._energy + energy
+        if window.is_whole:
+            self._features = features.clone()
+            return
+        if self._features is None:
+            kind = torch.bfloat16 if features.dtype == torch.float32 else features.dtype
+            self._features = features.new_empty(1, features.shape[1], window.height, window.width, dtype=kind)
+        self._features[..., window.rows, window.columns] = features
+
+    def additive(self) -> list[Tensor]:
+        """The energy."""
+        return [] if self._energy is None else [self._energy]
+
+    def result(self, cells: float) -> ContentTarget:
+        """Features and energy."""
+        assert self._features is not None
+        assert self._energy is not None
+        return ContentTarget(self._features, self._energy)
+
+
+class Content(Term):
     """Keep the content image's features.
 
     Args:
@@ -56,7 +103,9 @@ class Content(CellTerm):
     """
 
     group = "content"
-    quadratic = True
+    additive = True
+    weighs_cells = True
+    takes_projection = True
 
     def __init__(
         self,
@@ -66,39 +115,26 @@ class Content(CellTerm):
     ) -> None:
         super().__init__(layers, weight)
         self.normalization: ContentNormalization = normalization
-        self._targets: dict[str, Tensor] = {}
-        self._energies: dict[str, Tensor] = {}
+        self.balanced = normalization == "balanced"
 
-    def begin(self, layer: str) -> None:
-        """Forget the targets of the last stage; see the base class."""
-        self._targets.pop(layer, None)
-        self._energies.pop(layer, None)
+    def content_reference(self, layer: Layer) -> ContentMap:
+        """The content's features."""
+        return ContentMap(layer)
 
-    def keep(self, layer: str, features: Tensor, window: Window) -> None:
-        """Keep the content's features; those of a part in bfloat16, as memory is short then; see the base class."""
-        energy = cells_energy(wide(features), self.widenings.get(layer))
-        energy = energy.to(widest_dtype(energy.device.type))  # for sums that do not depend on the order of the parts
-        self._energies[layer] = self._energies[layer] + energy if layer in self._energies else energy
-        if window.is_whole:
-            self._targets[layer] = features.clone()
-            return
-        if layer not in self._targets:
-            kind = torch.bfloat16 if features.dtype == torch.float32 else features.dtype
-            self._targets[layer] = features.new_empty(1, features.shape[1], window.height, window.width, dtype=kind)
-        self._targets[layer][..., window.rows, window.columns] = features
+    def style_reference(self, layer: Layer) -> None:
+        """Nothing of a style."""
 
-    def additive(self, layer: str) -> list[Tensor]:
-        """The energy; see the base class."""
-        return [self._energies[layer]]
+    def target(self, layer: Layer, content: ContentTarget, style: Any) -> ContentTarget:
+        """The content's features."""
+        return content
 
-    def part(self, layer: str, features: Tensor, window: Window) -> Tensor:
-        """Distance from the content's features; see the base class."""
-        target = wide(self._targets[layer][..., window.rows, window.columns])
-        widening = self.widenings.get(layer)
-        difference = wide(features) - target
-        if layer in self.masks:
-            difference = difference * self.masks[layer][..., window.rows, window.columns].sqrt()
-        total = cells_energy(difference, widening, features.dtype)
-        channels = target.shape[1] if widening is None else widening.channels
+    def measure(self, layer: Layer, features: Tensor, window: Window, target: ContentTarget) -> Tensor:
+        """Squared differences from the content's features, (1, C, rows, columns) -> a scalar."""
+        there = at_least_float32(target.features[..., window.rows, window.columns])
+        difference = at_least_float32(features) - there
+        if window.weights is not None:
+            difference = difference * window.weights.sqrt()
+        total = cells_energy(difference, layer.projection, features.dtype)
+        channels = there.shape[1] if layer.projection is None else layer.projection.channels
         values = channels * window.height * window.width
-        return total / _divisor(self.normalization, values, self._energies[layer]).to(total.dtype)
+        return total / _divisor(self.normalization, values, target.energy).to(total.dtype)

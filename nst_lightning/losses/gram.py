@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from nst_lightning.losses.projection import Widening, pairs_energy
+from nst_lightning.losses.projection import Projection, pairs_energy
 from nst_lightning.losses.reductions import gram_sum
-from nst_lightning.losses.term import StyleStatistic, balance
+from nst_lightning.losses.reference import Window
+from nst_lightning.losses.term import STYLE_LAYERS, Layer, StyleTerm
 
 GramNormalization = Literal["balanced", "released", "paper"]
 
@@ -31,7 +32,7 @@ def gram_distance(
     gram: Tensor,
     target: Tensor,
     normalization: GramNormalization = "released",
-    widening: Widening | None = None,
+    projection: Projection | None = None,
 ) -> Tensor:
     """Squared distance of Gram matrices.
 
@@ -42,19 +43,19 @@ def gram_distance(
             mean square of matrices divided by cells and channels of common scripts; ``paper``, Σ (G - A)² / (4 C²),
             which is 1/(4 N² M²) Σ (G' - A')² of CVPR 2016, equation 4, for G' = M G when both images have M cells, and
             its extension otherwise; ``balanced``, Σ (G - A)² (the term divides it by its value at the content).
-        widening: For Gram matrices of narrow features: the result is that of the full ones, which are never formed.
+        projection: Of features with fewer channels: the full Gram matrices are never formed.
 
     Returns:
         A scalar of at least 0.
     """
-    total = pairs_energy(gram - target, widening)
+    total = pairs_energy(gram - target, projection)
     if normalization == "balanced":
         return total
-    channels = gram.shape[0] if widening is None else widening.channels
+    channels = gram.shape[0] if projection is None else projection.channels
     return total / (4 * channels**2) if normalization == "paper" else total / channels**4
 
 
-class Gram(StyleStatistic):
+class Gram(StyleTerm):
     """Take on the style's correlations of channels.
 
     With several styles the targets are the weighted mean of the styles' Gram matrices.
@@ -66,34 +67,30 @@ class Gram(StyleStatistic):
             (Gatys' notebook and common scripts) or paper (CVPR 2016).
     """
 
+    takes_projection = True
+
     def __init__(
         self,
-        layers: dict[str, float] | list[str] = ["relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1"],  # noqa: B006
+        layers: dict[str, float] | list[str] = STYLE_LAYERS,
         weight: float = 1.0,
         normalization: GramNormalization = "balanced",
     ) -> None:
         super().__init__(layers, weight)
         self.normalization: GramNormalization = normalization
+        self.balanced = normalization == "balanced"
 
-    def statistic(self, layer: str, features: Tensor, weights: Tensor | None = None) -> Tensor:
-        """F Fᵀ of the cells, (c, c); see the base class."""
-        return gram_sum(features, weights)
+    def measure(self, layer: Layer, features: Tensor, window: Window, target: Any) -> Tensor:
+        """F Fᵀ of the cells, (1, C, rows, columns) -> (C, C)."""
+        return gram_sum(features, window.weights)
 
-    def set_target(self, layer: str, content: Tensor, styles: Sequence[tuple[Tensor, float]]) -> None:
-        """Blend the styles' Gram matrices; see the base class."""
-        target = torch.stack([share * self._pairs(mean) for mean, share in styles]).sum(0)
-        self._targets[layer] = target
-        self._scales[layer] = torch.ones_like(target[0, 0])
-        if self.normalization == "balanced":
-            widening = self.widenings.get(layer)
-            at_content = gram_distance(self._pairs(content), target, "balanced", widening)
-            self._scales[layer] = balance(at_content, pairs_energy(target, widening))
+    def style_target(self, layer: Layer, styles: Sequence[tuple[Tensor, float]]) -> Tensor:
+        """The styles' weighted mean Gram matrix, (C, C)."""
+        return torch.stack([part * self._matrix(mean) for mean, part in styles]).sum(0)
 
-    def distance(self, layer: str, mean: Tensor) -> Tensor:
-        """Distance from the style's Gram matrix; see the base class."""
-        distance = gram_distance(self._pairs(mean), self._targets[layer], self.normalization, self.widenings.get(layer))
-        return distance / self._scales[layer]
+    def distance(self, layer: Layer, mean: Tensor, target: Tensor) -> Tensor:
+        """Squared distance from the style's Gram matrix."""
+        return gram_distance(self._matrix(mean), target, self.normalization, layer.projection)
 
-    def _pairs(self, mean: Tensor) -> Tensor:
-        """The matrix of pairs of channels (c, c) that is compared, from the statistic's mean over cells."""
+    def _matrix(self, mean: Tensor) -> Tensor:
+        """The (C, C) matrix that is compared, from the mean of `measure`."""
         return mean

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from nst_lightning.hardware.accelerator import cached_values
-from nst_lightning.losses.samples import CountTerm
-from nst_lightning.losses.term import Window, balance, wide
+from nst_lightning.losses.reference import Sample, Window, at_least_float32
+from nst_lightning.losses.term import Layer, Term, balance, check_samples
 
 _BINS = 256  # of the image's counts; the remapping is linear within each
 _QUANTILES = 1024  # that stand for a style's distribution
@@ -40,10 +40,9 @@ class _Bins(NamedTuple):
     density: Tensor
 
     @classmethod
-    def spanning(cls, cells: Sequence[Tensor]) -> _Bins:
-        """Bins from the smallest to the largest of (n, C) cells."""
-        low = torch.stack([c.amin(0) for c in cells]).amin(0)[:, None]
-        high = torch.stack([c.amax(0) for c in cells]).amax(0)[:, None]
+    def spanning(cls, least: Tensor, greatest: Tensor) -> _Bins:
+        """Bins from the least to the greatest value of each channel, (C,)."""
+        low, high = least[:, None], greatest[:, None]
         width = high - low
         return cls(low, torch.where(width > 0, _BINS / width, torch.zeros_like(width)))
 
@@ -62,14 +61,44 @@ def bin_counts(values: Tensor, bins: _Bins) -> Tensor:
     return torch.bincount(index.flatten(), minlength=channels * _BINS).view(channels, _BINS).to(values.dtype)
 
 
-class Histogram(CountTerm):
+class StyleQuantiles(NamedTuple):
+    """The style's distribution of each channel.
+
+    Attributes:
+        quantiles: (C, Q), ascending, at equal steps of probability.
+        least: (C,), of all styles.
+        greatest: (C,), of all styles.
+    """
+
+    quantiles: Tensor
+    least: Tensor
+    greatest: Tensor
+
+
+class HistogramTarget(NamedTuple):
+    """What `Histogram` compares with.
+
+    Attributes:
+        bins: Of the image's counts.
+        quantiles: Of the style, (C, Q).
+        scale: What to divide by, a scalar.
+        edges: The style's values at the edges of the bins, (C, bins + 1), once the image's cells were counted.
+    """
+
+    bins: _Bins
+    quantiles: Tensor
+    scale: Tensor
+    edges: Tensor | None = None
+
+
+class Histogram(Term):
     """Take on the style's histogram of each channel.
 
     ‖F - R(F)‖², over its value at the content, where R moves each value of a channel to the style's value of the same
     rank (Risser, Wilmot and Barnes 2017, Stable and Controllable Neural Texture Synthesis, section 4.2). R comes from
     counts over all of the picture and is a constant to the gradient. Made to stand beside a statistic of how channels
-    go together. Several styles are blended by their quantiles. A picture that is sampled (`samples`) is so for the
-    target only.
+    go together. Several styles are blended by their quantiles. Pictures are sampled (`samples`) for
+    the target only.
 
     Args:
         layers: Layers, as a list or with a weight each.
@@ -77,50 +106,69 @@ class Histogram(CountTerm):
         samples: Cells of content and style that are looked at for ranges and targets, at most, on a regular grid.
     """
 
+    group = "style"
+    additive = True
+    counts = True
+    weighs_styles = True
+
     def __init__(
         self,
         layers: dict[str, float] | list[str] = ["relu1_1", "relu4_1"],  # noqa: B006
         weight: float = 1.0,
         samples: int = 65536,
     ) -> None:
-        super().__init__(layers, weight, samples)
-        self._bins: dict[str, _Bins] = {}
-        self._targets: dict[str, Tensor] = {}  # quantiles (C, Q), ascending
-        self._maps: dict[str, Tensor] = {}  # of the edges of bins (C, B + 1)
-        self._scales: dict[str, Tensor] = {}
+        super().__init__(layers, weight)
+        check_samples(self.name, samples)
+        self.samples = samples
+        self.balanced = True
 
-    def set_target(self, layer: str, content: Tensor, styles: Sequence[tuple[Tensor, float]]) -> None:
-        """Blend the styles' quantiles; see the base class."""
-        self._bins[layer] = _Bins.spanning([content, *(cells for cells, _ in styles)])
+    def content_reference(self, layer: Layer) -> Sample:
+        """A sample of the content's cells."""
+        return Sample(self.samples)
+
+    def style_reference(self, layer: Layer) -> Sample:
+        """A sample of a style's cells."""
+        return Sample(self.samples)
+
+    def style_target(self, layer: Layer, styles: Sequence[tuple[Tensor, float]]) -> StyleQuantiles:
+        """Blend the styles' quantiles."""
         count = min(_QUANTILES, max(len(cells) for cells, _ in styles))
-        levels = torch.linspace(0, 1, count, device=content.device, dtype=content.dtype)
-        levels = levels.expand(content.shape[1], -1)
-        blend = [share * quantiles_at(cells.T.sort(1).values, levels) for cells, share in styles]
-        self._targets[layer] = torch.stack(blend).sum(0)
-        self.settle(layer, bin_counts(content.T, self._bins[layer]))
-        distance = (content.T - self.remapped(layer, content.T)).square().mean()
-        self._scales[layer] = balance(distance, self._targets[layer].square().mean())
+        first = styles[0][0]
+        levels = torch.linspace(0, 1, count, device=first.device, dtype=first.dtype).expand(first.shape[1], -1)
+        blend = [part * quantiles_at(cells.T.sort(1).values, levels) for cells, part in styles]
+        least = torch.stack([cells.amin(0) for cells, _ in styles]).amin(0)
+        greatest = torch.stack([cells.amax(0) for cells, _ in styles]).amax(0)
+        return StyleQuantiles(torch.stack(blend).sum(0), least, greatest)
 
-    def count(self, layer: str, features: Tensor) -> Tensor:
-        """Counts in (C, bins); see the base class."""
+    def target(self, layer: Layer, content: Tensor, style: StyleQuantiles) -> HistogramTarget:
+        """Bins that span content and styles, and the distance of the content."""
+        least, greatest = torch.minimum(content.amin(0), style.least), torch.maximum(content.amax(0), style.greatest)
+        target = HistogramTarget(_Bins.spanning(least, greatest), style.quantiles, torch.ones_like(least[0]))
+        target = self.counted(layer, target, bin_counts(content.T, target.bins))
+        distance = (content.T - remapped(target, content.T)).square().mean()
+        return target._replace(scale=balance(distance, style.quantiles.square().mean()), edges=None)
+
+    def count(self, layer: Layer, features: Tensor, target: HistogramTarget) -> Tensor:
+        """Counts of (1, C, h, w) features in (C, bins)."""
         channels, cells = features.shape[1], features.shape[-2] * features.shape[-1]
         rows = max(1, cached_values(features.device.type) * features.shape[-2] // (channels * cells))
-        strips = torch.split(wide(features)[0], rows, dim=1)
-        return torch.stack([bin_counts(strip.flatten(1), self._bins[layer]) for strip in strips]).sum(0)
+        strips = torch.split(at_least_float32(features)[0], rows, dim=1)
+        return torch.stack([bin_counts(strip.flatten(1), target.bins) for strip in strips]).sum(0)
 
-    def settle(self, layer: str, counts: Tensor) -> None:
-        """Make the remapping; see the base class."""
+    def counted(self, layer: Layer, target: HistogramTarget, counts: Tensor) -> HistogramTarget:
+        """The style's values at the edges of the bins, by rank."""
         ranks = torch.cat([torch.zeros_like(counts[:, :1]), counts.cumsum(1)], dim=1)
-        self._maps[layer] = quantiles_at(self._targets[layer], ranks / ranks[:, -1:].clamp(min=1))
+        return target._replace(edges=quantiles_at(target.quantiles, ranks / ranks[:, -1:].clamp(min=1)))
 
-    def remapped(self, layer: str, values: Tensor) -> Tensor:
-        """The style's values of the same rank, for (C, n) values, under no gradient."""
-        index, position = self._bins[layer].place(values.detach())
-        edges = self._maps[layer]
-        return torch.lerp(edges.gather(1, index), edges.gather(1, index + 1), position)
+    def measure(self, layer: Layer, features: Tensor, window: Window, target: HistogramTarget) -> Tensor:
+        """Mean squared distance to the remapped values, as far as these cells go, (1, C, rows, columns) -> a scalar."""
+        values = at_least_float32(features)[0].flatten(1)
+        total = (values - remapped(target, values)).square().sum()
+        return total / (len(values) * window.height * window.width * target.scale)
 
-    def part(self, layer: str, features: Tensor, window: Window) -> Tensor:
-        """Mean squared distance to the remapped values, as far as these cells go; see the base class."""
-        values = wide(features)[0].flatten(1)
-        total = (values - self.remapped(layer, values)).square().sum()
-        return total / (len(values) * window.height * window.width * self._scales[layer])
+
+def remapped(target: HistogramTarget, values: Tensor) -> Tensor:
+    """The style's values of the same rank, for (C, n) values, under no gradient."""
+    assert target.edges is not None
+    index, position = target.bins.place(values.detach())
+    return torch.lerp(target.edges.gather(1, index), target.edges.gather(1, index + 1), position)

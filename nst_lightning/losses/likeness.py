@@ -25,32 +25,24 @@ class Likeness(Term):
     """
 
     group = "content"
+    sees_image = True
+    needs_content = True
 
     def __init__(self, weight: float = 1.0) -> None:
         super().__init__([], weight)
-        self.mask: Tensor | None = None
-        self._target: Tensor | None = None
 
-    def keep_picture(self, content: Tensor) -> None:
-        """Take the content itself as target, (1, 3, H, W); it is not copied."""
-        self._target = content
-
-    def image_values(self, image: Tensor) -> dict[str, Tensor]:
-        """Mean square of differences and of their steps, as masks weigh pixels; see the base class."""
-        assert self._target is not None
-        change = image - self._target.to(image)
-        total = self._weighed(change.square(), self.mask)
+    def image_loss(self, image: Tensor, content: Tensor | None, weights: Tensor | None) -> Tensor:
+        """Mean square of differences and of their steps, as weights count pixels."""
+        assert content is not None
+        change = image - content.to(image)
+        total = _weighted_sum(change.square(), weights)
         for axis in (-2, -1):
-            mask = self.mask
-            if mask is not None:  # of a step: what its two pixels have on average
-                mask = (mask.narrow(axis, 1, mask.shape[axis] - 1) + mask.narrow(axis, 0, mask.shape[axis] - 1)) / 2
-            total = total + _STEPS * self._weighed(change.diff(dim=axis).square(), mask)
-        return {"image": total / (image.numel() * _UNIT**2)}
+            both = weights
+            if both is not None:  # a step counts as its two pixels do on average
+                both = (both.narrow(axis, 1, both.shape[axis] - 1) + both.narrow(axis, 0, both.shape[axis] - 1)) / 2
+            total = total + _STEPS * _weighted_sum(change.diff(dim=axis).square(), both)
+        return total / (image.numel() * _UNIT**2)
 
-    @staticmethod
-    def _weighed(squares: Tensor, mask: Tensor | None) -> Tensor:
-        return (squares if mask is None else squares * mask).sum()
 
-    def columns(self) -> list[str]:
-        """The image is the only thing looked at; see the base class."""
-        return ["image"]
+def _weighted_sum(squares: Tensor, weights: Tensor | None) -> Tensor:
+    return (squares if weights is None else squares * weights).sum()

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from nst_lightning.losses.gram import Gram
 from nst_lightning.losses.reductions import moments_sum
-from nst_lightning.losses.term import StyleStatistic, balance, wide
+from nst_lightning.losses.reference import Window, at_least_float32
+from nst_lightning.losses.term import Layer, StyleTerm
 
 _EPSILON = 1e-5  # under the root of a variance, as in AdaIN: a channel that is constant still has a gradient
 
@@ -47,15 +48,15 @@ class Covariance(Gram):
 
     needs_spread = True
 
-    def statistic(self, layer: str, features: Tensor, weights: Tensor | None = None) -> Tensor:
-        """F Fᵀ and the sum of F, (c, c + 1); see StatisticTerm."""
-        return moments_sum(features, weights)
+    def measure(self, layer: Layer, features: Tensor, window: Window, target: Any) -> Tensor:
+        """F Fᵀ and the sum of F over the cells, (1, C, rows, columns) -> (C, C + 1)."""
+        return moments_sum(features, window.weights)
 
-    def _pairs(self, mean: Tensor) -> Tensor:
+    def _matrix(self, mean: Tensor) -> Tensor:
         return moments_of(mean).covariance
 
 
-class MeanStd(StyleStatistic):
+class MeanStd(StyleTerm):
     """Take on the style's mean and standard deviation of each channel.
 
     ‖μ - μ'‖² + ‖σ - σ'‖², the style loss of AdaIN (Huang and Belongie 2017, equation 13, squared), 1 at the content
@@ -66,37 +67,37 @@ class MeanStd(StyleStatistic):
         weight: Factor on the term.
     """
 
+    takes_projection = True
     needs_spread = True
-    keeps_wide = True
+    float32_gradient = True
 
-    def statistic(self, layer: str, features: Tensor, weights: Tensor | None = None) -> Tensor:
-        """Sums of F and F² of each channel, (2, C); of narrow features `moments_sum`; see StatisticTerm."""
-        if layer in self.widenings:
-            return moments_sum(features, weights)
-        values = wide(features)
+    def measure(self, layer: Layer, features: Tensor, window: Window, target: Any) -> Tensor:
+        """Sums of F and F² of each channel, (1, C, rows, columns) -> (2, C); with a projection `moments_sum`."""
+        if layer.projection is not None:
+            return moments_sum(features, window.weights)
+        values, weights = at_least_float32(features), window.weights
         if weights is None:
             return torch.stack([values.sum((0, 2, 3)), (values * values).sum((0, 2, 3))])
         first = (values * weights).sum((0, 2, 3))
         return torch.stack([first, (values * values * weights).sum((0, 2, 3))])  # keeps no weighted values
 
-    def set_target(self, layer: str, content: Tensor, styles: Sequence[tuple[Tensor, float]]) -> None:
-        """Blend the styles' means and deviations; see StatisticTerm."""
-        target = torch.stack([share * self._mean_and_deviation(layer, mean) for mean, share in styles]).sum(0)
-        self._targets[layer] = target
-        at_content = (self._mean_and_deviation(layer, content) - target).square().sum()
-        self._scales[layer] = balance(at_content, target.square().sum())
+    def style_target(self, layer: Layer, styles: Sequence[tuple[Tensor, float]]) -> Tensor:
+        """The styles' weighted mean of means and deviations, (2, C)."""
+        return torch.stack([part * self._mean_and_deviation(layer, mean) for mean, part in styles]).sum(0)
 
-    def distance(self, layer: str, mean: Tensor) -> Tensor:
-        """Squared distance of means and deviations; see StatisticTerm."""
-        difference: Tensor = self._mean_and_deviation(layer, mean) - self._targets[layer]
-        return difference.square().sum() / self._scales[layer]
+    def distance(self, layer: Layer, mean: Tensor, target: Tensor) -> Tensor:
+        """Squared distance of means and deviations."""
+        return (self._mean_and_deviation(layer, mean) - target).square().sum()
 
-    def _mean_and_deviation(self, layer: str, mean: Tensor) -> Tensor:
-        """(2, C), of the full channels."""
-        widening = self.widenings.get(layer)
-        if widening is None:
+    def size(self, layer: Layer, target: Tensor, mean: Tensor) -> Tensor:
+        """Sum of squares of means and deviations."""
+        return target.square().sum()
+
+    def _mean_and_deviation(self, layer: Layer, mean: Tensor) -> Tensor:
+        """(2, C), of VGG-19's channels."""
+        if layer.projection is None:
             first, variance = mean[0], mean[1] - mean[0].square()
         else:
-            narrow, matrix = moments_of(mean), widening.matrix.to(mean.dtype)
+            narrow, matrix = moments_of(mean), layer.projection.matrix.to(mean.dtype)
             first, variance = matrix @ narrow.mean, ((matrix @ narrow.covariance) * matrix).sum(1)
         return torch.stack([first, (variance.clamp(min=0) + _EPSILON).sqrt()])

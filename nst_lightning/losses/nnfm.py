@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from nst_lightning.errors import UserError
-from nst_lightning.losses.samples import SampleTerm, counting
-from nst_lightning.losses.term import Window, balance, wide
+from nst_lightning.losses.reference import Sample, WholeMap, Window, at_least_float32, counting
+from nst_lightning.losses.term import Layer, Term, balance, check_samples
 
 _BLOCK = 1 << 22  # similarities held at a time
 _SOFT = 1e-3  # of a typical length: a cell without any activation has no direction, and shall have a small gradient
@@ -43,11 +44,11 @@ def patches_of(features: Tensor, side: int, step: int = 1) -> Tensor:
         (n, C side²), in float32 or wider.
     """
     if side == step == 1:
-        return wide(features)[0].flatten(1).T  # without a copy
-    return F.unfold(wide(features), side, stride=step)[0].T
+        return at_least_float32(features)[0].flatten(1).T  # without a copy
+    return F.unfold(at_least_float32(features), side, stride=step)[0].T
 
 
-class NNFM(SampleTerm):
+class NNFM(Term):
     """Give each cell features that occur in the style: nearest-neighbour feature matching.
 
     1 - cos of a cell's features and the most similar ones of the style (Zhang et al. 2022, ARF, equation 1), over its
@@ -65,6 +66,10 @@ class NNFM(SampleTerm):
         patches: Side in cells of the square patches that are compared in place of single cells, odd.
     """
 
+    group = "style"
+    additive = True
+    weighs_styles = True
+
     def __init__(
         self,
         layers: dict[str, float] | list[str] = ["relu3_1", "relu4_1"],  # noqa: B006
@@ -72,54 +77,80 @@ class NNFM(SampleTerm):
         samples: int = 4096,
         patches: int = 1,
     ) -> None:
-        super().__init__(layers, weight, samples)
+        super().__init__(layers, weight)
+        check_samples(self.name, samples)
         if patches < 1 or patches % 2 == 0:
             raise UserError(
                 f"{self.name}.patches: must be odd and at least 1, got {patches}; 1 compares cells, 3 patches of 3x3"
             )
+        self.samples, self.balanced = samples, True
         self.patches = self.least_side = patches
         if patches > 1:
             self.needs_whole = f"compares patches of {patches}x{patches} cells"
-        self._targets: dict[str, list[tuple[Tensor, float]]] = {}
-        self._soft: dict[str, Tensor] = {}
-        self._scales: dict[str, Tensor] = {}
 
-    def gather(self, layer: str, picture: int, features: Tensor, window: Window, weights: Tensor | None = None) -> None:
-        """Take the sampled cells of a window, or the sampled patches of a whole map; see the base class."""
-        if self.patches == 1:
-            super().gather(layer, picture, features, window, weights)
-            return
+    def content_reference(self, layer: Layer) -> Sample | WholeMap:
+        """A sample of the content's cells; for patches the whole map."""
+        return Sample(self.samples) if self.patches == 1 else WholeMap()
+
+    def style_reference(self, layer: Layer) -> Sample | WholeMap:
+        """A sample of a style's cells; for patches the whole map."""
+        return self.content_reference(layer)
+
+    def style_target(self, layer: Layer, styles: Sequence[tuple[Any, float]]) -> NNFMTarget:
+        """The styles' directions."""
+        sampled = [(self._sampled(found), part) for found, part in styles]
+        lengths = torch.stack([part * cells.square().sum(1).mean() for cells, part in sampled]).sum()
+        soft = _SOFT**2 * lengths.clamp(min=torch.finfo(lengths.dtype).tiny)
+        return NNFMTarget([(_directions(cells, soft), part) for cells, part in sampled], soft, torch.ones_like(soft))
+
+    def target(self, layer: Layer, content: Any, style: NNFMTarget) -> NNFMTarget:
+        """The same, with the distance of the content."""
+        at_content = _distances(self._sampled(content), style).mean()
+        return style._replace(scale=balance(at_content, torch.ones_like(at_content)))
+
+    def measure(self, layer: Layer, features: Tensor, window: Window, target: NNFMTarget) -> Tensor:
+        """Mean distance to the nearest neighbour, as far as these cells go, (1, C, rows, columns) -> a scalar."""
+        distances = _distances(patches_of(features, self.patches), target)
+        return distances.sum() / (self._count(window.height, window.width) * target.scale)
+
+    def _sampled(self, found: Any) -> Tensor:
+        """Cells (n, C) or patches (n, C side²), from what a reference kept."""
+        if isinstance(found, Tensor):
+            return found
+        features, weights = found
         if weights is not None:
-            taken = counting(F.avg_pool2d(weights, self.patches, stride=1), self.samples)
-            self._gathered[layer][picture] = [patches_of(features, self.patches)[taken.flatten()]]
-            return
-        step = max(1, math.ceil(math.sqrt(self._count(window) / self.samples)))
-        self._gathered[layer][picture] = [patches_of(features, self.patches, step)]
+            chosen = counting(F.avg_pool2d(weights, self.patches, stride=1), self.samples)
+            return patches_of(features, self.patches)[chosen.flatten()]
+        step = max(1, math.ceil(math.sqrt(self._count(*features.shape[-2:]) / self.samples)))
+        return patches_of(features, self.patches, step)
 
-    def set_target(self, layer: str, content: Tensor, styles: Sequence[tuple[Tensor, float]]) -> None:
-        """Keep the styles' directions; see the base class."""
-        lengths = torch.stack([share * cells.square().sum(1).mean() for cells, share in styles]).sum()
-        self._soft[layer] = _SOFT**2 * lengths.clamp(min=torch.finfo(lengths.dtype).tiny)
-        self._targets[layer] = [(self._directions(layer, cells), share) for cells, share in styles]
-        at_content = self._distances(layer, content).mean()
-        self._scales[layer] = balance(at_content, torch.ones_like(at_content))
+    def _count(self, height: int, width: int) -> int:
+        """Patches in a map."""
+        return (height - self.patches + 1) * (width - self.patches + 1)
 
-    def part(self, layer: str, features: Tensor, window: Window) -> Tensor:
-        """Mean distance to the nearest neighbour, as far as these cells go; see the base class."""
-        distances = self._distances(layer, patches_of(features, self.patches))
-        return distances.sum() / (self._count(window) * self._scales[layer])
 
-    def _count(self, window: Window) -> int:
-        """Patches in the map that a window is of."""
-        return (window.height - self.patches + 1) * (window.width - self.patches + 1)
+class NNFMTarget(NamedTuple):
+    """What `NNFM` compares with.
 
-    def _directions(self, layer: str, cells: Tensor) -> Tensor:
-        return cells / (cells.square().sum(1, keepdim=True) + self._soft[layer]).sqrt()
+    Attributes:
+        styles: (n, C) of each style, of about length 1, and its part of the blend.
+        soft: Added to squared lengths, a scalar.
+        scale: What to divide by, a scalar.
+    """
 
-    def _distances(self, layer: str, cells: Tensor) -> Tensor:
-        """1 - cos of (n, C) cells, or flattened patches, and their nearest neighbours, averaged over styles: (n,)."""
-        directions = self._directions(layer, cells)
-        total = directions.new_zeros(len(cells))
-        for candidates, share in self._targets[layer]:
-            total = total + share * (1 - (directions * candidates[nearest(directions, candidates)]).sum(1))
-        return total
+    styles: list[tuple[Tensor, float]]
+    soft: Tensor
+    scale: Tensor
+
+
+def _directions(cells: Tensor, soft: Tensor) -> Tensor:
+    return cells / (cells.square().sum(1, keepdim=True) + soft).sqrt()
+
+
+def _distances(cells: Tensor, target: NNFMTarget) -> Tensor:
+    """1 - cos of (n, C) cells, or flattened patches, and their nearest neighbours, averaged over styles: (n,)."""
+    directions = _directions(cells, target.soft)
+    total = directions.new_zeros(len(cells))
+    for candidates, part in target.styles:
+        total = total + part * (1 - (directions * candidates[nearest(directions, candidates)]).sum(1))
+    return total

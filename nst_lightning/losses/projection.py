@@ -12,7 +12,7 @@ from nst_lightning.hardware.accelerator import multiplies_halves
 from nst_lightning.hardware.numerics import one_thread
 
 
-class Widening(NamedTuple):
+class Projection(NamedTuple):
     """A linear map W from narrow to full features, and what inner products of channels need to know of it.
 
     Attributes:
@@ -31,46 +31,46 @@ class Widening(NamedTuple):
         return self.matrix.shape[0]
 
 
-def widening_of(matrix: Tensor | None) -> Widening | None:
+def projection_of(matrix: Tensor | None) -> Projection | None:
     """What terms need of a linear map (C, c), with a root from the eigenvalues of its moments."""
     if matrix is None:
         return None
-    wide = matrix.detach().double().cpu()  # once, and some devices have no float64
+    exact = matrix.detach().double().cpu()  # once, and some devices have no float64
     with one_thread():
-        moments = wide.T @ wide
+        moments = exact.T @ exact
         values, vectors = torch.linalg.eigh(moments)
     root = values.clamp(min=0).sqrt()[:, None] * vectors.T
     device = matrix.device
-    return Widening(root.to(device, torch.float32), matrix.detach(), moments.to(device, torch.float32))
+    return Projection(root.to(device, torch.float32), matrix.detach(), moments.to(device, torch.float32))
 
 
-def cells_energy(features: Tensor, widening: Widening | None, network: torch.dtype | None = None) -> Tensor:
-    """Sum of squares of (1, c, h, w) features after widening, Σ fᵀ WᵀW f.
+def cells_energy(features: Tensor, projection: Projection | None, network: torch.dtype | None = None) -> Tensor:
+    """Sum of squares of (1, c, h, w) features after projection, Σ fᵀ WᵀW f.
 
     It is summed in two steps, as threads would share out a single one, and its last bits depend on how many there are.
 
     Args:
         features: In float32 or wider.
-        widening: None: the features are full.
+        projection: None: the features are VGG-19's own.
         network: Type of its arithmetic: if that is bfloat16, products with WᵀW are, too, where it is fast. A difference
             is narrowed after it was taken, which costs 2⁻⁹ of each of its values and not of the features'.
 
     Returns:
         A scalar of the features' type.
     """
-    if widening is None:
+    if projection is None:
         return features.square().sum((0, 2, 3)).sum()
     # float16 lacks the range for such products; bfloat16 has float32's.
     narrows = network == torch.bfloat16 and multiplies_halves(features.device.type)
-    result: Tensor = _CellsEnergy.apply(features, widening.moments.to(torch.bfloat16 if narrows else features.dtype))
+    result: Tensor = _CellsEnergy.apply(features, projection.moments.to(torch.bfloat16 if narrows else features.dtype))
     return result
 
 
-def pairs_energy(matrix: Tensor, widening: Widening | None) -> Tensor:
-    """Sum of squares of a matrix of pairs of channels (c, c) after widening, ‖W D Wᵀ‖² = Σ D ∘ (WᵀW D WᵀW)."""
-    if widening is None:
+def pairs_energy(matrix: Tensor, projection: Projection | None) -> Tensor:
+    """Sum of squares of a matrix of pairs of channels (c, c) after projection, ‖W D Wᵀ‖² = Σ D ∘ (WᵀW D WᵀW)."""
+    if projection is None:
         return matrix.square().sum()
-    result: Tensor = _PairsEnergy.apply(matrix, widening.moments.to(matrix.dtype))
+    result: Tensor = _PairsEnergy.apply(matrix, projection.moments.to(matrix.dtype))
     return result
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from nst_lightning.hardware.accelerator import cached_values, multiplies_halves
-from nst_lightning.losses.term import wide
+from nst_lightning.losses.reference import at_least_float32
 
 _CELLS_OF_A_PRODUCT = 1024
 _FEWEST_CELLS = 128  # of a product: shorter ones take as long
@@ -80,7 +80,7 @@ def _symmetric_product(flat: Tensor) -> Tensor:
 
 def _multiply(cells: Tensor) -> Tensor:
     """Fᵀ F of (n, C) cells, widened to float32 first if they are narrower."""
-    values = wide(cells)
+    values = at_least_float32(cells)
     return values.T @ values
 
 
@@ -161,7 +161,7 @@ def moments_sum(features: Tensor, weights: Tensor | None = None) -> Tensor:
     if weights is None:
         return _sums(features, with_sum=True)
     products = _sums(_weighted(features, weights), with_sum=True)[:, :-1]  # refined, as a Gram matrix need not be
-    return torch.cat([products, (wide(features) * weights).sum((0, 2, 3))[:, None]], dim=1)
+    return torch.cat([products, (at_least_float32(features) * weights).sum((0, 2, 3))[:, None]], dim=1)
 
 
 def _weighted(features: Tensor, weights: Tensor) -> Tensor:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from nst_lightning.errors import UserError
 from nst_lightning.losses.histogram import quantiles_at
-from nst_lightning.losses.samples import counting
-from nst_lightning.losses.term import StyleFeatures, Term, balance, wide
+from nst_lightning.losses.reference import WholeMap, Window, at_least_float32, counting
+from nst_lightning.losses.term import STYLE_LAYERS, Layer, Term, balance
 
 
 def unit_directions(count: int, channels: int, seed: int = 0) -> Tensor:
@@ -19,6 +20,20 @@ def unit_directions(count: int, channels: int, seed: int = 0) -> Tensor:
     drawn = torch.randn(count, channels, generator=generator)
     unit: Tensor = drawn / drawn.norm(dim=1, keepdim=True)
     return unit
+
+
+class SlicedTarget(NamedTuple):
+    """What `SlicedWasserstein` compares with.
+
+    Attributes:
+        directions: (n, C), of length 1.
+        projections: Of the style, (n, cells of the image), ascending.
+        scale: What to divide by, a scalar.
+    """
+
+    directions: Tensor
+    projections: Tensor
+    scale: Tensor
 
 
 class SlicedWasserstein(Term):
@@ -37,10 +52,13 @@ class SlicedWasserstein(Term):
     """
 
     group = "style"
+    additive = True
+    weighs_styles = True
+    needs_whole = "sorts all cells of a layer"
 
     def __init__(
         self,
-        layers: dict[str, float] | list[str] = ["relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1"],  # noqa: B006
+        layers: dict[str, float] | list[str] = STYLE_LAYERS,
         weight: float = 1.0,
         projections: int = 64,
         seed: int = 0,
@@ -49,37 +67,46 @@ class SlicedWasserstein(Term):
         if projections < 1:
             raise UserError(f"{self.name}.projections: must be at least 1, got {projections}; 64 is the default")
         self.projections, self.seed = projections, seed
-        self._targets: dict[str, tuple[Tensor, Tensor]] = {}
-        self._scales: dict[str, Tensor] = {}
+        self.balanced = True
 
-    def prepare(self, layer: str, content: Tensor, styles: Sequence[StyleFeatures]) -> None:
-        """Sort the styles' projections and resample them to the image's cells; see the base class."""
-        directions = unit_directions(self.projections, content.shape[1], self.seed).to(wide(content))
-        cells = content.shape[-2] * content.shape[-1]
-        ranks = torch.linspace(0, 1, cells, device=content.device, dtype=directions.dtype)
+    def content_reference(self, layer: Layer) -> WholeMap:
+        """All of the content's features."""
+        return WholeMap()
+
+    def style_reference(self, layer: Layer) -> WholeMap:
+        """All of a style's features."""
+        return WholeMap()
+
+    def style_target(self, layer: Layer, styles: Sequence[tuple[tuple[Tensor, Tensor | None], float]]) -> Any:
+        """Directions, and each style's sorted projections on them with its part of the blend."""
+        (features, _), _ = styles[0]
+        directions = unit_directions(self.projections, features.shape[1], self.seed).to(at_least_float32(features))
+        return directions, [(_sorted(directions, _that_count(*style)), part) for style, part in styles]
+
+    def target(self, layer: Layer, content: tuple[Tensor, Tensor | None], style: Any) -> SlicedTarget:
+        """The blend of the styles' quantiles at the ranks of the image's cells."""
+        directions, styles = style
+        features = content[0]
+        cells = features.shape[-2] * features.shape[-1]
+        ranks = torch.linspace(0, 1, cells, device=features.device, dtype=directions.dtype)
         ranks = ranks.expand(self.projections, -1)
-        blend = [style.share * quantiles_at(_sorted(directions, _counted(style)), ranks) for style in styles]
-        target = torch.stack(blend).sum(0)
-        self._targets[layer] = directions, target
-        at_content = (_sorted(directions, content) - target).square().mean()
-        self._scales[layer] = balance(at_content, target.square().mean())
+        target = torch.stack([part * quantiles_at(ascending, ranks) for ascending, part in styles]).sum(0)
+        at_content = (_sorted(directions, features) - target).square().mean()
+        return SlicedTarget(directions, target, balance(at_content, target.square().mean()))
 
-    def value(self, layer: str, features: Tensor) -> Tensor:
-        """Mean squared distance over ranks and directions; see the base class."""
-        directions, target = self._targets[layer]
-        distance: Tensor = (_sorted(directions, features) - target).square().mean()
-        return distance / self._scales[layer]
+    def measure(self, layer: Layer, features: Tensor, window: Window, target: SlicedTarget) -> Tensor:
+        """Mean squared distance over ranks and directions, (1, C, h, w) -> a scalar."""
+        distance = (_sorted(target.directions, features) - target.projections).square().mean()
+        return distance / target.scale
 
 
-def _counted(style: StyleFeatures) -> Tensor:
+def _that_count(features: Tensor, weights: Tensor | None) -> Tensor:
     """The cells of a style that count, (1, C, 1, n) or all of (1, C, h, w)."""
-    if style.weights is None:
-        return style.features
-    return style.features[..., counting(style.weights)][:, :, None]
+    return features if weights is None else features[..., counting(weights)][:, :, None]
 
 
 def _sorted(directions: Tensor, features: Tensor) -> Tensor:
     """Ascending projections of (1, C, h, w) features: (directions, h w)."""
-    projections: Tensor = directions @ wide(features)[0].flatten(1)
+    projections: Tensor = directions @ at_least_float32(features)[0].flatten(1)
     ascending: Tensor = projections.sort(dim=1).values
     return ascending

@@ -1,7 +1,17 @@
-"""The interface between the objective and its terms.
+"""The contract between the objective and its terms.
 
-A term that is a `StatisticTerm` (a sum over cells, then a distance) or a `CellTerm` (a sum over cells) can be evaluated
-tile by tile, exactly; any other term wants whole feature maps.
+A term is configuration: what it compares, at which layers, with which weight. Nothing is ever written to it, so one
+object may serve any number of models and threads. What a run compares with are *targets*, values that the term's
+methods make of features and get back:
+
+1. Of each style picture, and of the content, a `Reference` keeps what the term needs: by default the mean over cells
+   of what `Term.measure` returns.
+2. `Term.style_target` makes the style's part of a target, which depends on nothing else and may be kept for other
+   content pictures; `Term.target` adds what depends on the content.
+3. `Term.measure` looks at the image's features, at a window of them at a time. Results for windows add up.
+4. `Term.loss` turns the mean of the measure over all cells into the loss at a layer.
+
+This is all that is needed to evaluate a term in tiles, on several processes and in regions of the picture.
 """
 
 from __future__ import annotations
@@ -14,268 +24,218 @@ import torch
 from torch import Tensor, nn
 
 from nst_lightning.errors import UserError
-from nst_lightning.losses.projection import Widening
+from nst_lightning.losses.projection import Projection
+from nst_lightning.losses.reference import Mean, Reference, Window
+
+STYLE_LAYERS = ["relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1"]
 
 
-class StyleFeatures(NamedTuple):
-    """Features of one style image at a layer.
-
-    Attributes:
-        features: (1, C, h, w).
-        share: Of it in the blend; shares sum to 1.
-        weights: (1, 1, h, w), how much each cell counts; None: all alike.
-    """
-
-    features: Tensor
-    share: float
-    weights: Tensor | None = None
-
-
-class Window(NamedTuple):
-    """Some cells of a layer's feature map.
+class Layer(NamedTuple):
+    """A layer of the network, as a term is told of it.
 
     Attributes:
-        rows: Rows of these cells.
-        columns: Columns of these cells.
-        height: Rows of the whole map.
-        width: Columns of the whole map.
+        name: Its name.
+        projection: The linear map from its features to VGG-19's where those of the network have fewer channels; None
+            where features are VGG-19's own, or the term gets them projected.
     """
 
-    rows: slice
-    columns: slice
-    height: int
-    width: int
-
-    @classmethod
-    def whole(cls, features: Tensor) -> Window:
-        """All cells of (1, C, h, w) features."""
-        height, width = features.shape[-2:]
-        return cls(slice(0, height), slice(0, width), height, width)
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether these are all cells."""
-        return (self.rows, self.columns) == (slice(0, self.height), slice(0, self.width))
+    name: str
+    projection: Projection | None = None
 
 
 class Term(nn.Module):
-    """One part of the objective: targets taken once a stage, a value at each evaluation.
+    """One part of the objective.
 
-    A subclass names its group, takes targets in `prepare` (of a layer) and computes unweighted values in `value` (of a
-    layer) or `image_values` (of the picture itself). It needs no registration: naming its ``class_path`` in
+    A subclass that looks at layers overrides `measure`, and `loss` unless its loss is the sum of its measures; one that
+    looks at the picture itself overrides `image_loss`. It needs no registration: naming its ``class_path`` in
     ``model.terms`` is enough.
 
     Args:
-        layers: Names of the layers the term looks at, as a list (each with weight 1) or as a mapping to weights.
+        layers: Names of the layers that the term looks at, as a list (each with weight 1) or as a mapping to weights.
         weight: Factor on the whole term, at least 0.
 
     Attributes:
         group: Which total the term counts in (column ``<group>_loss`` of the metrics); ``model.strength`` scales the
             group ``style``.
+        additive: Whether the loss at a layer is the sum of `measure` over all windows, without `loss`.
+        counts: Whether `measure` needs counts over the whole image first; see `count`.
+        sees_image: Whether there is an `image_loss`, whose column is called ``image``.
+        needs_content: Whether `image_loss` needs the content picture, which then stays in memory.
+        weighs_cells: Whether `measure` heeds a window's weights, so that the term can have regions.
+        weighs_styles: Whether it heeds a mask of a style picture.
+        needs_spread: Whether a single cell says nothing.
+        takes_projection: Whether the term takes features of fewer channels together with a projection; others get them
+            projected, which costs time and memory.
+        needs_whole: Why `measure` must see all of a feature map at once, as the end of a sentence; empty: it need not.
         least_side: Cells that a layer's feature map has along each side, at least.
-        needs_whole: What the term does that wants whole feature maps, as the end of a sentence, where its class alone
-            would let it work in tiles; else empty.
-        name: Prefix of the term's own columns in the metrics.
-        quadratic: Whether the term takes narrow features, whose `widenings` it heeds; others get them at full width.
-        widenings: Layer -> what inner products need, for narrow features; set before `prepare`.
-        region: Index of the part of the picture that the term is about; None: all of it.
-        masks: Layer -> weights of the picture's cells, (1, 1, h, w), none for all alike; set before `prepare`.
-        area: Share of the picture that the masks leave, a factor on the term.
+        copies: How often the features of a layer are in memory at once beside those of the network, in their own type.
+        float32_gradient: Whether the backward pass finds features in float32 where those of the network are narrower.
+        balanced: Whether the loss is relative, 1 being a size of its own (for style: the loss at the content picture).
+        name: Prefix of the term's columns in the metrics.
     """
 
     group: ClassVar[str] = "other"
-    quadratic: ClassVar[bool] = False
-    least_side: int = 1
+    additive: ClassVar[bool] = False
+    counts: ClassVar[bool] = False
+    sees_image: ClassVar[bool] = False
+    needs_content: ClassVar[bool] = False
+    weighs_cells: ClassVar[bool] = False
+    weighs_styles: ClassVar[bool] = False
+    needs_spread: ClassVar[bool] = False
+    takes_projection: ClassVar[bool] = False
+    float32_gradient: ClassVar[bool] = False
+    copies: ClassVar[float] = 0.0
     needs_whole: str = ""
+    least_side: int = 1
+    balanced: bool = False
 
     def __init__(self, layers: Mapping[str, float] | Sequence[str], weight: float = 1.0) -> None:
         super().__init__()
         self.name = type(self).__name__.lower()
         self.layers = dict(layers) if isinstance(layers, Mapping) else dict.fromkeys(layers, 1.0)
         self.weight = weight
-        self.widenings: dict[str, Widening] = {}
-        self.region: int | None = None
-        self.masks: dict[str, Tensor] = {}
-        self.area = 1.0
         check_weight(f"{self.name}.weight", weight)
         for layer, value in self.layers.items():
             check_weight(f"{self.name}.layers.{layer}", value)
 
-    def prepare(self, layer: str, content: Tensor, styles: Sequence[StyleFeatures]) -> None:
-        """Take targets from the features of content and styles at one of the term's layers, under no gradient.
+    @property
+    def columns(self) -> list[str]:
+        """Names of the term's losses: its layers, and ``image`` if it looks at the picture itself."""
+        return [*self.layers, *(["image"] if self.sees_image else [])]
 
-        Layers come one by one, so that only one layer's features are in memory; keep a copy of what is to stay.
+    def content_reference(self, layer: Layer) -> Reference | None:
+        """What is kept of the content at a layer: an empty `Reference`, or None for nothing."""
+        return Mean(self, layer)
+
+    def style_reference(self, layer: Layer) -> Reference | None:
+        """What is kept of each style at a layer: an empty `Reference`, or None for nothing."""
+        return Mean(self, layer)
+
+    def style_target(self, layer: Layer, styles: Sequence[tuple[Any, float]]) -> Any:
+        """Make the style's part of a target; under no gradient.
 
         Args:
-            layer: Its name.
-            content: Features of the content image at this stage's size, (1, C, h, w).
-            styles: Features of each style image at its own size.
-        """
-
-    def value(self, layer: str, features: Tensor) -> Tensor:
-        """Compute the term at one of its layers.
-
-        Layers come one by one, in order of depth, as the network reaches them, so that the backward pass makes each
-        gradient when it is needed and not before.
-
-        Args:
-            layer: Its name.
-            features: (1, C, h, w), bfloat16 under that precision: sums belong into float32.
+            layer: The layer.
+            styles: What the reference kept of each style, and its part of the blend; the parts sum to 1.
 
         Returns:
-            A scalar, without the weights of term and layer.
+            Any value; by default the weighted sum of the means.
         """
-        raise NotImplementedError(f"{type(self).__name__} has layers but no value()")
+        if not styles or styles[0][0] is None:
+            return None
+        return torch.stack([part * mean for mean, part in styles]).sum(0)
 
-    def image_values(self, image: Tensor) -> dict[str, Tensor]:
-        """Compute what the term takes from the picture itself; nothing, unless a subclass says so.
+    def target(self, layer: Layer, content: Any, style: Any) -> Any:
+        """Complete a target with what depends on the content; under no gradient.
+
+        Args:
+            layer: The layer.
+            content: What the reference kept of the content.
+            style: From `style_target`.
+
+        Returns:
+            Any value; by default `style`.
+        """
+        return style
+
+    def count(self, layer: Layer, features: Tensor, target: Any) -> Tensor:
+        """Counts over (1, C, h, w) features of the image, under no gradient; those of two windows add up."""
+        raise NotImplementedError(f"{type(self).__name__} counts, but has no count()")
+
+    def counted(self, layer: Layer, target: Any, counts: Tensor) -> Any:
+        """The target for one evaluation, from the counts over the whole image."""
+        raise NotImplementedError(f"{type(self).__name__} counts, but has no counted()")
+
+    def measure(self, layer: Layer, features: Tensor, window: Window, target: Any) -> Tensor:
+        """Measure some cells of a feature map; the measures of two windows add up to that of both.
+
+        Args:
+            layer: The layer.
+            features: (1, C, rows, columns) of the window; bfloat16 under that precision: sums belong into float32.
+            window: Where these cells lie, and how much each counts.
+            target: From `target`; None while references are made.
+
+        Returns:
+            A tensor of any shape; a scalar, if the term is `additive`.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has layers but no measure()")
+
+    def loss(self, layer: Layer, mean: Tensor, target: Any) -> Tensor:
+        """The loss at a layer, a scalar without weights, from the mean of `measure` over the image's cells."""
+        raise NotImplementedError(f"{type(self).__name__} is not additive and has no loss()")
+
+    def losses(self, means: Mapping[Layer, Tensor], targets: Mapping[Layer, Any]) -> dict[Layer, Tensor]:
+        """`loss` at several layers; one by one, unless a subclass has work that is better done side by side."""
+        return {layer: self.loss(layer, mean, targets[layer]) for layer, mean in means.items()}
+
+    def image_loss(self, image: Tensor, content: Tensor | None, weights: Tensor | None) -> Tensor:
+        """The loss of the picture itself, a scalar without weights.
 
         Args:
             image: (1, 3, H, W), RGB, nominally in [0, 1] but not clamped.
-
-        Returns:
-            A scalar for each column that is not a layer, without the weight.
+            content: The content picture, of the same shape, if the term `needs_content`.
+            weights: (1, 1, H, W), how much each pixel counts; None: all alike.
         """
-        return {}
-
-    def columns(self) -> list[str]:
-        """Names of the values: layers, then those of `image_values`."""
-        return list(self.layers)
+        raise NotImplementedError(f"{type(self).__name__} sees the image, but has no image_loss()")
 
 
-class StatisticTerm(Term):
-    """A term that looks at a layer through sums over its cells.
+class StyleTerm(Term):
+    """A style loss of means over cells, divided by its value at the content picture.
 
-    A subclass says what is summed and how far a mean over cells is from the target; it never sees where cells are.
-
-    Attributes:
-        keeps_wide: Whether the pass back finds features in float32, where those of the network are narrower.
-        copies: How often the features of a layer are in memory at once, in their own type, beside those of the network.
-    """
-
-    keeps_wide: ClassVar[bool] = False
-    copies: ClassVar[float] = 0.0
-
-    def statistic(self, layer: str, features: Tensor, weights: Tensor | None = None) -> Tensor:
-        """Sum over cells; the sum of two parts' statistics is that of both.
-
-        Args:
-            layer: Its name.
-            features: (1, C, h, w).
-            weights: (1, 1, h, w), how often each cell counts; once, if None.
-        """
-        raise NotImplementedError
-
-    def set_target(self, layer: str, content: Tensor, styles: Sequence[tuple[Tensor, float]]) -> None:
-        """Take the target from means over cells: of the content, and of each style with its share."""
-        raise NotImplementedError
-
-    def distance(self, layer: str, mean: Tensor) -> Tensor:
-        """The term's value, a scalar, from the mean over the image's cells."""
-        raise NotImplementedError
-
-    def distances(self, means: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Values at several layers, from the means over the image's cells there.
-
-        One by one, unless a subclass has work that is better done side by side.
-        """
-        return {layer: self.distance(layer, mean) for layer, mean in means.items()}
-
-    def prepare(self, layer: str, content: Tensor, styles: Sequence[StyleFeatures]) -> None:
-        """Take the target from whole feature maps; see the base class."""
-        means = [(self._mean(layer, style.features, style.weights), style.share) for style in styles]
-        self.set_target(layer, self.mean(layer, content), means)
-
-    def value(self, layer: str, features: Tensor) -> Tensor:
-        """Distance of the mean from its target; see the base class."""
-        return self.distance(layer, self.mean(layer, features))
-
-    def mean(self, layer: str, features: Tensor) -> Tensor:
-        """Mean of the statistic over the image's cells, as masks weigh them."""
-        return self._mean(layer, features, self.masks.get(layer))
-
-    def _mean(self, layer: str, features: Tensor, weights: Tensor | None) -> Tensor:
-        if weights is None:
-            return self.statistic(layer, features) / (features.shape[-2] * features.shape[-1])
-        return self.statistic(layer, features, weights) / weights.sum()
-
-
-class StyleStatistic(StatisticTerm):
-    """A statistic of the style's, at the layers that Gatys et al. took unless told otherwise.
+    A subclass overrides `measure` and `distance`; it then works in tiles and on several processes, and in regions if
+    `measure` multiplies by the window's weights.
 
     Args:
         layers: Layers, as a list or with a weight each.
         weight: Factor on the term.
-
-    Attributes:
-        needs_spread: Whether one cell alone says nothing.
     """
 
     group = "style"
-    quadratic = True
-    needs_spread: ClassVar[bool] = False
+    weighs_cells = weighs_styles = True
 
     def __init__(
         self,
-        layers: dict[str, float] | list[str] = ["relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1"],  # noqa: B006
+        layers: dict[str, float] | list[str] = STYLE_LAYERS,
         weight: float = 1.0,
     ) -> None:
         super().__init__(layers, weight)
-        self._targets: dict[str, Any] = {}
-        self._scales: dict[str, Tensor] = {}
+        self.balanced = True
+
+    def distance(self, layer: Layer, mean: Tensor, target: Any) -> Tensor:
+        """How far a mean of `measure` is from the style's part of a target, a scalar of at least 0."""
+        raise NotImplementedError(f"{type(self).__name__} has no distance()")
+
+    def size(self, layer: Layer, target: Any, mean: Tensor) -> Tensor:
+        """The size of the style's part of a target, a scalar in the unit of `distance`: its distance from zero."""
+        return self.distance(layer, torch.zeros_like(mean), target)
+
+    def target(self, layer: Layer, content: Any, style: Any) -> Any:
+        """The style's part, and what to divide by so that the loss is 1 at the content picture."""
+        if not self.balanced:
+            return style, torch.ones_like(content.flatten()[0])
+        return style, balance(self.distance(layer, content, style), self.size(layer, style, content))
+
+    def loss(self, layer: Layer, mean: Tensor, target: Any) -> Tensor:
+        """The distance over that of the content picture."""
+        style, scale = target
+        loss: Tensor = self.distance(layer, mean, style) / scale
+        return loss
 
 
-class CellTerm(Term):
-    """A term that is a sum over cells, each compared with what was kept of the content's cell there."""
-
-    def begin(self, layer: str) -> None:
-        """Forget what was kept of a layer: another content is to come."""
-        raise NotImplementedError
-
-    def keep(self, layer: str, features: Tensor, window: Window) -> None:
-        """Take the content's features in a window as targets; windows come without overlaps, in any order.
-
-        Args:
-            layer: Its name.
-            features: (1, C, rows, columns).
-            window: Where they lie.
-        """
-        raise NotImplementedError
-
-    def additive(self, layer: str) -> list[Tensor]:
-        """What was summed over the windows kept; processes that share them add it up in place."""
-        return []
-
-    def part(self, layer: str, features: Tensor, window: Window) -> Tensor:
-        """What a window's cells add to the term's value, a scalar, once all targets were taken."""
-        raise NotImplementedError
-
-    def prepare(self, layer: str, content: Tensor, styles: Sequence[StyleFeatures]) -> None:
-        """Keep the whole content; see the base class."""
-        self.begin(layer)
-        self.keep(layer, content, Window.whole(content))
-
-    def value(self, layer: str, features: Tensor) -> Tensor:
-        """All cells' parts; see the base class."""
-        return self.part(layer, features, Window.whole(features))
-
-
-def wide(features: Tensor) -> Tensor:
-    """Features in float32, or float64 if they are: the type that sums belong into."""
-    return features if features.dtype == torch.float64 else features.float()
-
-
-# Where content and style share a statistic (the same picture, say) there is nothing to balance by; the floor keeps the
-# quotient finite. It is a squared relative distance of one percent.
+# Where content and style have the same statistic (they may be the same picture) there is nothing to balance by; the
+# floor keeps the quotient finite. It is a squared relative distance of one percent.
 _BALANCE_FLOOR = 1e-4
 
 
 def balance(at_content: Tensor, size: Tensor) -> Tensor:
-    """What to divide a squared distance by so that it is 1 at the content image.
+    """What to divide a squared distance by so that it is 1 at the content picture.
 
     Args:
-        at_content: The distance of the content's statistic from the target, a scalar.
+        at_content: The distance of the content from the target, a scalar.
         size: The target's own squared size.
+
+    Returns:
+        A scalar above 0: `at_content`, or a small part of `size` if that is more.
     """
     return torch.maximum(at_content, _BALANCE_FLOOR * size).clamp(min=torch.finfo(size.dtype).tiny)
 
@@ -288,3 +248,13 @@ def check_weight(argument: str, value: float) -> None:
     """
     if not (math.isfinite(value) and value >= 0):
         raise UserError(f"{argument}: must be finite and at least 0, got {value}; use 0 to switch a part off")
+
+
+def check_samples(name: str, samples: int) -> None:
+    """Refuse a term's number of samples below 1.
+
+    Raises:
+        UserError: With the number.
+    """
+    if samples < 1:
+        raise UserError(f"{name}.samples: must be at least 1, got {samples}; the default is a good start")

@@ -55,15 +55,12 @@ class TotalVariation(Term):
     """
 
     group = "tv"
+    sees_image = True
 
     def __init__(self, weight: float = 1.0, kind: TotalVariationKind = "squared") -> None:
         super().__init__([], weight)
         self.kind: TotalVariationKind = kind
 
-    def image_values(self, image: Tensor) -> dict[str, Tensor]:
-        """One value for the image; see the base class."""
-        return {"image": total_variation(image, self.kind)}
-
-    def columns(self) -> list[str]:
-        """The image is the only thing looked at; see the base class."""
-        return ["image"]
+    def image_loss(self, image: Tensor, content: Tensor | None, weights: Tensor | None) -> Tensor:
+        """`total_variation` of the picture."""
+        return total_variation(image, self.kind)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,7 +12,8 @@ from nst_lightning.errors import UserError
 from nst_lightning.hardware.numerics import one_thread, side_by_side
 from nst_lightning.losses.moments import Moments, moments_of
 from nst_lightning.losses.reductions import moments_sum
-from nst_lightning.losses.term import StyleStatistic, balance
+from nst_lightning.losses.reference import Window
+from nst_lightning.losses.term import STYLE_LAYERS, Layer, StyleTerm, balance
 
 
 def _rounding(values: Tensor) -> float:
@@ -104,7 +105,21 @@ def wasserstein_distance(moments: Moments, target: Moments, values: Tensor) -> T
     return distance
 
 
-class Wasserstein(StyleStatistic):
+class StyleGaussian(NamedTuple):
+    """What `Wasserstein` compares with.
+
+    Attributes:
+        moments: Of a style.
+        axes: Of its covariance.
+        part: Of the style in the blend; parts sum to 1.
+    """
+
+    moments: Moments
+    axes: PrincipalAxes
+    part: float
+
+
+class Wasserstein(StyleTerm):
     """Take on the style's Gaussian, by the squared Wasserstein-2 distance, which is 1 at the content image.
 
     After Mroueh 2019 (Wasserstein Style Transfer), as a loss. It weighs a channel by how far it has to go and not by
@@ -120,12 +135,13 @@ class Wasserstein(StyleStatistic):
             quarter.
     """
 
+    takes_projection = True
     needs_spread = True
     copies = 1.6  # measured on a CPU
 
     def __init__(
         self,
-        layers: dict[str, float] | list[str] = ["relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1"],  # noqa: B006
+        layers: dict[str, float] | list[str] = STYLE_LAYERS,
         weight: float = 1.0,
         correlated: float = 1.0,
     ) -> None:
@@ -134,46 +150,52 @@ class Wasserstein(StyleStatistic):
             raise UserError(f"{self.name}.correlated: must be above 0 and at most 1, got {correlated}; 1 is exact")
         self.correlated = correlated
 
-    def statistic(self, layer: str, features: Tensor, weights: Tensor | None = None) -> Tensor:
-        """F Fᵀ and the sum of F, (c, c + 1); see StatisticTerm."""
-        return moments_sum(features, weights)
+    def measure(self, layer: Layer, features: Tensor, window: Window, target: Any) -> Tensor:
+        """F Fᵀ and the sum of F over the cells, (1, C, rows, columns) -> (C, C + 1)."""
+        return moments_sum(features, window.weights)
 
-    def set_target(self, layer: str, content: Tensor, styles: Sequence[tuple[Tensor, float]]) -> None:
-        """Take each style's Gaussian and its principal axes; see StatisticTerm."""
-        targets = [(self._full(layer, mean), share) for mean, share in styles]
+    def style_target(self, layer: Layer, styles: Sequence[tuple[Tensor, float]]) -> list[StyleGaussian]:
+        """Each style's Gaussian and its principal axes."""
+        found = [(self._moments(layer, mean), part) for mean, part in styles]
         with one_thread():
-            self._targets[layer] = [(t, principal_axes(t.covariance, self.correlated), share) for t, share in targets]
-        size = torch.stack([s * (t.covariance.trace() + t.mean.square().sum()) for t, s in targets]).sum()
-        self._scales[layer] = balance(self._unscaled({layer: content})[layer], size)
+            return [StyleGaussian(m, principal_axes(m.covariance, self.correlated), part) for m, part in found]
 
-    def distance(self, layer: str, mean: Tensor) -> Tensor:
-        """Distance from the styles' Gaussians; see StatisticTerm."""
-        return self.distances({layer: mean})[layer]
+    def target(self, layer: Layer, content: Tensor, style: list[StyleGaussian]) -> tuple[list[StyleGaussian], Tensor]:
+        """The style's Gaussians, and the distance of the content's."""
+        size = torch.stack([g.part * (g.moments.covariance.trace() + g.moments.mean.square().sum()) for g in style])
+        return style, balance(self._distances({layer: content}, {layer: style})[layer], size.sum())
 
-    def distances(self, means: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The same, with eigenvalues of all layers side by side; see StatisticTerm."""
-        unscaled = self._unscaled(means)
-        return {layer: (unscaled[layer] / self._scales[layer]).to(mean) for layer, mean in means.items()}
+    def loss(self, layer: Layer, mean: Tensor, target: tuple[list[StyleGaussian], Tensor]) -> Tensor:
+        """Distance from the styles' Gaussians over that of the content's."""
+        return self.losses({layer: mean}, {layer: target})[layer]
 
-    def _unscaled(self, means: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        moments = {layer: self._full(layer, mean) for layer, mean in means.items()}
-        pairs = [(layer, *target) for layer in means for target in self._targets[layer]]
-        common = [common_variances(moments[layer].covariance, axes) for layer, _, axes, _ in pairs]
+    def losses(
+        self, means: Mapping[Layer, Tensor], targets: Mapping[Layer, tuple[list[StyleGaussian], Tensor]]
+    ) -> dict[Layer, Tensor]:
+        """`loss` at several layers, whose eigenvalues are computed side by side."""
+        distances = self._distances(means, {layer: style for layer, (style, _) in targets.items()})
+        return {layer: (distances[layer] / targets[layer][1]).to(mean) for layer, mean in means.items()}
+
+    def _distances(
+        self, means: Mapping[Layer, Tensor], styles: Mapping[Layer, list[StyleGaussian]]
+    ) -> dict[Layer, Tensor]:
+        moments = {layer: self._moments(layer, mean) for layer, mean in means.items()}
+        pairs = [(layer, gaussian) for layer in means for gaussian in styles[layer]]
+        common = [common_variances(moments[layer].covariance, gaussian.axes) for layer, gaussian in pairs]
         values = side_by_side(eigenvalues, [matrix for matrix, _ in common])
-        parts: dict[str, list[Tensor]] = {layer: [] for layer in means}
-        for (layer, target, _, share), found, (_, others) in zip(pairs, values, common, strict=True):
-            distance = wasserstein_distance(moments[layer], target, torch.cat([found, others]))
-            parts[layer].append(share * distance)
+        parts: dict[Layer, list[Tensor]] = {layer: [] for layer in means}
+        for (layer, gaussian), found, (_, others) in zip(pairs, values, common, strict=True):
+            distance = wasserstein_distance(moments[layer], gaussian.moments, torch.cat([found, others]))
+            parts[layer].append(gaussian.part * distance)
         return {layer: torch.stack(of_styles).sum() for layer, of_styles in parts.items()}
 
-    def _full(self, layer: str, mean: Tensor) -> Moments:
-        """Moments in coordinates in which distances are those of the full channels; on the CPU if they come from MPS.
+    def _moments(self, layer: Layer, mean: Tensor) -> Moments:
+        """Moments in coordinates in which distances are those of VGG-19's channels; on the CPU if they come from MPS.
 
         That has no eigenvalues.
         """
         found = moments_of(mean.cpu() if mean.device.type == "mps" else mean)
-        widening = self.widenings.get(layer)
-        if widening is None:
+        if layer.projection is None:
             return found
-        root = widening.root.to(found.mean)
+        root = layer.projection.root.to(found.mean)
         return Moments(root @ found.mean, root @ found.covariance @ root.T)

@@ -10,8 +10,8 @@ import torch.distributed as dist
 from torch import Tensor
 
 
-class Team(Protocol):
-    """What a tiled objective needs to know of the processes that share its tiles.
+class Collective(Protocol):
+    """Processes that divide the tiles of a picture among themselves.
 
     Attributes:
         rank: Which of them this is.
@@ -26,13 +26,13 @@ class Team(Protocol):
         ...
 
 
-class Alone:
-    """One process."""
+class OneProcess:
+    """A process that does all the work by itself."""
 
     rank, size = 0, 1
 
     def add(self, tensors: Sequence[Tensor]) -> None:
-        """Nothing to add; see Team."""
+        """Leave the tensors as they are: there is nothing to add."""
 
 
 class ProcessGroup:
@@ -42,7 +42,7 @@ class ProcessGroup:
         self.rank, self.size = dist.get_rank(), dist.get_world_size()
 
     def add(self, tensors: Sequence[Tensor]) -> None:
-        """One message for all tensors of a type; see Team."""
+        """Add up over the processes, with one message for all tensors of a type."""
         for kind in sorted({tensor.dtype for tensor in tensors}, key=str):
             some = [tensor for tensor in tensors if tensor.dtype == kind]
             if len(some) == 1 and some[0].is_contiguous():

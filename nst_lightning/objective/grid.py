@@ -10,7 +10,7 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import NamedTuple
 
-from nst_lightning.losses.term import Window
+from nst_lightning.losses.reference import Window
 
 _NEXT_TO_NOTHING = 1.03
 
@@ -48,6 +48,17 @@ class Tile(NamedTuple):
     crop: Box
     height: int
     width: int
+
+    @classmethod
+    def whole(cls, height: int, width: int) -> Tile:
+        """The one tile of an image that is evaluated at once."""
+        box = Box(0, height, 0, width)
+        return cls(box, box, height, width)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether this is all of the image."""
+        return self.core == (0, self.height, 0, self.width)
 
     def window(self, stride: int) -> Window:
         """The core's cells at a layer; pooling leaves incomplete cells at the lower and right border out."""

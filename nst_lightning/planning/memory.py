@@ -24,12 +24,12 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from nst_lightning.errors import UserError
+from nst_lightning.features import Extractor
 from nst_lightning.features.extractor import MemoryUse
-from nst_lightning.losses.likeness import Likeness
-from nst_lightning.losses.term import CellTerm, StatisticTerm
+from nst_lightning.objective.evaluator import check_tileable
 from nst_lightning.objective.grid import make_grid
 from nst_lightning.objective.objective import Objective
-from nst_lightning.objective.tiled import TiledObjective
+from nst_lightning.objective.traversal import Traversal
 
 # A tile of 2048 px takes as long as four of 1024 on two cores, and more memory: what it saves at borders it loses to
 # memory that is fetched anew each time. Tiles smaller than 256 cost more time than they save memory.
@@ -63,6 +63,7 @@ class Plan(NamedTuple):
 
 def make_plan(
     objective: Objective,
+    extractor: Extractor,
     size: tuple[int, int],
     tile: int | str | None,
     optimizer: Sequence[tuple[int, int]],
@@ -72,7 +73,8 @@ def make_plan(
     """Choose the tile of a stage.
 
     Args:
-        objective: The objective, with the stage's extractor.
+        objective: The objective.
+        extractor: The stage's network.
         size: Height and width of the image.
         tile: Side of the tiles in pixels, None for none, or ``auto``.
         optimizer: Bytes of the optimiser that stay and that a step takes, for each of its settings, the best first.
@@ -85,98 +87,141 @@ def make_plan(
     Raises:
         UserError: If ``auto`` finds no tile that fits.
     """
-    height, width = size
     wants_tiles = processes > 1 or tile not in {None, "auto"}
     try:
-        tiled = TiledObjective(objective, SIZES[-1])
+        check_tileable(objective, extractor)
     except UserError:
         if wants_tiles:
             raise
         return Plan(None)
-
-    def crops(side: int, size: tuple[int, int] = size) -> list[int]:
-        """Pixels of the crops of one share of the tiles, the largest first."""
-        tiles = make_grid(size, side, tiled.halo, tiled.stride, processes)
-        return sorted((t.crop.area for t in tiles), reverse=True)[::processes]
-
-    use = objective.extractor.memory(objective.layers)
+    use = extractor.memory(objective.layers)
     if use is None:  # nothing to plan with
         side = tile if isinstance(tile, int) else SIZES[0]
-        return Plan(side, pixels=sum(crops(side))) if wants_tiles else Plan(None)
+        traversal = Traversal(objective, extractor, side)
+        areas = _crops(traversal, size, side, processes)
+        return Plan(side, pixels=sum(areas)) if wants_tiles else Plan(None)
+    formula = _Formula(objective, extractor, use, processes)
     sides = [tile] if isinstance(tile, int) else list(SIZES)
-    masks, weighted, copies = _held(objective), _weighted(objective, use), _copies(objective, use)
-    whole_part = use.part * (1 if use.itemsize < 4 else _WHOLE_PART)
-    kept = sum(use.values[layer] for _, layer in objective.layered_terms(CellTerm))
     for choice, (stays, passes) in enumerate(optimizer):
-        images = _IMAGES + masks + (_BEST if choice == 0 else 0)
-        fixed: float = use.fixed + images * height * width + stays
-        evaluation = (use.pixel + whole_part + copies + weighted) * height * width
-        whole = int(fixed + kept * use.itemsize * height * width + max(passes, evaluation))
+        fixed = formula.fixed(size, stays, best=choice == 0)
+        whole = formula.whole(size, fixed, passes)
         if not wants_tiles and (tile is None or not available or whole <= USE * available):
-            return Plan(None, memory=whole + _HEAP, choice=choice)
-        fixed += kept * 2 * height * width
-        double = _GRADIENT * height * width  # more of the gradient than `fixed` holds, and then a copy
-        between = max(passes, 2 * double)  # evaluations
+            return Plan(None, memory=int(whole) + _HEAP, choice=choice)
         for side in sides:
-            areas = crops(side)
-            one = (use.pixel + use.part + copies) * areas[0] + weighted * min(
-                side**2, height * width
-            )  # of the core alone
-            room = USE * available - fixed
-            if room >= max(double + one, between) or isinstance(tile, int) or not available:
-                # Who names a tile for one device means its memory, too.
-                mine = processes > 1 or not isinstance(tile, int)
-                keep = min(len(areas), max(0, int((room - double) / one))) if mine else 0
-                keep = keep if keep == len(areas) else max(0, keep - 1)  # one more has to run
-                pixels = sum(areas[keep:]) + 2 * sum(areas[:keep]) // 3
-                total = fixed + max(between, double + one * min(len(areas), keep + 1))
-                return Plan(side, keep, int(total) + _HEAP, pixels, choice)
+            plan = formula.tiled(size, side, fixed, passes, available, asked=isinstance(tile, int))
+            if plan is not None:
+                return plan._replace(choice=choice)
+    raise _does_not_fit(formula, size, sides[-1], optimizer, available)
+
+
+def _crops(traversal: Traversal, size: tuple[int, int], side: int, processes: int) -> list[int]:
+    """Pixels of the crops of one process's tiles, the largest first."""
+    tiles = make_grid(size, side, traversal.halo, traversal.stride, processes)
+    return sorted((t.crop.area for t in tiles), reverse=True)[::processes]
+
+
+class _Formula:
+    """Bytes of an evaluation.
+
+    Args:
+        objective: The objective.
+        extractor: The network.
+        use: What it says of itself.
+        processes: How many share the tiles.
+    """
+
+    def __init__(self, objective: Objective, extractor: Extractor, use: MemoryUse, processes: int) -> None:
+        self._traversal = Traversal(objective, extractor, SIZES[-1])
+        self._processes = processes
+        self._use = use
+        parts = [(objective.parts[index], layer) for index, layer in objective.layer_keys]
+        self._held = _held(objective, extractor)
+        # Copies of features that terms make, one layer after another.
+        self._copies = max((p.term.copies * use.itemsize * use.values[layer] for p, layer in parts), default=0.0)
+        # Weighted features that statistics of regions keep until the backward pass. Measured on a CPU: 156 to 160 a
+        # region for Gram and Wasserstein with the compact encoder in float32, 79 to 85 in bfloat16, where this says
+        # 158 and 79. MeanStd takes less than this says.
+        self._weighted = sum(
+            use.values[layer] * (max(4, use.itemsize) if p.term.float32_gradient else use.itemsize)
+            for p, layer in parts
+            if p.region is not None and not p.term.additive
+        )
+        self._targets = sum(use.values[layer] for p, layer in parts if p.term.additive)
+
+    def fixed(self, size: tuple[int, int], stays: float, *, best: bool) -> float:
+        """What is there at any time, but for targets."""
+        images = _IMAGES + self._held + (_BEST if best else 0)
+        return self._use.fixed + images * size[0] * size[1] + stays
+
+    def whole(self, size: tuple[int, int], fixed: float, passes: float) -> float:
+        """All at once."""
+        use, area = self._use, size[0] * size[1]
+        part = use.part * (1 if use.itemsize < 4 else _WHOLE_PART)
+        evaluation = (use.pixel + part + self._copies + self._weighted) * area
+        return fixed + self._targets * use.itemsize * area + max(passes, evaluation)
+
+    def tiled(
+        self, size: tuple[int, int], side: int, fixed: float, passes: float, available: int, *, asked: bool
+    ) -> Plan | None:
+        """A plan with tiles of a side, or None if they do not fit and were not asked for."""
+        area = size[0] * size[1]
+        fixed += self._targets * 2 * area
+        areas = _crops(self._traversal, size, side, self._processes)
+        one = self._one(areas[0], min(side**2, area))
+        double = _GRADIENT * area  # more of the gradient than `fixed` holds, and then a copy
+        between = max(passes, 2 * double)  # evaluations
+        room = USE * available - fixed
+        if not (room >= max(double + one, between) or asked or not available):
+            return None
+        # Who names a tile for one device means its memory, too.
+        mine = self._processes > 1 or not asked
+        keep = min(len(areas), max(0, int((room - double) / one))) if mine else 0
+        keep = keep if keep == len(areas) else max(0, keep - 1)  # one more has to run
+        pixels = sum(areas[keep:]) + 2 * sum(areas[:keep]) // 3
+        total = fixed + max(between, double + one * min(len(areas), keep + 1))
+        return Plan(side, keep, int(total) + _HEAP, pixels)
+
+    def _one(self, crop: int, core: int) -> float:
+        """A tile whose activations are there, with so many pixels."""
+        return (self._use.pixel + self._use.part + self._copies) * crop + self._weighted * core
+
+    def least(self, size: tuple[int, int], side: int, stays: float, passes: float, *, best: bool) -> float:
+        """With tiles of a side, none of them stored."""
+        stride, halo = self._traversal.stride, self._traversal.halo
+        small = max(stride, size[0]), max(stride, size[1])
+        area = small[0] * small[1]
+        core, crop = (min(length, small[0]) * min(length, small[1]) for length in (side, side + 2 * halo))
+        double = _GRADIENT * area
+        fixed = self.fixed(small, stays, best=best) + 2 * self._targets * area
+        return fixed + max(passes, 2 * double, double + self._one(crop, core))
+
+
+def _does_not_fit(
+    formula: _Formula, size: tuple[int, int], side: int, optimizer: Sequence[tuple[int, int]], available: int
+) -> UserError:
+    """What is said of a size that does not fit: what it needs, and the size that would fit."""
+    height, width = size
 
     def least(scale: float) -> float:
-        """Bytes at a scale with the smallest tile and the leanest settings."""
-        small = max(tiled.stride, round(height * scale)), max(tiled.stride, round(width * scale))
-        core = [min(sides[-1], length) for length in small]
-        crop = [min(sides[-1] + 2 * tiled.halo, length) for length in small]
-        one = (use.pixel + use.part + copies) * crop[0] * crop[1] + weighted * core[0] * core[1]
-        stays, passes = (bytes_ * small[0] * small[1] / (height * width) for bytes_ in optimizer[-1])
-        images = _IMAGES + masks + (_BEST if len(optimizer) == 1 else 0)
-        double = _GRADIENT * small[0] * small[1]
-        return use.fixed + (images + 2 * kept) * small[0] * small[1] + stays + max(passes, 2 * double, double + one)
+        stays, passes = (bytes_ * scale**2 for bytes_ in optimizer[-1])
+        scaled = round(height * scale), round(width * scale)
+        return formula.least(scaled, side, stays, passes, best=len(optimizer) == 1)
 
     fits = max((n for n in range(1, 1000) if least(n / 1000) <= USE * available), default=0) / 1000
     advice = f"it fits with data.size at {100 * fits:.0f} % of that" if fits else "free some memory"
-    raise UserError(
+    return UserError(
         f"data.size: needs {least(1) / 2**30:.1f} GiB for {width}x{height} px even in the smallest tiles, of which the "
         f"optimiser takes {sum(optimizer[-1]) / 2**30:.1f}, got {USE * available / 2**30:.1f} ({100 * USE:.0f} % of "
         f"what is free or allowed); {advice}"
     )
 
 
-def _held(objective: Objective) -> float:
+def _held(objective: Objective, extractor: Extractor) -> float:
     """Bytes a pixel of what terms hold besides features: the content, its change, masks at their layers."""
-    strides = objective.extractor.strides
-    divided = [(term.region, strides[layer]) for term, layer in objective.layered_terms() if term.region is not None]
-    # Three channels each of the content, of the change, of its steps in both directions, and of what comes back.
-    likeness = 15 * sum(isinstance(term, Likeness) for term in objective.terms)
+    divided = [(objective.parts[index].region, extractor.strides[layer]) for index, layer in objective.layer_keys]
+    divided = [(region, stride) for region, stride in divided if region is not None]
+    # Three channels each of the content, of the change, of its steps in both directions, and of their gradient.
+    likeness = 15 * sum(part.term.needs_content for part in objective.parts)
     return 4 * (
         likeness + len({region for region, _ in divided}) + sum(1 / stride**2 for _, stride in divided if stride > 1)
-    )
-
-
-def _copies(objective: Objective, use: MemoryUse) -> float:
-    """Bytes a pixel of the copies of features that a statistic makes, one layer after another."""
-    terms = [(term, layer) for term, layer in objective.layered_terms(StatisticTerm) if isinstance(term, StatisticTerm)]
-    return max((term.copies * use.itemsize * use.values[layer] for term, layer in terms), default=0)
-
-
-def _weighted(objective: Objective, use: MemoryUse) -> float:
-    """Bytes a pixel of the weighted features that statistics of regions keep until the pass back.
-
-    Measured on a CPU: 156 to 160 a region for Gram and Wasserstein with the compact encoder in float32, 79 to 85 in
-    bfloat16, where this says 158 and 79. MeanStd takes less than this says.
-    """
-    return sum(
-        use.values[layer] * (max(4, use.itemsize) if term.keeps_wide else use.itemsize)
-        for term, layer in objective.layered_terms(StatisticTerm)
-        if isinstance(term, StatisticTerm) and term.region is not None
     )

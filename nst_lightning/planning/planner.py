@@ -86,8 +86,9 @@ class Planner:
         plans = []
         for _, (height, width), extractor in self._stages:
             memories = [self._memory(3 * height * width, history) for history in self.histories]
-            self._objective.use_extractor(extractor)
-            plans.append(make_plan(self._objective, (height, width), tile, memories, available, processes))
+            extractor.use_layers(self._objective.layers)
+            size = height, width
+            plans.append(make_plan(self._objective, extractor, size, tile, memories, available, processes))
         return plans
 
     def seconds(self, plans: Sequence[Plan], device: torch.device) -> float:

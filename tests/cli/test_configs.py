@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from terms import Alone
 
 from nst_lightning.cli import main
 from nst_lightning.cli.fit import FitCLI
 from nst_lightning.config.parser import OneLineParser
 from nst_lightning.config.presets import find_config, preset_names, presets_folder
 from nst_lightning.features.weights import ENVIRONMENT_VARIABLE
-from nst_lightning.losses import Content, Gram
+from nst_lightning.losses import Content, Gram, Layer
 
 OVERLAYS = {name for name in preset_names() if name.startswith("hardware/")}
 AVAILABLE = {
@@ -107,13 +108,11 @@ def test_gatys_is_the_released_setting(pair, monkeypatch, use_tiny_weights):
     assert (data.size, data.side, data.init, data.resample) == (512, "short", "content", "bilinear")
     features, target = torch.rand(1, 4, 3, 5), torch.rand(4, 4)
     term = Gram(["relu1_1"], 1000.0, "released")
-    term._targets, term._scales = {"relu1_1": target}, {"relu1_1": torch.ones(())}
+    layer = Layer("relu1_1")
     flat = features[0].view(4, 15)
     by_hand = 1e3 / 4**2 * torch.nn.MSELoss()(flat @ flat.T / 15, target)
-    torch.testing.assert_close(1000.0 * term.value("relu1_1", features), by_hand)
-    other = Content(["relu4_2"], 1.0, "released")
-    other.prepare("relu4_2", target[None, None], [])
-    value = other.value("relu4_2", target[None, None] * 2)
+    torch.testing.assert_close(1000.0 * term.loss(layer, flat @ flat.T / 15, (target, torch.ones(()))), by_hand)
+    value = Alone(Content(["relu4_2"], 1.0, "released"), target[None, None], []).value(target[None, None] * 2)
     torch.testing.assert_close(value, torch.nn.MSELoss()(target * 2, target))
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from terms import Alone
 
 from nst_lightning import Style, StyleTransferData
 from nst_lightning.cli import main
@@ -13,12 +14,12 @@ from nst_lightning.errors import UserError
 from nst_lightning.features import VGG19
 from nst_lightning.images import read_image
 from nst_lightning.images.cutout import on_white, uncovered
-from nst_lightning.losses import NNFM, Gram, Histogram, SlicedWasserstein, StyleFeatures
+from nst_lightning.losses import NNFM, Gram, Histogram, SlicedWasserstein
 from nst_lightning.losses.gram import gram_distance, gram_matrix
-from nst_lightning.losses.samples import counting
+from nst_lightning.losses.reference import counting
+from nst_lightning.objective.evaluator import Evaluator
 from nst_lightning.objective.masks import Mask, Masks
 from nst_lightning.objective.objective import Objective
-from nst_lightning.objective.tiled import TiledObjective
 
 RNG = np.random.default_rng(0)
 DISC = np.hypot(*np.mgrid[-24:24, -24:24]) < 17
@@ -128,8 +129,9 @@ def test_what_is_not_visible_of_a_content_takes_no_part(cut_outs, pair, tiny_wei
     folder, _ = cut_outs
     data = StyleTransferData(folder / "noise.png", pair[1], size=48)
     images = data.stage_images()
-    objective = Objective(VGG19(str(tiny_weights)), [Gram(["relu1_1"])]).double()
-    objective.extractor.set_compute_dtype(torch.float64)
+    network = VGG19(str(tiny_weights)).double()
+    network.set_compute_dtype(torch.float64)
+    objective = Evaluator(Objective([Gram(["relu1_1"])]), network)
     content, style, image = images.content.double(), images.styles[0][0].double(), rand(1, 3, 48, 48, seed=1)
     objective.prepare(content, [(style, 1.0)], images.masks.to(content))
     features = {
@@ -167,18 +169,14 @@ def test_terms_that_take_samples_take_them_where_the_style_counts():
     for term in (NNFM, Histogram, SlicedWasserstein):
         values = []
         for features, counts in ((style, weights), (part, None)):
-            found = term(["relu1_1"])
-            found.prepare("relu1_1", content, [StyleFeatures(features, 1.0, counts)])
-            values.append(found.value("relu1_1", image))
+            values.append(Alone(term(["relu1_1"]), content, [(features, 1.0, counts)]).value(image))
         torch.testing.assert_close(*values)
 
 
 def test_patches_lie_in_the_part_with_half_of_their_cells():
     style = torch.arange(8.0).view(1, 1, 1, 8).repeat(1, 1, 3, 1)
     weights = (style < 4).float()
-    term = NNFM(["relu1_1"], patches=3)
-    term.prepare("relu1_1", style, [StyleFeatures(style, 1.0, weights)])
-    ((patches, _),) = term._targets["relu1_1"]
+    ((patches, _),) = Alone(NNFM(["relu1_1"], patches=3), style, [(style, 1.0, weights)]).target.styles
     assert len(patches) == 3  # around columns 1, 2 and 3, and no more
     torch.testing.assert_close(patches[1] / patches[1, 4], torch.tensor([1.0, 2.0, 3.0]).repeat(3) / 2)
 
@@ -198,9 +196,9 @@ def test_tiles_do_not_show_in_samples_of_a_part(tiny_weights):
     found = []
     for tile in (None, 48):
         terms = [NNFM(["relu1_1", "relu3_1"], samples=200), Histogram(["relu2_1"], samples=500)]
-        objective = Objective(VGG19(str(tiny_weights)), terms).double()
-        objective.extractor.set_compute_dtype(torch.float64)
-        evaluate = objective if tile is None else TiledObjective(objective, tile)
+        network = VGG19(str(tiny_weights)).double()
+        network.set_compute_dtype(torch.float64)
+        evaluate = Evaluator(Objective(terms), network, tile)
         evaluate.prepare(content, styles, masks)
         loss, parts = evaluate(image)
         found.append((parts, torch.autograd.grad(loss, image)[0]))

@@ -257,6 +257,7 @@ def test_gradient_part_is_one_minus_the_cosine(tiny_weights, teacher, tmp_path, 
     """Against the same cosine from the extractor and the losses that ship, for one layer."""
     from nst_lightning.features import CompactVGG19
     from nst_lightning.losses import Gram
+    from nst_lightning.objective.evaluator import Evaluator
     from nst_lightning.objective.objective import Objective
 
     images = [torch.rand(1, 3, 48, 48, generator=torch.Generator().manual_seed(i)) for i in range(4)]
@@ -265,7 +266,7 @@ def test_gradient_part_is_one_minus_the_cosine(tiny_weights, teacher, tmp_path, 
     save_student(path, student, {})
     gradients = []
     for extractor in (VGG19(str(tiny_weights)), CompactVGG19(str(path))):
-        objective = Objective(extractor, [Gram(["relu3_1"])])
+        objective = Evaluator(Objective([Gram(["relu3_1"])]), extractor)
         objective.prepare(images[1], [(images[2], 1.0)])
         x = images[0].clone().requires_grad_()
         objective(x).loss.backward()

@@ -16,6 +16,7 @@ from nst_lightning.features import VGG19
 from nst_lightning.hardware.memory import resident_memory
 from nst_lightning.images import read_image
 from nst_lightning.losses import Content, Gram, Term
+from nst_lightning.objective.evaluator import Evaluator
 from nst_lightning.optim import LBFGS
 
 
@@ -55,8 +56,8 @@ def test_the_image_is_the_only_parameter(tiny_weights, pair, tmp_path):
     trainable = [name for name, p in module.named_parameters() if p.requires_grad]
     assert trainable == ["image"]
     assert module.image.shape == (1, 3, 36, 48)
-    assert "objective.extractor" in dict(module.named_modules())
-    assert not any(p.requires_grad for p in module.objective.extractor.parameters())
+    assert "extractor" in dict(module.named_modules())
+    assert not any(p.requires_grad for p in module.extractor.parameters())
     assert len(module.trainer.optimizers) == 1
 
 
@@ -174,7 +175,7 @@ def test_a_checkpoint_of_the_command_line_keeps_stages_extractor_and_optimiser(
     (path,) = tmp_path.rglob("snapshots/*.ckpt")
     loaded = StyleTransfer.load_from_checkpoint(path)
     assert loaded.stages == [Stage(1, 0.5), Stage(1)]
-    assert loaded.objective.extractor.pooling == "average"
+    assert loaded.extractor.pooling == "average"
     adam = loaded.configure_optimizers()
     assert isinstance(adam, torch.optim.Adam)
     assert adam.param_groups[0]["lr"] == 0.125
@@ -225,16 +226,15 @@ def test_a_trainer_without_pictures(tiny_weights, tmp_path):
 class Bad(Term):
     """NaN at one evaluation."""
 
+    sees_image = True
+
     def __init__(self, at):
         super().__init__([])
         self.at, self.calls = at, 0
 
-    def columns(self):
-        return ["nan"]
-
-    def image_values(self, image):
+    def image_loss(self, image, content, weights):
         self.calls += 1
-        return {"nan": image.mean() * (float("nan") if self.calls == self.at else 0.0)}
+        return image.mean() * (float("nan") if self.calls == self.at else 0.0)
 
 
 def test_one_evaluation_that_fails_does_not_cost_the_picture(tiny_weights, pair, tmp_path):
@@ -252,8 +252,8 @@ def test_one_evaluation_that_fails_does_not_cost_the_picture(tiny_weights, pair,
 class Never(Bad):
     """NaN at every evaluation."""
 
-    def image_values(self, image):
-        return {"nan": image.mean() * float("nan")}
+    def image_loss(self, image, content, weights):
+        return image.mean() * float("nan")
 
 
 @pytest.mark.parametrize("term", [Bad(1), Never(0)])
@@ -271,7 +271,7 @@ def test_precisions(tiny_weights, pair, tmp_path, precision):
     losses = fit(module, pair, tmp_path, precision=precision)
     assert module.image.dtype == (torch.float64 if precision == "64-true" else torch.float32)
     expected = {"bf16-mixed": torch.bfloat16, "64-true": torch.float64}.get(precision, torch.float32)
-    assert module.objective.extractor.convolutions[0].weight.dtype == expected
+    assert module.extractor.convolutions[0].weight.dtype == expected
     assert losses.values[-1] < losses.values[0]
 
 
@@ -281,7 +281,7 @@ def test_start_from_white_is_balanced_by_the_content(tiny_weights, pair, tmp_pat
     trainer = Trainer(accelerator="cpu", max_epochs=-1, **quiet)
     data = StyleTransferData(str(pair[0]), str(pair[1]), size=48, init="white")
     trainer.fit(module, datamodule=data)
-    parts = module.objective(data.stage_images().content).parts
+    parts = module(data.stage_images().content).parts
     torch.testing.assert_close(parts, torch.tensor([0.0, 1, 1, 1, 1, 1]), rtol=1e-4, atol=1e-5)
 
 
@@ -312,7 +312,7 @@ def test_a_stage_may_have_a_network_of_its_own(tiny_weights, pair, tmp_path):
 
     class Networks(Callback):
         def on_train_batch_end(self, trainer, module, *_):
-            seen.append(module.objective.extractor.pooling)
+            seen.append(module.evaluator.extractor.pooling)
 
     fit(module, pair, tmp_path, Networks(), Snapshots(1, checkpoint=True))
     assert seen == ["average", "average", "max", "max"]
@@ -363,7 +363,7 @@ def test_memory_that_runs_out_leads_to_smaller_tiles(tiny_weights, pair, tmp_pat
     whole = build(tiny_weights, evaluations=3, tile=None)
     expected = fit(whole, pair, tmp_path, size=300, precision="64-true")
     module = build(tiny_weights, evaluations=3)
-    forward = type(module.objective).forward
+    whole_image = Evaluator._whole
 
     class Fails(torch.autograd.Function):
         @staticmethod
@@ -377,11 +377,11 @@ def test_memory_that_runs_out_leads_to_smaller_tiles(tiny_weights, pair, tmp_pat
     def fails(self, image):
         if where == "forward":
             raise torch.OutOfMemoryError("CUDA out of memory")
-        loss, parts = forward(self, image)
+        loss, parts = whole_image(self, image)
         return type(expected_evaluation)(Fails.apply(loss), parts)
 
     expected_evaluation = whole.evaluation
-    monkeypatch.setattr(type(module.objective), "forward", fails)
+    monkeypatch.setattr(Evaluator, "_whole", fails)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         losses = fit(module, pair, tmp_path, size=300, precision="64-true")

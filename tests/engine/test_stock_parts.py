@@ -545,7 +545,7 @@ def plain_loop(module, build, steps):
 
         def closure():
             optimizer.zero_grad()
-            loss = module.objective(image).loss
+            loss = module(image).loss
             loss.backward()
             return loss
 
@@ -657,7 +657,7 @@ def test_the_schedule_free_package(name, fit, table):
     optimizer.train()
     for _ in range(4):
         optimizer.zero_grad()
-        module.objective(image).loss.backward()
+        module(image).loss.backward()
         optimizer.step()
     assert torch.equal(images.after[-1], image)
     optimizer.eval()

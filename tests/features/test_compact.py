@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from terms import whole_walk
 from torch import Tensor
 
 from nst_lightning.distillation.network import NAMES, CompactNetwork
@@ -11,6 +12,7 @@ from nst_lightning.features import CompactVGG19, compact
 from nst_lightning.features.compact import TAPS
 from nst_lightning.losses import Content, Gram
 from nst_lightning.losses.gram import gram_matrix
+from nst_lightning.objective.evaluator import Evaluator
 from nst_lightning.objective.objective import Objective
 
 NARROW, FULL = (3, 4, 5, 4, 6, 5, 5, 5, 7, 6, 6, 6, 8), (6, 6, 8, 8, 9, 9, 9, 9, 12, 11, 12, 12, 12)
@@ -50,13 +52,13 @@ def images() -> list[Tensor]:
 class PlainGram(Gram):
     """Asks the objective for widened features."""
 
-    quadratic = False
+    takes_projection = False
 
 
 class PlainContent(Content):
     """Asks the objective for widened features."""
 
-    quadratic = False
+    takes_projection = False
 
 
 def test_features_are_those_of_the_trained_network(student, weights, images):
@@ -64,10 +66,10 @@ def test_features_are_those_of_the_trained_network(student, weights, images):
     found = extractor(images[0], TAPS)
     for tap, expected in student(images[0]).items():
         assert (found[tap] - expected).norm() < 1e-2 * expected.norm()  # the file holds half precision
-        if extractor.widening(tap) is None:
+        if extractor.projection(tap) is None:
             assert found[tap].shape[1] == FULL[NAMES.index(tap.replace("relu", "conv"))]
         else:
-            torch.testing.assert_close(extractor.widening(tap), student.maps[tap], rtol=1e-3, atol=1e-4)
+            torch.testing.assert_close(extractor.projection(tap), student.maps[tap], rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("normalization", ["balanced", "released", "paper"])
@@ -78,7 +80,7 @@ def test_narrow_statistics_give_the_loss_of_widened_features(weights, images, no
     for kinds in ((Content, Gram), (PlainContent, PlainGram)):
         layers = [["relu3_1", "relu4_2"], ["relu1_1", "relu2_1", "relu3_1", "relu4_1"]]
         terms = [kind(layers[i], normalization=normalization) for i, kind in enumerate(kinds)]
-        objective = Objective(CompactVGG19(weights), terms)
+        objective = Evaluator(Objective(terms), CompactVGG19(weights))
         objective.prepare(content, [(style, 0.25), (image, 0.75)])
         x = image.clone().requires_grad_()
         loss, parts = objective(x)
@@ -95,17 +97,16 @@ def test_units_and_unit_activations(student, weights, images):
         one, other = (extractor(images[0], [tap])[tap] for extractor in (stored, normalised))
         torch.testing.assert_close(one, 255 * 0.225 * other, rtol=1e-4, atol=1e-4)
     unit = CompactVGG19(weights, unit_activations=True)
-    before = unit.widening("relu4_1")
-    unit.rescale_to_unit_activations(images)
+    before = unit.projection("relu4_1")
+    scaled = unit.rescaled(images, whole_walk(unit))
     total = torch.zeros(FULL[8])
     for image in images:
-        total += unit.widening("relu4_1") @ unit(image, ["relu4_1"])["relu4_1"].mean(dim=(0, 2, 3)) / 3
+        total += scaled.projection("relu4_1") @ scaled(image, ["relu4_1"])["relu4_1"].mean(dim=(0, 2, 3)) / 3
     assert (total <= 1 + 1e-4).all()
     assert total.max() == pytest.approx(1, abs=1e-4)
-    after = unit.widening("relu4_1").clone()
-    unit.rescale_to_unit_activations(images)  # once is enough
-    assert torch.equal(after, unit.widening("relu4_1"))
-    assert before is None or not torch.equal(before, after)
+    after = unit.projection("relu4_1")  # the network itself stays as it is
+    assert after is before is None or torch.equal(before, after)
+    assert before is None or not torch.equal(before, scaled.projection("relu4_1"))
 
 
 def test_magnitudes_are_the_teachers(student, weights, images):
@@ -116,10 +117,10 @@ def test_magnitudes_are_the_teachers(student, weights, images):
 def test_double_precision_and_bfloat16(weights, images):
     losses = []
     for dtype in (torch.float64, torch.float32, torch.bfloat16):
-        objective = Objective(CompactVGG19(weights), [Content(), Gram()])
-        objective.extractor.set_compute_dtype(dtype)
+        network = CompactVGG19(weights)
+        network.set_compute_dtype(dtype)
         wide = torch.float64 if dtype == torch.float64 else torch.float32
-        objective.to(wide)
+        objective = Evaluator(Objective([Content(), Gram()]), network.to(wide))
         image, content, style = (x.to(wide) for x in images)
         objective.prepare(content, [(style, 1.0)])
         losses.append(float(objective(image).loss))
@@ -129,7 +130,7 @@ def test_double_precision_and_bfloat16(weights, images):
 
 def test_layers_it_lacks_are_refused(weights):
     with pytest.raises(UserError, match=r"no layer 'relu1_2' in CompactVGG19.*valid: relu1_1"):
-        Objective(CompactVGG19(weights), [Gram(["relu1_2"])])
+        Evaluator(Objective([Gram(["relu1_2"])]), CompactVGG19(weights))
 
 
 @pytest.mark.parametrize(

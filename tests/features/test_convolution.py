@@ -1,6 +1,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from terms import whole_walk
 
 from nst_lightning.features import VGG19
 from nst_lightning.features.kernels.convolution import frozen_conv2d
@@ -177,10 +178,10 @@ def test_rescaling_the_network_transforms_its_filters_anew(network):
     extractor, image = network(unit_activations=True), torch.rand(1, 3, 64, 64)
     extractor.set_compute_dtype(torch.bfloat16)
     before = extractor(image, ["relu3_1"])["relu3_1"]
-    extractor.rescale_to_unit_activations([image])
+    extractor = extractor.rescaled([image], whole_walk(extractor))
     after = extractor(image, ["relu3_1"])["relu3_1"].float()
     assert not torch.equal(before.float(), after)
     direct = network(convolution="direct", unit_activations=True)
-    direct.rescale_to_unit_activations([image])
+    direct = direct.rescaled([image], whole_walk(direct))
     expected = direct(image, ["relu3_1"])["relu3_1"]
     assert (after - expected).norm() / expected.norm() < 0.05

@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
+from terms import whole_walk
 from torchvision.models import vgg
 
 from nst_lightning.errors import UserError
@@ -186,7 +187,7 @@ def test_unit_activations(tiny_weights, pooling):
     pictures = [image(32, 36), image(40, 33, seed=1)]
     plain = VGG19(str(tiny_weights), pooling=pooling)
     scaled = VGG19(str(tiny_weights), pooling=pooling, unit_activations=True)
-    scaled.rescale_to_unit_activations(iter(pictures))
+    scaled = scaled.rescaled(pictures, whole_walk(scaled))
     before = [plain(picture, VGG19.strides) for picture in pictures]
     after = [scaled(picture, VGG19.strides) for picture in pictures]
     at_one = 0
@@ -208,17 +209,22 @@ def test_unit_activations(tiny_weights, pooling):
     assert at_one > 60  # most of the 132 channels are not silent
 
 
-def test_unit_activations_happen_once_and_only_on_request(tiny_weights):
-    plain = VGG19(str(tiny_weights))
-    weights = [parameter.clone() for parameter in plain.parameters()]
-    plain.rescale_to_unit_activations([image()])
-    assert all(torch.equal(a, b) for a, b in zip(plain.parameters(), weights, strict=True))
-    scaled = VGG19(str(tiny_weights), unit_activations=True)
-    scaled.rescale_to_unit_activations([image()])
-    weights = [parameter.clone() for parameter in scaled.parameters()]
-    assert not torch.equal(weights[0], next(plain.parameters()))
-    scaled.rescale_to_unit_activations([image(seed=3)])
-    assert all(torch.equal(a, b) for a, b in zip(scaled.parameters(), weights, strict=True))
+def test_unit_activations_are_a_copys(tiny_weights):
+    """The network itself stays as it is, also for pictures to come, and the copy whatever becomes of it."""
+    network = VGG19(str(tiny_weights), unit_activations=True)
+    weights = [parameter.clone() for parameter in network.parameters()]
+    scaled = network.rescaled([image()], whole_walk(network))
+    assert all(torch.equal(a, b) for a, b in zip(network.parameters(), weights, strict=True))
+    assert not torch.equal(next(scaled.parameters()), weights[0])
+    other = network.rescaled([image(seed=3)], whole_walk(network))
+    assert not torch.equal(next(scaled.parameters()), next(other.parameters()))
+    before = scaled(image(), ["relu3_1"])["relu3_1"]
+    scaled.use_layers(["relu3_1"])
+    scaled.set_compute_dtype(torch.bfloat16)
+    scaled.set_compute_dtype(torch.float32)
+    assert torch.equal(scaled(image(), ["relu3_1"])["relu3_1"], before)
+    scaled(image(), ["relu5_4"])  # what was released is read and scaled again
+    assert torch.equal(scaled(image(), ["relu3_1"])["relu3_1"], before)
 
 
 # Units of the original network

@@ -6,14 +6,15 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import wasserstein_distance as one_dimensional
+from terms import Alone
 
 from nst_lightning.errors import UserError
 from nst_lightning.features import VGG19
-from nst_lightning.losses import NNFM, Histogram, SlicedWasserstein, StyleFeatures
-from nst_lightning.losses.histogram import quantiles_at
+from nst_lightning.losses import NNFM, Histogram, Sample, SlicedWasserstein
+from nst_lightning.losses.histogram import quantiles_at, remapped
 from nst_lightning.losses.nnfm import nearest
+from nst_lightning.losses.reference import Window
 from nst_lightning.losses.sliced import unit_directions
-from nst_lightning.losses.term import Window
 from nst_lightning.objective.objective import Objective
 
 TERMS = [Histogram, SlicedWasserstein, NNFM]
@@ -26,9 +27,12 @@ def features(channels=4, height=5, width=6, seed=0, dtype=torch.float64):
 
 
 def prepared(kind, content, styles, **options):
-    term = kind([LAYER], **options)
-    term.prepare(LAYER, content, [StyleFeatures(style, share) for style, share in styles])
-    return term
+    return Alone(kind([LAYER], **options), content, styles)
+
+
+def counted(alone, features):
+    """A target of `Histogram` for an image."""
+    return alone.term.counted(alone.layer, alone.target, alone.term.count(alone.layer, features, alone.target))
 
 
 def row(*values):
@@ -48,39 +52,41 @@ def test_histogram_by_hand():
     x = torch.linspace(0, 1, 4001).double()
     content, style = x.view(1, 1, 1, -1), (2 + 2 * x).view(1, 1, 1, -1)
     term = prepared(Histogram, content, [(style, 1.0)])
-    term.settle(LAYER, term.count(LAYER, content))
-    torch.testing.assert_close(term.remapped(LAYER, x[None])[0], 2 + 2 * x, rtol=0, atol=5e-3)
-    assert float(term._scales[LAYER]) == pytest.approx(float((2 + x).square().mean()), rel=1e-3)
-    assert float(term.value(LAYER, content)) == pytest.approx(1, rel=1e-6)
+    torch.testing.assert_close(remapped(counted(term, content), x[None])[0], 2 + 2 * x, rtol=0, atol=5e-3)
+    assert float(term.target.scale) == pytest.approx(float((2 + x).square().mean()), rel=1e-3)
+    assert float(term.value(content)) == pytest.approx(1, rel=1e-6)
 
 
 def test_histogram_matches_ranks():
     """Against the exact way, sorting: a value goes to the style's of the same rank, to within a bin."""
     image, style = features(2, 40, 50, seed=3), features(2, 40, 50, seed=5)
     term = prepared(Histogram, image, [(style, 1.0)])
-    term.settle(LAYER, term.count(LAYER, image))
     values, target = image[0].flatten(1), style[0].flatten(1).sort(1).values
     exact = torch.empty_like(values).scatter_(1, values.argsort(1), target)
-    difference = (term.remapped(LAYER, values) - exact).abs()
+    difference = (remapped(counted(term, image), values) - exact).abs()
     assert float(difference.mean()) < 0.01 * float(target.std())
 
 
 def test_histogram_counts_add_up_and_leave_nothing_out():
     content, image = features(3, 9, 8, seed=1), 5 * features(3, 9, 8, seed=2)
     term = prepared(Histogram, content, [(features(3, seed=4), 1.0)])
-    whole = term.count(LAYER, image)
+
+    def count(features):
+        return term.term.count(term.layer, features, term.target)
+
+    whole = count(image)
     assert whole.sum(1).tolist() == [72, 72, 72]  # values beyond the range too
-    torch.testing.assert_close(term.count(LAYER, image[..., :4, :]) + term.count(LAYER, image[..., 4:, :]), whole)
+    torch.testing.assert_close(count(image[..., :4, :]) + count(image[..., 4:, :]), whole)
 
 
 def test_histogram_gradient_with_the_remapping_frozen():
     content, image, style = (features(3, 4, 3, seed=seed) for seed in (1, 2, 3))
     term = prepared(Histogram, content, [(style, 1.0)])
     image.requires_grad_()
-    term.value(LAYER, image).backward()
+    term.value(image).backward()
     values = image.detach()[0].flatten(1)
-    frozen = term.remapped(LAYER, values)
-    expected = 2 * (values - frozen) / values.numel() / term._scales[LAYER]
+    frozen = remapped(counted(term, image.detach()), values)
+    expected = 2 * (values - frozen) / values.numel() / term.target.scale
     torch.testing.assert_close(image.grad[0].flatten(1), expected, rtol=1e-12, atol=0)
     frozen = frozen.view(image.shape)
     assert torch.autograd.gradcheck(lambda f: (f - frozen).square().mean(), image)
@@ -90,7 +96,7 @@ def test_sliced_wasserstein_is_that_of_scipy():
     """In one dimension and with as many cells, the squared distance of sorted values; SciPy has the absolute one."""
     image, style = features(3, 8, 9, seed=1), features(3, 8, 9, seed=2)
     term = prepared(SlicedWasserstein, image, [(style, 1.0)], projections=5)
-    directions, target = term._targets[LAYER]
+    directions, target, _ = term.target
     for direction, found in zip(directions, target, strict=True):
         one, other = (np.sort((direction @ x[0].flatten(1)).numpy()) for x in (image, style))
         np.testing.assert_allclose(found, other, rtol=1e-10)
@@ -102,7 +108,7 @@ def test_sliced_wasserstein_is_that_of_scipy():
 def test_sliced_wasserstein_by_hand():
     """One channel: 1, 2 towards 3, 6 is (4 + 16) / 2; the content 0, 0 has (9 + 36) / 2."""
     term = prepared(SlicedWasserstein, row(0.0, 0), [(row(6.0, 3), 1.0)])
-    assert float(term.value(LAYER, row(2.0, 1))) == pytest.approx(20 / 45)
+    assert float(term.value(row(2.0, 1))) == pytest.approx(20 / 45)
 
 
 def test_nearest_neighbour_by_hand():
@@ -112,7 +118,7 @@ def test_nearest_neighbour_by_hand():
     image = torch.tensor([[0.5, 7], [3**0.5 / 2, 0]]).double().view(1, 2, 1, 2)
     term = prepared(NNFM, content, [(style, 1.0)])
     expected = (1 - np.cos(np.pi / 6)) / 2 / (1 - np.cos(np.pi / 4))
-    assert float(term.value(LAYER, image)) == pytest.approx(expected, rel=1e-4)
+    assert float(term.value(image)) == pytest.approx(expected, rel=1e-4)
 
 
 def test_nearest_neighbour_is_that_of_a_loop(monkeypatch):
@@ -141,15 +147,15 @@ def test_nearest_patches_are_those_of_a_loop():
         ]
         return sum(found) / len(patches(maps))
 
-    assert float(term.value(LAYER, image)) == pytest.approx(distance(image) / distance(content), rel=1e-5)
-    assert float(term.value(LAYER, content)) == pytest.approx(1)
+    assert float(term.value(image)) == pytest.approx(distance(image) / distance(content), rel=1e-5)
+    assert float(term.value(content)) == pytest.approx(1)
 
 
 def test_patches_of_one_cell_are_cells():
     content, image, style = (features(4, 9, 8, seed=seed) for seed in (1, 2, 3))
     single, default = (prepared(NNFM, content, [(style, 1.0)], samples=20, **o) for o in ({"patches": 1}, {}))
-    assert torch.equal(single.value(LAYER, image), default.value(LAYER, image))
-    assert torch.equal(single._targets[LAYER][0][0], default._targets[LAYER][0][0])
+    assert torch.equal(single.value(image), default.value(image))
+    assert torch.equal(single.target.styles[0][0], default.target.styles[0][0])
 
 
 def test_patches_know_neighbours():
@@ -157,16 +163,16 @@ def test_patches_know_neighbours():
     content, style = features(4, 8, 9, seed=1), features(4, 8, 9, seed=3)
     order = torch.randperm(72, generator=torch.Generator().manual_seed(5))
     image = style.flatten(2)[..., order].view(style.shape)
-    values = [float(prepared(NNFM, content, [(style, 1.0)], patches=n).value(LAYER, image)) for n in (1, 3)]
+    values = [float(prepared(NNFM, content, [(style, 1.0)], patches=n).value(image)) for n in (1, 3)]
     assert abs(values[0]) < 1e-4
     assert values[1] > 0.5
-    assert abs(float(prepared(NNFM, content, [(style, 1.0)], patches=3).value(LAYER, style))) < 1e-4
+    assert abs(float(prepared(NNFM, content, [(style, 1.0)], patches=3).value(style))) < 1e-4
 
 
 def test_patches_are_sampled_on_a_grid():
     style = features(2, 30, 40)
     term = prepared(NNFM, features(2, 7, 7), [(style, 1.0)], samples=100, patches=5)
-    ((found, _),) = term._targets[LAYER]
+    ((found, _),) = term.target.styles
     assert 50 < len(found) <= 100
     expected = style[0, :, 4:9, 12:17].flatten()  # steps of 4: row 1, column 3 of 9
     torch.testing.assert_close(found[9 + 3], expected / expected.norm(), rtol=1e-5, atol=0)
@@ -179,17 +185,17 @@ def test_patches_without_a_middle_are_refused(side):
 
 
 def test_pictures_smaller_than_a_patch_are_refused(tiny_weights):
-    objective = Objective(VGG19(str(tiny_weights)), [NNFM(["relu4_1"], patches=3)])
-    objective.check_sizes({"data.size": (24, 30)})
+    objective, network = Objective([NNFM(["relu4_1"], patches=3)]), VGG19(str(tiny_weights))
+    objective.check_sizes({"data.size": (24, 30)}, network)
     with pytest.raises(UserError, match=r"data.size: must have 3x3 cells or more at layer relu4_1 .* nnfm, got 3x2"):
-        objective.check_sizes({"data.size": (23, 30)})
+        objective.check_sizes({"data.size": (23, 30)}, network)
 
 
 def test_a_silent_cell_has_a_small_gradient():
     content, image, style = (features(4, 3, 3, seed=seed).relu() for seed in (1, 2, 3))
     image[..., 1, 1] = 0
     image.requires_grad_()
-    prepared(NNFM, content, [(style, 1.0)]).value(LAYER, image).backward()
+    prepared(NNFM, content, [(style, 1.0)]).value(image).backward()
     assert float(image.grad.abs().max()) < 1e4
 
 
@@ -197,7 +203,7 @@ def test_a_silent_cell_has_a_small_gradient():
 def test_gradients(kind, options):
     content, image, style, other = (features(3, 4, 3, seed=seed) for seed in (1, 2, 3, 4))
     term = prepared(kind, content, [(style, 0.7), (other, 0.3)], **options)
-    assert torch.autograd.gradcheck(lambda f: term.value(LAYER, f), image.requires_grad_(), atol=1e-6)
+    assert torch.autograd.gradcheck(term.value, image.requires_grad_(), atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", TERMS)
@@ -206,15 +212,15 @@ def test_where_cells_lie_does_not_matter(kind):
     term = prepared(kind, content, [(style, 1.0)])
     order = torch.randperm(30, generator=torch.Generator().manual_seed(5))
     moved = image.flatten(2)[..., order].view(1, 4, 6, 5)
-    torch.testing.assert_close(term.value(LAYER, moved), term.value(LAYER, image), rtol=1e-9, atol=0)
+    torch.testing.assert_close(term.value(moved), term.value(image), rtol=1e-9, atol=0)
 
 
 @pytest.mark.parametrize("kind", TERMS)
 def test_one_at_the_content_and_nothing_at_the_style(kind):
     content, style = features(4, 20, 30, seed=1), features(4, 20, 30, seed=2)
     term = prepared(kind, content, [(style, 1.0)])
-    assert float(term.value(LAYER, content)) == pytest.approx(1, rel=1e-3)
-    assert abs(float(term.value(LAYER, style))) < 1e-3
+    assert float(term.value(content)) == pytest.approx(1, rel=1e-3)
+    assert abs(float(term.value(style))) < 1e-3
 
 
 @pytest.mark.parametrize("kind", TERMS)
@@ -225,7 +231,7 @@ def test_halves_of_a_blend(kind):
     for share in (0.0, 0.5, 1.0):
         leaf = content.clone().requires_grad_()
         term = prepared(kind, content, [(one, share), (other, 1 - share)])
-        (term.value(LAYER, leaf) * term._scales[LAYER]).backward()
+        (term.value(leaf) * term.target.scale).backward()
         gradients.append(leaf.grad)
     assert float((gradients[1] - (gradients[0] + gradients[2]) / 2).norm() / gradients[1].norm()) < 0.05
 
@@ -234,7 +240,7 @@ def test_halves_of_a_blend(kind):
 @pytest.mark.parametrize("term", TERMS)
 def test_sums_are_single_precision(term, kind):
     content, image, style = (features(seed=seed, dtype=torch.float32).to(kind) for seed in (1, 2, 3))
-    value = prepared(term, content, [(style, 1.0)]).value(LAYER, image.requires_grad_())
+    value = prepared(term, content, [(style, 1.0)]).value(image.requires_grad_())
     value.backward()
     assert value.dtype == torch.float32
     assert bool(image.grad.isfinite().all())
@@ -245,22 +251,20 @@ def test_constant_features_are_no_trouble(kind):
     """The same picture everywhere, and channels without any activation."""
     flat = torch.zeros(1, 4, 5, 6).double()
     image = flat.clone().requires_grad_()
-    value = prepared(kind, flat, [(flat, 1.0)]).value(LAYER, image)
+    value = prepared(kind, flat, [(flat, 1.0)]).value(image)
     value.backward()
     assert bool(value.isfinite())
     assert bool(image.grad.isfinite().all())
 
 
 def test_samples_lie_on_one_grid_in_parts_and_whole():
-    whole, parts = NNFM([LAYER], samples=20), NNFM([LAYER], samples=20)
+    whole, parts = Sample(20), Sample(20)
     found = features(4, 13, 17)
-    for term in (whole, parts):
-        term.begin(LAYER)
-    whole.gather(LAYER, 0, found, Window.whole(found))
+    whole.add(found, Window.whole(found))
     for rows in (slice(0, 5), slice(5, 13)):
         for columns in (slice(0, 6), slice(6, 17)):
-            parts.gather(LAYER, 0, found[..., rows, columns], Window(rows, columns, 13, 17))
-    (cells,), pieces = whole._gathered[LAYER][0], torch.cat(parts._gathered[LAYER][0])
+            parts.add(found[..., rows, columns], Window(rows, columns, 13, 17))
+    cells, pieces = whole.result(221), parts.result(221)
     assert 10 <= len(cells) <= 20
     assert {tuple(c) for c in cells.tolist()} == {tuple(c) for c in pieces.tolist()}
 

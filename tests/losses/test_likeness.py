@@ -12,9 +12,9 @@ from nst_lightning import StyleTransferData
 from nst_lightning.features import VGG19, CompactVGG19
 from nst_lightning.losses import Content, Gram
 from nst_lightning.losses.likeness import Likeness
+from nst_lightning.objective.evaluator import Evaluator
 from nst_lightning.objective.masks import Mask, Masks
 from nst_lightning.objective.objective import Objective, default_terms
-from nst_lightning.objective.tiled import TiledObjective
 from nst_lightning.optim import LBFGS
 
 
@@ -27,10 +27,9 @@ def test_likeness_by_hand():
     content = torch.full((1, 3, 1, 2), 0.5)
     image = content + torch.tensor([0.16, 0.0])
     term = Likeness()
-    term.keep_picture(content)
-    assert float(term.image_values(image)["image"]) == pytest.approx(0.5 + 4 * 0.5)
-    term.mask = torch.tensor([0.25, 1.0]).view(1, 1, 1, 2)
-    assert float(term.image_values(image)["image"]) == pytest.approx(0.5 * 0.25 + 4 * 0.5 * 0.625)
+    assert float(term.image_loss(image, content, None)) == pytest.approx(0.5 + 4 * 0.5)
+    weights = torch.tensor([0.25, 1.0]).view(1, 1, 1, 2)
+    assert float(term.image_loss(image, content, weights)) == pytest.approx(0.5 * 0.25 + 4 * 0.5 * 0.625)
 
 
 @pytest.mark.parametrize(
@@ -44,10 +43,8 @@ def test_likeness_by_hand():
         (0.2, lambda: [Gram()], None),
     ],
 )
-def test_it_joins_a_balanced_content_below_full_strength(tiny_weights, strength, terms, weight):
-    found = [
-        term for term in Objective(VGG19(str(tiny_weights)), terms(), strength).terms if isinstance(term, Likeness)
-    ]
+def test_it_joins_a_balanced_content_below_full_strength(strength, terms, weight):
+    found = [term for term in Objective(terms(), strength).terms if isinstance(term, Likeness)]
     assert [term.weight for term in found] == ([] if weight is None else [pytest.approx(weight)])
 
 
@@ -57,9 +54,9 @@ def test_tiles_do_not_show(tiny_weights, masked):
     masks = Masks([], [None], [None], [None], Mask(rand(1, 1, 96, 80, seed=3), "face"), 0.3) if masked else None
     found = []
     for tile in (None, 48):
-        objective = Objective(VGG19(str(tiny_weights)), default_terms(), 0.1).double()
-        objective.extractor.set_compute_dtype(torch.float64)
-        evaluate = objective if tile is None else TiledObjective(objective, tile)
+        network = VGG19(str(tiny_weights)).double()
+        network.set_compute_dtype(torch.float64)
+        evaluate = Evaluator(Objective(default_terms(), 0.1), network, tile)
         evaluate.prepare(content, [(rand(1, 3, 50, 61, seed=2), 1.0)], masks)
         loss, parts = evaluate(image)
         found.append((parts, torch.autograd.grad(loss, image)[0]))
@@ -76,7 +73,7 @@ def power_at_two_pixels(picture):
 
 def touched(content, styles, strength, evaluations):
     """What a run makes of a photograph."""
-    objective = Objective(CompactVGG19(), default_terms(), strength)
+    objective = Evaluator(Objective(default_terms(), strength), CompactVGG19())
     objective.prepare(content, styles)
     image = torch.nn.Parameter(content.clone())
     optimizer = LBFGS([image])

@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from terms import Alone
 
 from nst_lightning.errors import UserError
 from nst_lightning.hardware.numerics import one_thread
-from nst_lightning.losses import Content, Gram, StyleFeatures, Term, TotalVariation
+from nst_lightning.losses import Content, Gram, Term, TotalVariation
 from nst_lightning.losses.content import content_distance
 from nst_lightning.losses.gram import gram_distance, gram_matrix
 from nst_lightning.losses.reductions import gram_sum, moments_sum
@@ -143,17 +144,16 @@ def test_balanced_style_is_one_a_layer_at_the_content():
     content, style = features_of("relu1_1", "relu2_1"), features_of("relu1_1", "relu2_1")
     term = Gram(["relu1_1", "relu2_1"])
     for layer in term.layers:
-        term.prepare(layer, content[layer], [StyleFeatures(style[layer], 1.0)])
-        assert float(term.value(layer, content[layer])) == pytest.approx(1.0)
-        assert float(term.value(layer, style[layer])) == pytest.approx(0, abs=1e-10)
+        alone = Alone(term, content[layer], [(style[layer], 1.0)], layer=layer)
+        assert float(alone.value(content[layer])) == pytest.approx(1.0)
+        assert float(alone.value(style[layer])) == pytest.approx(0, abs=1e-10)
 
 
 def test_balanced_style_of_the_same_picture_is_finite():
     content = features_of("relu1_1")
-    term = Gram(["relu1_1"])
-    term.prepare("relu1_1", content["relu1_1"], [StyleFeatures(content["relu1_1"], 1.0)])
+    term = Alone(Gram(["relu1_1"]), content["relu1_1"], [(content["relu1_1"], 1.0)])
     features = content["relu1_1"].clone().requires_grad_()
-    value = term.value("relu1_1", features)
+    value = term.value(features)
     value.backward()
     assert float(value.detach()) == pytest.approx(0, abs=1e-6)
     assert torch.isfinite(features.grad).all()
@@ -162,23 +162,21 @@ def test_balanced_style_of_the_same_picture_is_finite():
 def test_balanced_style_of_the_same_picture_has_a_floor():
     """At the content there is nothing to divide by; a hundredth of the style's Gram matrix stands in for it."""
     content = features_of("relu1_1")
-    term = Gram(["relu1_1"])
-    term.prepare("relu1_1", content["relu1_1"], [StyleFeatures(content["relu1_1"], 1.0)])
+    term = Alone(Gram(["relu1_1"]), content["relu1_1"], [(content["relu1_1"], 1.0)])
     flat = content["relu1_1"].double().flatten(2)[0]
     target = flat @ flat.T / 30
     moved = 1.1 * content["relu1_1"]  # the Gram matrix is 1.21 times as large
     expected = (0.21 * target).square().sum() / (0.01**2 * target.square().sum())
-    value = term.value("relu1_1", moved)
+    value = term.value(moved)
     assert float(value) == pytest.approx(float(expected), rel=1e-3)
 
 
 def test_several_styles_blend_linearly():
     first, second, content = (features_of("relu1_1")["relu1_1"] for _ in range(3))
-    term = Gram(["relu1_1"], normalization="released")
-    term.prepare("relu1_1", content, [StyleFeatures(first, 0.25), StyleFeatures(second, 0.75)])
+    term = Alone(Gram(["relu1_1"], normalization="released"), content, [(first, 0.25), (second, 0.75)])
     blend = 0.25 * gram_matrix(first) + 0.75 * gram_matrix(second)
     expected = torch.nn.MSELoss()(gram_matrix(content), blend) / 16
-    torch.testing.assert_close(term.value("relu1_1", content), expected)
+    torch.testing.assert_close(term.value(content), expected)
 
 
 @pytest.mark.parametrize("value", [-1.0, float("nan"), float("inf")])

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import torch
 from scipy.linalg import sqrtm
+from terms import Alone
 
 from nst_lightning.errors import UserError
-from nst_lightning.losses import Covariance, Gram, MeanStd, StyleFeatures, Wasserstein
+from nst_lightning.losses import Covariance, Gram, MeanStd, Wasserstein
 from nst_lightning.losses.moments import Moments, moments_of
-from nst_lightning.losses.projection import widening_of
+from nst_lightning.losses.projection import projection_of
 from nst_lightning.losses.reductions import moments_sum
 from nst_lightning.losses.wasserstein import common_variances, eigenvalues, principal_axes, wasserstein_distance
 
@@ -29,9 +30,7 @@ def features(channels=4, height=5, width=6, seed=0, dtype=torch.float64):
 
 
 def prepared(kind, content, styles, **options):
-    term = kind(["relu1_1"], **options)
-    term.prepare("relu1_1", content, [StyleFeatures(style, share) for style, share in styles])
-    return term
+    return Alone(kind(["relu1_1"], **options), content, styles)
 
 
 def gaussian(values):
@@ -59,9 +58,9 @@ def test_wasserstein_is_that_of_scipy(channels):
     image, style, content = (features(channels, 9, 8, seed=seed) for seed in (1, 2, 3))
     term = prepared(Wasserstein, content, [(style, 1.0)])
     expected = by_scipy(image, style) / by_scipy(content, style)
-    assert float(term.value("relu1_1", image)) == pytest.approx(expected, rel=1e-6)
-    assert float(term.value("relu1_1", content)) == pytest.approx(1, rel=1e-6)
-    assert abs(float(term.value("relu1_1", style))) < 1e-6
+    assert float(term.value(image)) == pytest.approx(expected, rel=1e-6)
+    assert float(term.value(content)) == pytest.approx(1, rel=1e-6)
+    assert abs(float(term.value(style))) < 1e-6
 
 
 def test_wasserstein_of_diagonal_gaussians():
@@ -95,11 +94,11 @@ def test_weak_axes_count_each_by_itself():
         return ((at - mean) ** 2).sum() + np.trace(found) + np.trace(covariance) - 2 * common
 
     term = prepared(Wasserstein, content, [(fading, 1.0)], correlated=0.9)
-    assert float(term.value("relu1_1", image)) == pytest.approx(expected(image) / expected(content), rel=1e-6)
+    assert float(term.value(image)) == pytest.approx(expected(image) / expected(content), rel=1e-6)
     exact = by_scipy(image, fading)
     assert expected(image) <= exact
     assert expected(image) == pytest.approx(exact, rel=0.1)
-    assert abs(float(term.value("relu1_1", fading))) < 1e-6
+    assert abs(float(term.value(fading))) < 1e-6
 
 
 def test_axes_hold_their_share_of_the_variance():
@@ -119,7 +118,7 @@ def test_wasserstein_with_fewer_cells_than_channels(kind):
     content, image, style = (features(256, 8, 16, seed=seed, dtype=kind).relu() for seed in (1, 2, 3))
     term = prepared(Wasserstein, content, [(style, 1.0)])
     image = image.clone().requires_grad_()
-    value = term.value("relu1_1", image)
+    value = term.value(image)
     value.backward()
     value = value.detach()
     assert value.dtype == kind
@@ -128,15 +127,15 @@ def test_wasserstein_with_fewer_cells_than_channels(kind):
     expected = by_scipy(wide[0], wide[1]) / by_scipy(wide[2], wide[1])
     assert float(value) == pytest.approx(expected, rel=1e-3)
     step = 1e-3 * image.detach().std() / image.grad.std()
-    assert float(term.value("relu1_1", image.detach() - step * image.grad)) < float(value)  # it leads down
+    assert float(term.value(image.detach() - step * image.grad)) < float(value)  # it leads down
 
 
 def test_mean_and_deviation_by_hand():
     """One channel of 1, 3 (mean 2, deviation 1) towards 0, 8 (4, 4), from a content of 0, 0 (0, 0)."""
     content, image, style = (torch.tensor(v).double().view(1, 1, 1, 2) for v in ([0.0, 0], [1.0, 3], [0.0, 8]))
     term = prepared(MeanStd, content, [(style, 1.0)])
-    assert float(term.value("relu1_1", image)) == pytest.approx((4 + 9) / (16 + 16), rel=1e-3)
-    assert float(term.value("relu1_1", content)) == pytest.approx(1)
+    assert float(term.value(image)) == pytest.approx((4 + 9) / (16 + 16), rel=1e-3)
+    assert float(term.value(content)) == pytest.approx(1)
 
 
 def test_covariance_by_hand():
@@ -145,21 +144,21 @@ def test_covariance_by_hand():
     content = torch.tensor([[0.0, 4], [5, 5]]).double().view(1, 2, 1, 2)
     style = torch.tensor([[7.0, 7], [9, 9]]).double().view(1, 2, 1, 2)
     term = prepared(Covariance, content, [(style, 1.0)])
-    assert float(term.value("relu1_1", image)) == pytest.approx(4 / 16)
+    assert float(term.value(image)) == pytest.approx(4 / 16)
 
 
 def test_covariance_does_not_mind_the_mean():
     content, image, style = (features(seed=seed) for seed in (1, 2, 3))
     term = prepared(Covariance, content, [(style, 1.0)])
-    shifted = term.value("relu1_1", image + rand(1, 4, 1, 1, seed=8))
-    torch.testing.assert_close(shifted, term.value("relu1_1", image), rtol=1e-10, atol=0)
+    shifted = term.value(image + rand(1, 4, 1, 1, seed=8))
+    torch.testing.assert_close(shifted, term.value(image), rtol=1e-10, atol=0)
 
 
 @pytest.mark.parametrize("kind", TERMS)
 def test_gradients(kind):
     content, image, style, other = (features(3, 4, 3, seed=seed) for seed in (1, 2, 3, 4))
     term = prepared(kind, content, [(style, 0.7), (other, 0.3)])
-    assert torch.autograd.gradcheck(lambda f: term.value("relu1_1", f), image.requires_grad_(), atol=1e-6)
+    assert torch.autograd.gradcheck(term.value, image.requires_grad_(), atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", TERMS)
@@ -168,30 +167,27 @@ def test_where_cells_lie_does_not_matter(kind):
     term = prepared(kind, content, [(style, 1.0)])
     order = torch.randperm(30, generator=torch.Generator().manual_seed(5))
     moved = image.flatten(2)[..., order].view(1, 4, 6, 5)
-    torch.testing.assert_close(term.value("relu1_1", moved), term.value("relu1_1", image), rtol=1e-9, atol=0)
+    torch.testing.assert_close(term.value(moved), term.value(image), rtol=1e-9, atol=0)
 
 
 @pytest.mark.parametrize("kind", TERMS)
 def test_one_at_the_content_and_nothing_at_the_style(kind):
     content, style = features(seed=1), features(seed=2)
     term = prepared(kind, content, [(style, 1.0)])
-    assert float(term.value("relu1_1", content)) == pytest.approx(1, rel=1e-6)
-    assert abs(float(term.value("relu1_1", style))) < 1e-6
+    assert float(term.value(content)) == pytest.approx(1, rel=1e-6)
+    assert abs(float(term.value(style))) < 1e-6
 
 
 @pytest.mark.parametrize("kind", TERMS)
 def test_a_blend_lies_between(kind):
     content, one, other = (features(seed=seed) for seed in (1, 2, 3))
     image = features(seed=4)
-    values = [
-        float(prepared(kind, content, [(one, a), (other, 1 - a)]).value("relu1_1", image))
-        for a in (0.0, 0.25, 0.5, 1.0)
-    ]
+    values = [float(prepared(kind, content, [(one, a), (other, 1 - a)]).value(image)) for a in (0.0, 0.25, 0.5, 1.0)]
     assert all(np.isfinite(values))
     gradients = []
     for share in (0.0, 0.5, 1.0):
         leaf = content.clone().requires_grad_()
-        prepared(kind, content, [(one, share), (other, 1 - share)]).value("relu1_1", leaf).backward()
+        prepared(kind, content, [(one, share), (other, 1 - share)]).value(leaf).backward()
         gradients.append(leaf.grad.flatten())
     between = torch.nn.functional.cosine_similarity
     assert float(between(gradients[1], gradients[0], 0)) > float(between(gradients[2], gradients[0], 0)) - 1e-9
@@ -201,15 +197,13 @@ def test_a_blend_lies_between(kind):
 def test_narrow_features_give_the_values_of_full_ones(kind):
     matrix = rand(7, 4, seed=9)
     content, image, style = (features(seed=seed) for seed in (1, 2, 3))
-    narrow, full = kind(["relu1_1"]), kind(["relu1_1"])
-    narrow.widenings = {"relu1_1": widening_of(matrix)}
 
     def widen(x):
         return torch.einsum("dc,bchw->bdhw", matrix, x)
 
-    for term, change in ((narrow, lambda x: x), (full, widen)):
-        term.prepare("relu1_1", change(content), [StyleFeatures(change(style), 1.0)])
-    ours, expected = narrow.value("relu1_1", image), full.value("relu1_1", widen(image))
+    narrow = Alone(kind(["relu1_1"]), content, [(style, 1.0)], projection=projection_of(matrix))
+    full = Alone(kind(["relu1_1"]), widen(content), [(widen(style), 1.0)])
+    ours, expected = narrow.value(image), full.value(widen(image))
     torch.testing.assert_close(ours, expected, rtol=1e-5, atol=0)
 
 
@@ -219,7 +213,7 @@ def test_nan_is_a_value_and_not_the_end():
     term = prepared(Wasserstein, content, [(style, 1.0)])
     image[0, 0, 0, 0] = torch.nan
     image.requires_grad_()
-    value = term.value("relu1_1", image)
+    value = term.value(image)
     value.backward()
     assert bool(value.isnan())
     assert bool(image.grad.isnan().any())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from terms import whole_walk
 
 from nst_lightning.errors import UserError
 from nst_lightning.features import VGG19
@@ -44,17 +45,22 @@ def test_numbers_that_are_none(options):
 
 
 # tests/objective/test_objective.py
-def test_a_term_must_have_a_layer(tiny_weights):
+def test_a_term_must_have_a_layer():
     with pytest.raises(UserError, match=r"gram.layers: must name at least one layer, got none"):
-        Objective(VGG19(str(tiny_weights)), [Content(), Gram([])])
+        Objective([Content(), Gram([])])
 
 
 # tests/features/test_vgg.py
-def test_what_was_dropped_cannot_be_asked_for(tiny_weights):
-    network = VGG19(str(tiny_weights))
+def test_what_was_released_is_read_again(tiny_weights):
+    """A network may be kept for other runs: what one of them does not need is only not in memory."""
+    network, whole = VGG19(str(tiny_weights)), VGG19(str(tiny_weights))
+    picture = torch.rand(1, 3, 48, 40)
     network.use_layers(["relu1_1"])
-    with pytest.raises(UserError, match="conv5_1 was dropped"):
-        network.use_layers(["relu5_1"])
+    assert len(network.convolutions) == 1
+    for layer in ("relu3_1", "relu5_4", "conv4_2"):
+        assert torch.equal(network(picture, [layer])[layer], whole(picture, [layer])[layer])
+    network.use_layers(["relu1_1"])  # another run: nothing is lost that a run before has asked for
+    assert len(network.convolutions) == 16
 
 
 def test_unit_activations_survive_a_silent_layer(tiny_weights, tmp_path):
@@ -63,8 +69,8 @@ def test_unit_activations_survive_a_silent_layer(tiny_weights, tmp_path):
     save_file(state, tmp_path / "silent.safetensors")
     network = VGG19(str(tmp_path / "silent.safetensors"), unit_activations=True)
     picture = torch.rand(1, 3, 24, 24)
-    network.rescale_to_unit_activations([picture])
-    assert all(torch.isfinite(feature).all() for feature in network(picture, ["conv2_1", "relu3_1"]).values())
+    scaled = network.rescaled([picture], whole_walk(network))
+    assert all(torch.isfinite(feature).all() for feature in scaled(picture, ["conv2_1", "relu3_1"]).values())
 
 
 @pytest.mark.parametrize("arguments", [{"layout": "Caffe"}, {"expected": "Caffe"}])

@@ -8,20 +8,20 @@ import torch
 from nst_lightning.errors import UserError
 from nst_lightning.features import VGG19, Extractor
 from nst_lightning.losses import Content, Gram, Term, TotalVariation
+from nst_lightning.objective.evaluator import Evaluator
 from nst_lightning.objective.objective import Objective, default_terms
 
 
 class Brightness(Term):
     """A user's own term: mean brightness stays at the content's, as seen by no layer."""
 
+    sees_image = True
+
     def __init__(self, weight=1.0):
         super().__init__([], weight)
 
-    def columns(self):
-        return ["mean"]
-
-    def image_values(self, image):
-        return {"mean": (image.mean() - 0.5).square()}
+    def image_loss(self, image, content, weights):
+        return (image.mean() - 0.5).square()
 
 
 class Blur(Extractor):
@@ -47,9 +47,9 @@ def pictures():
 
 
 def prepared(tiny_weights, pictures, terms, **options):
-    objective = Objective(VGG19(str(tiny_weights)), terms, **options)
-    objective.prepare(pictures[0], [(pictures[1], 1.0)])
-    return objective
+    evaluate = Evaluator(Objective(terms, **options), VGG19(str(tiny_weights)))
+    evaluate.prepare(pictures[0], [(pictures[1], 1.0)])
+    return evaluate
 
 
 def test_layer_weights_scale_their_layer(tiny_weights, pictures):
@@ -61,8 +61,9 @@ def test_layer_weights_scale_their_layer(tiny_weights, pictures):
 
 
 def test_the_loss_is_the_sum_of_its_parts(tiny_weights, pictures):
-    objective = prepared(tiny_weights, pictures, [*default_terms(), TotalVariation(0.3)])
-    loss, parts = objective(pictures[2])
+    evaluate = prepared(tiny_weights, pictures, [*default_terms(), TotalVariation(0.3)])
+    objective = evaluate.objective
+    loss, parts = evaluate(pictures[2])
     assert len(parts) == len(objective.part_names) == len(objective.part_groups) == 7
     torch.testing.assert_close(loss, parts.sum())
     assert objective.part_names[0] == "content.relu4_2"
@@ -82,29 +83,31 @@ def test_strength_scales_style_alone(tiny_weights, pictures):
     torch.testing.assert_close(strong[0], plain[0])
 
 
-def test_two_terms_of_one_kind_have_names_of_their_own(tiny_weights):
-    objective = Objective(VGG19(str(tiny_weights)), [Gram(["relu1_1"]), Content(), Gram(["relu2_1"])])
+def test_two_terms_of_one_kind_have_names_of_their_own():
+    objective = Objective([Gram(["relu1_1"]), Content(), Gram(["relu2_1"])])
     assert objective.part_names == ["gram1.relu1_1", "content.relu4_2", "gram2.relu2_1"]
 
 
 def test_only_the_layers_needed_are_computed(tiny_weights):
-    objective = Objective(VGG19(str(tiny_weights)), [Gram(["relu2_1"])])
-    assert objective.layers == ["relu2_1"]
-    assert len(objective.extractor.convolutions) == 3
+    network = VGG19(str(tiny_weights))
+    evaluate = Evaluator(Objective([Gram(["relu2_1"])]), network)
+    assert evaluate.objective.layers == ["relu2_1"]
+    assert len(network.convolutions) == 3
+    assert network(torch.zeros(1, 3, 32, 32), ["relu5_1"])["relu5_1"].shape == (1, 16, 2, 2)  # whoever asks gets it
 
 
 def test_a_users_term_and_extractor(pictures):
-    objective = Objective(Blur(), [Brightness(2.0), Content(["coarse"]), Gram(["fine"])])
-    objective.prepare(pictures[0], [(pictures[1], 1.0)])
-    assert objective.extractor.used == ["coarse", "fine"]
-    loss, parts = objective(pictures[2])
-    assert objective.part_groups == ["other", "content", "style"]
+    evaluate = Evaluator(Objective([Brightness(2.0), Content(["coarse"]), Gram(["fine"])]), Blur())
+    evaluate.prepare(pictures[0], [(pictures[1], 1.0)])
+    assert evaluate.extractor.used == ["coarse", "fine"]
+    loss, parts = evaluate(pictures[2])
+    assert evaluate.objective.part_groups == ["other", "content", "style"]
     torch.testing.assert_close(parts[0], 2 * (pictures[2].mean() - 0.5).square())
     torch.testing.assert_close(loss, parts.sum())
 
 
 def test_terms_without_layers_need_no_network(pictures):
-    objective = Objective(Blur(), [TotalVariation()])
+    objective = Evaluator(Objective([TotalVariation()]), Blur())
     objective.prepare(pictures[0], [(pictures[1], 1.0)])
     assert float(objective(pictures[2]).loss) > 0
 
@@ -112,21 +115,21 @@ def test_terms_without_layers_need_no_network(pictures):
 @pytest.mark.parametrize("terms", [[], [Gram(weight=0.0)]])
 def test_there_must_be_something_to_optimise(terms):
     with pytest.raises(UserError, match="weight above 0"):
-        Objective(Blur(), terms)
+        Objective(terms)
 
 
 def test_an_unknown_layer_comes_with_the_nearest():
     with pytest.raises(UserError, match=r"no layer 'fime' in Blur; did you mean fine\? valid: fine, coarse"):
-        Objective(Blur(), [Gram(["fime"])])
+        Evaluator(Objective([Gram(["fime"])]), Blur())
 
 
 def test_too_small_an_image_is_told_both_numbers(tiny_weights):
-    objective = Objective(VGG19(str(tiny_weights)), default_terms())
-    objective.check_sizes({"data.size": (16, 16)})
+    objective, network = Objective(default_terms()), VGG19(str(tiny_weights))
+    objective.check_sizes({"data.size": (16, 16)}, network)
     with pytest.raises(
         UserError, match=r"data.size: the short side must be at least 16 px for layer relu5_1, got 40x15 px"
     ):
-        objective.check_sizes({"data.size": (15, 40)})
+        objective.check_sizes({"data.size": (15, 40)}, network)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -155,7 +158,7 @@ def test_the_gradient_has_the_images_layout(tiny_weights, pictures, dtype):
 
 def test_bfloat16_comes_close_to_float32(tiny_weights, pictures):
     wide = prepared(tiny_weights, pictures, default_terms())(pictures[2]).parts
-    objective = Objective(VGG19(str(tiny_weights)), default_terms())
+    objective = Evaluator(Objective(default_terms()), VGG19(str(tiny_weights)))
     objective.extractor.set_compute_dtype(torch.bfloat16)
     objective.prepare(pictures[0], [(pictures[1], 1.0)])
     narrow = objective(pictures[2])
@@ -164,7 +167,9 @@ def test_bfloat16_comes_close_to_float32(tiny_weights, pictures):
 
 
 def test_the_gradient_equals_finite_differences(tiny_weights, pictures):
-    objective = Objective(VGG19(str(tiny_weights)), [*default_terms(), TotalVariation(0.1)]).double()
+    network = VGG19(str(tiny_weights)).double()
+    network.set_compute_dtype(torch.float64)
+    objective = Evaluator(Objective([*default_terms(), TotalVariation(0.1)]), network)
     content, style, image = (p.double() for p in pictures)
     objective.prepare(content, [(style, 1.0)])
     image = image.requires_grad_()

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from nst_lightning import StyleTransfer, StyleTransferData
 from nst_lightning.features import VGG19
 from nst_lightning.losses import Content, Gram
+from nst_lightning.objective.evaluator import Evaluator
 from nst_lightning.objective.objective import Objective
 from nst_lightning.optim import LBFGS
 
@@ -109,7 +110,7 @@ def test_losses_equal_a_plain_loop_with_real_weights(real_weights, pair):
 @pytest.mark.parametrize("optimizer", [LBFGS, lambda p: torch.optim.Adam(p, lr=0.02)])
 def test_the_same_arithmetic_is_bitwise_the_same(tiny_weights, pair, optimizer):
     ours, picture, images = lightning_run(tiny_weights, pair, optimizer=optimizer)
-    objective = Objective(VGG19(str(tiny_weights)), terms())
+    objective = Evaluator(Objective(terms()), VGG19(str(tiny_weights)))
     objective.prepare(images.content, images.styles)
     image = images.content.clone().requires_grad_()
     opt, plain = optimizer([image]), []

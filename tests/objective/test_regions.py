@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from terms import Alone
 
 from nst_lightning import Style, StyleTransfer, StyleTransferData
 from nst_lightning.cli import main
@@ -14,17 +15,25 @@ from nst_lightning.data.mask_files import read_mask
 from nst_lightning.errors import UserError, UserNotice
 from nst_lightning.features import VGG19
 from nst_lightning.images import read_image
-from nst_lightning.losses import NNFM, Content, Covariance, Gram, MeanStd, StyleFeatures, Wasserstein
+from nst_lightning.losses import NNFM, Content, Covariance, Gram, MeanStd, Wasserstein
 from nst_lightning.losses.gram import gram_distance, gram_matrix
+from nst_lightning.objective.evaluator import Evaluator
 from nst_lightning.objective.masks import Mask, Masks
 from nst_lightning.objective.objective import Objective
-from nst_lightning.objective.tiled import TiledObjective
+from nst_lightning.objective.targets import Weights
 
 TERMS = [Gram, Covariance, MeanStd, Wasserstein]
 
 
 def rand(*shape, seed=0):
     return torch.rand(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def double(weights):
+    """A small network in double precision."""
+    network = VGG19(str(weights)).double()
+    network.set_compute_dtype(torch.float64)
+    return network
 
 
 def halves(height, width, soft=0):
@@ -43,36 +52,31 @@ def test_a_weight_is_how_often_a_cell_counts(kind):
     def repeated(features):
         return features.flatten(2).repeat_interleave(weights.flatten().long(), dim=2)[:, :, None]
 
-    weighted, plain = kind(["relu1_1"]), kind(["relu1_1"])
-    weighted.masks = {"relu1_1": weights}
-    weighted.prepare("relu1_1", content, [StyleFeatures(style, 1.0, weights)])
-    plain.prepare("relu1_1", repeated(content), [StyleFeatures(repeated(style), 1.0)])
-    expected = plain.value("relu1_1", repeated(image))
-    torch.testing.assert_close(weighted.value("relu1_1", image), expected, rtol=1e-9, atol=1e-12)
+    weighted = Alone(kind(["relu1_1"]), content, [(style, 1.0, weights)], weights=weights)
+    plain = Alone(kind(["relu1_1"]), repeated(content), [(repeated(style), 1.0)])
+    expected = plain.value(repeated(image))
+    torch.testing.assert_close(weighted.value(image), expected, rtol=1e-9, atol=1e-12)
 
 
 def test_masked_content_by_hand():
     """Differences of 1 and 3 over energy 8, the second one weighted by a quarter: (1 + 9 / 4) / 8."""
-    term = Content(["relu4_2"])
-    term.masks = {"relu4_2": torch.tensor([1.0, 0.25]).double().view(1, 1, 1, 2)}
+    weights = torch.tensor([1.0, 0.25]).double().view(1, 1, 1, 2)
     content = torch.tensor([2.0, 2.0]).double().view(1, 1, 1, 2)
-    term.prepare("relu4_2", content, [])
-    assert float(term.value("relu4_2", content + torch.tensor([1.0, 3.0]))) == pytest.approx(3.25 / 8)
+    term = Alone(Content(["relu4_2"]), content, [], weights=weights)
+    assert float(term.value(content + torch.tensor([1.0, 3.0]))) == pytest.approx(3.25 / 8)
 
 
 def test_each_region_has_its_own_style(tiny_weights):
     """The parts are those of Gram matrices of each half's features, by hand."""
-    objective = Objective(VGG19(str(tiny_weights)), [Content(), Gram(["relu2_1"])]).double()
-    objective.extractor.set_compute_dtype(torch.float64)
-    objective.divide(2)
+    evaluate = Evaluator(Objective([Content(), Gram(["relu2_1"])], regions=2), double(tiny_weights))
     content, image = rand(1, 3, 32, 48), rand(1, 3, 32, 48, seed=1)
     styles = [rand(1, 3, 40, 40, seed=2), rand(1, 3, 36, 50, seed=3)]
     masks = Masks(halves(32, 48), [0, 1], [None, None], [None, None], None)
-    objective.prepare(content, [(style, 1.0) for style in styles], masks)
-    assert objective.part_names == ["content.relu4_2", "gram_region1.relu2_1", "gram_region2.relu2_1"]
-    found = objective(image).parts
+    evaluate.prepare(content, [(style, 1.0) for style in styles], masks)
+    assert evaluate.objective.part_names == ["content.relu4_2", "gram_region1.relu2_1", "gram_region2.relu2_1"]
+    found = evaluate(image).parts
     features = {
-        name: objective.extractor(x, ["relu2_1"])["relu2_1"]
+        name: evaluate.extractor(x, ["relu2_1"])["relu2_1"]
         for name, x in (("content", content), ("image", image), (0, styles[0]), (1, styles[1]))
     }
     for region, columns in enumerate((slice(0, 12), slice(12, 24))):
@@ -84,12 +88,13 @@ def test_each_region_has_its_own_style(tiny_weights):
 
 
 def test_a_part_of_a_style_is_that_part_alone(tiny_weights):
-    objective = Objective(VGG19(str(tiny_weights)), [Gram(["relu1_1"])]).double()
-    objective.extractor.set_compute_dtype(torch.float64)
+    objective = Evaluator(Objective([Gram(["relu1_1"])]), double(tiny_weights))
     style = rand(1, 3, 20, 40, seed=2)
-    objective.prepare(rand(1, 3, 16, 16), [(style, 1.0)], Masks([], [None], [halves(20, 40)[0]], [None], None))
+    targets = objective.prepare(
+        rand(1, 3, 16, 16), [(style, 1.0)], Masks([], [None], [halves(20, 40)[0]], [None], None)
+    )
     features = objective.extractor(style, ["relu1_1"])["relu1_1"]
-    torch.testing.assert_close(objective.terms[0]._targets["relu1_1"], gram_matrix(features[..., :20]))
+    torch.testing.assert_close(targets.of_layers[0, "relu1_1"][0], gram_matrix(features[..., :20]))
 
 
 @pytest.mark.parametrize("keep", [0, 2])
@@ -101,10 +106,7 @@ def test_tiles_do_not_show_in_regions(tiny_weights, keep):
     found = []
     for tile in (None, 48):
         terms = [Content(["relu3_1"]), *(kind(["relu1_1", "conv3_2"], 0.3) for kind in TERMS)]
-        objective = Objective(VGG19(str(tiny_weights)), terms).double()
-        objective.extractor.set_compute_dtype(torch.float64)
-        objective.divide(2)
-        evaluate = objective if tile is None else TiledObjective(objective, tile, keep)
+        evaluate = Evaluator(Objective(terms, regions=2), double(tiny_weights), tile, keep)
         evaluate.prepare(content, styles, masks)
         loss, parts = evaluate(image)
         found.append((loss.detach(), parts, torch.autograd.grad(loss, image)[0]))
@@ -122,17 +124,15 @@ def test_fine_and_coarse_styles(tiny_weights, tile):
 
     def targets(styles, masks=None):
         terms = [Gram(["relu1_1", "relu3_1"]), NNFM(["relu1_1", "relu3_1"])]
-        objective = Objective(VGG19(str(tiny_weights)), terms).double()
-        objective.extractor.set_compute_dtype(torch.float64)
-        evaluate = objective if tile is None else TiledObjective(objective, tile)
-        evaluate.prepare(rand(1, 3, 48, 48), styles, masks)
-        return {(term.name, layer): term._targets[layer] for term in objective.terms for layer in term.layers}
+        evaluate = Evaluator(Objective(terms), double(tiny_weights), tile)
+        found = evaluate.prepare(rand(1, 3, 48, 48), styles, masks).of_layers
+        return {(terms[index].name, layer): target for (index, layer), target in found.items()}
 
     both = targets([(fine, 0.5), (coarse, 0.5)], masks)
     for layer, style in (("relu1_1", fine), ("relu3_1", coarse)):
         alone = targets([(style, 1.0)])
-        torch.testing.assert_close(both["gram", layer], alone["gram", layer])
-        ((cells, share),), ((expected, _),) = both["nnfm", layer], alone["nnfm", layer]
+        torch.testing.assert_close(both["gram", layer][0], alone["gram", layer][0])
+        ((cells, share),), ((expected, _),) = both["nnfm", layer].styles, alone["nnfm", layer].styles
         assert share == 1
         torch.testing.assert_close(cells, expected)
 
@@ -153,8 +153,7 @@ def test_what_a_mask_takes_in_the_dark_it_gives_in_the_light(tiny_weights, floor
         columns = slice(0, 4) if name == "light" else slice(48, 52)
         image[..., columns] = rand(1, 3, 32, 4, seed=7)
         for masked in (True, False):
-            objective = Objective(VGG19(str(tiny_weights)), [Content(["relu1_1"])]).double()
-            objective.extractor.set_compute_dtype(torch.float64)
+            objective = Evaluator(Objective([Content(["relu1_1"])]), double(tiny_weights))
             masks = Masks([], [None], [None], [None], Mask(mask, "face"), floor) if masked else None
             objective.prepare(content, [(content, 1.0)], masks)
             values[name, masked] = float(objective(image).loss)
@@ -164,28 +163,27 @@ def test_what_a_mask_takes_in_the_dark_it_gives_in_the_light(tiny_weights, floor
 
 def test_a_white_mask_changes_nothing_and_a_region_keeps_its_share(tiny_weights):
     white = Mask(torch.ones(1, 1, 32, 32, dtype=torch.float64), "white")
-    objective = Objective(VGG19(str(tiny_weights)), [Content(["relu1_1"]), Gram(["relu1_1"])]).double()
-    objective.extractor.set_compute_dtype(torch.float64)
+    objective = Evaluator(Objective([Content(["relu1_1"]), Gram(["relu1_1"])]), double(tiny_weights))
     content, style, image = rand(1, 3, 32, 32), [(rand(1, 3, 32, 32, seed=1), 1.0)], rand(1, 3, 32, 32, seed=2)
     objective.prepare(content, style)
     plain = objective(image).parts
     objective.prepare(content, style, Masks([], [None], [None], [None], white, 0.3, white))
     torch.testing.assert_close(objective(image).parts, plain)
     left, right = halves(32, 32)
-    objective.divide(2)
+    divided = objective.objective.divided(2)
     seen = Mask(left.pixels + 0 * right.pixels, "seen")
     within = [Mask(left.pixels, "left"), Mask(0.5 * left.pixels, "half")]
-    objective.take_masks(Masks(within, [0, 1], [None] * 2, [None] * 2, None, visible=seen))
-    assert [term.area for term in objective.terms if term.region is not None] == [1.0, 0.5]
+    masks = Masks(within, [0, 1], [None] * 2, [None] * 2, None, visible=seen)
+    areas = Weights.of(divided, masks, VGG19.strides).areas
+    assert [area for area, part in zip(areas, divided.parts, strict=True) if part.region is not None] == [1.0, 0.5]
 
 
-def test_division_is_undone(tiny_weights):
-    objective = Objective(VGG19(str(tiny_weights)), [Content(), Gram()])
-    names = objective.part_names
-    objective.divide(3)
-    assert len(objective.terms) == 4
-    objective.divide(0)
-    assert objective.part_names == names
+def test_division_is_undone():
+    objective = Objective([Content(), Gram()])
+    divided = objective.divided(3)
+    assert len(divided.parts) == 4
+    assert len(objective.parts) == 2
+    assert divided.divided(0).part_names == objective.part_names
 
 
 @pytest.fixture
@@ -381,6 +379,6 @@ def test_bad_masks_get_one_line(options, message, files, pair, monkeypatch, use_
 
 def test_only_sums_over_cells_have_regions(tiny_weights):
     with pytest.raises(UserError, match="take Gram, Covariance, MeanStd or Wasserstein"):
-        Objective(VGG19(str(tiny_weights)), [NNFM()]).divide(1)
+        Objective([NNFM()], regions=1)
     model = StyleTransfer(extractor=VGG19(str(tiny_weights)))
-    assert [term.region for term in model.objective.terms] == [None, None]
+    assert [part.region for part in model.objective.parts] == [None, None]

@@ -22,9 +22,10 @@ from nst_lightning.losses import (
     TotalVariation,
     Wasserstein,
 )
+from nst_lightning.objective.evaluator import Evaluator
 from nst_lightning.objective.grid import make_grid
 from nst_lightning.objective.objective import Objective, default_terms
-from nst_lightning.objective.tiled import TiledObjective, _Core
+from nst_lightning.objective.traversal import Core, Traversal
 
 
 def terms():
@@ -49,9 +50,13 @@ def both(tiny_weights, size, tile, keep=0, terms=terms, dtype=torch.float64, **o
     styles = [(rand(61, 45, seed=2).to(dtype), 0.25), (rand(33, 70, seed=3).to(dtype), 0.75)]
     found = []
     for tiled in (False, True):
-        objective = Objective(VGG19(str(tiny_weights), **options), terms(), strength=1.5).to(dtype)
-        objective.extractor.set_compute_dtype(dtype)
-        evaluate = TiledObjective(objective, tile, keep) if tiled else objective
+        network = VGG19(str(tiny_weights), **options).to(dtype)
+        network.set_compute_dtype(dtype)
+        objective = Objective(terms(), strength=1.5)
+        if network.unit_activations:
+            walk = Traversal(objective, network, tile if tiled else None).walk
+            network = network.rescaled([content, *(style for style, _ in styles)], walk)
+        evaluate = Evaluator(objective, network, tile if tiled else None, keep)
         evaluate.prepare(content, styles)
         loss, parts = evaluate(image)
         (gradient,) = torch.autograd.grad(loss, image)
@@ -136,13 +141,13 @@ def test_halo_is_what_the_network_sees():
 
 
 def test_half_a_halo_is_too_little(tiny_weights):
-    objective = Objective(VGG19(str(tiny_weights)), default_terms()).double()
-    objective.extractor.set_compute_dtype(torch.float64)
+    network = VGG19(str(tiny_weights)).double()
+    network.set_compute_dtype(torch.float64)
     content, image = rand(160, 160), rand(160, 160, seed=1)
-    tiled = TiledObjective(objective, 48)
+    tiled = Evaluator(Objective(default_terms()), network, 48)
     tiled.prepare(content, [(content, 1.0)])
     exact = tiled(image).loss
-    tiled.halo = 32
+    tiled.traversal.halo = 32
     assert abs(float(tiled(image).loss / exact) - 1) > 1e-6
 
 
@@ -160,13 +165,13 @@ def test_no_seams_in_single_precision(tiny_weights):
 
 def test_no_seams_in_bfloat16(tiny_weights):
     """The same with the network in bfloat16, whose errors are much larger, against the whole image in bfloat16."""
-    objective = Objective(VGG19(str(tiny_weights)), terms())
+    network = VGG19(str(tiny_weights))
     gradients = {}
     content, image, style = rand(192, 192).float(), rand(192, 192, seed=1).float(), rand(90, 70, seed=2).float()
     half = torch.bfloat16
     for name, kind, tile in (("exact", torch.float32, None), ("whole", half, None), ("tiled", half, 48)):
-        objective.extractor.set_compute_dtype(kind)
-        evaluate = objective if tile is None else TiledObjective(objective, tile)
+        network.set_compute_dtype(kind)
+        evaluate = Evaluator(Objective(terms()), network, tile)
         evaluate.prepare(content, [(style, 1.0)])
         image = image.detach().clone().requires_grad_()
         evaluate(image).loss.backward()
@@ -183,8 +188,7 @@ def test_no_seams_in_bfloat16(tiny_weights):
 @pytest.mark.parametrize("term", [Gram, Wasserstein])
 def test_autocast_is_ignored(tiny_weights, tile, term):
     """Lightning evaluates within autocast under bf16-mixed; statistics and distances stay in single precision."""
-    objective = Objective(VGG19(str(tiny_weights)), [Content(weight=0.5), term()])
-    evaluate = objective if tile is None else TiledObjective(objective, tile)
+    evaluate = Evaluator(Objective([Content(weight=0.5), term()]), VGG19(str(tiny_weights)), tile)
     content, image, style = rand(96, 128).float(), rand(96, 128, seed=1).float(), rand(90, 70, seed=2).float()
     found = []
     for enabled in (False, True):
@@ -208,10 +212,10 @@ def test_bits_depend_neither_on_threads_nor_on_the_order_of_tiles(kind, monkeypa
         network.set_compute_dtype(kind)
         layers = ["relu1_1", "relu3_1", "relu4_1"]
         kinds = [*default_terms(), *(kind(layers) for kind in (Covariance, MeanStd, Wasserstein)), TotalVariation(0.2)]
-        objective = TiledObjective(Objective(network, kinds), 64)
+        objective = Evaluator(Objective(kinds), network, 64)
         if reverse:
-            grid = objective.grid
-            monkeypatch.setattr(objective, "grid", lambda *size: grid(*size)[::-1])
+            tiles = objective.traversal.tiles
+            monkeypatch.setattr(objective.traversal, "tiles", lambda *given: tiles(*given)[::-1])
         objective.prepare(content, [(style, 1.0)])
         leaf = image.clone().requires_grad_()
         objective(leaf).loss.backward()
@@ -232,14 +236,13 @@ def test_the_gradient_of_a_core_lies_as_its_features_do(layout):
     rows, columns = slice(2, 5), slice(1, 8)
     upstream = torch.rand(1, 3, 3, 7).contiguous(memory_format=layout)
     (expected,) = torch.autograd.grad(features[..., rows, columns], features, upstream)
-    (ours,) = torch.autograd.grad(_Core.apply(features, (rows, columns)), features, upstream)
+    (ours,) = torch.autograd.grad(Core.apply(features, (rows, columns)), features, upstream)
     assert torch.equal(ours, expected)
     assert ours.is_contiguous(memory_format=layout)
 
 
 def test_no_gradient_no_graph(tiny_weights):
-    objective = Objective(VGG19(str(tiny_weights)), terms())
-    tiled = TiledObjective(objective, 32)
+    tiled = Evaluator(Objective(terms()), VGG19(str(tiny_weights)), 32)
     content = rand(64, 80).float()
     tiled.prepare(content, [(content, 1.0)])
     image = rand(64, 80, seed=1).float().requires_grad_()
@@ -251,9 +254,9 @@ def test_no_gradient_no_graph(tiny_weights):
 
 def test_upstream_gradient_is_heeded(tiny_weights):
     found = both(tiny_weights, (64, 80), 32)
-    objective = Objective(VGG19(str(tiny_weights)), terms(), strength=1.5).double()
-    objective.extractor.set_compute_dtype(torch.float64)
-    tiled = TiledObjective(objective, 32)
+    network = VGG19(str(tiny_weights)).double()
+    network.set_compute_dtype(torch.float64)
+    tiled = Evaluator(Objective(terms(), strength=1.5), network, 32)
     image = rand(64, 80, seed=1).requires_grad_()
     tiled.prepare(rand(64, 80), [(rand(61, 45, seed=2), 0.25), (rand(33, 70, seed=3), 0.75)])
     (-3 * tiled(image).loss).backward()
@@ -261,12 +264,15 @@ def test_upstream_gradient_is_heeded(tiny_weights):
 
 
 class Peak(Term):
-    """Neither a sum over cells nor a distance of one."""
+    """Neither a sum over cells nor a function of one."""
+
+    additive = True
+    needs_whole = "takes the largest of all"
 
     def __init__(self):
         super().__init__(["relu1_1"])
 
-    def value(self, layer, features):
+    def measure(self, layer, features, window, target):
         return features.max()
 
 
@@ -279,10 +285,10 @@ class Blind(Extractor):
 
 def test_what_needs_the_whole_image_is_refused(tiny_weights):
     with pytest.raises(UserError, match=r"model\.tile: must be null with the term peak"):
-        TiledObjective(Objective(VGG19(str(tiny_weights)), [Peak()]), 64)
+        Evaluator(Objective([Peak()]), VGG19(str(tiny_weights)), 64)
     with pytest.raises(UserError, match=r"with the term slicedwasserstein.*, NNFM work in tiles"):
-        TiledObjective(Objective(VGG19(str(tiny_weights)), [SlicedWasserstein()]), 64)
+        Evaluator(Objective([SlicedWasserstein()]), VGG19(str(tiny_weights)), 64)
     with pytest.raises(UserError, match=r"the term nnfm, which compares patches of 3x3 cells; .*with patches: 1, NNFM"):
-        TiledObjective(Objective(VGG19(str(tiny_weights)), [NNFM(["relu2_1"], patches=3)]), 64)
+        Evaluator(Objective([NNFM(["relu2_1"], patches=3)]), VGG19(str(tiny_weights)), 64)
     with pytest.raises(UserError, match=r"model\.tile: must be null with Blind"):
-        TiledObjective(Objective(Blind(), [Gram(["all"])]), 64)
+        Evaluator(Objective([Gram(["all"])]), Blind(), 64)

@@ -15,11 +15,12 @@ from nst_lightning.planning import duration as estimate
 from nst_lightning.planning.memory import SIZES, make_plan
 
 GIB = 2**30
+NETWORK = CompactVGG19("narrow")
 
 
 @pytest.fixture(scope="module")
 def objective():
-    return Objective(CompactVGG19("narrow"), default_terms())
+    return Objective(default_terms())
 
 
 def optimizer_memory(side, **options):
@@ -27,73 +28,73 @@ def optimizer_memory(side, **options):
 
 
 def test_whole_where_it_fits(objective):
-    plan = make_plan(objective, (1024, 1024), "auto", [optimizer_memory(1024)], 24 * GIB)
+    plan = make_plan(objective, NETWORK, (1024, 1024), "auto", [optimizer_memory(1024)], 24 * GIB)
     assert (plan.tile, plan.keep, plan.pixels) == (None, 0, None)
     assert 0.5 * GIB < plan.memory < 2 * GIB
 
 
 def test_tiles_where_it_does_not(objective):
     memory = optimizer_memory(8192, history_size=3, history_dtype="bfloat16")
-    plan = make_plan(objective, (8192, 8192), "auto", [memory], 12 * GIB)
+    plan = make_plan(objective, NETWORK, (8192, 8192), "auto", [memory], 12 * GIB)
     assert plan.tile in SIZES
     assert 0.8 * 12 * GIB < plan.memory <= 12 * GIB  # a tenth is left for the heap, and some of it told
-    smaller = make_plan(objective, (8192, 8192), "auto", [memory], 11 * GIB)
+    smaller = make_plan(objective, NETWORK, (8192, 8192), "auto", [memory], 11 * GIB)
     assert smaller.tile <= plan.tile
     assert plan.pixels >= 8192**2
 
 
 def test_more_memory_keeps_more_tiles(objective):
-    keeps = [make_plan(objective, (4096, 4096), "auto", [(0, 0)], n * GIB).keep for n in (2, 3, 4, 5)]
+    keeps = [make_plan(objective, NETWORK, (4096, 4096), "auto", [(0, 0)], n * GIB).keep for n in (2, 3, 4, 5)]
     assert keeps == sorted(keeps)
     assert keeps[-1] > 0
 
 
 def test_a_tile_that_is_asked_for_is_taken_and_none_is_kept(objective):
-    plan = make_plan(objective, (2048, 2048), 512, [(0, 0)], 24 * GIB)
+    plan = make_plan(objective, NETWORK, (2048, 2048), 512, [(0, 0)], 24 * GIB)
     assert (plan.tile, plan.keep) == (512, 0)
-    assert make_plan(objective, (2048, 2048), None, [(0, 0)], GIB // 8).tile is None
+    assert make_plan(objective, NETWORK, (2048, 2048), None, [(0, 0)], GIB // 8).tile is None
 
 
 def test_processes_always_have_tiles_and_keep_a_share_that_fits(objective):
-    plan = make_plan(objective, (1024, 1024), "auto", [(0, 0)], 24 * GIB, processes=2)
+    plan = make_plan(objective, NETWORK, (1024, 1024), "auto", [(0, 0)], 24 * GIB, processes=2)
     assert plan.keep == 1
     assert plan.tile is not None
 
 
 def test_what_cannot_fit_is_refused_with_the_size_that_would(objective):
     with pytest.raises(UserError, match=r"data\.size: needs \d+\.\d GiB for 16384x16384 px.*at \d+ % of that") as info:
-        make_plan(objective, (16384, 16384), "auto", [optimizer_memory(16384)], 8 * GIB)
+        make_plan(objective, NETWORK, (16384, 16384), "auto", [optimizer_memory(16384)], 8 * GIB)
     size = 16384 * int(str(info.value).split(" % of that")[0].split()[-1]) // 100 - 100
-    make_plan(objective, (size, size), "auto", [optimizer_memory(size)], 8 * GIB)  # it does
+    make_plan(objective, NETWORK, (size, size), "auto", [optimizer_memory(size)], 8 * GIB)  # it does
 
 
 def test_the_best_setting_that_leaves_room_for_a_tile(objective):
     choices = [
-        make_plan(objective, (2048, 2048), "auto", [(n * GIB, 0) for n in (4, 2, 1)], n * GIB).choice for n in (9, 4, 2)
+        make_plan(objective, NETWORK, (2048, 2048), "auto", [(n * GIB, 0) for n in (4, 2, 1)], n * GIB).choice
+        for n in (9, 4, 2)
     ]
     assert choices == [0, 1, 2]
 
 
 def test_memory_falls_with_the_type_and_grows_with_the_layers():
-    wide = Objective(CompactVGG19(), [Content(["relu4_2"]), Gram(["relu1_1", "relu5_1"])])
-    single = wide.extractor.memory(wide.layers)
-    wide.extractor.set_compute_dtype(torch.bfloat16)
-    half = wide.extractor.memory(wide.layers)
+    layers, network = Objective([Content(["relu4_2"]), Gram(["relu1_1", "relu5_1"])]).layers, CompactVGG19()
+    single = network.memory(layers)
+    network.set_compute_dtype(torch.bfloat16)
+    half = network.memory(layers)
     assert 0.4 < half.pixel / single.pixel < 0.6
-    none = make_plan(Objective(CompactVGG19(), [TotalVariation()]), (64, 64), "auto", [(0, 0)], GIB)
+    none = make_plan(Objective([TotalVariation()]), NETWORK, (64, 64), "auto", [(0, 0)], GIB)
     assert none.tile is None
 
 
 @pytest.mark.parametrize("tile", [None, 512])
 def test_regions_take_memory(tile):
     """Each has a mask of 4 bytes a pixel and more, and weighted features beside those of the network."""
-    objective = Objective(CompactVGG19("narrow"), default_terms())
     memory, tiles = [], []
     for regions in (0, 1, 3):
-        objective.divide(regions)
-        memory.append(make_plan(objective, (2048, 2048), tile, [(0, 0)], 24 * GIB).memory)
-        tiles.append(make_plan(objective, (2048, 2048), "auto", [(0, 0)], 3 * GIB).tile)
-    use, area = objective.extractor.memory(objective.layers), (tile or 2048) ** 2
+        objective = Objective(default_terms(), regions=regions)
+        memory.append(make_plan(objective, NETWORK, (2048, 2048), tile, [(0, 0)], 24 * GIB).memory)
+        tiles.append(make_plan(objective, NETWORK, (2048, 2048), "auto", [(0, 0)], 3 * GIB).tile)
+    use, area = NETWORK.memory(objective.layers), (tile or 2048) ** 2
     copies = sum(use.values[layer] for layer in Gram().layers) * use.itemsize * area
     masks = 4 * 2048**2
     assert copies + masks < memory[1] - memory[0] < copies + 1.5 * masks
@@ -103,16 +104,15 @@ def test_regions_take_memory(tile):
 
 
 def test_what_fits_with_regions_is_told(objective):
-    divided = Objective(CompactVGG19("narrow"), default_terms())
-    divided.divide(4)
+    divided = Objective(default_terms(), regions=4)
     found, settings = [], {"history_size": 3, "history_dtype": "bfloat16"}
     for one in (objective, divided):
         with pytest.raises(UserError, match=r"it fits with data\.size at") as info:
-            make_plan(one, (16384, 16384), "auto", [optimizer_memory(16384, **settings)], 8 * GIB)
+            make_plan(one, NETWORK, (16384, 16384), "auto", [optimizer_memory(16384, **settings)], 8 * GIB)
         found.append(int(str(info.value).split(" % of that")[0].split()[-1]))
     assert found[1] < found[0]
     size = 16384 * found[1] // 100 - 100
-    make_plan(divided, (size, size), "auto", [optimizer_memory(size, **settings)], 8 * GIB)
+    make_plan(divided, NETWORK, (size, size), "auto", [optimizer_memory(size, **settings)], 8 * GIB)
 
 
 def test_free_memory_is_some_and_less_than_all():
@@ -120,14 +120,14 @@ def test_free_memory_is_some_and_less_than_all():
 
 
 def test_durations(objective):
-    per_pixel = estimate.seconds_per_pixel(objective.extractor, objective.layers, torch.device("cpu"))
+    per_pixel = estimate.seconds_per_pixel(NETWORK, objective.layers, torch.device("cpu"))
     assert 1e-9 < per_pixel < 1e-2
     assert estimate.seconds_of_evaluation(1e-6, 10**6, 10**6) > estimate.seconds_of_evaluation(1e-6, 10**6)
     assert [estimate.in_words(s) for s in (0.2, 40, 600, 9000)] == ["1 s", "40 s", "10 min", "2.5 h"]
 
 
 def test_a_statistic_that_copies_features_takes_memory():
-    plain, wide = (Objective(CompactVGG19(), [term]) for term in (Gram(["relu2_1"]), Wasserstein(["relu2_1"])))
-    sizes = [make_plan(one, (1024, 1024), None, [(0, 0)], 24 * GIB).memory for one in (plain, wide)]
-    values = plain.extractor.memory(plain.layers).values["relu2_1"]
+    plain, wide = (Objective([term]) for term in (Gram(["relu2_1"]), Wasserstein(["relu2_1"])))
+    sizes = [make_plan(one, CompactVGG19(), (1024, 1024), None, [(0, 0)], 24 * GIB).memory for one in (plain, wide)]
+    values = CompactVGG19().memory(plain.layers).values["relu2_1"]
     assert sizes[1] - sizes[0] == pytest.approx(1.6 * 4 * values * 1024**2, rel=1e-6)

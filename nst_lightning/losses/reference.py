@@ -1,0 +1,207 @@
+"""What is kept of a content or a style picture at a layer, gathered window by window."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from nst_lightning.hardware.numerics import widest_dtype
+
+if TYPE_CHECKING:
+    from nst_lightning.losses.term import Layer, Term
+
+
+class Window(NamedTuple):
+    """Some cells of a layer's feature map; a cell is one position, with a value of each channel.
+
+    Attributes:
+        rows: Rows of these cells.
+        columns: Columns of these cells.
+        height: Rows of the whole map.
+        width: Columns of the whole map.
+        map_weights: How much each cell of the whole map counts, (1, 1, height, width) of at least 0; None: all alike.
+    """
+
+    rows: slice
+    columns: slice
+    height: int
+    width: int
+    map_weights: Tensor | None = None
+
+    @classmethod
+    def whole(cls, features: Tensor, weights: Tensor | None = None) -> Window:
+        """All cells of (1, C, h, w) features."""
+        height, width = features.shape[-2:]
+        return cls(slice(0, height), slice(0, width), height, width, weights)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether these are all cells."""
+        return (self.rows, self.columns) == (slice(0, self.height), slice(0, self.width))
+
+    @property
+    def weights(self) -> Tensor | None:
+        """How much each of these cells counts, (1, 1, rows, columns), or None for all alike."""
+        return None if self.map_weights is None else self.map_weights[..., self.rows, self.columns]
+
+
+class Reference(Protocol):
+    """Gathers what a term needs of one picture at one layer.
+
+    Attributes:
+        spread: Which windows it is shown where several processes work on one picture: ``dealt``, each process some, and
+            `additive` is summed up; ``own``, those that this process evaluates, likewise; ``all``, each process all.
+    """
+
+    spread: Literal["dealt", "own", "all"]
+
+    def add(self, features: Tensor, window: Window) -> None:
+        """Take (1, C, rows, columns) features of a window; windows come without overlaps, in any order."""
+        ...
+
+    def additive(self) -> list[Tensor]:
+        """What was summed over the windows, for adding up over processes in place."""
+        ...
+
+    def result(self, cells: float) -> Any:
+        """What `Term.style_target` and `Term.target` get.
+
+        Args:
+            cells: Of the whole map, as often as each counts.
+        """
+        ...
+
+
+class Mean:
+    """Mean over cells of what a term measures, summed in double precision, so that no order of windows shows.
+
+    Args:
+        term: Whose `measure`.
+        layer: The layer.
+    """
+
+    spread: Literal["dealt", "own", "all"] = "dealt"
+
+    def __init__(self, term: Term, layer: Layer) -> None:
+        self._term, self._layer, self._sum = term, layer, Sum()
+
+    def add(self, features: Tensor, window: Window) -> None:
+        """Add the measure of a window."""
+        self._sum.add(self._term.measure(self._layer, features, window, None))
+
+    def additive(self) -> list[Tensor]:
+        """The sum."""
+        return self._sum.tensors()
+
+    def result(self, cells: float) -> Tensor:
+        """The mean, in the measure's own type and on its device."""
+        return self._sum.over(cells)
+
+
+class Sum:
+    """A sum in double precision: on the CPU where the device has none."""
+
+    def __init__(self) -> None:
+        self._total: Tensor | None = None
+        self._like: Tensor | None = None  # empty, of the type and on the device of what was summed
+
+    def add(self, value: Tensor) -> None:
+        """Add a tensor of any floating type."""
+        exact = widest_dtype(value.device.type) == torch.float64
+        term = value.detach().to(device=value.device if exact else torch.device("cpu"), dtype=torch.float64)
+        if self._total is None:
+            self._total, self._like = term.clone(), value.detach().new_empty(0)
+        else:
+            self._total += term
+
+    def tensors(self) -> list[Tensor]:
+        """The sum itself, for adding up over processes in place."""
+        return [] if self._total is None else [self._total]
+
+    def over(self, count: float) -> Tensor:
+        """The sum over a count, in the type and on the device of what was added."""
+        assert self._total is not None
+        assert self._like is not None
+        return (self._total / count).to(self._like)
+
+
+class Sample:
+    """Some cells of a picture, on a regular grid, which is the same whole and in tiles.
+
+    Args:
+        most: How many, at most.
+    """
+
+    spread: Literal["dealt", "own", "all"] = "all"
+
+    def __init__(self, most: int) -> None:
+        self._most, self._cells = most, list[Tensor]()
+
+    def add(self, features: Tensor, window: Window) -> None:
+        """Take those of the sampled cells that lie in a window; where cells have weights, some of those that count."""
+        if window.map_weights is not None:
+            taken = counting(window.map_weights, self._most)[window.rows, window.columns]
+            self._cells.append(at_least_float32(features)[0][:, taken].T)
+            return
+        step = math.ceil(math.sqrt(window.height * window.width / self._most))
+        rows, columns = -window.rows.start % step, -window.columns.start % step
+        cells = at_least_float32(features)[0, :, rows::step, columns::step].flatten(1).T
+        self._cells.append(cells.clone())
+
+    def additive(self) -> list[Tensor]:
+        """Nothing is summed."""
+        return []
+
+    def result(self, cells: float) -> Tensor:
+        """(n, C), in float32 or wider."""
+        return torch.cat(self._cells)
+
+
+class WholeMap:
+    """The whole feature map of a picture, and the weights of its cells; not for tiles."""
+
+    spread: Literal["dealt", "own", "all"] = "all"
+
+    def add(self, features: Tensor, window: Window) -> None:
+        """Take the map."""
+        self._found = features, window.map_weights
+
+    def additive(self) -> list[Tensor]:
+        """Nothing is summed."""
+        return []
+
+    def result(self, cells: float) -> tuple[Tensor, Tensor | None]:
+        """(1, C, h, w) features and (1, 1, h, w) weights or None."""
+        return self._found
+
+
+def counting(weights: Tensor, most: int | None = None) -> Tensor:
+    """Which cells stand for a part of a picture, where cells are taken or left: those that count half or more.
+
+    Args:
+        weights: (1, 1, h, w) of at least 0.
+        most: How many; every so many of a longer list are taken.
+
+    Returns:
+        (h, w), true for one cell at least.
+    """
+    flat = weights.flatten()
+    found = (flat >= 0.5 * flat.max()).nonzero()[:, 0]
+    step = 1 if most is None else math.ceil(len(found) / most)
+    taken = torch.zeros_like(flat, dtype=torch.bool)
+    taken[found[::step]] = True
+    return taken.view(weights.shape[-2:])
+
+
+def at_least_float32(features: Tensor) -> Tensor:
+    """Features in float32, or float64 if they are: the type that sums belong into."""
+    return features if features.dtype == torch.float64 else features.float()
+
+
+def cat_additive(references: Sequence[Reference]) -> list[Tensor]:
+    """All sums of some references."""
+    return [tensor for reference in references for tensor in reference.additive()]

@@ -1,0 +1,107 @@
+"""From pictures to targets: each picture is seen once, layer by layer, by the references of all terms together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from nst_lightning.hardware.numerics import one_thread
+from nst_lightning.losses import Reference
+from nst_lightning.objective.grid import Tile
+from nst_lightning.objective.masks import Masks
+from nst_lightning.objective.objective import Key, Objective
+from nst_lightning.objective.targets import StyleTargets, Targets, Weights, total_of
+from nst_lightning.objective.traversal import Traversal, crop_of
+
+
+class Preparation:
+    """Makes targets.
+
+    Args:
+        objective: Terms.
+        traversal: The way through pictures.
+    """
+
+    def __init__(self, objective: Objective, traversal: Traversal) -> None:
+        self._objective, self._traversal = objective, traversal
+
+    def style_targets(self, styles: Sequence[tuple[Tensor, float]], masks: Masks) -> StyleTargets:
+        """The style's part of targets.
+
+        Args:
+            styles: Pairs of a picture (1, 3, h, w) and its part of the blend; the parts sum to 1 (in each region).
+            masks: Which of each picture counts, at which layers, in which region.
+        """
+        kept = [self._of_style(index, picture, masks) for index, (picture, _) in enumerate(styles)]
+        parts, targets = [part for _, part in styles], {}
+        for key in self._objective.layer_keys:
+            term, _, region = self._objective.parts[key[0]]
+            blend = masks.blend(region, key[1], parts)
+            found = [(kept[i][key], part) for i, part in blend if key in kept[i]]
+            with one_thread():
+                targets[key] = term.style_target(self._traversal.layer(key), found)
+        return StyleTargets(targets)
+
+    def _of_style(self, index: int, picture: Tensor, masks: Masks) -> dict[Key, Any]:
+        references = {}
+        for key in self._objective.layer_keys:
+            term, _, region = self._objective.parts[key[0]]
+            reference = term.style_reference(self._traversal.layer(key))
+            if reference is not None and region in {None, masks.region_of[index]}:
+                references[key] = reference
+        weights = {layer: masks.of_style(index, self._traversal.strides[layer]) for layer in self._objective.layers}
+        given = {key: found for key in references if (found := weights[key[1]]) is not None}
+        return self._gathered(picture, references, given)
+
+    def targets(self, content: Tensor, style: StyleTargets, weights: Weights) -> Targets:
+        """Complete targets.
+
+        Args:
+            content: (1, 3, H, W), RGB in [0, 1], at the size of the image to come.
+            style: From `style_targets`.
+            weights: Of the picture's cells.
+        """
+        parts = self._objective.parts
+        references = {}
+        for key in self._objective.layer_keys:
+            reference = parts[key[0]].term.content_reference(self._traversal.layer(key))
+            if reference is not None:
+                references[key] = reference
+        cells = {key: given for key, given in weights.cells.items() if parts[key[0]].term.weighs_cells}
+        kept = self._gathered(content, references, cells)
+        found = {}
+        for key in self._objective.layer_keys:
+            with one_thread():
+                found[key] = parts[key[0]].term.target(self._traversal.layer(key), kept.get(key), style.of_layers[key])
+        needed = any(part.term.needs_content for part in parts)
+        return Targets(found, weights, content if needed else None)
+
+    def _gathered(
+        self, picture: Tensor, references: Mapping[Key, Reference], weights: Mapping[Key, Tensor]
+    ) -> dict[Key, Any]:
+        """Show a picture to references, and say what they kept."""
+        ways = self._traversal.ways(picture)
+        for spreads, tiles, processes in ways:
+            some = {key: reference for key, reference in references.items() if reference.spread in spreads}
+            self._show(picture, tiles, some, weights)
+            processes.add([tensor for reference in some.values() for tensor in reference.additive()])
+        height, width = picture.shape[-2:]
+        kept = {}
+        for key, reference in references.items():
+            stride = self._traversal.strides[key[1]]
+            cells = total_of(weights[key]) if key in weights else (height // stride) * (width // stride)
+            kept[key] = reference.result(cells)
+        return kept
+
+    def _show(
+        self,
+        picture: Tensor,
+        tiles: Sequence[Tile],
+        references: Mapping[Key, Reference],
+        weights: Mapping[Key, Tensor],
+    ) -> None:
+        for tile in tiles if references else []:
+            for visit in self._traversal.visits(crop_of(picture, tile), tile, list(references), weights):
+                references[visit.key].add(visit.features, visit.window)

@@ -1,0 +1,94 @@
+"""What a stage compares with, as a value: it is made once, and may be kept and used by several runs and threads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from nst_lightning.hardware.numerics import widest_dtype
+from nst_lightning.objective.masks import Mask, Masks
+from nst_lightning.objective.objective import Key, Objective
+
+# What a mask takes from the content where it is dark it gives where it is light, up to this factor: there the picture
+# is as at half the strength.
+_MOST_CONTENT = 2.0
+
+
+@dataclass(frozen=True)
+class Weights:
+    """How much each part of the picture counts for each part of the objective.
+
+    Attributes:
+        areas: For each part of the objective how much of the picture masks leave to it, a factor on its losses.
+        cells: Part and layer -> weights of the layer's cells, (1, 1, h, w); none: all alike.
+        counts: Part and layer -> sum of these weights.
+        pixels: Part -> weights of the picture's pixels, (1, 1, H, W); none: all alike.
+    """
+
+    areas: Sequence[float]
+    cells: Mapping[Key, Tensor] = field(default_factory=dict)
+    counts: Mapping[Key, float] = field(default_factory=dict)
+    pixels: Mapping[int, Tensor] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, objective: Objective, masks: Masks, strides: Mapping[str, int]) -> Weights:
+        """What masks mean for an objective.
+
+        Args:
+            objective: With as many regions as there are masks for them.
+            masks: Of a stage, on the image's device.
+            strides: Layer -> pixels per cell.
+        """
+        seen = 1.0 if masks.visible is None else float(masks.visible.pixels.mean())
+        found = [_of_part(part.term.group, part.region, masks, seen) for part in objective.parts]
+        masked = {index: mask for index, (mask, _) in enumerate(found) if mask is not None}
+        cells = {key: masked[key[0]].cells(strides[key[1]]) for key in objective.layer_keys if key[0] in masked}
+        return cls(
+            [area for _, area in found],
+            cells,
+            {key: total_of(weights) for key, weights in cells.items()},
+            {i: mask.pixels for i, mask in masked.items() if objective.parts[i].term.sees_image},
+        )
+
+
+def total_of(weights: Tensor) -> float:
+    """Sum of weights, in double precision where the device has it, so that its last bits do not depend on threads."""
+    return float(weights.sum(dtype=widest_dtype(weights.device.type)))
+
+
+def _of_part(group: str, region: int | None, masks: Masks, seen: float) -> tuple[Mask | None, float]:
+    """The mask of a part of the objective, and the area that it leaves."""
+    if region is not None:
+        return masks.regions[region], float(masks.regions[region].pixels.mean()) / seen
+    if group == "content" and (mask := masks.of_content()) is not None:
+        return mask, min(_MOST_CONTENT, seen / max(float(mask.pixels.mean()), 1e-9)) / seen
+    return masks.visible if group == "style" else None, 1.0
+
+
+@dataclass(frozen=True)
+class Targets:
+    """All that an evaluation compares with.
+
+    Attributes:
+        of_layers: Part and layer -> what `Term.target` made.
+        weights: Of cells and pixels.
+        content: (1, 3, H, W), if a term compares pixels with it; the very tensor that was given.
+    """
+
+    of_layers: Mapping[Key, Any]
+    weights: Weights
+    content: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class StyleTargets:
+    """The style's part of `Targets`, which depends on nothing else: it may be kept for other content pictures.
+
+    Attributes:
+        of_layers: Part and layer -> what `Term.style_target` made.
+    """
+
+    of_layers: Mapping[Key, Any]

@@ -1,0 +1,56 @@
+"""A term by itself, without a network: targets from feature maps, and its loss for another one."""
+
+from __future__ import annotations
+
+from nst_lightning.losses import Layer, Window
+
+
+class Alone:
+    """A term at one layer.
+
+    Args:
+        term: The term.
+        content: (1, C, h, w) features.
+        styles: Features, part of the blend, and weights of cells if there are any.
+        weights: Of the image's cells.
+        projection: Of features with fewer channels.
+    """
+
+    def __init__(self, term, content, styles, *, weights=None, projection=None, layer="relu1_1"):
+        self.term, self.weights = term, weights
+        self.layer = Layer(layer, projection)
+        kept = []
+        for features, part, *given in styles:
+            kept.append((self._kept(term.style_reference(self.layer), features, *given), part))
+        self.style = term.style_target(self.layer, kept)
+        self.target = term.target(
+            self.layer, self._kept(term.content_reference(self.layer), content, weights), self.style
+        )
+
+    @staticmethod
+    def _kept(reference, features, weights=None):
+        if reference is None:
+            return None
+        reference.add(features, Window.whole(features, weights))
+        return reference.result(features[0, 0].numel() if weights is None else float(weights.sum()))
+
+    def value(self, features):
+        """The loss of (1, C, h, w) features."""
+        target = self.target
+        if self.term.counts:
+            target = self.term.counted(self.layer, target, self.term.count(self.layer, features.detach(), target))
+        measure = self.term.measure(self.layer, features, Window.whole(features, self.weights), target)
+        if self.term.additive:
+            return measure
+        cells = features[0, 0].numel() if self.weights is None else self.weights.sum()
+        return self.term.loss(self.layer, measure / cells, target)
+
+
+def whole_walk(network):
+    """The way through whole pictures that `Extractor.rescaled` takes."""
+
+    def walk(image, layers):
+        for layer, features in network.iterate(image, layers):
+            yield layer, features, 1.0
+
+    return walk
