@@ -17,7 +17,10 @@ PACKAGES = ["", ".losses", ".features", ".optim", ".callbacks", ".images"]
 
 
 def public_api() -> str:
-    """Names in `__all__` of each public package, with signatures; of classes their public members, too, but for those of Lightning and torch."""
+    """Names in `__all__` of each public package, with signatures.
+
+    Of classes their public members, too, but for those that Lightning and torch name.
+    """
     lines = []
     for package in PACKAGES:
         module = importlib.import_module(f"nst_lightning{package}")
