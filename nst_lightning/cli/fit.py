@@ -140,7 +140,7 @@ class FitCLI(LightningCLI):
                 "description": "Make a picture from a content and a style image.",
                 "allow_abbrev": False,  # half a name may become another option's with the next version
             },
-            args=expand_presets(args),
+            args=list(args),
             run=False,
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,  # `_keep_hyperparameters` does it by public means
@@ -155,7 +155,7 @@ class FitCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse, without LightningCLI's warning about sys.argv; see LightningCLI."""
-        check_settings(args)
+        check_settings(expand_presets(args))
         args, self.resumed = resume(args, parser.parse_args)
         self.config = parser.parse_args(args)
         chosen = getattr(self.config.model.optimizer, "class_path", None)
@@ -354,7 +354,7 @@ def _without_checkpoint(resolved: str) -> str:
 
 def _check_pictures(config: Namespace) -> None:
     """Find a missing picture before the model loads (or fetches) its weights, which jsonargparse would build first."""
-    StyleTransferData(**config.as_dict())
+    StyleTransferData(**config.clone(with_meta=False).as_dict())
 
 
 def _line_behind(error: BaseException | None) -> UserError | None:

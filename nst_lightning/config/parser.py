@@ -42,8 +42,12 @@ _SYNONYMS = {
 _CONFIG_FLAGS = ("-c", "--config")
 
 
-def expand_presets(args: Sequence[str]) -> list[str]:
+def expand_presets(args: Sequence[str], *, goes_on: bool = False) -> list[str]:
     """Replace the value of every ``--config`` by a path, or by text in YAML where its paths begin at another folder.
+
+    Args:
+        args: Command line after ``nst fit``.
+        goes_on: Whether a run is to go on where it left its results, and not to be made again here.
 
     Raises:
         UserError: If it is neither a file nor a preset, or not YAML.
@@ -53,9 +57,9 @@ def expand_presets(args: Sequence[str]) -> list[str]:
     for arg in args:
         flag, equals, value = arg.partition("=")
         if after_flag:
-            expanded.append(_readable(arg))
+            expanded.append(_readable(arg, goes_on))
         elif flag in _CONFIG_FLAGS and equals:
-            expanded += [flag, _readable(value)]
+            expanded += [flag, _readable(value, goes_on)]
         else:
             expanded.append(arg)
         after_flag = arg in _CONFIG_FLAGS
@@ -64,7 +68,7 @@ def expand_presets(args: Sequence[str]) -> list[str]:
     return expanded
 
 
-def _readable(name: str) -> str:
+def _readable(name: str, goes_on: bool) -> str:
     path = find_config(name)
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -91,7 +95,8 @@ def _readable(name: str) -> str:
             f"more in {path}; mend the file"
         )
     if PATHS_FROM in content:
-        return yaml.safe_dump(from_its_folder(content), sort_keys=False, allow_unicode=True)
+        content = from_its_folder(content, outputs=goes_on, runs=goes_on)
+        return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
     return str(path)
 
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import yaml
 from jsonargparse import Namespace
 
-from nst_lightning.config.parser import mentions
+from nst_lightning.config.parser import expand_presets, mentions
 from nst_lightning.data.module import StyleTransferData
 from nst_lightning.engine.module import StyleTransfer
 from nst_lightning.errors import UserError
@@ -23,6 +23,7 @@ from nst_lightning.runs.folder import CONFIGURATION
 from nst_lightning.runs.limits import check_room, used_up
 
 _NOT_GIVEN = "(not given)"
+_OPTIMIZER = "model.optimizer.class_path"
 _NETWORK = ("model.extractor", "model.stages")
 # Where results go and what is read besides is not what a run is.
 _INCIDENTAL = ("ckpt_path", "output", "trainer.default_root_dir", "snapshot_every", "checkpoint_", "fallback", "log")
@@ -60,13 +61,15 @@ def resume(args: Sequence[str], parse: Callable[[list[str]], Namespace]) -> tupl
     Raises:
         UserError: If there is no such checkpoint, or it is damaged.
     """
-    if not was_requeued() and not mentions(args, "ckpt_path"):
-        return list(args), None
+    anew = expand_presets(args)
+    if not was_requeued() and not mentions(anew, "ckpt_path"):
+        return anew, None
+    args = expand_presets(args, goes_on=True)
     # What has to be given is in the run's own configuration; it may still be missing here.
     asked = parse([f"--data.content={_NOT_GIVEN}", f"--data.style={_NOT_GIVEN}", *args])
     path = _checkpoint(asked)
     if path is None:
-        return list(args), None
+        return anew, None
     content = read_checkpoint(path, lazily=True)
     facts = content.get(FACTS, {})
     folder = next((f for f in (path.parent.parent, path.parent) if (f / CONFIGURATION).is_file()), None)
@@ -126,11 +129,12 @@ def check_resumed(resumed: Resumed, now: Mapping[str, Any], model: StyleTransfer
     """
     path = resumed.path
     content = read_checkpoint(path, lazily=True)
-    saved = content["optimizer_states"][0]["param_groups"][0]
-    if set(saved) != {"params", *model.parameter_groups()[0]}:
+    saved, ours = set(content["optimizer_states"][0]["param_groups"][0]), {"params", *model.parameter_groups()[0]}
+    then = resumed.configuration.get(_OPTIMIZER)  # which a program's checkpoint does not say
+    if saved - ours or (saved != ours and then not in {None, now.get(_OPTIMIZER)}):
         raise UserError(f"ckpt_path: '{path}' was made with another optimiser; give the same model.optimizer as then")
-    then, ours = ({k: v for k, v in flat.items() if k.startswith(_NETWORK)} for flat in (resumed.configuration, now))
-    check_files(path, content.get(FACTS, {}), model.facts(data), same_network=then == ours)
+    before, after = ({k: v for k, v in flat.items() if k.startswith(_NETWORK)} for flat in (resumed.configuration, now))
+    check_files(path, content.get(FACTS, {}), model.facts(data), same_network=before == after)
     stage = min(written_at(content).stage, len(model.stages) - 1)
     height, width = content["state_dict"]["image"].shape[-2:]
     expected = data.stage_size(model.stages[stage].scale)

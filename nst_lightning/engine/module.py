@@ -49,7 +49,7 @@ from nst_lightning.optim import LBFGS
 from nst_lightning.optim.modes import has_modes, showing_result, to_result, to_stepping
 from nst_lightning.planning.memory import SIZES, Plan
 from nst_lightning.planning.planner import Planner, Scope
-from nst_lightning.runs.checkpoint import ENDED, FACTS, LOSSES, RANDOM, SETTINGS
+from nst_lightning.runs.checkpoint import ENDED, FACTS, LOSSES, RANDOM, SETTINGS, add_new_settings
 from nst_lightning.runs.counters import next_position, set_position, written_at
 from nst_lightning.runs.facts import make_facts
 from nst_lightning.runs.limits import Reached, limited, renew
@@ -611,6 +611,7 @@ class StyleTransfer(LightningModule):
         if changed:
             self._begin_averages()
         self._left = self._planned = min(written_at(checkpoint).stage, len(self.stages) - 1)
+        add_new_settings(checkpoint, self.parameter_groups())
         planned = limited([stage.evaluations for stage in self.stages], self.trainer.limit_train_batches)
         stopped = self.ends_where_stopped and checkpoint.get(ENDED, False)
         self._reached = Reached.of(self.trainer, checkpoint, planned, stopped)

@@ -47,7 +47,7 @@ def absolute(path: str | os.PathLike[str]) -> str:
     return os.path.abspath(path)  # noqa: PTH100 - pathlib's resolves links, or leaves .. in
 
 
-def from_its_folder(configuration: dict[str, Any], *, outputs: bool = False) -> dict[str, Any]:
+def from_its_folder(configuration: dict[str, Any], *, outputs: bool = False, runs: bool = False) -> dict[str, Any]:
     """A run's configuration as it means from any folder.
 
     It keeps paths as they were typed, and under `PATHS_FROM` the folder that they begin at. What is no file there any
@@ -56,6 +56,7 @@ def from_its_folder(configuration: dict[str, Any], *, outputs: bool = False) -> 
     Args:
         configuration: As it was written; others come back as they are.
         outputs: Also lead where the results went, for a run that goes on and is not made again.
+        runs: Also lead to the folder of runs, where the run that goes on is looked for.
     """
     configuration = dict(configuration)
     folder = configuration.pop(PATHS_FROM, None)
@@ -66,6 +67,10 @@ def from_its_folder(configuration: dict[str, Any], *, outputs: bool = False) -> 
     for key in ("output", "fallback"):
         if outputs and configuration.get(key) is not None:
             configuration[key] = absolute(Path(folder) / expand(configuration[key], key))
+    root = (configuration.get("trainer") or {}).get("default_root_dir")
+    if runs and root is not None:
+        root = absolute(Path(folder) / expand(root, "trainer.default_root_dir"))
+        configuration["trainer"] = {**configuration["trainer"], "default_root_dir": root}
     return configuration
 
 

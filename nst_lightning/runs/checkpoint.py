@@ -10,7 +10,7 @@ import errno
 import os
 import shutil
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -127,3 +127,15 @@ def read_checkpoint(path: Path, *, lazily: bool = False) -> dict[str, Any]:
             "see the run folder's checkpoints"
         ) from None
     return content
+
+
+def add_new_settings(checkpoint: dict[str, Any], groups: Sequence[Mapping[str, Any]]) -> None:
+    """Give the optimiser in a checkpoint the settings that its version did not have, in place.
+
+    Args:
+        checkpoint: As Lightning loads it.
+        groups: The groups of parameters of the optimiser that goes on, whose settings are taken.
+    """
+    for state in checkpoint.get("optimizer_states", [])[:1]:  # one of weights alone has none
+        for saved, group in zip(state["param_groups"], groups, strict=False):
+            saved.update({**group, **saved})

@@ -12,14 +12,16 @@ import yaml
 from lightning.pytorch import Callback, Trainer
 from safetensors.torch import load_file, save_file
 
-from nst_lightning import Stage, StyleTransfer, StyleTransferData
+from nst_lightning import Stage, StyleTrainer, StyleTransfer, StyleTransferData
 from nst_lightning.cli import main
 from nst_lightning.features import VGG19
 from nst_lightning.features.weights import ENVIRONMENT_VARIABLE
 from nst_lightning.images import read_image, write_image
+from nst_lightning.optim import LBFGS
 from nst_lightning.runs.checkpoint import FACTS, read_checkpoint
 from nst_lightning.runs.facts import files_of, fingerprint
 
+OURS = "nst_lightning.optim.LBFGS"
 STAGES = "[{evaluations: 2, scale: 0.6}, {evaluations: 2}, {evaluations: 3}]"  # the last two of one size
 
 
@@ -176,6 +178,69 @@ def test_checkpoints_of_earlier_versions_go_on(place, capsys):
     assert fit("--config=c.yaml", "--ckpt_path=last", "--model.evaluations=4") == 2
     assert fit("--config=b.yaml", "--ckpt_path=last", "--model.evaluations=4") == 0
     assert steps("runs/a_b_001") == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "key"), [(OURS, "rules"), (OURS, "prior"), ("torch.optim.Adam", "differentiable")]
+)
+def test_a_setting_that_an_optimiser_did_not_have_then_takes_its_default(place, tiny_weights, optimizer, key):
+    given = ("--config=b.yaml", f"--model.optimizer={optimizer}")
+    assert fit(*given, "--model.evaluations=4") == 0
+    assert fit(*given) == 0
+    path = Path("runs/a_b_002/checkpoints/000002.ckpt")
+    content = read_checkpoint(path)
+    del content["optimizer_states"][0]["param_groups"][0][key]
+    torch.save(content, path)
+    assert fit("--ckpt_path", path, "--model.evaluations=4") == 0
+    assert torch.equal(picture("runs/a_b_002"), picture("runs/a_b_001"))
+    program = StyleTransfer(evaluations=4, optimizer=LBFGS if optimizer == OURS else torch.optim.Adam)
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    trainer = StyleTrainer(accelerator="cpu", max_epochs=-1, enable_model_summary=False, **quiet)
+    content["callbacks"] = {}
+    torch.save(content, "alone.ckpt")
+    trainer.fit(program, datamodule=StyleTransferData("a.png", "b.png", size=48), ckpt_path="alone.ckpt")
+    assert trainer.optimizers[0].param_groups[0][key] == trainer.optimizers[0].defaults[key]
+
+
+def test_one_optimiser_is_no_earlier_version_of_another(place, capsys):
+    assert fit("--config=b.yaml", "--model.optimizer=torch.optim.RAdam") == 0  # which has fewer settings than Adam
+    given = ("--ckpt_path=last", "--model.evaluations=4", "--model.optimizer=torch.optim.Adam")
+    assert fit(*given) == 2
+    assert "was made with another optimiser" in last_line(capsys)
+
+
+def test_last_looks_where_a_run_of_another_folder_left_its_checkpoints(place, monkeypatch, tmp_path_factory):
+    assert fit("--config=b.yaml", "--trainer.default_root_dir=mine", "--output=out.png") == 0
+    monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
+    own = place / "mine" / "a_b_001"
+    (place / "out.png").unlink()
+    assert fit("--config", own / "config.yaml", "--ckpt_path=last", "--model.evaluations=4") == 0
+    assert steps(own) == [1, 2, 3, 4]
+    assert (place / "out.png").is_file()
+    assert not list(Path.cwd().iterdir())
+    assert fit("--config", own / "config.yaml", "--ckpt_path=last", "--model.evaluations=5") == 0  # and once more
+    assert steps(own) == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("way", ["included", "option", "preset", "mapping"])
+def test_last_sees_what_a_configuration_says_in_whatever_form(place, way):
+    Path("data.yaml").write_text("content: a.png\nstyle: b.png\nsize: 48\n", encoding="utf-8")
+    Path("trainer.yaml").write_text("default_root_dir: mine\naccelerator: cpu\n", encoding="utf-8")
+    assert fit("--config=b.yaml", "--trainer.default_root_dir=mine") == 0
+    assert fit("--config=c.yaml", "--trainer.default_root_dir=mine") == 0
+    Path("all.yaml").write_text(
+        {
+            "included": "data: data.yaml\ntrainer: trainer.yaml\n",
+            "option": "trainer: trainer.yaml\n",
+            "preset": "data: {content: a.png, style: b.png, size: 48}\ntrainer: {default_root_dir: mine}\n",
+            "mapping": "data: {content: a.png, style: [{path: b.png}], size: 48}\ntrainer: {default_root_dir: mine}\n",
+        }[way],
+        encoding="utf-8",
+    )
+    more = {"option": ["--data=data.yaml"], "preset": ["--config=hardware/cpu"]}.get(way, [])
+    assert fit("--config=all.yaml", *more, "--ckpt_path=last", "--model.evaluations=4") == 0
+    assert steps("mine/a_b_001") == [1, 2, 3, 4]
+    assert steps("mine/a_c_001") == [1, 2]
 
 
 def test_a_run_goes_on_and_is_made_again_from_any_folder(place, monkeypatch, tmp_path_factory, tiny_weights):
