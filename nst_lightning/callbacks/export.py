@@ -87,11 +87,11 @@ class Export(Callback):
         self._origin = Metadata()
         if not trainer.is_global_zero:
             return
-        refuse_inputs(self.output, data)
+        refuse_inputs(self.output, data.request.inputs)
         if data.content_path is not None:
             self._origin = read_origin(Path(data.content_path), keep_location=self.keep_location)
         configuration = self.settings.get("Configuration")
-        self._fingerprint = run_fingerprint(configuration, data) if configuration else ""
+        self._fingerprint = run_fingerprint(configuration, data.request.inputs) if configuration else ""
 
     def _settings(self, trainer: Trainer, data: StyleTransferData) -> dict[str, str]:
         """What the picture says of how it was made."""

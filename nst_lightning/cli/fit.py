@@ -232,7 +232,7 @@ class FitCLI(LightningCLI):
         self.model.ends_where_stopped = self.resumed is not None and check_resumed(
             self.resumed, now, self.model, self.datamodule
         )
-        refuse_inputs(config.output, self.datamodule)
+        refuse_inputs(config.output, self.datamodule.request.inputs)
         self._keep_hyperparameters(resolved)
         self._root_is_new = not root.exists()
         names = (self.datamodule.content_path or "texture", self.datamodule.styles[0].path)

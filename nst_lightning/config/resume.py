@@ -11,6 +11,7 @@ from jsonargparse import Namespace
 
 from nst_lightning.config.parser import expand_presets, mentions
 from nst_lightning.data.module import StyleTransferData
+from nst_lightning.demo import locate
 from nst_lightning.engine.module import StyleTransfer
 from nst_lightning.errors import UserError
 from nst_lightning.files.paths import expand, from_its_folder
@@ -91,12 +92,7 @@ def resume(args: Sequence[str], parse: Callable[[list[str]], Namespace]) -> tupl
 def _checkpoint(asked: Namespace) -> Path | None:
     """The file that a configuration asks for, if it asks for one."""
     root = expand(asked.trainer.default_root_dir, "trainer.default_root_dir")
-    given = asked.data.content
-    content = None if given == _NOT_GIVEN else [] if given is None else [str(given)]
-    styles = asked.data.style if isinstance(asked.data.style, list) else [asked.data.style]
-    paths = [str(item if isinstance(item, (str, Path)) else item["path"]) for item in styles]
-    paths = [path for path in paths if path != _NOT_GIVEN]
-    pictures = Pictures(content, paths or None)
+    pictures = _pictures(asked.data)
     if not asked.ckpt_path:
         return find_requeued(root, pictures)
     if asked.ckpt_path == "last":
@@ -105,6 +101,16 @@ def _checkpoint(asked: Namespace) -> Path | None:
     if not path.is_file():
         raise UserError(f"ckpt_path: must be a file or last, got '{path}'; see the run folder's {FOLDER}")
     return path
+
+
+def _pictures(asked: Namespace) -> Pictures:
+    """The pictures of which a run is to be continued, as far as a configuration names them."""
+    content = [] if asked.content in {None, _NOT_GIVEN} else [str(asked.content)]
+    styles = asked.style if isinstance(asked.style, list) else [asked.style]
+    paths = [str(item if isinstance(item, (str, Path)) else item["path"]) for item in styles]
+    paths = [path for path in paths if path != _NOT_GIVEN]
+    first, others = ([str(locate(path)) for path in given] for given in (content, paths))
+    return Pictures(None if asked.content == _NOT_GIVEN else first, others or None, ", ".join([*content, *paths]))
 
 
 def _output(configuration: Mapping[str, Any]) -> Path | None:

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from nst_lightning.data.module import StageImages, StyleTransferData
+from nst_lightning.data.module import StyleTransferData
 from nst_lightning.data.schedule import Stage, make_schedule
+from nst_lightning.data.stage_images import StageImages
 from nst_lightning.engine.loggers import Logs
 from nst_lightning.engine.refusals import (
     check_monitor,
@@ -225,9 +226,9 @@ class StyleTransfer(LightningModule):
                 "of model.terms, as the preset texture does"
             )
         least = max(self.objective.least_side(network.strides) for network in self._extractors())
-        data.least_style_side = least
         self.stages = make_schedule(*self._schedule, max(data.stage_size()), min(data.stage_size()), least)
-        self.objective = self.objective.divided(data.regions)
+        data.schedule(self.stages, least)
+        self.objective = self.objective.divided(data.request.regions)
         for stage in self.stages:
             sizes = {"data.size": data.stage_size(stage.scale)}
             sizes |= {
@@ -236,7 +237,7 @@ class StyleTransfer(LightningModule):
             self.objective.check_sizes(sizes, self.extractor_of(stage))
             masks = data.masks(stage.scale)
             if masks is not None:
-                self.objective.check_masks(masks, data.shares, self.extractor_of(stage))
+                self.objective.check_masks(masks, data.request.shares, self.extractor_of(stage))
 
     @property
     def _data(self) -> StyleTransferData:
@@ -586,7 +587,7 @@ class StyleTransfer(LightningModule):
     def facts(self, data: StyleTransferData) -> dict[str, Any]:
         """What a checkpoint of a run with these pictures says of their files, the weights and the stages."""
         origins = [extractor.origin for extractor in self._extractors()]
-        return make_facts(data.files, origins, [stage.evaluations for stage in self.stages])
+        return make_facts(data.request.files, origins, [stage.evaluations for stage in self.stages])
 
     def _take_plans(self, saved: Sequence[Sequence[Any]]) -> None:
         """Go on with the tiles and histories that auto chose then, so that the result is the same to the last bit."""

@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from nst_lightning.demo import locate
 from nst_lightning.errors import UserError
 from nst_lightning.files.paths import absolute
 
@@ -36,7 +35,7 @@ class InputFile(NamedTuple):
 
         A copy under another name is another picture.
         """
-        found = os.path.realpath(locate(path))
+        found = os.path.realpath(path)
         if found == os.path.realpath(self.path):
             return True
         was_moved = not Path(self.path).exists() or found == os.path.realpath(self.given)

@@ -20,19 +20,18 @@ class Pictures(NamedTuple):
     Attributes:
         content: Its path, as a list of one; empty for a texture, None for any.
         styles: Paths of the styles in their order, or None for any.
+        named: All of them as they were given, for messages.
     """
 
     content: Sequence[str] | None = None
     styles: Sequence[str] | None = None
+    named: str = ""
 
     def are(self, files: Mapping[str, InputFile]) -> bool:
         """Whether a run was made of these."""
         content = [files[CONTENT]] if CONTENT in files else []
         pairs = (self.content, content), (self.styles, styles_of(files))
         return all(paths is None or _are_same(paths, found) for paths, found in pairs)
-
-    def __str__(self) -> str:
-        return ", ".join([*(self.content or []), *(self.styles or [])])
 
 
 def _are_same(paths: Sequence[str], files: Sequence[InputFile]) -> bool:
@@ -86,7 +85,7 @@ def find_last(root: Path, pictures: Pictures, ending: str = "") -> Path:
         made_of = [files[CONTENT]] if CONTENT in files else []
         run = path.relative_to(root).parts[0]
         others.setdefault(run, ", ".join(Path(file.given).name for file in [*made_of, *styles_of(files)]))
-    which = f" of {pictures}" if str(pictures) else ""
+    which = f" of {pictures.named}" if pictures.named else ""
     there = "; ".join(f"{run} of {names}" for run, names in list(others.items())[:_NAMED])
     more = f" and {len(others) - _NAMED} more" if len(others) > _NAMED else ""
     raise UserError(

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from nst_lightning import __version__
-from nst_lightning.data.module import StyleTransferData
 from nst_lightning.errors import UserError
 from nst_lightning.files.paths import expand
 from nst_lightning.images.io import read_metadata
@@ -22,12 +22,12 @@ EVALUATIONS = "Evaluations"
 _INCIDENTAL = ("ckpt_path", "output", "fallback", "snapshot_every", "checkpoint_")
 
 
-def run_fingerprint(configuration: str, data: StyleTransferData) -> str:
+def run_fingerprint(configuration: str, inputs: Sequence[Path]) -> str:
     """A name for a run's settings and the pictures it reads: equal for runs that make the same picture.
 
     Args:
         configuration: The whole configuration, in YAML.
-        data: Names the pictures, whose bytes count.
+        inputs: The pictures, whose bytes count.
 
     Raises:
         OSError: A picture is no longer there.
@@ -36,19 +36,12 @@ def run_fingerprint(configuration: str, data: StyleTransferData) -> str:
     kept = {key: value for key, value in settings.items() if not key.startswith(_INCIDENTAL)}
     if isinstance(kept.get("trainer"), dict):
         kept["trainer"] = {key: value for key, value in kept["trainer"].items() if key != "default_root_dir"}
-    pictures = [fingerprint(path) for path in inputs(data)]
+    pictures = [fingerprint(path) for path in inputs]
     text = json.dumps([__version__, kept, pictures], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def inputs(data: StyleTransferData) -> list[Path]:
-    """The pictures that a run reads."""
-    of_styles = (path for style in data.styles for path in (style.path, style.mask, style.style_mask))
-    named: list[str | Path | None] = [data.content_path, data.content_mask, *of_styles, data.init]
-    return [path for path in (expand(name) for name in named if name) if path.is_file()]
-
-
-def refuse_inputs(output: str | Path | None, data: StyleTransferData) -> None:
+def refuse_inputs(output: str | Path | None, inputs: Sequence[Path]) -> None:
     """Refuse to write a result over a picture that it is made from.
 
     Raises:
@@ -56,7 +49,7 @@ def refuse_inputs(output: str | Path | None, data: StyleTransferData) -> None:
     """
     if output is None or not expand(output).exists():
         return
-    for path in inputs(data):
+    for path in inputs:
         if expand(output).samefile(path):
             raise UserError(f"output: must not be a picture that the run reads, got '{output}'; choose another name")
 

@@ -11,11 +11,11 @@ import torch
 import yaml
 from PIL import Image
 
-from nst_lightning import Style, StyleTransferData, demo
+from nst_lightning import Stage, Style, StyleTransferData, demo
 from nst_lightning.cli import main
 from nst_lightning.cli.fit import FitCLI
 from nst_lightning.console import log
-from nst_lightning.data.module import EvaluationLoader
+from nst_lightning.data.loader import EvaluationLoader, StageBatch
 from nst_lightning.errors import UserError, UserNotice
 from nst_lightning.images import check_image
 
@@ -78,7 +78,8 @@ def test_styles_of_a_file_are_paths_or_mappings(pair, tmp_path, monkeypatch, use
 def test_a_style_from_python_is_a_path_a_style_a_mapping_or_a_list(pair, as_given):
     data = StyleTransferData(pair[0], as_given(pair[1]), size=32, init=pair[0], content_mask=pair[0])
     assert data.styles == [Style(str(pair[1]))]
-    assert (data.content_path, data.init, data.content_mask) == (str(pair[0]),) * 3
+    request = data.request
+    assert (request.content, request.init, request.content_mask) == (str(pair[0]),) * 3
     both = StyleTransferData(pair[0], [pair[1], {"path": pair[0], "style_mask": pair[0]}], size=32)
     assert both.styles == [Style(str(pair[1])), Style(str(pair[0]), style_mask=str(pair[0]))]
 
@@ -193,7 +194,7 @@ def test_a_tiny_style_is_enlarged_to_the_cells_that_are_needed(pair, tmp_path):
     Image.new("RGB", (9, 6)).save(tmp_path / "tiny.png")
     data = StyleTransferData(pair[0], tmp_path / "tiny.png", size=512)
     assert data.style_sizes() == data.style_sizes(0.5) == [(16, 24)]
-    data.least_style_side = 32
+    data.schedule([Stage(1)], 32)
     assert data.style_sizes() == [(32, 48)]
 
 
@@ -250,14 +251,16 @@ def test_bad_options(pair, options, words):
 
 
 def test_the_loader_goes_on_where_it_was():
-    loader = EvaluationLoader(5)
+    batch = StageBatch(1, lambda: None)
+    loader = EvaluationLoader(5, batch)
     iterator = iter(loader)
-    assert [next(iterator), next(iterator)] == [0, 1]
+    assert [next(iterator), next(iterator)] == [batch, batch]
     state = loader.state_dict()
-    resumed = EvaluationLoader(5)
+    assert state == {"position": 2}  # as in checkpoints of version 0.1.0
+    resumed = EvaluationLoader(5, batch)
     resumed.load_state_dict(state)
-    assert list(resumed) == [2, 3, 4]
-    assert list(resumed) == [0, 1, 2, 3, 4]
+    assert list(resumed) == [batch] * 3
+    assert list(resumed) == [batch] * 5
     assert len(resumed) == 5
 
 

@@ -313,7 +313,7 @@ def test_masks_of_a_stage(files, pair):
     data = StyleTransferData(str(pair[0]), styles, size=24, content_mask=str(files / "right.png"))
     images = data.stage_images()
     masks = images.masks
-    assert data.regions == 2
+    assert data.request.regions == 2
     assert masks.region_of == [0, 1, 1]
     assert [share for _, share in images.styles] == [1.0, 0.25, 0.75]
     torch.testing.assert_close(masks.regions[0].pixels + masks.regions[1].pixels, torch.ones(1, 1, 18, 24))

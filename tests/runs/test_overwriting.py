@@ -127,7 +127,7 @@ with module.keeping(pathlib.Path({str(folder / "x.png")!r}), lambda path: False)
 
 class TestSameSettings:
     def test_fingerprint(self, pair, tmp_path):
-        data = StyleTransferData(str(pair[0]), str(pair[1]))
+        data = StyleTransferData(str(pair[0]), str(pair[1])).request.inputs
         plain = "{model: {strength: 1.0}, trainer: {max_steps: -1}}"
         name = run_fingerprint(plain, data)
         elsewhere = (
@@ -137,9 +137,9 @@ class TestSameSettings:
         assert run_fingerprint("{model: {strength: 2.0}, trainer: {max_steps: -1}}", data) != name
         other = tmp_path / pair[0].name  # of the same name, and another picture
         Image.new("RGB", (48, 36)).save(other)
-        assert run_fingerprint(plain, StyleTransferData(str(other), str(pair[1]))) != name
+        assert run_fingerprint(plain, StyleTransferData(str(other), str(pair[1])).request.inputs) != name
         other.write_bytes(pair[0].read_bytes())
-        assert run_fingerprint(plain, StyleTransferData(str(other), str(pair[1]))) == name
+        assert run_fingerprint(plain, StyleTransferData(str(other), str(pair[1])).request.inputs) == name
 
     @pytest.mark.parametrize(
         ("earlier", "replaced"),
@@ -277,4 +277,4 @@ def test_in_memory_of_one_trainer(pair, tmp_path, tiny_weights):
     assert read_metadata(tmp_path / "out.png")["Content"] == pair[1].name
     assert read_metadata(tmp_path / "root" / "result_001.png")["Content"] == pair[0].name
     with pytest.raises(UserError, match="output: must not be a picture that the run reads"):
-        refuse_inputs(pair[0], data.__class__(str(pair[0]), str(pair[1])))
+        refuse_inputs(pair[0], pair)

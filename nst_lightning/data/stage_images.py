@@ -1,0 +1,153 @@
+"""The pictures of a request, read once, and what each stage takes from them."""
+
+from __future__ import annotations
+
+import warnings
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from nst_lightning.data.mask_files import MaskFiles, is_same_shape
+from nst_lightning.data.request import Request
+from nst_lightning.errors import UserNotice
+from nst_lightning.images.cutout import uncovered
+from nst_lightning.images.io import Picture, read_image
+from nst_lightning.images.recolor import as_grey, is_grey, luma, match_colors, match_histogram, match_luma
+from nst_lightning.images.resize import resize
+from nst_lightning.objective.masks import Masks
+
+
+class StageImages(NamedTuple):
+    """The tensors of one stage.
+
+    Attributes:
+        content: (1, 3, h, w), float32, sRGB in [0, 1].
+        styles: Pairs of the same and a share; shares sum to 1, in each region.
+        masks: Which parts count; None for all.
+    """
+
+    content: Tensor
+    styles: list[tuple[Tensor, float]]
+    masks: Masks | None = None
+
+    def to(self, image: Tensor) -> StageImages:
+        """The same on the device of an image, in its type."""
+        masks = None if self.masks is None else self.masks.to(image)
+        return StageImages(self.content.to(image), [(style.to(image), share) for style, share in self.styles], masks)
+
+
+class Pictures:
+    """The pictures of a request at their own sizes.
+
+    Args:
+        request: What to read.
+        masks: Its masks.
+        extended: Whether the content keeps the colours that sRGB does not hold, as values beyond [0, 1].
+
+    Attributes:
+        content: The content; plain grey of one pixel for a texture.
+        styles: The styles.
+        is_grey: Whether none of them has any colour, so that the result shall have none.
+
+    Raises:
+        UserError: If a file cannot be read.
+    """
+
+    def __init__(self, request: Request, masks: MaskFiles, extended: bool = False) -> None:
+        self._request, self._masks, self._extended = request, masks, extended
+        size = request.stage_size()
+        if request.content is None:  # a term that compares with the content compares with plain grey
+            self.content = Picture(torch.full((1, 3, 1, 1), 0.5))
+        else:
+            content = read_image(request.content, name="data.content", extended=extended, needed=size)
+            self.content = uncovered(content, "data.content")
+        self.styles = [
+            uncovered(read_image(item.path, name="data.style", needed=needed), "data.style")
+            for item, needed in zip(request.styles, request.style_sizes(), strict=True)
+        ]
+        self._start: Tensor | None = None
+        if request.start_picture is not None:
+            start = read_image(request.start_picture, name="data.init", needed=size)
+            self._start = _middle(start.pixels, request.content_shape)
+        self.is_grey = all(is_grey(picture.pixels) for picture in (self.content, *self.styles))
+
+    def plain(self, scale: float = 1.0) -> StageImages:
+        """Resize content and styles for a stage, with the colours that they have."""
+        request = self._request
+        styles = [
+            (self._resized(picture.pixels, size), share)
+            for picture, size, share in zip(self.styles, request.style_sizes(scale), request.shares, strict=True)
+        ]
+        return StageImages(self.content_at(request.stage_size(scale)), styles, self.masks(scale))
+
+    def matched(self, scale: float = 1.0) -> StageImages:
+        """What a stage takes its targets from: content and styles at its size, in the colours that count."""
+        images, color = self.plain(scale), self._request.color
+        if color not in {"luminance", "match", "histogram"}:
+            return images
+        content = images.content
+        parts: list[Tensor | None] = [None] * len(images.styles)
+        seen = None
+        if images.masks is not None:
+            parts = [None if mask is None else mask.pixels for mask in images.masks.styles]
+            seen = None if images.masks.visible is None else images.masks.visible.pixels
+        styles = [(style, share, part) for (style, share), part in zip(images.styles, parts, strict=True)]
+        if color == "luminance":
+            grey = luma(content)
+            matched = [
+                (match_luma(luma(style), grey, part, seen).repeat(1, 3, 1, 1), share) for style, share, part in styles
+            ]
+            return images._replace(content=grey.repeat(1, 3, 1, 1), styles=matched)
+        match = match_colors if color == "match" else match_histogram
+        return images._replace(styles=[(match(style, content, part, seen), share) for style, share, part in styles])
+
+    def masks(self, scale: float = 1.0) -> Masks | None:
+        """The masks of a stage; None if there are none."""
+        alphas = [picture.alpha for picture in self.styles]
+        request = self._request
+        return self._masks.masks(request.stage_size(scale), request.style_sizes(scale), self.content.alpha, alphas)
+
+    def start_image(self, scale: float = 1.0) -> Tensor:
+        """The image that the first stage starts from; see `StyleTransferData.start_image`."""
+        request = self._request
+        size = request.stage_size(scale)
+        if request.init == "content" and request.content is not None:
+            return self.matched(scale).content
+        if request.init in {"noise", "content"}:
+            noise = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(request.seed))
+            return noise[:, :1].repeat(1, 3, 1, 1) if self.is_grey else noise
+        if self._start is None:
+            return torch.full((1, 3, *size), 1.0 if request.init == "white" else 0.5)
+        start = resize(self._start, size).clamp(0, 1)
+        return as_grey(start) if self.is_grey else start
+
+    def content_at(self, size: tuple[int, int]) -> Tensor:
+        """The content at a height and width."""
+        return self._resized(self.content.pixels, size)
+
+    def alpha_at(self, size: tuple[int, int]) -> Tensor | None:
+        """The content's alpha channel at a height and width, (1, 1, h, w) in [0, 1], or None."""
+        alpha = self.content.alpha
+        return None if alpha is None else resize(alpha, size).clamp(0, 1)
+
+    def _resized(self, pixels: Tensor, size: tuple[int, int]) -> Tensor:
+        # Resizing overshoots; its values stay in the picture's own range, which is wider than [0, 1] only on request.
+        low, high = (min(0.0, float(pixels.min())), max(1.0, float(pixels.max()))) if self._extended else (0.0, 1.0)
+        resized = resize(pixels, size, self._request.resample).clamp(low, high)
+        return as_grey(resized) if self.is_grey else resized
+
+
+def _middle(start: Tensor, shape: tuple[int, int]) -> Tensor:
+    """The middle of a start picture, in the content's shape."""
+    (height, width), (h, w) = shape, start.shape[-2:]
+    if is_same_shape((h, w), shape):
+        return start
+    warnings.warn(
+        f"data.init: has another shape ({w}x{h} px) than the picture ({width}x{height} px); its middle is taken",
+        UserNotice,
+        stacklevel=3,
+    )
+    rows, columns = max(1, min(h, round(w * height / width))), max(1, min(w, round(h * width / height)))
+    top, left = (h - rows) // 2, (w - columns) // 2
+    return start[..., top : top + rows, left : left + columns]
