@@ -12,7 +12,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 from torch.optim import Optimizer
 
 from nst_lightning import callbacks, features, losses, optim
-from nst_lightning.cli.fit import FitCLI
+from nst_lightning.config.options import FitCLI
 
 # Where a class may be named, how its arguments are then given, and our own classes that may be named there.
 _CLASSES: list[tuple[str, str, Any, type]] = [
@@ -26,28 +26,23 @@ _LISTS = {"model.terms", "trainer.callbacks"}  # arguments of an item are given 
 
 def show(topic: str) -> None:
     """Print what there is about a topic: all, data, model, trainer or output."""
-    print(_Reference(topic).text)  # noqa: T201
+    classes = [
+        _class_help(key, class_)
+        for group, key, package, base in _CLASSES
+        if topic in {"all", group}
+        for class_ in _own(package, base)
+    ]
+    print("\n".join([_options(_Reference().parser, topic), *classes]))  # noqa: T201
 
 
 class _Reference(FitCLI):
     """Parses nothing; has the parser that ``nst fit`` would parse with."""
 
-    def __init__(self, topic: str) -> None:
-        self._topic, self.text = topic, ""
+    def __init__(self) -> None:
         super().__init__([])
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        classes = [
-            _class_help(key, class_)
-            for group, key, package, base in _CLASSES
-            if self._topic in {"all", group}
-            for class_ in _own(package, base)
-        ]
-        self.text = "\n".join([_options(parser, self._topic), *classes])
         self.config = Namespace(seed_everything=False)  # type: ignore[no-untyped-call]  # LightningCLI sets the seed next
-
-    def instantiate_classes(self) -> None:
-        """There are none; see LightningCLI."""
 
 
 def _options(parser: ArgumentParser, topic: str) -> str:

@@ -10,6 +10,7 @@ import yaml
 from jsonargparse import Namespace
 
 from nst_lightning.config.parser import expand_presets, mentions
+from nst_lightning.console import log
 from nst_lightning.data.module import StyleTransferData
 from nst_lightning.demo import locate
 from nst_lightning.engine.module import StyleTransfer
@@ -162,6 +163,21 @@ def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """What is not as the checkpoint's run had it, as ``key: then -> now``."""
     keys = [key for key in dict.fromkeys([*before, *now]) if not key.startswith(_INCIDENTAL)]
     return [f"{key}: {before.get(key)} -> {now.get(key)}" for key in keys if before.get(key) != now.get(key)]
+
+
+def say_resumed(resumed: Resumed, now: dict[str, Any], *, at_end: bool) -> None:
+    """Say from where a run goes on, what is left to do, and what is not as it was.
+
+    Args:
+        resumed: What is continued.
+        now: The configuration of the run that goes on, flat.
+        at_end: Whether only what a run leaves at its end is to be written.
+    """
+    then = resumed.configuration  # nothing, if a program wrote the checkpoint
+    changed = differences(then, {**now, "trainer.precision": then.get("trainer.precision", "auto")}) if then else []
+    also = f"; not as then: {', '.join(changed)}" if changed else ""
+    what = "the run is at its end; writing what is missing," if at_end else "continuing"
+    log.say("resumed", f"{what} from {resumed.path}{also}", path=str(resumed.path))
 
 
 def flatten(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -13,9 +13,9 @@ from types import SimpleNamespace
 import pytest
 
 from nst_lightning.cli import SUBCOMMANDS, main
-from nst_lightning.cli.fit import FitCLI
 from nst_lightning.cli.page import PAGE, TOPICS
 from nst_lightning.config.habits import HABITS, OURS, check_words
+from nst_lightning.config.options import FitCLI
 from nst_lightning.config.presets import preset_names
 from nst_lightning.errors import UserError
 

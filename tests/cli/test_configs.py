@@ -11,7 +11,7 @@ import yaml
 from terms import Alone
 
 from nst_lightning.cli import main
-from nst_lightning.cli.fit import FitCLI
+from nst_lightning.config.options import FitCLI
 from nst_lightning.config.parser import OneLineParser
 from nst_lightning.config.presets import find_config, preset_names, presets_folder
 from nst_lightning.features.weights import ENVIRONMENT_VARIABLE
@@ -49,20 +49,14 @@ def test_every_preset_runs_two_evaluations(preset, place, pair):
 
 
 @pytest.mark.parametrize("preset", preset_names())
-def test_every_preset_parses_against_the_real_signatures(preset, pair, monkeypatch):
+def test_every_preset_parses_against_the_real_signatures(preset, pair):
     """Also the overlays whose device is not here."""
-    seen = {}
-
-    def stop(self):
-        seen["config"] = self.config
-
-    monkeypatch.setattr(FitCLI, "instantiate_classes", stop)
-    FitCLI(["--config", preset, "--data.content", str(pair[0]), "--data.style", str(pair[1])])
+    config = FitCLI(["--config", preset, "--data.content", str(pair[0]), "--data.style", str(pair[1])]).config
     wanted = yaml.safe_load(find_config(preset).read_text(encoding="utf-8"))
     if preset in OVERLAYS:
-        assert seen["config"].trainer.accelerator == wanted["trainer"]["accelerator"]
+        assert config.trainer.accelerator == wanted["trainer"]["accelerator"]
     else:
-        assert seen["config"].data.size == wanted["data"]["size"]
+        assert config.data.size == wanted["data"]["size"]
 
 
 @pytest.mark.parametrize("preset", preset_names())
@@ -92,9 +86,8 @@ def test_later_configurations_override_earlier_ones(place, pair, use_tiny_weight
     assert config["data"]["side"] == "short"  # from gatys
 
 
-def test_gatys_is_the_released_setting(pair, monkeypatch, use_tiny_weights):
+def test_gatys_is_the_released_setting(pair, use_tiny_weights):
     """Weights 1 and 1000 / C² on mean squares, L-BFGS of history 100 in pixels, short side 512, from the content."""
-    monkeypatch.setattr(FitCLI, "instantiate_classes", lambda self: None)
     cli = FitCLI(["--config", "gatys", "--data.content", str(pair[0]), "--data.style", str(pair[1])])
     assert isinstance(cli.parser, OneLineParser)
     model, data = cli.config.model, cli.config.data

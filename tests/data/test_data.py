@@ -13,7 +13,7 @@ from PIL import Image
 
 from nst_lightning import Stage, Style, StyleTransferData, demo
 from nst_lightning.cli import main
-from nst_lightning.cli.fit import FitCLI
+from nst_lightning.config.build import build
 from nst_lightning.console import log
 from nst_lightning.data.loader import EvaluationLoader, StageBatch
 from nst_lightning.errors import UserError, UserNotice
@@ -52,8 +52,7 @@ def test_styles_of_a_file_are_paths_or_mappings(pair, tmp_path, monkeypatch, use
     items = [{"path": str(pair[1]), "weight": 3.0, "scale": 1.5}, str(pair[0])]
     settings = {"content": str(pair[0]), "style": items, "size": 48}
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump({"data": settings}), encoding="utf-8")
-    monkeypatch.setattr(FitCLI, "_build_trainer", lambda *_: None)
-    data = FitCLI(["--config", "mine.yaml", "--model.evaluations=1"]).datamodule
+    data = build(["--config", "mine.yaml", "--model.evaluations=1"]).data
     assert data.styles == [Style(str(pair[1]), weight=3.0, scale=1.5), Style(str(pair[0]))]
     python = StyleTransferData(str(pair[0]), [Style(str(pair[1]), weight=3.0, scale=1.5), str(pair[0])], size=48)
     for (ours, share), (theirs, other) in zip(data.stage_images().styles, python.stage_images().styles, strict=True):
@@ -325,11 +324,11 @@ def test_the_seed_of_everything_reaches_the_noise(tmp_path, monkeypatch, use_tin
 
     def noise(*options):
         with log.speaking([]):  # afterwards as before
-            cli = FitCLI(
+            job = build(
                 ["--config", str(tmp_path / "noise.yaml"), "--trainer.accelerator", "cpu", "--log", "none", *options]
             )
-        cli.release_folder()
-        return cli.datamodule.start_image(), cli.model.configuration
+        job.release_folder()
+        return job.data.start_image(), job.model.configuration
 
     pictures = "{content: 'demo:content', style: 'demo:style', size: 32, init: noise}"
     (tmp_path / "noise.yaml").write_text(f"data: {pictures}\nmodel: {{evaluations: 1}}\n", encoding="utf-8")

@@ -116,10 +116,10 @@ def test_a_lost_connection_is_told_of_by_the_process_that_ended(monkeypatch):
     exec(compile(source, place, "exec"), lightnings)
     trainer = SimpleNamespace(fit=lightnings["fit"], global_step=7, world_size=2)
     config = SimpleNamespace(ckpt_path=None)
-    cli = SimpleNamespace(trainer=trainer, model=None, datamodule=None, config=config, make_trainer=lambda: None)
+    job = SimpleNamespace(trainer=trainer, model=None, data=None, config=config, make_trainer=lambda: None)
     workers = SimpleNamespace(failure=lambda: "process 1 of 2 ended with code -9")
     with pytest.raises(UserError, match=r"^trainer\.devices: process 1 of 2 ended .* -9; stopped at evaluation 7"):
-        _run(cli, workers)
+        _run(job, workers)
 
 
 @pytest.mark.parametrize(
