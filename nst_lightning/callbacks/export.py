@@ -91,7 +91,7 @@ class Export(Callback):
         if data.content_path is not None:
             self._origin = read_origin(Path(data.content_path), keep_location=self.keep_location)
         configuration = self.settings.get("Configuration")
-        self._fingerprint = run_fingerprint(configuration, data.request.inputs) if configuration else ""
+        self._fingerprint = run_fingerprint(configuration, data.request.inputs, __version__) if configuration else ""
 
     def _settings(self, trainer: Trainer, data: StyleTransferData) -> dict[str, str]:
         """What the picture says of how it was made."""

@@ -19,6 +19,7 @@ Side = Literal["long", "short"]
 Start = Literal["content", "white", "grey", "noise"]
 Color = Literal["style", "luminance", "match", "histogram", "recolor"]
 
+_CHOICES: dict[str, Any] = {"side": Side, "resample": Resample, "color": Color}
 _LONGEST = 64  # width over height
 _ASPECT_HEIGHT = 65536  # pixels of an imagined picture with the aspect asked for
 
@@ -144,13 +145,9 @@ def resolve_request(
         UserError: With the argument, if a number makes no sense, or a file is missing or of another shape.
     """
     _check_numbers(size, content, seed, **options)
-    for name, value, allowed in (
-        ("side", side, get_args(Side)),
-        ("resample", options["resample"], get_args(Resample)),
-        ("color", color, get_args(Color)),
-    ):
-        if value not in allowed:
-            raise UserError(f"data.{name}: must be one of {', '.join(allowed)}, got {value}")
+    for name, value in (("side", side), ("resample", options["resample"]), ("color", color)):
+        if value not in get_args(_CHOICES[name]):
+            raise UserError(f"data.{name}: must be one of {', '.join(get_args(_CHOICES[name]))}, got {value}")
     _check_texture(content, color, aspect)
     path = None if content is None else picture_path(content, "data.content", "a path or null")
     styles = tuple(parse_styles(style))

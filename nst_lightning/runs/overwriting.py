@@ -10,7 +10,6 @@ from typing import Any
 
 import yaml
 
-from nst_lightning import __version__
 from nst_lightning.errors import UserError
 from nst_lightning.files.paths import expand
 from nst_lightning.images.io import read_metadata
@@ -22,12 +21,13 @@ EVALUATIONS = "Evaluations"
 _INCIDENTAL = ("ckpt_path", "output", "fallback", "snapshot_every", "checkpoint_")
 
 
-def run_fingerprint(configuration: str, inputs: Sequence[Path]) -> str:
+def run_fingerprint(configuration: str, inputs: Sequence[Path], version: str) -> str:
     """A name for a run's settings and the pictures it reads: equal for runs that make the same picture.
 
     Args:
         configuration: The whole configuration, in YAML.
         inputs: The pictures, whose bytes count.
+        version: Of the program, which may make another picture of the same.
 
     Raises:
         OSError: A picture is no longer there.
@@ -37,7 +37,7 @@ def run_fingerprint(configuration: str, inputs: Sequence[Path]) -> str:
     if isinstance(kept.get("trainer"), dict):
         kept["trainer"] = {key: value for key, value in kept["trainer"].items() if key != "default_root_dir"}
     pictures = [fingerprint(path) for path in inputs]
-    text = json.dumps([__version__, kept, pictures], sort_keys=True, default=str)
+    text = json.dumps([version, kept, pictures], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 

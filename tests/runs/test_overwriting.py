@@ -129,17 +129,18 @@ class TestSameSettings:
     def test_fingerprint(self, pair, tmp_path):
         data = StyleTransferData(str(pair[0]), str(pair[1])).request.inputs
         plain = "{model: {strength: 1.0}, trainer: {max_steps: -1}}"
-        name = run_fingerprint(plain, data)
+        name = run_fingerprint(plain, data, "1")
         elsewhere = (
             "{model: {strength: 1.0}, trainer: {max_steps: -1, default_root_dir: x}, output: a.png, fallback: b}"
         )
-        assert run_fingerprint(elsewhere, data) == name
-        assert run_fingerprint("{model: {strength: 2.0}, trainer: {max_steps: -1}}", data) != name
+        assert run_fingerprint(elsewhere, data, "1") == name
+        assert run_fingerprint("{model: {strength: 2.0}, trainer: {max_steps: -1}}", data, "1") != name
         other = tmp_path / pair[0].name  # of the same name, and another picture
         Image.new("RGB", (48, 36)).save(other)
-        assert run_fingerprint(plain, StyleTransferData(str(other), str(pair[1])).request.inputs) != name
+        assert run_fingerprint(plain, StyleTransferData(str(other), str(pair[1])).request.inputs, "1") != name
         other.write_bytes(pair[0].read_bytes())
-        assert run_fingerprint(plain, StyleTransferData(str(other), str(pair[1])).request.inputs) == name
+        assert run_fingerprint(plain, StyleTransferData(str(other), str(pair[1])).request.inputs, "1") == name
+        assert run_fingerprint(plain, data, "2") != name
 
     @pytest.mark.parametrize(
         ("earlier", "replaced"),
