@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 from collections.abc import Callable
 from functools import partial
 
@@ -12,8 +14,8 @@ from torch import Tensor
 from nst_lightning.data.module import StyleTransferData
 from nst_lightning.features import VGG19, CompactVGG19
 from nst_lightning.hardware.accelerator import compute_dtype, describe
-from nst_lightning.hardware.memory import keep_freed_memory
-from nst_lightning.hardware.numerics import allow_tf32
+from nst_lightning.hardware.memory import freed_memory_kept
+from nst_lightning.hardware.numerics import tf32_allowed
 from nst_lightning.losses import Content, Gram
 from nst_lightning.objective.evaluator import Evaluator
 from nst_lightning.objective.objective import Objective, default_terms
@@ -31,6 +33,9 @@ OPTIMIZERS = {
     "torch lbfgs": partial(torch.optim.LBFGS, max_iter=1, history_size=100, tolerance_grad=-1, tolerance_change=-1),
     "adam": partial(torch.optim.Adam, lr=0.02),
 }
+
+_SETTINGS = contextlib.ExitStack()  # until the process ends
+atexit.register(_SETTINGS.close)
 
 Step = Callable[[], Tensor | float]
 
@@ -70,8 +75,8 @@ def our_step(
         extractor: A key of `EXTRACTORS`.
         objective: default (balanced) or baseline (the same function of the image as the baseline's).
     """
-    keep_freed_memory()  # as `nst fit` does
-    allow_tf32(False)
+    _SETTINGS.enter_context(freed_memory_kept())  # as `nst fit` has them
+    _SETTINGS.enter_context(tf32_allowed(False))
     terms = default_terms()
     if objective == "baseline":
         terms = [Content(normalization="released"), Gram(weight=baseline.STYLE_WEIGHT, normalization="released")]

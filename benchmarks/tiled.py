@@ -11,7 +11,7 @@ from memory import resident
 from programs import EXTRACTORS, pictures
 
 from nst_lightning.hardware.accelerator import compute_dtype
-from nst_lightning.hardware.memory import hand_back_large_blocks, keep_freed_memory
+from nst_lightning.hardware.memory import freed_memory_kept
 from nst_lightning.images.resize import resize
 from nst_lightning.objective.evaluator import Evaluator
 from nst_lightning.objective.objective import Objective, default_terms
@@ -25,9 +25,12 @@ IMAGE = 12  # bytes a pixel
 def main() -> None:
     """Run what the arguments say: extractor, size, tile (0 for the whole picture), precision."""
     extractor, size, tile, precision = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
-    keep_freed_memory()
-    if tile or size > 1200:  # as `nst fit` does
-        hand_back_large_blocks()
+    with freed_memory_kept(large=tile > 0 or size > 1200):  # as `nst fit` does
+        measure(extractor, size, tile, precision)
+
+
+def measure(extractor: str, size: int, tile: int, precision: str) -> None:
+    """Evaluate, and print seconds and bytes."""
     before = resident()
     network = EXTRACTORS[extractor]()
     network.set_compute_dtype(compute_dtype(precision))

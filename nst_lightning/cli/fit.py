@@ -19,7 +19,7 @@ from nst_lightning.console import log
 from nst_lightning.console.quiet import lightning_quiet
 from nst_lightning.engine.complaints import complaint
 from nst_lightning.errors import UserError, UserNotice
-from nst_lightning.hardware.memory import hand_back_freed_memory, is_out_of_memory, keep_freed_memory
+from nst_lightning.hardware.memory import hand_back_freed_memory, is_out_of_memory
 from nst_lightning.process.isolation import process_as_before
 from nst_lightning.process.ownership import owns_process
 from nst_lightning.process.workers import Workers
@@ -43,14 +43,12 @@ def main(args: Sequence[str]) -> int:
         KeyboardInterrupt: After Ctrl-C, when everything is written.
         SystemExit: After SIGTERM, likewise.
     """
-    if owns_process():  # what the C library is told cannot be asked for, so not be put back
-        keep_freed_memory()
-        return _fit(args)
     try:
         return _fit(args)
     finally:
-        gc.collect()  # trainer and model know each other, and nobody else knows them
-        hand_back_freed_memory()
+        if not owns_process():
+            gc.collect()  # trainer and model know each other, and nobody else knows them
+            hand_back_freed_memory()
 
 
 def _fit(args: Sequence[str]) -> int:

@@ -21,7 +21,7 @@ from nst_lightning.features import VGG19, CompactVGG19, Extractor
 from nst_lightning.files.atomic import replacing
 from nst_lightning.files.paths import expand
 from nst_lightning.hardware.accelerator import choose_precision, compute_dtype, describe
-from nst_lightning.hardware.memory import keep_freed_memory
+from nst_lightning.hardware.memory import freed_memory_kept
 from nst_lightning.images.io import write_image
 from nst_lightning.losses.gram import gram_matrix
 
@@ -118,7 +118,11 @@ def main(args: Sequence[str]) -> int:
         The exit code.
     """
     arguments = parse(args)
-    keep_freed_memory()
+    with freed_memory_kept():
+        return _judge_all(arguments)
+
+
+def _judge_all(arguments: argparse.Namespace) -> int:
     dtype = compute_dtype(choose_precision("auto", describe("cpu")).value)
     folder = expand(arguments.output, "output")
     folder.mkdir(parents=True, exist_ok=True)

@@ -19,6 +19,7 @@ from nst_lightning.data.module import StyleTransferData
 from nst_lightning.data.schedule import Stage, make_schedule
 from nst_lightning.data.stage_images import StageImages
 from nst_lightning.engine.loggers import Logs
+from nst_lightning.engine.process import ProcessSettings
 from nst_lightning.engine.refusals import (
     check_monitor,
     check_monitors,
@@ -35,7 +36,6 @@ from nst_lightning.hardware.accelerator import choose_precision, compute_dtype, 
 from nst_lightning.hardware.memory import (
     free_memory,
     hand_back_freed_memory,
-    hand_back_large_blocks,
     is_out_of_memory,
     resident_memory,
 )
@@ -59,8 +59,6 @@ AVERAGED = "current_model_state"  # where Lightning's averages keep the image in
 STEPPED_FROM = "stepped_from"  # where a checkpoint keeps the image that a schedule-free optimiser goes on from
 
 SMALLEST_TILE = 64  # pixels; smaller ones would be nearly all halo
-
-_LARGE = 1200  # pixels of the long side from which blocks of memory are better handed back than kept
 
 
 class StyleTransfer(LightningModule):
@@ -268,7 +266,7 @@ class StyleTransfer(LightningModule):
             if isinstance(callback, EarlyStopping) and callback._check_on_train_epoch_end is None:
                 callback._check_on_train_epoch_end = False
         given = trainer.callbacks  # type: ignore[attr-defined]
-        brought: list[Callback] = [Logs()] if trainer.loggers else []
+        brought: list[Callback] = [ProcessSettings(), *([Logs()] if trainer.loggers else [])]
         brought += [LookEarly()] if any(isinstance(callback, EarlyStopping) for callback in given) else []
         return [own for own in brought if not any(isinstance(callback, type(own)) for callback in given)]
 
@@ -296,8 +294,6 @@ class StyleTransfer(LightningModule):
         self._planner = self._make_planner()
         self.plans = self._planner.plans(self.tile, self._free_memory(), trainer.world_size)
         self._resident = resident_memory(trainer.strategy.root_device.type)
-        if any(plan.tile for plan in self.plans) or max(self._data.stage_size()) > _LARGE:
-            hand_back_large_blocks()
         if not self._has_size:  # a subclass may have callbacks of its own
             self.image = nn.Parameter(self._data.start_image(self.stages[0].scale))
         self._has_size = self._stepping = False

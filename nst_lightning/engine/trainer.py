@@ -11,7 +11,6 @@ from lightning.pytorch.strategies import DDPStrategy, Strategy
 
 from nst_lightning.errors import UserError
 from nst_lightning.hardware.accelerator import choose_accelerator, choose_precision, describe
-from nst_lightning.hardware.numerics import tf32_allowed
 from nst_lightning.process.interruption import signals_as_before
 from nst_lightning.process.workers import count_devices
 
@@ -43,6 +42,7 @@ class StyleTrainer(Trainer):
 
     Attributes:
         precision_reason: Why this precision was taken, for the start-up line.
+        tf32: As it was given.
         after_fit: What is left to do when everything of a fit is over, such as to hand a signal on to the program.
 
     Raises:
@@ -67,7 +67,7 @@ class StyleTrainer(Trainer):
         chosen = choose_accelerator(accelerator).value
         precision_choice = choose_precision(precision, describe(chosen if chosen in {"cuda", "mps"} else "cpu"))
         self.precision_reason = precision_choice.reason
-        self._tf32 = tf32
+        self.tf32 = tf32
         self.after_fit: Callable[[], None] | None = None
         value = cast("Any", precision_choice.value)
         several = count_devices(chosen, devices) * num_nodes > 1
@@ -90,7 +90,7 @@ class StyleTrainer(Trainer):
             SystemExit: With 143 if SIGTERM did.
         """
         self.after_fit = None
-        with signals_as_before(), tf32_allowed(self._tf32), warnings.catch_warnings():
+        with signals_as_before(), warnings.catch_warnings():
             # The summary takes 32 bits for each number of the image, and so it is: only features have 16.
             warnings.filterwarnings("ignore", "Precision bf16-mixed is not supported by the model summary")
             super().fit(*args, **kwargs)

@@ -13,28 +13,52 @@ import torch
 from torch import Tensor
 
 _Method = TypeVar("_Method", bound=Callable[..., Any])
+_Answer = TypeVar("_Answer")
 
 
-def allow_tf32(allowed: bool) -> None:
-    """Say whether CUDA may round the factors of float32 products and convolutions to TF32's 10 bits.
-
-    Sums of bfloat16 products stay float32 in any case, also where a long sum is shared out and put together again.
-    """
-    torch.backends.cuda.matmul.allow_tf32 = allowed
-    torch.backends.cudnn.allow_tf32 = allowed
-    torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
+def asks_for_tf32() -> bool:
+    """Whether the program has allowed TF32 in products of matrices, where PyTorch leaves it out unless told."""
+    return bool(torch.backends.cuda.matmul.fp32_precision == "tf32")
 
 
 @contextlib.contextmanager
 def tf32_allowed(allowed: bool) -> Iterator[None]:
-    """`allow_tf32` within a context: these are settings of the whole process."""
-    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-    before = matmul.allow_tf32, cudnn.allow_tf32, matmul.allow_bf16_reduced_precision_reduction
-    allow_tf32(allowed)
+    """Say whether CUDA may round the factors of float32 products and convolutions to TF32's 10 bits, for a while.
+
+    Sums of bfloat16 products stay float32 in any case, also where a long sum is shared out and put together again.
+    These are settings of the whole process, under two sets of names: PyTorch refuses to tell the older ones where a
+    program has made use of the newer ones, and then these alone are changed.
+    """
+    backends = cast("Any", torch.backends)
+    matmul, cudnn = backends.cuda.matmul, backends.cudnn
+    places = [matmul, cudnn.conv, cudnn.rnn, backends.mkldnn.matmul]
+    before = [place.fp32_precision for place in places]
+    reduced = matmul.allow_bf16_reduced_precision_reduction
+    level, convolutions = _told(torch.get_float32_matmul_precision), _told(lambda: cudnn.allow_tf32)
     try:
+        if level is not None:
+            matmul.allow_tf32 = allowed
+        if convolutions is not None:
+            cudnn.allow_tf32 = allowed
+        for place in places[:3]:
+            place.fp32_precision = "tf32" if allowed else "ieee"
+        matmul.allow_bf16_reduced_precision_reduction = False
         yield
     finally:
-        matmul.allow_tf32, cudnn.allow_tf32, matmul.allow_bf16_reduced_precision_reduction = before
+        if level is not None:
+            torch.set_float32_matmul_precision(level)
+        if convolutions is not None:
+            cudnn.allow_tf32 = convolutions
+        for place, precision in zip(places, before, strict=True):
+            place.fp32_precision = precision
+        matmul.allow_bf16_reduced_precision_reduction = reduced
+
+
+def _told(question: Callable[[], _Answer]) -> _Answer | None:
+    try:
+        return question()
+    except RuntimeError:
+        return None
 
 
 def outside_autocast(method: _Method) -> _Method:
@@ -108,3 +132,13 @@ def set_random_states(states: dict[str, torch.Tensor], device: torch.device) -> 
         torch.set_rng_state(states["cpu"])
     if device.type in states and device.type != "cpu":
         (torch.cuda if device.type == "cuda" else torch.mps).set_rng_state(states[device.type])
+
+
+@contextlib.contextmanager
+def random_states_kept(device: torch.device) -> Iterator[None]:
+    """Let random numbers go on afterwards where they were before, on the CPU and on a device."""
+    states = random_states(device)
+    try:
+        yield
+    finally:
+        set_random_states(states, device)

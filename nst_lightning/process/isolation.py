@@ -7,8 +7,10 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator
+from typing import Any, cast
 
 import torch
+from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.fabric.utilities.seed import _collect_rng_states, _set_rng_states
 
 
@@ -22,7 +24,7 @@ def process_as_before() -> Iterator[None]:
     chance, threads = _collect_rng_states(include_cuda=False), torch.get_num_threads()
     deterministic = torch.are_deterministic_algorithms_enabled()
     only_warn = torch.is_deterministic_algorithms_warn_only_enabled()
-    benchmark = torch.backends.cudnn.benchmark
+    benchmark, rank = torch.backends.cudnn.benchmark, getattr(rank_zero_only, "rank", None)
     with warnings.catch_warnings():
         try:
             yield
@@ -38,6 +40,7 @@ def process_as_before() -> Iterator[None]:
                 torch.set_num_threads(threads)
             torch.use_deterministic_algorithms(deterministic, warn_only=only_warn)
             torch.backends.cudnn.benchmark = benchmark
+            cast("Any", rank_zero_only).rank = rank
 
 
 def _folder() -> str | None:

@@ -16,7 +16,7 @@ from nst_lightning.features.weights import ENVIRONMENT_VARIABLE
 BEGIN = """
 import sys, time
 sys.path.insert(0, {tests!r})
-from surroundings import resident, surroundings
+from processstate import resident, state
 from nst_lightning import StyleTrainer, StyleTransfer, StyleTransferData
 from nst_lightning.callbacks import Checkpoints, Export, Metrics, Signals, Snapshots
 from nst_lightning.cli import main
@@ -33,7 +33,7 @@ def trained(evaluations, *more):
     return tuple(model.picture().shape)
 """
 COMPARE = """
-now = surroundings()
+now = state()
 print({name: (before[name], now[name]) for name in now if now[name] != before[name]})
 """
 
@@ -100,7 +100,7 @@ def notebook(tmp_path, pair, tiny_weights, monkeypatch):
 )
 def test_runs_leave_the_kernel_as_it_was(way, runs, notebook, tmp_path):
     """A cell is run as often as that: handlers, threads, environment, levels of logging and memory stay."""
-    assert notebook.run(f"{way}(3); before = surroundings(); sizes = [resident()]")[1] == ""  # the first one imports
+    assert notebook.run(f"{way}(3); before = state(); sizes = [resident()]")[1] == ""  # the first one imports
     for _ in range(runs):
         assert notebook.run(f"{way}(3); sizes.append(resident())")[1] == ""
         assert notebook.run(COMPARE) == ("{}\n", "")
@@ -117,7 +117,7 @@ def test_runs_leave_the_kernel_as_it_was(way, runs, notebook, tmp_path):
 )
 def test_the_stop_button_ends_a_run_with_its_picture(cell, notebook, tmp_path):
     """It is pressed at an evaluation: the cell ends with KeyboardInterrupt, and the next one runs."""
-    assert notebook.run("trained(1); command(1); before = surroundings()")[1] == ""
+    assert notebook.run("trained(1); command(1); before = state()")[1] == ""
     (tmp_path / "picture.png").unlink()
     pressed = tmp_path / "press"
     at_work = f"import pathlib, threading; threading.Timer(3, pathlib.Path({str(pressed)!r}).touch).start()"

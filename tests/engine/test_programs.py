@@ -13,7 +13,7 @@ import pytest
 import torch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, Timer
-from surroundings import resident, surroundings
+from processstate import resident, state
 
 from nst_lightning import StyleTrainer, StyleTransfer, StyleTransferData
 from nst_lightning.callbacks import (
@@ -492,15 +492,15 @@ def test_runs_leave_the_process_as_it_was(way, runs, pair, place):
             trainer.fit(model, datamodule=data)
             models += [weakref.ref(thing) for thing in (model, model.image, trainer, data, *callbacks)]
             del model, data, trainer, callbacks
-        before = before or surroundings()  # the first run imports what it needs
+        before = before or state()  # the first run imports what it needs
         sizes.append(resident())
-    assert surroundings() == before
+    assert state() == before
     assert [ref() for ref in models if ref() is not None] == []
     if runs >= 10:
         assert sizes[-1] - sizes[0] < (runs * 2**20 if sizes[0] else 1)
 
 
 def test_a_first_run_leaves_the_process_as_it_was(pair, place):
-    before = surroundings()
+    before = state()
     assert main([*arguments(pair), "--model.evaluations", "1", "--seed_everything", "5"]) == 0
-    assert surroundings() == before
+    assert state() == before

@@ -1,0 +1,46 @@
+"""What a run sets for its whole process, and puts back."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+from lightning.pytorch import Callback, Trainer
+
+from nst_lightning.hardware.memory import freed_memory_kept
+from nst_lightning.hardware.numerics import asks_for_tf32, random_states_kept, tf32_allowed
+
+if TYPE_CHECKING:  # the module brings this callback along
+    from nst_lightning.engine.module import StyleTransfer
+
+_LARGE = 1200  # pixels of the long side from which blocks of memory are better handed back than kept
+
+
+class ProcessSettings(Callback):
+    """Let the C library keep freed memory and PyTorch compute as asked for, until the fit ends in whatever way.
+
+    Whether TF32 is allowed says `StyleTrainer`; with Lightning's own Trainer what the program chose for products of
+    matrices holds for convolutions, too. Random numbers of a checkpoint are for the run that goes on from it.
+    """
+
+    def __init__(self) -> None:
+        self._undo = contextlib.ExitStack()
+
+    def on_fit_start(self, trainer: Trainer, pl_module: StyleTransfer) -> None:  # type: ignore[override]
+        """Set what the run needs, now that nothing is refused any more; see Callback."""
+        # First of all callbacks, so that no error of another one passes it over.
+        trainer.callbacks = [self, *(other for other in trainer.callbacks if other is not self)]  # type: ignore[attr-defined]
+        longest = max(trainer.datamodule.stage_size())  # type: ignore[attr-defined]
+        tiled = any(plan.tile for plan in pl_module.plans)
+        self._undo.enter_context(freed_memory_kept(large=tiled or longest > _LARGE))
+        self._undo.enter_context(tf32_allowed(getattr(trainer, "tf32", asks_for_tf32())))
+        if trainer.ckpt_path is not None:
+            self._undo.enter_context(random_states_kept(pl_module.device))
+
+    def teardown(self, *_: Any, **__: Any) -> None:
+        """Put everything back; see Callback."""
+        self._undo.close()
+
+    def on_exception(self, *_: Any) -> None:
+        """Put everything back; see Callback."""
+        self._undo.close()
