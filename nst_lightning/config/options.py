@@ -65,7 +65,8 @@ OUTPUT_OPTIONS: list[tuple[str, Any, Any, str]] = [
         log.Kind,
         "auto",
         "How the run speaks on standard error: bar, lines (one every ten seconds), json (an object a line, for "
-        "programs), none (warnings and errors alone), or auto: a bar on a terminal, lines elsewhere.",
+        "programs), none (warnings, errors and reports that were asked for), or auto: a bar on a terminal, lines "
+        "elsewhere.",
     ),
     ("ckpt_path", Optional[str], None, "Checkpoint to continue from; last for the newest of the same pictures."),
 ]

@@ -46,15 +46,16 @@ def kind() -> Kind:
     return "bar" if sys.stderr is not None and sys.stderr.isatty() else "lines"
 
 
-def say(event: str, text: str, **facts: Any) -> None:
+def say(event: str, text: str, *, asked: bool = False, **facts: Any) -> None:
     """Say one thing.
 
     Args:
         event: What it is: plan, progress, resumed, finished, warning, wrote, stopped, message or error.
         text: One line.
+        asked: Whether it is a report that an option of its own asks for, and is said in any case.
         facts: The same and more, for programs.
     """
-    if kind() == "none" and event not in {"warning", "error"}:
+    if kind() == "none" and not asked and event not in {"warning", "error"}:
         return
     with contextlib.suppress(OSError, ValueError, AttributeError):  # nobody listens any more; the run goes on
         sys.stderr.write(_line(event, text, facts))

@@ -15,17 +15,15 @@ from nst_lightning.console import log
 _LOGGERS = ("lightning.pytorch", "lightning.fabric")
 
 # Files of Lightning that speak only when asked to: reports, and what a callback with `verbose` does.
-_ASKED_FOR = (
-    "/profilers/",
-    "/callbacks/early_stopping.py",
-    "/callbacks/model_checkpoint.py",
-    "/callbacks/model_summary.py",
-    "/callbacks/timer.py",
-)
+_REPORTS = ("/profilers/", "/callbacks/model_summary.py")
+_VERBOSE = ("/callbacks/early_stopping.py", "/callbacks/model_checkpoint.py", "/callbacks/timer.py")
 _FAST_DEV_RUN = "_init_debugging_flags"  # the function that says what the flag does
 
 # Modules whose warnings are about a part that the user chose.
-_CONCERNING = r"lightning\.pytorch\.callbacks\.(early_stopping|lr_monitor|device_stats_monitor|timer)"
+_CONCERNING = (
+    r"lightning\.pytorch\.(callbacks\.(early_stopping|lr_monitor|device_stats_monitor|timer|weight_averaging)|"
+    r"loggers\.|profilers\.)"
+)
 
 
 class _Passed(logging.Handler):
@@ -33,15 +31,16 @@ class _Passed(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print a record that is to be passed on; see logging.Handler."""
-        if record.levelno >= logging.WARNING or _was_asked_for(record):
-            event = "warning" if record.levelno >= logging.WARNING else "message"
+        report, warns = _comes_from(record, _REPORTS), record.levelno >= logging.WARNING
+        if warns or report or _comes_from(record, _VERBOSE) or record.funcName == _FAST_DEV_RUN:
             with tqdm.external_write_mode(sys.stderr):
-                log.say(event, self.format(record).strip(), logger=record.name)
+                event = "warning" if warns else "message"
+                log.say(event, self.format(record).strip(), asked=report, logger=record.name)
 
 
-def _was_asked_for(record: logging.LogRecord) -> bool:
+def _comes_from(record: logging.LogRecord, files: tuple[str, ...]) -> bool:
     path = record.pathname.replace("\\", "/")
-    return any(part in path for part in _ASKED_FOR) or record.funcName == _FAST_DEV_RUN
+    return any(part in path for part in files)
 
 
 @contextlib.contextmanager

@@ -512,6 +512,29 @@ def test_a_profiler_is_seen(name, short, pattern, command, tmp_path, table):
     table.append(("profiler", name, "works", "said at the end, or in the run folder with a filename"))
 
 
+@pytest.mark.parametrize("kind", ["bar", "lines", "json", "none"])
+def test_a_report_is_said_however_a_run_speaks(kind, command):
+    code, said = command("--trainer.profiler=simple", f"--log={kind}")
+    assert code == 0
+    assert "run_training_batch" in said
+    if kind == "none":  # and nothing besides
+        assert not re.search(r"wrote|eval/s|weights:", said)
+
+
+def test_a_report_from_python(fit, caplog):
+    fit(profiler="simple")
+    (report,) = [record.getMessage() for record in caplog.records if "Profiler Report" in record.getMessage()]
+    assert "run_training_batch" in report
+
+
+def test_what_a_chosen_logger_cannot_do_is_said(command):
+    code, said = command(
+        "--trainer.logger=TensorBoardLogger", "--trainer.logger.save_dir=x", "--trainer.logger.log_graph=true"
+    )
+    assert code == 0
+    assert "nst: warning: Could not log computational graph" in said
+
+
 def test_pytorchs_profiler(fit, tmp_path, table):
     fit(profiler="pytorch", evaluations=6)
     assert list((tmp_path / "run").glob("*.pt.trace.json"))
