@@ -15,8 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-_PRIOR_PAIRS = 5  # what was handed over counts for so many
-_WIDEST = 7.0  # natural logarithm of the largest correction of a ring, against a few unlucky pairs
+_LARGEST_LOG_CORRECTION = 7.0  # of a ring, against a few unlucky pairs
 
 
 class Curvature(NamedTuple):
@@ -36,35 +35,6 @@ class Curvature(NamedTuple):
         return [float(factor) for factor in np.exp(logarithms)]
 
 
-def initial_hessian(
-    ss: Tensor, yy: Tensor, sy: Tensor, count: Tensor, rings: list[int], relaxation: float, prior: Tensor | None
-) -> tuple[Tensor, Tensor]:
-    """Choose the initial inverse Hessian γC.
-
-    Args:
-        ss: (rings, history) squares of steps, oldest first, 0 where there is none.
-        yy: (rings, history, history) products of changes of the gradient, the same.
-        sy: Product of the newest pair.
-        count: Number of pairs.
-        rings: Number of rings of each parameter.
-        relaxation: Factor on γ.
-        prior: (rings,) factors that were handed over, or None.
-
-    Returns:
-        C as (rings,) factors, and γ; 1 without pairs and prior.
-    """
-    scales = ring_scales(ss.sum(1), yy.diagonal(dim1=1, dim2=2).sum(1), rings)
-    if prior is None:
-        return scales, torch.where(count > 0, relaxation * sy / (scales @ yy[:, -1, -1]), 1)
-    share = count / (count + _PRIOR_PAIRS)  # of what was measured, in geometric means
-    size = prior.log().mean().exp()
-    scales = scales**share * (prior / size) ** (1 - share)
-    # With few pairs all of the relaxation overshoots where the prior is too large, as it is if the loss is another one
-    # at this size (of a photograph that is enlarged, say). A pair tells that at once.
-    measured = torch.where(count > 0, relaxation**share * sy / (scales @ yy[:, -1, -1]), size)
-    return scales, torch.minimum(measured**share * size ** (1 - share), measured)
-
-
 def ring_scales(ss: Tensor, yy: Tensor, rings: list[int]) -> Tensor:
     """Inverse curvature of each ring, ‖s‖ / ‖y‖ over the history, smoothed; any common factor is left to γ.
 
@@ -79,7 +49,7 @@ def ring_scales(ss: Tensor, yy: Tensor, rings: list[int]) -> Tensor:
     known = (ss > 0) & (yy > 0)
     logarithm = torch.where(known, (ss.log() - yy.log()) / 2, 0)
     mean = logarithm.sum() / known.sum().clamp(min=1)
-    logarithm = torch.where(known, logarithm - mean, 0).clamp(-_WIDEST, _WIDEST)
+    logarithm = torch.where(known, logarithm - mean, 0).clamp(-_LARGEST_LOG_CORRECTION, _LARGEST_LOG_CORRECTION)
     smooth = []
     for piece in torch.split(logarithm, rings):
         padded = torch.cat([piece[:1], piece, piece[-1:]])

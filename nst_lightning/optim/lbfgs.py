@@ -26,7 +26,7 @@ gradient; and everything that depends on values is a mask, so that an accelerato
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, cast, get_args
 
 import torch
@@ -34,16 +34,15 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from nst_lightning.errors import UserError
-from nst_lightning.hardware.numerics import widest_dtype
-from nst_lightning.optim.curvature import Curvature, initial_hessian, ring_scales
-from nst_lightning.optim.metric import SpectralMetric
+from nst_lightning.optim.curvature import Curvature
+from nst_lightning.optim.hessian import InverseHessian
+from nst_lightning.optim.metric import joined
+from nst_lightning.optim.pairs import chunks
 
 HistoryDtype = Literal["float32", "bfloat16"]
 Rules = Literal["image", "torch"]
 
 _IMAGE_DIMENSIONS = 3
-# Coordinates worked on at a time; a history of another type is widened in pieces of this length.
-_CHUNK, _WIDENED = 1 << 22, 1 << 18
 
 
 class LBFGS(Optimizer):
@@ -52,11 +51,11 @@ class LBFGS(Optimizer):
     Args:
         params: Parameters to optimise, in one group.
         lr: Factor on every step but the first; 1 takes the quasi-Newton step as it is.
-        history_size: Number of pairs kept; the memory is ``2 * history_size + 5`` images, and 1.5 for the metric.
+        history_size: Number of pairs; the memory is ``2 * history_size + 5`` images, and 1.5 for the metric.
         first_step: Root mean square change of the parameters made by the first step (and by the first after a
             restart), in the parameters' units: for an image in [0, 1], 0.01 is one percent of the range.
         max_step: Largest root mean square change of one step; longer steps are shortened.
-        curvature: A pair is kept when ``sᵀy > curvature * ‖s‖ ‖y‖``; rounding noise fails this test.
+        curvature: A pair is stored when ``sᵀy > curvature * ‖s‖ ‖y‖``; rounding noise fails this test.
         spectral_exponent: Start from an inverse Hessian that favours low spatial frequencies f by ``f^(-2 exponent)``
             (`SpectralMetric`), so that large areas of colour move as fast as fine strokes. It applies to parameters of
             the shape of images, (..., C, H, W); 0 measures changes in pixels.
@@ -75,6 +74,19 @@ class LBFGS(Optimizer):
     A non-finite loss or gradient never reaches the parameters: they return to the last point with finite values (with
     a bfloat16 history up to rounding, which saves the copy) and the history restarts. ``skipped`` in the state counts
     these events.
+
+    Example:
+        >>> image = torch.zeros(1, 3, 8, 8, requires_grad=True)
+        >>> optimizer = LBFGS([image])
+        >>> def closure():
+        ...     optimizer.zero_grad()
+        ...     loss = (image - 0.25).square().sum()
+        ...     loss.backward()
+        ...     return loss
+        >>> for _ in range(10):
+        ...     loss = optimizer.step(closure)
+        >>> float(loss.detach()) < 1e-6
+        True
     """
 
     def __init__(
@@ -92,115 +104,56 @@ class LBFGS(Optimizer):
         rules: Rules = "image",
     ) -> None:
         positive = {"lr": lr, "first_step": first_step, "max_step": max_step, "relaxation": relaxation}
-        for name, value in positive.items():
-            if not value > 0 or (name != "max_step" and value == math.inf):
-                raise UserError(f"{name}: must be above 0, got {value}; the default is a good start")
-        for name, value in {"curvature": curvature, "spectral_exponent": spectral_exponent}.items():
-            if not (value >= 0 and math.isfinite(value)):
-                raise UserError(f"{name}: must be finite and at least 0, got {value}; the default is a good start")
-        for name, count in {"history_size": history_size, "rings": rings}.items():
-            if count < 1:
-                raise UserError(f"{name}: must be at least 1, got {count}; the default is a good start")
-        for name, choice, allowed in (("history_dtype", history_dtype, HistoryDtype), ("rules", rules, Rules)):
-            if choice not in get_args(allowed):
-                raise UserError(f"{name}: must be one of {', '.join(get_args(allowed))}, got {choice}")
-        defaults = {
-            "lr": lr,
-            "history_size": history_size,
-            "first_step": first_step,
-            "max_step": max_step,
-            "curvature": curvature,
-            "spectral_exponent": spectral_exponent,
-            "rings": rings,
-            "relaxation": relaxation,
-            "history_dtype": history_dtype,
-            "rules": rules,
-            "prior": None,
-        }
-        super().__init__(params, defaults)
+        not_negative = {"curvature": curvature, "spectral_exponent": spectral_exponent}
+        counts = {"history_size": history_size, "rings": rings}
+        choices = {"history_dtype": history_dtype, "rules": rules}
+        _check(positive, not_negative, counts, choices)
+        super().__init__(params, {**positive, **not_negative, **counts, **choices, "prior": None})
         if len(self.param_groups) != 1:
             raise UserError(f"params: L-BFGS takes one parameter group, got {len(self.param_groups)}; merge them")
         self._params: list[Tensor] = self.param_groups[0]["params"]
-        self._metrics: list[SpectralMetric] | None = None
-        self._prior: Tensor | None = None  # on the device, once it is needed
-
-    def _is_plain(self) -> bool:
-        """Whether changes are measured in pixels: asked for, or no parameter for images."""
-        group = self.param_groups[0]
-        off = not group["spectral_exponent"] or group["rules"] == "torch"
-        return off or any(p.ndim < _IMAGE_DIMENSIONS for p in self._params)
-
-    def _make_metrics(self) -> None:
-        """Take the sizes of the parameters as they are now."""
-        if self._metrics is None and not self._is_plain():
-            exponent, rings = self.param_groups[0]["spectral_exponent"], self.param_groups[0]["rings"]
-            self._metrics = [SpectralMetric(p.shape, exponent, p.device, p.dtype, rings) for p in self._params]
-
-    def _to_metric(self, gradient: Tensor) -> Tensor:
-        """Gradient (n,) in the coordinates of the metric, in which inner products are plain sums."""
-        self._make_metrics()
-        if self._metrics is None:
-            return gradient.clone()  # it is remembered, and the caller's is zeroed
-        pieces = torch.split(gradient, [p.numel() for p in self._params])
-        return _joined([metric.forward(piece) for metric, piece in zip(self._metrics, pieces, strict=True)])
-
-    def _from_metric(self, coordinates: Tensor) -> Tensor:
-        """The transpose of `_to_metric`."""
-        if self._metrics is None:
-            return coordinates.clone()  # as above, what comes back is the caller's
-        pieces = torch.split(coordinates, [metric.numel for metric in self._metrics])
-        return _joined([metric.backward(piece) for metric, piece in zip(self._metrics, pieces, strict=True)])
+        self._made_hessian: InverseHessian | None = None
 
     @property
-    def _is_lean(self) -> bool:
-        """Whether memory counts more than going back to the last good point to the last bit."""
-        return str(self.param_groups[0]["history_dtype"]) == "bfloat16"
+    def _hessian(self) -> InverseHessian:
+        """Made when it is first needed, for the sizes that the parameters then have."""
+        if self._made_hessian is None:
+            group = self.param_groups[0]
+            self._made_hessian = InverseHessian(self._params, _exponent(group, self._params), group)
+        return self._made_hessian
 
-    def _stored(self, dtype: torch.dtype) -> torch.dtype:
-        return torch.bfloat16 if self._is_lean else dtype
+    @property
+    def _saves_memory(self) -> bool:
+        """Whether memory counts more than a return to the last good point to the last bit."""
+        return str(self.param_groups[0]["history_dtype"]) == "bfloat16"
 
     def memory(self) -> int:
         """Bytes that history and vectors will take on the device at most, known before the first step."""
         return sum(self.memory_for(sum(p.numel() for p in self._params), self._params[0].element_size()))
 
     def memory_for(self, numel: int, itemsize: int = 4) -> tuple[int, int]:
-        """The same for parameters of another size.
+        """The same for ``numel`` values of ``itemsize`` bytes.
 
         Returns:
-            Bytes that stay from step to step, and those that a step takes for itself.
+            Bytes that stay from step to step, and those that a step needs on top.
         """
-        m: int = self.param_groups[0]["history_size"]
-        kept = 2 if self._is_lean else itemsize
-        plain = self._is_plain()
+        m, exact = self.param_groups[0]["history_size"], not self._saves_memory
+        metric = _exponent(self.param_groups[0], self._params) is not None
         # Gradient, last step and (exactly) last point, and the metric's tables; then the new gradient or the change,
-        # and the transform of one channel of three, with what it needs for itself.
-        vectors = 2 + (not self._is_lean) + (0 if plain else 0.5)
-        return int(numel * (2 * m * kept + vectors * itemsize)), int(numel * (1 if plain else 2) * itemsize)
-
-    def _ring_sizes(self) -> list[list[int]]:
-        """Coordinates of each ring of each parameter; one ring of all where nothing is estimated."""
-        if self._metrics is None or self.param_groups[0]["rings"] == 1:
-            metrics = self._metrics
-            return [[sum(metric.numel for metric in metrics) if metrics else sum(p.numel() for p in self._params)]]
-        return [metric.sizes for metric in self._metrics]
+        # and the transform of one channel of three with its own temporaries.
+        lasting = 2 * m * (itemsize if exact else 2) + (2 + exact + 0.5 * metric) * itemsize
+        return int(numel * lasting), int(numel * (1 + metric) * itemsize)
 
     def _initial_state(self) -> dict[str, Any]:
-        self._make_metrics()
-        n = sum(part.numel() if isinstance(part, Tensor) else part.numel for part in self._metrics or self._params)
-        gradient = self._params[0].new_zeros(n)
-        device, m = gradient.device, self.param_groups[0]["history_size"]
-        rings = sum(len(sizes) for sizes in self._ring_sizes())
-        small = widest_dtype(device.type)  # the small matrices cost nothing in double precision
-        exact = {} if self._is_lean else {"last_point": _joined([p.detach().reshape(-1).clone() for p in self._params])}
-        return exact | {
-            "history": torch.zeros(2 * m, n, device=device, dtype=self._stored(gradient.dtype)),  # rows of S, then of Y
-            "sy": torch.zeros(m, m, device=device, dtype=small),  # sᵢᵀyⱼ by slot
-            "yy": torch.zeros(rings, m, m, device=device, dtype=small),  # yᵢᵀyⱼ by ring and slot
-            "ss": torch.zeros(rings, m, device=device, dtype=small),  # sᵢᵀsᵢ
-            "newest": torch.zeros((), device=device, dtype=torch.int64),  # slot of the newest pair
-            "count": torch.zeros((), device=device, dtype=torch.int64),
-            "have_last": torch.zeros((), device=device, dtype=torch.bool),
-            "skipped": torch.zeros((), device=device, dtype=torch.int64),
+        gradient = self._params[0].new_zeros(self._hessian.coordinates.numel)
+        exact = (
+            {} if self._saves_memory else {"last_point": joined([p.detach().reshape(-1).clone() for p in self._params])}
+        )
+        return {
+            **exact,
+            **self._hessian.without_pairs(gradient, torch.bfloat16 if self._saves_memory else gradient.dtype),
+            "have_last": torch.zeros((), device=gradient.device, dtype=torch.bool),
+            "skipped": torch.zeros((), device=gradient.device, dtype=torch.int64),
             "last_gradient": gradient,
             "last_step": torch.zeros_like(gradient),
         }
@@ -216,119 +169,41 @@ class LBFGS(Optimizer):
             What the closure returned.
         """
         state = self.state[self._params[0]]
-        if not state:  # before the closure, so that what stays comes to lie before what goes in the heap
+        if not state:  # before the closure, so that lasting buffers come to lie before temporary ones in the heap
             state.update(self._initial_state())
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        g = self._to_metric(
-            _joined([torch.zeros_like(p).view(-1) if p.grad is None else p.grad.reshape(-1) for p in self._params])
+        g = self._hessian.coordinates.forward(
+            joined([torch.zeros_like(p).view(-1) if p.grad is None else p.grad.reshape(-1) for p in self._params])
         )
         finite = torch.isfinite(torch.dot(g, g))
         if isinstance(loss, Tensor):
             finite = finite & torch.isfinite(loss).all()
         elif isinstance(loss, float) and not math.isfinite(loss):
             finite = torch.zeros_like(finite)
-        direction = self._direction(state, g, finite)
+        direction = self._hessian.direction(state, g, finite)
         state["last_gradient"] = g  # if it is not finite, `have_last` keeps it from being used
         self._move(state, direction, finite)
         return loss
 
-    def _direction(self, state: dict[str, Any], g: Tensor, finite: Tensor) -> Tensor:
-        """Store the newest pair if it is good, then apply the inverse Hessian: ``H g``, or g without pairs."""
-        group = self.param_groups[0]
-        m = group["history_size"]
-        history, sy, yy, ss = state["history"], state["sy"], state["yy"], state["ss"]
-        step = state["last_step"]
-        # In place, since nobody needs it any more: images may be large.
-        change: Tensor = state["last_gradient"].neg_().add_(g)
-        pieces = _pieces(len(g), _WIDENED if history.dtype != g.dtype else _CHUNK)
-        pair = torch.zeros(2, 2, device=g.device, dtype=g.dtype)
-        for piece in pieces:
-            both = _remembered(torch.stack([step[piece], change[piece]]), history.dtype)
-            pair += both @ both.T
-        (ss_new, sy_new), (_, yy_new) = pair.to(sy.dtype)
-        least = 1e-10 if group["rules"] == "torch" else group["curvature"] * (ss_new * yy_new).sqrt()
-        accept = finite & state["have_last"] & (sy_new > least)
-
-        # A refused pair writes its slot's old content back, so the slot moves on only when the pair is kept.
-        newest = torch.where(accept, (state["newest"] + 1) % m, state["newest"])
-        rows = torch.stack([newest, newest + m])
-        count = torch.where(accept, (state["count"] + 1).clamp(max=m), state["count"]) * finite
-
-        rings = self._ring_sizes()
-        sizes = [size for of_parameter in rings for size in of_parameter]
-        products = torch.zeros(len(sizes), 2 * m, 3, device=g.device, dtype=g.dtype)  # the one pass of reductions
-        for piece in pieces:
-            vectors = torch.stack([step[piece], change[piece], g[piece]])
-            vectors[:2] = _remembered(vectors[:2], history.dtype)
-            kept = history[:, piece]
-            kept.index_copy_(0, rows, torch.where(accept, vectors[:2].to(kept.dtype), kept.index_select(0, rows)))
-            for ring, part in _parts(sizes, piece):
-                products[ring] += kept[:, part].to(g.dtype) @ vectors[:, part].T
-        s_s, s_y, s_g = products[:, :m].to(sy.dtype).unbind(2)
-        y_s, y_y, y_g = products[:, m:].to(sy.dtype).unbind(2)
-        _write(sy, newest, accept, row=y_s.sum(0), column=s_y.sum(0))
-        _write(yy, newest, accept, row=y_y, column=y_y)
-        slot = newest.view(1)
-        ss.index_copy_(1, slot, torch.where(accept, s_s.index_select(1, slot), ss.index_select(1, slot)))
-
-        # Oldest first; slots not in use (fewer pairs than slots, or a restart) become identity rows with no weight.
-        order = (newest + 1 + torch.arange(m, device=g.device)) % m
-        used = torch.arange(m, device=g.device) >= m - count
-        both = used[:, None] & used
-        sy, yy = (torch.where(both, x[..., order, :][..., order], 0) for x in (sy, yy))
-        ss, s_g, y_g = (torch.where(used, x[..., order], 0) for x in (ss, s_g.sum(0), y_g))
-        relaxation = 1.0 if self._metrics is None else group["relaxation"]
-        prior = self._prior_factors(device=g.device, dtype=sy.dtype)
-        scales, gamma = initial_hessian(
-            ss, yy, sy[-1, -1], count, [len(of_parameter) for of_parameter in rings], relaxation, prior
-        )
-        ycy, y_c_g = torch.tensordot(scales, yy, 1), scales @ y_g
-        r = sy.triu(1) + torch.diag(torch.where(used, sy.diagonal(), 1))
-        w = torch.linalg.solve_triangular(r, s_g[:, None], upper=True)
-        u = torch.linalg.solve_triangular(
-            r.T, sy.diagonal()[:, None] * w + gamma * (ycy @ w - y_c_g[:, None]), upper=False
-        )
-        of_s, of_y = (g.new_zeros(m).index_copy_(0, order, x.view(-1).to(g.dtype)) for x in (u, w))
-        factors = (gamma * scales).to(g.dtype).unbind()
-        direction = change  # its memory: it has been remembered. Without pairs g itself: weights are 0, factors 1
-        for piece in pieces:
-            of_ring = torch.cat([factors[ring].expand(part.stop - part.start) for ring, part in _parts(sizes, piece)])
-            kept = history[:, piece].to(g.dtype)
-            direction[piece] = of_s @ kept[:m] + of_ring * (g[piece] - of_y @ kept[m:])
-        state.update(newest=newest, count=count)
-        return direction
-
     def _move(self, state: dict[str, Any], direction: Tensor, finite: Tensor) -> None:
-        """Step against the direction, or take the last step back if what it led to was not finite."""
-        group = self.param_groups[0]
+        """Step against the direction, or undo the last step if what it led to was not finite."""
         torch.where(finite, direction, state["last_step"], out=direction)
         state["last_step"] = direction  # now, so that the old one's memory is free for what follows
-        change = self._from_metric(direction)
-        # Squares of a small gradient underflow, hence the peak; without the last clamp 0 * inf would be NaN.
-        kind = torch.finfo(change.dtype)
-        peak = torch.linalg.vector_norm(change, ord=math.inf).clamp(min=kind.tiny)
-        norms = [torch.linalg.vector_norm(change[piece] / peak) for piece in _pieces(len(change), _CHUNK)]
-        rms = torch.linalg.vector_norm(torch.stack(norms)) * (peak / float(change.numel()) ** 0.5)
-        inverse = 1 / rms.clamp(min=kind.tiny)
-        first = (min(group["first_step"], group["max_step"]) * inverse).clamp(max=kind.max)
-        following = (group["max_step"] * inverse).clamp(max=group["lr"])
-        if group["rules"] == "torch":
-            first = (1 / torch.linalg.vector_norm(direction, ord=1)).clamp(max=1.0) * group["lr"]
-            following = torch.full_like(first, group["lr"])
+        change = self._hessian.coordinates.backward(direction)
+        group = self.param_groups[0]
         # A step that led to no number is not tried again.
         known = (state["count"] > 0) | ((state["skipped"] == 0) & (group["prior"] is not None))
-        length = -torch.where(known, following, first)
-        numbers = [p.numel() for p in self._params]
-        if not self._is_lean:
+        length = -_step_length(group, direction, change, known)
+        if not self._saves_memory:
             # `last_point` is the starting point until a finite evaluation has been seen.
-            point = _joined([p.reshape(-1) for p in self._params])
+            point = joined([p.reshape(-1) for p in self._params])
             torch.where(finite, point, state["last_point"], out=state["last_point"])
             torch.addcmul(state["last_point"], change, torch.where(finite, length, 0), out=change)
-        for p, piece in zip(self._params, torch.split(change, numbers), strict=True):
-            if self._is_lean:
+        for p, piece in zip(self._params, torch.split(change, [p.numel() for p in self._params]), strict=True):
+            if self._saves_memory:
                 p.addcmul_(piece.view_as(p), torch.where(finite, length, -1))
             else:
                 p.copy_(piece.view_as(p))
@@ -343,15 +218,7 @@ class LBFGS(Optimizer):
             None without a metric, without pairs, or for several parameters.
         """
         state = self.state[self._params[0]]
-        if not state or self._is_plain() or len(self._params) > 1 or not int(state["count"]):
-            return None
-        self._make_metrics()
-        assert self._metrics is not None
-        newest, squares = state["newest"], state["yy"].diagonal(dim1=1, dim2=2)
-        scales = ring_scales(state["ss"].sum(1), squares.sum(1), [len(self._metrics[0].sizes)])
-        gamma = state["sy"][newest, newest] / (scales @ squares[:, newest])
-        factors = (gamma * scales / self._params[0].shape[-2:].numel()).log()
-        return Curvature(self._metrics[0].centres, factors.tolist()) if bool(factors.isfinite().all()) else None
+        return self._hessian.measured(state) if state else None
 
     def begin_with(self, curvature: Curvature | None) -> None:
         """Start from what a run at another size knew; to be called before the first step.
@@ -359,65 +226,72 @@ class LBFGS(Optimizer):
         Args:
             curvature: What `curvature` returned there.
         """
-        self._prior = None
+        self._made_hessian = None
         self.param_groups[0]["prior"] = None if curvature is None else list(curvature)
 
-    def _prior_factors(self, device: torch.device, dtype: torch.dtype) -> Tensor | None:
-        """What was handed over, as a factor for each ring of this image."""
-        prior = self.param_groups[0]["prior"]
-        if prior is None or self._metrics is None or len(self._params) > 1:
-            return None
-        if self._prior is None:
-            factors = Curvature(*prior).at(self._metrics[0].centres, self._params[0].shape[-2:].numel())
-            self._prior = torch.tensor(factors, dtype=dtype, device=device)
-        return self._prior
-
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Take the state of a version that handed nothing over; see torch.optim.Optimizer."""
+        """Accept the state of a version without `begin_with`."""
         super().__setstate__(state)
         for group in self.param_groups:
             group.setdefault("prior", None)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore; unlike the base class it keeps each tensor's own type, such as float64 for the small matrices."""
+        """Restore; unlike the base class it keeps each tensor's own dtype, such as float64 for the small matrices."""
         super().load_state_dict({**state_dict, "state": {}})  # it would make a float32 copy of each history first
         self._params = self.param_groups[0]["params"]
-        self._metrics = self._prior = None
+        self._made_hessian = None
         for index, saved in cast("dict[int, dict[str, Any]]", state_dict["state"]).items():
-            parameter = self._params[index]
-            self.state[parameter] = {
-                key: value.to(parameter.device, copy=True) if isinstance(value, Tensor) else value
-                for key, value in saved.items()
+            device = self._params[index].device
+            self.state[self._params[index]] = {
+                key: value.to(device, copy=True) if isinstance(value, Tensor) else value for key, value in saved.items()
             }
 
 
-def _joined(vectors: list[Tensor]) -> Tensor:
-    """One vector of several; a single one as it is."""
-    return vectors[0] if len(vectors) == 1 else torch.cat(vectors)
+def _check(
+    positive: Mapping[str, float],
+    not_negative: Mapping[str, float],
+    counts: Mapping[str, int],
+    choices: Mapping[str, str],
+) -> None:
+    """Refuse options out of their ranges; of the positive ones only the longest step may be infinite."""
+    hint = "; the default is a good start"
+    for name, value in positive.items():
+        if not value > 0 or (name != "max_step" and value == math.inf):
+            raise UserError(f"{name}: must be above 0, got {value}{hint}")
+    for name, value in not_negative.items():
+        if not (value >= 0 and math.isfinite(value)):
+            raise UserError(f"{name}: must be finite and at least 0, got {value}{hint}")
+    for name, count in counts.items():
+        if count < 1:
+            raise UserError(f"{name}: must be at least 1, got {count}{hint}")
+    for name, choice in choices.items():
+        if choice not in (allowed := get_args({"history_dtype": HistoryDtype, "rules": Rules}[name])):
+            raise UserError(f"{name}: must be one of {', '.join(allowed)}, got {choice}")
 
 
-def _remembered(vectors: Tensor, kind: torch.dtype) -> Tensor:
-    """Vectors in their own type, with the values that a history of another type will hold."""
-    return vectors if vectors.dtype == kind else vectors.to(kind).to(vectors.dtype)
+def _exponent(group: Mapping[str, Any], parameters: Sequence[Tensor]) -> float | None:
+    """Exponent of the metric; None where changes are measured in pixels, or not all parameters have images' shape."""
+    images = all(p.ndim >= _IMAGE_DIMENSIONS for p in parameters)
+    return group["spectral_exponent"] or None if images and group["rules"] != "torch" else None
 
 
-def _pieces(length: int, size: int) -> list[slice]:
-    """Slices of a vector that are worked on one after the other, so that no copy is of full size."""
-    return [slice(start, min(start + size, length)) for start in range(0, length, size)]
+def _step_length(group: Mapping[str, Any], direction: Tensor, change: Tensor, known: Tensor) -> Tensor:
+    """Factor on a direction, a positive scalar.
 
-
-def _parts(sizes: list[int], piece: slice) -> Iterator[tuple[int, slice]]:
-    """Which rings, laid end to end, a slice touches, and where in the slice each lies."""
-    begin = 0
-    for ring, size in enumerate(sizes):
-        first, last = max(begin, piece.start), min(begin + size, piece.stop)
-        if first < last:
-            yield ring, slice(first - piece.start, last - piece.start)
-        begin += size
-
-
-def _write(matrix: Tensor, slot: Tensor, accept: Tensor, *, row: Tensor, column: Tensor) -> None:
-    """Set one row and one column of square matrices in place where ``accept`` holds; they agree where they cross."""
-    index = slot.view(1)
-    for dim, values in ((-2, row.unsqueeze(-2)), (-1, column.unsqueeze(-1))):
-        matrix.index_copy_(dim, index, torch.where(accept, values, matrix.index_select(dim, index)))
+    Args:
+        group: The optimiser's options.
+        direction: (n,) in the coordinates of the metric.
+        change: The same in the parameters' own values.
+        known: Whether there is a curvature, a boolean scalar; without it the step has the size of a first one.
+    """
+    if group["rules"] == "torch":
+        first = (1 / torch.linalg.vector_norm(direction, ord=1)).clamp(max=1.0) * group["lr"]
+        return torch.where(known, torch.full_like(first, group["lr"]), first)
+    # Squares of a small gradient underflow, hence the peak; without the last clamp 0 * inf would be NaN.
+    kind = torch.finfo(change.dtype)
+    peak = torch.linalg.vector_norm(change, ord=math.inf).clamp(min=kind.tiny)
+    norms = [torch.linalg.vector_norm(change[chunk] / peak) for chunk in chunks(len(change))]
+    rms = torch.linalg.vector_norm(torch.stack(norms)) * (peak / float(change.numel()) ** 0.5)
+    inverse = 1 / rms.clamp(min=kind.tiny)
+    first = (min(group["first_step"], group["max_step"]) * inverse).clamp(max=kind.max)
+    return torch.where(known, (group["max_step"] * inverse).clamp(max=group["lr"]), first)

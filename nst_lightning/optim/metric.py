@@ -9,6 +9,8 @@ factor for each ring of frequencies, estimated from its own steps.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -84,3 +86,46 @@ class SpectralMetric:
             spectrum = spectrum.view(half).mul_(self._to).div_(self._pairs[:, None])
             pixels[index] = torch.fft.irfft2(torch.view_as_complex(spectrum), s=self.shape[-2:], norm="ortho")
         return pixels.view(-1)
+
+
+class Coordinates:
+    """Parameters as one vector: in the coordinates of a `SpectralMetric` for each, or their values laid end to end.
+
+    Args:
+        parameters: Of which the sizes are read now.
+        exponent: Of the metric; None for the values themselves.
+        rings: Number of rings of each parameter's metric; 1 makes one ring of all.
+
+    Attributes:
+        metrics: One a parameter, or None.
+        numel: Number of coordinates.
+        ring_sizes: Coordinates of each ring of each parameter.
+    """
+
+    def __init__(self, parameters: Sequence[Tensor], exponent: float | None, rings: int) -> None:
+        self._lengths = [p.numel() for p in parameters]
+        self.metrics: list[SpectralMetric] | None = None
+        if exponent is not None:
+            self.metrics = [SpectralMetric(p.shape, exponent, p.device, p.dtype, rings) for p in parameters]
+        self.numel = sum(metric.numel for metric in self.metrics) if self.metrics else sum(self._lengths)
+        whole = self.metrics is None or rings == 1
+        self.ring_sizes = [[self.numel]] if whole else [metric.sizes for metric in self.metrics or ()]
+
+    def forward(self, gradient: Tensor) -> Tensor:
+        """Bring a gradient (n,) into coordinates in which inner products are plain sums; always a new vector."""
+        if self.metrics is None:
+            return gradient.clone()
+        pieces = torch.split(gradient, self._lengths)
+        return joined([metric.forward(piece) for metric, piece in zip(self.metrics, pieces, strict=True)])
+
+    def backward(self, coordinates: Tensor) -> Tensor:
+        """The transpose of `forward`; always a new vector."""
+        if self.metrics is None:
+            return coordinates.clone()
+        pieces = torch.split(coordinates, [metric.numel for metric in self.metrics])
+        return joined([metric.backward(piece) for metric, piece in zip(self.metrics, pieces, strict=True)])
+
+
+def joined(vectors: list[Tensor]) -> Tensor:
+    """One vector of several; a single one as it is."""
+    return vectors[0] if len(vectors) == 1 else torch.cat(vectors)

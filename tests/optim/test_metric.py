@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from nst_lightning.optim import LBFGS, lbfgs
+from nst_lightning.optim import LBFGS, hessian
 from nst_lightning.optim.metric import SpectralMetric
 
 SIZES = [(6, 8), (5, 8), (6, 7), (5, 7), (1, 6), (4, 1)]
@@ -209,7 +209,7 @@ class Recorder(TorchDispatchMode):
 @pytest.mark.parametrize("exponent", [0.0, 0.5])
 @pytest.mark.parametrize("history_dtype", ["float32", "bfloat16"])
 def test_no_host_read_and_no_float64_where_a_device_has_none(monkeypatch, exponent, history_dtype):
-    monkeypatch.setattr(lbfgs, "widest_dtype", lambda accelerator: torch.float32)
+    monkeypatch.setattr(hessian, "widest_dtype", lambda accelerator: torch.float32)
     x = torch.zeros(1, 3, 8, 8, requires_grad=True)
     optimiser = LBFGS([x], history_size=3, spectral_exponent=exponent, history_dtype=history_dtype)
     with Recorder() as recorder:

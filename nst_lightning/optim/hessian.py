@@ -1,0 +1,141 @@
+"""The inverse Hessian of L-BFGS as an operator: what the pairs in an optimiser's state, and a prior, say of a gradient.
+
+The equation stands at the top of `nst_lightning.optim.lbfgs`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nst_lightning.hardware.numerics import widest_dtype
+from nst_lightning.optim.curvature import Curvature, ring_scales
+from nst_lightning.optim.metric import Coordinates
+from nst_lightning.optim.pairs import InnerProducts, PairHistory, empty_pairs
+
+_PRIOR_PAIRS = 5  # a prior counts for so many
+
+
+class InverseHessian:
+    """H of some parameters, as far as the pairs in an optimiser's state tell it.
+
+    Args:
+        parameters: Of which the sizes are read now.
+        exponent: Of the metric; None without one.
+        group: The optimiser's options, read at every step.
+
+    Attributes:
+        coordinates: In which gradients, steps and directions are vectors.
+    """
+
+    def __init__(self, parameters: Sequence[Tensor], exponent: float | None, group: Mapping[str, Any]) -> None:
+        self.coordinates = Coordinates(parameters, exponent, group["rings"])
+        self._group = group
+        self._rings = [len(sizes) for sizes in self.coordinates.ring_sizes]
+        self._sizes = [size for sizes in self.coordinates.ring_sizes for size in sizes]
+        self._metric = self.coordinates.metrics[0] if self.coordinates.metrics and len(parameters) == 1 else None
+        self._prior: Tensor | None = None  # on the device, once it is needed
+
+    def without_pairs(self, like: Tensor, stored: torch.dtype) -> dict[str, Tensor]:
+        """Buffers of a history without pairs.
+
+        Args:
+            like: A vector of coordinates (n,).
+            stored: Dtype of the history.
+        """
+        small = widest_dtype(like.device.type)  # the small matrices cost nothing in double precision
+        return empty_pairs(like, len(self._sizes), self._group["history_size"], stored=stored, small=small)
+
+    def direction(self, state: dict[str, Any], g: Tensor, finite: Tensor) -> Tensor:
+        """Store the newest pair if it is good, then compute ``H g``, or g without pairs.
+
+        Args:
+            state: The optimiser's; the gradient before this one is overwritten.
+            g: Gradient (n,), in the metric's coordinates.
+            finite: Whether loss and gradient are; if not the history restarts.
+        """
+        group, history, step = self._group, PairHistory(state, self._sizes), state["last_step"]
+        # In place, since nobody needs it any more: images may be large.
+        change: Tensor = state["last_gradient"].neg_().add_(g)
+        ss, sy, yy = history.products_of_pair(step, change)
+        least = 1e-10 if group["rules"] == "torch" else group["curvature"] * (ss * yy).sqrt()
+        products = history.store(step, change, g, finite & state["have_last"] & (sy > least), finite)
+        relaxation = 1.0 if self.coordinates.metrics is None else group["relaxation"]
+        scales, gamma = initial_hessian(products, self._rings, relaxation, self._prior_factors(like=products.sy))
+        of_s, of_y = (x.to(g.dtype) for x in _coefficients(products, scales, gamma))
+        # Into the memory of the change, which is stored. Without pairs g itself: coefficients are 0, factors 1.
+        return history.combine(of_s, of_y, (gamma * scales).to(g.dtype), g, out=change)
+
+    def _prior_factors(self, like: Tensor) -> Tensor | None:
+        """γC of a run at another size, as a factor for each ring of this image."""
+        prior = self._group["prior"]
+        if prior is None or self._metric is None:
+            return None
+        if self._prior is None:
+            factors = Curvature(*prior).at(self._metric.centres, self._metric.shape[-2:].numel())
+            self._prior = like.new_tensor(factors)
+        return self._prior
+
+    def measured(self, state: Mapping[str, Tensor]) -> Curvature | None:
+        """γC as the pairs in an optimiser's state tell it, for an image of any size.
+
+        Returns:
+            None without a metric, without pairs, for several parameters, or if the pairs tell no finite number.
+        """
+        metric = self._metric
+        if metric is None or not int(state["count"]):
+            return None
+        newest, squares = state["newest"], state["yy"].diagonal(dim1=1, dim2=2)
+        scales = ring_scales(state["ss"].sum(1), squares.sum(1), self._rings)
+        gamma = state["sy"][newest, newest] / (scales @ squares[:, newest])
+        factors = (gamma * scales / metric.shape[-2:].numel()).log()
+        return Curvature(metric.centres, factors.tolist()) if bool(factors.isfinite().all()) else None
+
+
+def initial_hessian(
+    products: InnerProducts, rings: list[int], relaxation: float, prior: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Choose the initial inverse Hessian γC.
+
+    Args:
+        products: Of the pairs.
+        rings: Number of rings of each parameter.
+        relaxation: Factor on γ.
+        prior: (rings,) factors known from another size, or None.
+
+    Returns:
+        C as (rings,) factors, and γ; 1 without pairs and prior.
+    """
+    ss, yy, sy, count = products.ss, products.yy, products.sy[-1, -1], products.number
+    scales = ring_scales(ss.sum(1), yy.diagonal(dim1=1, dim2=2).sum(1), rings)
+    if prior is None:
+        return scales, torch.where(count > 0, relaxation * sy / (scales @ yy[:, -1, -1]), 1)
+    weight = count / (count + _PRIOR_PAIRS)  # of what was measured, in geometric means
+    size = prior.log().mean().exp()
+    scales = scales**weight * (prior / size) ** (1 - weight)
+    # With few pairs all of the relaxation overshoots where the prior is too large, as it is if the loss is another one
+    # at this size (of a photograph that is enlarged, say). A pair tells that at once.
+    measured = torch.where(count > 0, relaxation**weight * sy / (scales @ yy[:, -1, -1]), size)
+    return scales, torch.minimum(measured**weight * size ** (1 - weight), measured)
+
+
+def _coefficients(products: InnerProducts, scales: Tensor, gamma: Tensor) -> tuple[Tensor, Tensor]:
+    """Coefficients of the columns of S and of Y in H g, (m,) each by slot.
+
+    Slots not in use become identity rows of R with no weight.
+
+    Args:
+        products: Of pairs and gradient.
+        scales: (rings,), C.
+        gamma: γ, a scalar.
+    """
+    sy, diagonal = products.sy, products.sy.diagonal()
+    ycy, ycg = torch.tensordot(scales, products.yy, 1), scales @ products.yg
+    r = sy.triu(1) + torch.diag(torch.where(products.used, diagonal, 1))
+    w = torch.linalg.solve_triangular(r, products.sg[:, None], upper=True)
+    u = torch.linalg.solve_triangular(r.T, diagonal[:, None] * w + gamma * (ycy @ w - ycg[:, None]), upper=False)
+    of_s, of_y = (sy.new_zeros(len(sy)).index_copy_(0, products.order, x.view(-1)) for x in (u, w))
+    return of_s, of_y

@@ -1,0 +1,183 @@
+"""The pairs of L-BFGS in a ring buffer on the device, their inner products, and the sums made of them.
+
+Nothing here reads a value on the host: a pair that is refused is written as what its slot held before. All buffers lie
+in the optimiser's state, under the names by which checkpoints know them; what is computed from them is not stored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+# Coordinates worked on at a time; a history of another dtype is converted in chunks of the second length.
+_CHUNK, _CONVERTED_CHUNK = 1 << 22, 1 << 18
+
+
+class InnerProducts(NamedTuple):
+    """Inner products of m pairs with each other and with the gradient, oldest pair first, 0 for slots not in use.
+
+    Attributes:
+        sy: (m, m), sᵢᵀyⱼ.
+        yy: (rings, m, m), yᵢᵀyⱼ.
+        ss: (rings, m), sᵢᵀsᵢ.
+        sg: (m,), sᵢᵀg.
+        yg: (rings, m), yᵢᵀg.
+        order: (m,), slot of each pair.
+        used: (m,), whether there is a pair.
+        number: Of pairs.
+    """
+
+    sy: Tensor
+    yy: Tensor
+    ss: Tensor
+    sg: Tensor
+    yg: Tensor
+    order: Tensor
+    used: Tensor
+    number: Tensor
+
+
+def empty_pairs(like: Tensor, rings: int, pairs: int, *, stored: torch.dtype, small: torch.dtype) -> dict[str, Tensor]:
+    """Buffers of a history without pairs.
+
+    Args:
+        like: (n,) vector whose length and device the buffers have.
+        rings: Number of rings of all parameters.
+        pairs: Number of slots m.
+        stored: Dtype of the vectors.
+        small: Dtype of the small matrices.
+    """
+    device = like.device
+    return {
+        "history": torch.zeros(2 * pairs, len(like), device=device, dtype=stored),  # rows of S, then of Y
+        "sy": torch.zeros(pairs, pairs, device=device, dtype=small),  # by slot
+        "yy": torch.zeros(rings, pairs, pairs, device=device, dtype=small),  # by ring and slot
+        "ss": torch.zeros(rings, pairs, device=device, dtype=small),
+        "newest": torch.zeros((), device=device, dtype=torch.int64),  # slot of the newest pair
+        "count": torch.zeros((), device=device, dtype=torch.int64),
+    }
+
+
+class PairHistory:
+    """View of an optimiser's state as a history of pairs.
+
+    Args:
+        state: With what `empty_pairs` returned.
+        sizes: Number of coordinates of each ring.
+    """
+
+    def __init__(self, state: dict[str, Any], sizes: list[int]) -> None:
+        self._state, self._sizes = state, sizes
+        self._vectors: Tensor = state["history"]
+        self._slots = len(self._vectors) // 2
+
+    def _chunks(self, dtype: torch.dtype) -> list[slice]:
+        size = _CHUNK if self._vectors.dtype == dtype else _CONVERTED_CHUNK
+        return chunks(self._vectors.shape[1], size)
+
+    def _rounded(self, vectors: Tensor) -> Tensor:
+        """Vectors in their own dtype, with the values that the history will hold."""
+        stored = self._vectors.dtype
+        return vectors if vectors.dtype == stored else vectors.to(stored).to(vectors.dtype)
+
+    def products_of_pair(self, step: Tensor, change: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Squared length of a step s, sᵀy, and squared length of the change of the gradient y, as they would be stored.
+
+        Args:
+            step: (n,).
+            change: (n,).
+        """
+        pair = torch.zeros(2, 2, device=step.device, dtype=step.dtype)
+        for chunk in self._chunks(step.dtype):
+            both = self._rounded(torch.stack([step[chunk], change[chunk]]))
+            pair += both @ both.T
+        (ss, sy), (_, yy) = pair.to(self._state["sy"].dtype)
+        return ss, sy, yy
+
+    def store(self, step: Tensor, change: Tensor, gradient: Tensor, accept: Tensor, finite: Tensor) -> InnerProducts:
+        """Store a pair, and compute all inner products in one pass over the history.
+
+        Args:
+            step: (n,).
+            change: (n,), of the gradient.
+            gradient: (n,).
+            accept: Whether the pair is stored, a boolean scalar.
+            finite: Whether the history goes on; if not it restarts without pairs.
+        """
+        state, m = self._state, self._slots
+        # A refused pair writes its slot's old content back, so the slot moves on only when the pair is stored.
+        newest = torch.where(accept, (state["newest"] + 1) % m, state["newest"])
+        count = torch.where(accept, (state["count"] + 1).clamp(max=m), state["count"]) * finite
+        state.update(newest=newest, count=count)
+        rows = torch.stack([newest, newest + m])
+        products = gradient.new_zeros(len(self._sizes), 2 * m, 3)
+        for chunk in self._chunks(gradient.dtype):
+            vectors = torch.stack([step[chunk], change[chunk], gradient[chunk]])
+            vectors[:2] = self._rounded(vectors[:2])
+            stored = self._vectors[:, chunk]
+            stored.index_copy_(0, rows, torch.where(accept, vectors[:2].to(stored.dtype), stored.index_select(0, rows)))
+            for ring, part in _rings_of(self._sizes, chunk):
+                products[ring] += stored[:, part].to(gradient.dtype) @ vectors[:, part].T
+        return self._updated(products, accept)
+
+    def _updated(self, products: Tensor, accept: Tensor) -> InnerProducts:
+        """Enter the newest pair's products (rings, 2m, 3), of S and Y with s, y and g, into the small matrices."""
+        state, m = self._state, self._slots
+        newest, sy, yy, ss = state["newest"], state["sy"], state["yy"], state["ss"]
+        s_s, s_y, s_g = products[:, :m].to(sy.dtype).unbind(2)
+        y_s, y_y, y_g = products[:, m:].to(sy.dtype).unbind(2)
+        _write(sy, newest, accept, row=y_s.sum(0), column=s_y.sum(0))
+        _write(yy, newest, accept, row=y_y, column=y_y)
+        slot = newest.view(1)
+        ss.index_copy_(1, slot, torch.where(accept, s_s.index_select(1, slot), ss.index_select(1, slot)))
+
+        order = (newest + 1 + torch.arange(m, device=newest.device)) % m
+        used = torch.arange(m, device=newest.device) >= m - state["count"]
+        both = used[:, None] & used
+        sy, yy = (torch.where(both, x[..., order, :][..., order], 0) for x in (sy, yy))
+        ss, s_g, y_g = (torch.where(used, x[..., order], 0) for x in (ss, s_g.sum(0), y_g))
+        return InnerProducts(sy, yy, ss, s_g, y_g, order, used, state["count"])
+
+    def combine(self, of_s: Tensor, of_y: Tensor, factors: Tensor, gradient: Tensor, out: Tensor) -> Tensor:
+        """S a + c (g - Y b), chunk by chunk.
+
+        Args:
+            of_s: (m,), a by slot.
+            of_y: (m,), b by slot.
+            factors: (rings,), c.
+            gradient: (n,), g.
+            out: (n,), where the result is written.
+        """
+        of_rings = factors.unbind()
+        for chunk in self._chunks(gradient.dtype):
+            parts = _rings_of(self._sizes, chunk)
+            factor = torch.cat([of_rings[ring].expand(part.stop - part.start) for ring, part in parts])
+            vectors = self._vectors[:, chunk].to(gradient.dtype)
+            s, y = vectors[: self._slots], vectors[self._slots :]
+            out[chunk] = of_s @ s + factor * (gradient[chunk] - of_y @ y)
+        return out
+
+
+def chunks(length: int, size: int = _CHUNK) -> list[slice]:
+    """Slices of a vector that are worked on one after the other, so that no copy is of full size."""
+    return [slice(start, min(start + size, length)) for start in range(0, length, size)]
+
+
+def _rings_of(sizes: list[int], chunk: slice) -> Iterator[tuple[int, slice]]:
+    """Which rings, laid end to end, a slice touches, and where in the slice each lies."""
+    begin = 0
+    for ring, size in enumerate(sizes):
+        first, last = max(begin, chunk.start), min(begin + size, chunk.stop)
+        if first < last:
+            yield ring, slice(first - chunk.start, last - chunk.start)
+        begin += size
+
+
+def _write(matrix: Tensor, slot: Tensor, accept: Tensor, *, row: Tensor, column: Tensor) -> None:
+    """Set one row and one column of square matrices in place where ``accept`` holds; they agree where they cross."""
+    index = slot.view(1)
+    for dim, values in ((-2, row.unsqueeze(-2)), (-1, column.unsqueeze(-1))):
+        matrix.index_copy_(dim, index, torch.where(accept, values, matrix.index_select(dim, index)))
