@@ -1,13 +1,13 @@
 """A student in closed form: channels chosen by pivoted factorisation, everything else by least squares.
 
 Layer by layer from the image on. The channels of the teacher that best explain the others, in the sense of linear
-regression on sampled cells, become the student's; the regression of all channels on the chosen ones folds into the next
-convolution and is the map of a tapped layer. Each convolution is then fitted anew on the student's own inputs, which
-makes up for part of what was lost before, and kept where that brings its outputs nearer to the teacher's.
+regression on sampled positions, become the student's; the regression of all channels on the chosen ones folds into the
+next convolution and is the map of a tapped layer. Each convolution is then fitted anew on the student's own inputs,
+which makes up for part of what was lost before; the fit is used where it brings outputs nearer to the teacher's.
 
-A convolution of low rank keeps the leading principal components of what comes before the rectifier. That loses far
-less than leaving channels out: a quarter of the rank in all layers, without any training, steers better than half of
-the channels do after hours of it. One that sees few channels, too, keeps those combinations of its inputs that change
+A convolution of low rank returns the leading principal components of what comes before ReLU. That loses far
+less than leaving channels out: a quarter of the rank in all layers, without any training, does better than half of
+the channels do after hours of it. One that sees few channels, too, sees those combinations of its inputs that change
 its results most: with both the convolution is a Tucker decomposition (Kim et al., *Compression of Deep Convolutional
 Neural Networks for Fast and Low Power Mobile Applications*, 2016), here in the metric of the inputs' second moments.
 """
@@ -32,9 +32,9 @@ class LayerReport:
     """What a layer lost.
 
     Attributes:
-        name: The layer after its rectifier.
-        selection: Share of the teacher's energy that its chosen channels do not explain.
-        student: Share that the student's own channels do not explain.
+        name: The layer after its ReLU.
+        selection: Fraction of the teacher's energy that its chosen channels do not explain.
+        student: Fraction that the student's own channels do not explain.
     """
 
     name: str
@@ -51,11 +51,11 @@ def choose_channels(features: Tensor, count: int) -> tuple[list[int], Tensor]:
         count: How many channels to choose.
 
     Returns:
-        Indices in the order of choice, and the share of energy that is left after 1, 2, ... C of them.
+        Indices in the order of choice, and the fraction of energy that is left after 1, 2, ... C of them.
     """
-    wide = features.double()
-    size = wide.square().mean(0).clamp(min=1e-12).sqrt()
-    scaled = wide / size.sqrt()
+    exact = features.double()
+    size = exact.square().mean(0).clamp(min=1e-12).sqrt()
+    scaled = exact / size.sqrt()
     rest = scaled.T @ scaled / len(scaled)
     total, left = rest.trace(), []
     chosen: list[int] = []
@@ -91,16 +91,16 @@ def compress(
 ) -> tuple[CompactNetwork, list[LayerReport]]:
     """Make a student.
 
-    The deepest layer has a cell for 256 pixels and some two thousand weights a channel: it takes hundreds of images of
-    224 px to fit those rather than learn the images by heart.
+    The deepest layer has one position for 256 pixels and some two thousand weights a channel: it takes hundreds of
+    images of 224 px to fit those rather than learn the images by heart.
 
     Args:
-        teacher: The network at full width.
+        teacher: The network with all channels.
         widths: Channels of the student's conv1_1 ... conv5_1.
         images: (1, 3, h, w) each, RGB in [0, 1].
-        samples: Cells to sample a layer.
+        samples: Positions to sample in a layer.
         seed: Of the sampling.
-        ranks: Of what the student's convolutions return, 0 for those that are one piece; none if left out.
+        ranks: Of what the student's convolutions return, 0 for those that are not factored; none if left out.
         input_ranks: Of what they see, 0 for all channels; only for those that have a rank.
 
     Returns:
@@ -108,35 +108,59 @@ def compress(
     """
     student = CompactNetwork(widths, teacher.widths, ranks, input_ranks)
     maps = LayerSamples(teacher, images, samples, seed)
-    widening, reports = torch.eye(3), []
+    projection, reports = torch.eye(3), []
     for index, name in enumerate(NAMES):
-        full, targets = teacher.convolution(index), maps.targets(index)
-        every = widths[index] == teacher.widths[index]
-        chosen = list(range(widths[index])) if every else choose_channels(targets.relu(), widths[index])[0]
-        narrow = torch.nn.Conv2d(len(widening[0]), widths[index], 3, padding=1)
-        assert full.bias is not None and narrow.bias is not None
-        narrow.weight.copy_(torch.einsum("oihw,ij->ojhw", full.weight[chosen], widening))
-        narrow.bias.copy_(full.bias[chosen])
-        if index:
-            _refit(narrow, maps.patches(), targets[:, chosen])
-        if student.ranks[index]:
-            weight = _factorise(narrow, maps.responses(narrow), student, index)
-            if student.input_ranks[index]:
-                _reduce(weight, student, index, maps, targets[:, chosen])
-            else:
-                student.convolution(index).weight.copy_(weight)
-        else:
-            student.convolution(index).load_state_dict(narrow.state_dict())
-        ours, goal = maps.pass_on(index, partial(student.convolve, index)), targets.relu()
-        widening = torch.eye(widths[index]) if every else regress(ours, goal)
+        targets = maps.targets(index)
+        all_channels = widths[index] == teacher.widths[index]
+        chosen = list(range(widths[index])) if all_channels else choose_channels(targets.relu(), widths[index])[0]
+        _fit_layer(student, teacher, index, maps, targets, chosen, projection)
+        outputs, goal = maps.pass_on(index, partial(student.convolve, index)), targets.relu()
+        projection = torch.eye(widths[index]) if all_channels else regress(outputs, goal)
         tap = name.replace("conv", "relu")
         if tap in student.maps:
-            student.maps[tap].copy_(widening)
+            student.maps[tap].copy_(projection)
         energy = goal.square().sum()
-        best = torch.zeros(()) if every else goal - goal[:, chosen] @ regress(goal[:, chosen], goal).T
-        left = goal - ours @ widening.T
+        best = torch.zeros(()) if all_channels else goal - goal[:, chosen] @ regress(goal[:, chosen], goal).T
+        left = goal - outputs @ projection.T
         reports.append(LayerReport(tap, float(best.square().sum() / energy), float(left.square().sum() / energy)))
     return student, reports
+
+
+def _fit_layer(
+    student: CompactNetwork,
+    teacher: CompactNetwork,
+    index: int,
+    maps: LayerSamples,
+    targets: Tensor,
+    chosen: list[int],
+    projection: Tensor,
+) -> None:
+    """Fill in a layer of the student.
+
+    Args:
+        student: Whose earlier layers are done.
+        teacher: The network with all channels.
+        index: Of the layer.
+        maps: Positioned at it.
+        targets: (N, C), the teacher's values before ReLU.
+        chosen: Channels of the teacher that the student has.
+        projection: (C, c) map of the layer before, from the student's channels to the teacher's.
+    """
+    full = teacher.convolution(index)
+    convolution = torch.nn.Conv2d(len(projection[0]), len(chosen), 3, padding=1)
+    assert full.bias is not None and convolution.bias is not None
+    convolution.weight.copy_(torch.einsum("oihw,ij->ojhw", full.weight[chosen], projection))
+    convolution.bias.copy_(full.bias[chosen])
+    if index:
+        _refit(convolution, maps.patches(), targets[:, chosen])
+    if not student.ranks[index]:
+        student.convolution(index).load_state_dict(convolution.state_dict())
+        return
+    weight = _factorise(convolution, maps.responses(convolution), student, index)
+    if student.input_ranks[index]:
+        _reduce(weight, student, index, maps, targets[:, chosen])
+    else:
+        student.convolution(index).weight.copy_(weight)
 
 
 def _factorise(convolution: torch.nn.Conv2d, responses: Tensor, student: CompactNetwork, index: int) -> Tensor:
@@ -180,7 +204,7 @@ def second_moments(inputs: Tensor) -> Tensor:
 def leading_inputs(weight: Tensor, moments: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Write a convolution as one of few combinations of its inputs.
 
-    Those are kept whose part in the results has most energy, where neighbouring cells are taken for independent. With
+    Chosen are those whose part in the results has most energy, as if neighbouring positions were independent. With
     the inputs' second moments S and W's rows of all 3x3 taps, W S^½ = U D Qᵀ gives the combinations Qᵀ S^-½ x, whose
     own moments are the identity, and the filters W S^½ Q.
 
@@ -215,7 +239,7 @@ def _fitted(old: Tensor, patches: Tensor, targets: Tensor, after: Callable[[Tens
 
 
 def _refit(convolution: torch.nn.Conv2d, patches: Tensor, targets: Tensor) -> None:
-    """Fit a convolution to the teacher's values before the rectifier, channel by channel where that helps after it."""
+    """Fit a convolution to the teacher's values before ReLU, channel by channel where that helps after it."""
     patches = torch.cat([patches, patches.new_ones(len(patches), 1)], dim=1)
     assert convolution.bias is not None
     old = torch.cat([convolution.weight.flatten(1), convolution.bias[:, None]], dim=1)

@@ -107,7 +107,9 @@ class DistillationData(LightningDataModule):
     ) -> None:
         super().__init__()
         if crop < 32:
-            raise UserError(f"data.crop: must be at least 32, got {crop}; the deepest layer needs cells")
+            raise UserError(
+                f"data.crop: must be at least 32, got {crop}; the deepest layer has one value for 16 pixels a side"
+            )
         if not zoom >= 1:
             raise UserError(f"data.zoom: must be at least 1, got {zoom}; a crop is no larger than its picture")
         self.crop, self.zoom, self.seed = crop, zoom, seed
@@ -124,14 +126,14 @@ class DistillationData(LightningDataModule):
         return f"{pictures}; crops of {self.crop} px from {sizes}"
 
     def train_dataloader(self) -> DataLoader[Pair]:
-        """An epoch's pairs; see LightningDataModule."""
+        """An epoch's pairs."""
         epoch = self.trainer.current_epoch if self.trainer is not None else 0
         length = self.steps * self.batch_size
         pairs = _Pairs(self.train_photos, self.train_art, self.crop, self.zoom, length, self.seed + 7919 * epoch)
         return DataLoader(pairs, self.batch_size, num_workers=self.workers)
 
     def val_dataloader(self) -> DataLoader[Pair]:
-        """Held-out pairs, cut to the crop's size; see LightningDataModule."""
+        """Held-out pairs, cut to the crop's size."""
         pairs = [
             Pair(*(picture[0, :, : self.crop, : self.crop] for picture in pair))
             for pair in self.held_out(self.held_out_pairs, self.crop)

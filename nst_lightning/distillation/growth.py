@@ -1,7 +1,7 @@
 """More rank for a student that is trained: what it still gets wrong is fitted, and its own weights stay as they are.
 
-Layer by layer from the image on, the teacher's values before the rectifier less the student's are regressed on all that
-the student's layer sees, where either of the two passes the rectifier; elsewhere errors do not matter. The leading
+Layer by layer from the image on, the teacher's values before ReLU less the student's are regressed on all that
+the student's layer sees, where ReLU passes either of the two; elsewhere errors do not matter. The leading
 principal components of what that explains become new columns of the last factor, the combinations of inputs that they
 depend on most new rows of the first (`leading_inputs`). The new part of the convolution sees old and new combinations;
 the old part learns to use the new ones in training.
@@ -65,11 +65,11 @@ def grow(
 
     Args:
         old: A student in factors.
-        teacher: The network at full width.
+        teacher: The network with all channels.
         images: (1, 3, h, w) each, RGB in [0, 1].
         ranks: Of what the convolutions of the new student return; see `check_growth`.
         input_ranks: Of what they see.
-        samples: Cells to sample a layer.
+        samples: Positions to sample in a layer.
         seed: Of the sampling.
 
     Raises:

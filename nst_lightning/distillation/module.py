@@ -1,4 +1,4 @@
-"""Training of the student: features, Gram matrices and, above all, the gradients that an image gets from them."""
+"""Training of the student as a LightningModule; what is compared with the teacher is in `loss`."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ import json
 import math
 from collections import deque
 from collections.abc import Mapping
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from torch import Tensor, nn
+from torch import Tensor
 
 from nst_lightning import __version__
 from nst_lightning.distillation.compression import compress
 from nst_lightning.distillation.data import DistillationData, Pair
 from nst_lightning.distillation.growth import check_growth, grow
-from nst_lightning.distillation.network import NAMES, CompactNetwork
-from nst_lightning.distillation.steering import Steering
+from nst_lightning.distillation.loss import STYLE_TAPS, Grams, compare, style_distances, teacher_grams
+from nst_lightning.distillation.network import CompactNetwork, check_sizes, teacher_network, teacher_widths
+from nst_lightning.distillation.optimization import ImageOptimization
 from nst_lightning.distillation.storage import earlier_runs, load_student, save_student
 from nst_lightning.distillation.validation import HeldOutScore, shipped_form
 from nst_lightning.distillation.whitening import WhitenedAdam, input_moments
@@ -28,19 +28,14 @@ from nst_lightning.features import VGG19
 from nst_lightning.features.compact import TAPS
 from nst_lightning.files.paths import expand
 from nst_lightning.hardware.accelerator import compute_dtype
-from nst_lightning.losses.gram import gram_matrix
 from nst_lightning.runs.provenance import source_commit
 
-STYLE_TAPS = tuple(tap for tap in TAPS if tap != "relu4_2")
-INNER_TAPS = ("relu3_1", "relu4_1", "relu4_2")  # where gradients on their way to the image are compared
 WIDTHS = (16, 24, 48, 64, 112, 96, 64, 64, 192, 208, 224, 240, 384)
-_MOMENT_PAIRS = 40  # that whitening looks at
-
-Grams = Mapping[str, Tensor]
+_MOMENT_PAIRS = 40  # whose inputs are whitened on
 
 
 class Waypoint(NamedTuple):
-    """An image on the way of a run that the student steered.
+    """An intermediate image of a style transfer with the student.
 
     Attributes:
         image: (1, 3, H, W), RGB.
@@ -53,26 +48,21 @@ class Waypoint(NamedTuple):
     start: Grams
 
 
-def style_distances(grams: Grams, targets: Grams) -> dict[str, Tensor]:
-    """Squared Frobenius distance of each layer's Gram matrix, a scalar a layer."""
-    return {tap: (grams[tap] - targets[tap]).square().sum() for tap in STYLE_TAPS}
-
-
 class Distillation(LightningModule):
-    """Train a narrow network to steer the optimisation of an image as VGG-19 does.
+    """Train a narrow network whose gradients move an image as VGG-19's do.
 
-    A step takes a picture and a style. On both the student's features and Gram matrices, brought to the teacher's
-    width, shall be the teacher's; so shall the difference of the two Gram matrices, which is what moves the image; and
-    so shall the direction in which the image is moved by a style loss with random weights of the layers. A share of the
-    pictures comes from runs that the student itself steered, where its own errors have grown: it takes the style for
-    reached where the teacher sees a gap. There the gap's error is relative to the gap at the start, as in the score.
+    A step compares student and teacher on a picture and a style: features and Gram matrices, projected to the teacher's
+    channels; the difference of the two Gram matrices, which is what moves the image; and the gradient of a style loss
+    with random weights of the layers. A part of the pictures are intermediate images of style transfers with the
+    student itself, where its own errors have grown: it sees the style reached where the teacher sees a gap. There the
+    gap's error is relative to the gap at the start, as in the score.
 
     Args:
         teacher: VGG-19's weights; see `VGG19`.
         student: Weights to start from (.safetensors); by default the teacher compressed in closed form.
         widths: Channels of conv1_1 ... conv5_1, if the student is made by compression.
-        ranks: Ranks of what these convolutions return, 0 for those that are one piece; by default all are. If they are
-            higher than those of the weights to start from, the student grows: what it gets wrong is fitted.
+        ranks: Ranks of what these convolutions return, 0 for those that are not factored, the default for all. Where
+            they are higher than those of the weights to start from, the student grows: what it gets wrong is fitted.
         input_ranks: Ranks of what they see, 0 for all channels, which is the default; only beside a rank.
         compression_pairs: Pairs of pictures that the compression looks at; they want 8 MB of memory each.
         learning_rate: Of Adam on whitened weights, about the relative change of a layer's results in a step; it rises
@@ -84,7 +74,7 @@ class Distillation(LightningModule):
         gradient_weight: Weight of one minus the cosine of image gradients; 0 saves more than half the time, and the
             next, too.
         inner_gradient_weight: Weight of one minus the cosine of gradients with respect to features.
-        run_share: Share of pictures that come from the student's own runs.
+        run_share: Fraction of pictures that come from the student's own runs.
         runs_every: Steps between two such runs.
         run_evaluations: Length of such a run.
         score_evaluations: Length of the runs on held-out pairs that validation scores.
@@ -118,19 +108,9 @@ class Distillation(LightningModule):
         self.save_hyperparameters()
         self.teacher = VGG19(teacher)
         self.teacher.use_layers(TAPS)
-        self.full = teacher_widths(self.teacher)
-        if len(widths) != len(self.full) or not all(0 < w <= full for w, full in zip(widths, self.full, strict=True)):
-            raise UserError(
-                f"model.widths: must be {len(self.full)} numbers from 1 to VGG-19's own {self.full}, got {widths}"
-            )
-        for name, given in (("ranks", ranks), ("input_ranks", input_ranks)):
-            if given is not None and (len(given) != len(widths) or min(given) < 0):
-                raise UserError(f"model.{name}: must be {len(widths)} numbers of at least 0, got {given}")
-        if input_ranks is not None and any(
-            q and not r for q, r in zip(input_ranks, ranks or [0] * len(widths), strict=True)
-        ):
-            raise UserError(f"model.input_ranks: must be 0 where model.ranks is, got {input_ranks}")
-        self.student = CompactNetwork(widths, self.full, ranks or (), input_ranks or ())
+        full = teacher_widths(self.teacher)
+        check_sizes(widths, full, ranks, input_ranks)
+        self.student = CompactNetwork(widths, full, ranks or (), input_ranks or ())
         self.made = False
         if student:
             start = load_student(expand(student, "model.student"))
@@ -146,7 +126,7 @@ class Distillation(LightningModule):
         self._computes_in = torch.float32  # of the teacher, and of the student in its runs
 
     def setup(self, stage: str) -> None:
-        """Compress the teacher if there is no student yet, or let a smaller one grow; see LightningModule."""
+        """Compress the teacher if there is no student yet, or let a smaller one grow."""
         self.trainer.fit_loop.epoch_loop.max_steps = self.hparams["steps"]
         self._trained_on = self._data.description
         if self.made or self.trainer.ckpt_path:
@@ -175,12 +155,12 @@ class Distillation(LightningModule):
         return data
 
     def on_train_start(self) -> None:
-        """Let the teacher compute in the trainer's precision: autocast does not reach it; see LightningModule."""
+        """Let the teacher compute in the trainer's precision: autocast does not reach it."""
         self._computes_in = compute_dtype(str(self.trainer.precision))
         self.teacher.set_compute_dtype(self._computes_in)
 
     def training_step(self, batch: Pair, batch_idx: int) -> Tensor:
-        """Compare student and teacher on one pair, batch by batch element; see LightningModule."""
+        """Compare student and teacher on one pair, batch by batch element."""
         if self.hparams["run_share"] and self.global_step % self.hparams["runs_every"] == 0:
             self._pool.extend(self.run(batch.image[:1], batch.style[:1], self.hparams["run_evaluations"]))
         losses = []
@@ -196,89 +176,36 @@ class Distillation(LightningModule):
         return torch.stack([weights[name] * value for name, value in parts.items()]).sum()
 
     def validation_step(self, batch: Pair, batch_idx: int) -> None:
-        """Score the student on a held-out pair; see LightningModule."""
+        """Score the student on a held-out pair."""
         with torch.inference_mode(False), torch.enable_grad():
             student = shipped_form(self.student, self._computes_in, self.device)
             scores = self._score(student, batch_idx, batch.image.clone(), batch.style.clone())
         self.log_dict({f"held_out_{name}": value for name, value in scores.items()}, batch_size=1)
 
     def compare(self, image: Tensor, style: Tensor, start: Grams | None = None) -> dict[str, Tensor]:
-        """The parts of the loss on one pair, each a scalar.
-
-        Args:
-            image: (1, 3, H, W), RGB, nominally in [0, 1].
-            style: The same.
-            start: The style distances that the gap's error is relative to; by default those of the image itself.
-        """
-        follow = self.hparams["gradient_weight"] > 0
-        x = image.detach().requires_grad_(follow)
-        with torch.set_grad_enabled(follow):
-            goal = self.teacher(x, TAPS)
-            goal_grams = _grams(goal)
-        with torch.no_grad():
-            goal_style = self.teacher(style, TAPS)
-            goal_targets = _grams(goal_style)
-        ours_at = image.detach().requires_grad_(follow)
-        ours, ours_style = self.student(ours_at), self.student(style)
-        grams = {tap: self.student.widened_gram(tap, ours[tap]) for tap in STYLE_TAPS}
-        targets = {tap: self.student.widened_gram(tap, ours_style[tap]) for tap in STYLE_TAPS}
-        features = [
-            _relative(self.student.widen(tap, found[tap]), wanted[tap].detach())
-            for found, wanted in ((ours, goal), (ours_style, goal_style))
-            for tap in TAPS
-        ]
-        gram = [
-            _relative(found[tap], wanted[tap].detach())
-            for found, wanted in ((grams, goal_grams), (targets, goal_targets))
-            for tap in STYLE_TAPS
-        ]
-        now = {tap: value.detach() for tap, value in style_distances(goal_grams, goal_targets).items()}
-        gap = [
-            (grams[tap] - targets[tap] - (goal_grams[tap] - goal_targets[tap]).detach()).square().sum()
-            / ((start or now)[tap] + (0.01 * goal_targets[tap]).square().sum()).clamp(min=1e-12)
-            for tap in STYLE_TAPS
-        ]
-        gradient = inner_gradient = torch.zeros((), device=image.device)
-        if follow:
-            weights = torch.rand(len(STYLE_TAPS), device=image.device).log().neg()  # all mixtures are as likely
-            shares = dict(zip(STYLE_TAPS, weights / weights.sum(), strict=True))
-            theirs = torch.autograd.grad(_mixture(goal_grams, goal_targets, now, shares), [x, *_inner(goal)])
-            mine = torch.autograd.grad(
-                _mixture(grams, targets, now, shares), [ours_at, *_inner(ours)], create_graph=True
-            )
-            wanted = [
-                theirs[0],
-                *(self.student.narrow_gradient(t, g) for t, g in zip(INNER_TAPS, theirs[1:], strict=True)),
-            ]
-            wrong = [
-                1 - F.cosine_similarity(m.flatten(1), w.flatten(1), eps=1e-20).mean()
-                for m, w in zip(mine, wanted, strict=True)
-            ]
-            gradient, inner_gradient = wrong[0], torch.stack(wrong[1:]).mean()
-        means = {
-            name: torch.stack(found).mean() for name, found in (("features", features), ("gram", gram), ("gap", gap))
-        }
-        return {**means, "gradient": gradient, "inner_gradient": inner_gradient}
+        """The parts of the loss on one pair, each a scalar; see `nst_lightning.distillation.loss.compare`."""
+        gradients = self.hparams["gradient_weight"] > 0
+        return compare(self.teacher, self.student, image, style, start, gradients=gradients)
 
     def run(self, content: Tensor, style: Tensor, evaluations: int = 100) -> list[Waypoint]:
-        """Steer an optimisation with the student as it is, and return images on its way.
+        """Transfer a style with the student as it is, and return intermediate images.
 
         Args:
             content: (1, 3, H, W), RGB in [0, 1].
             style: The same.
             evaluations: Length of the run.
         """
-        keep = [round(evaluations ** (i / 3)) - 1 for i in range(1, 4)]
+        steps = [round(evaluations ** (i / 3)) - 1 for i in range(1, 4)]
         student = shipped_form(self.student, self._computes_in, self.device)
         with torch.enable_grad():
-            _, _, images = Steering(student, content, style).run(evaluations, keep)
+            _, _, images = ImageOptimization(student, content, style).run(evaluations, steps)
         with torch.no_grad():
-            before, goal = (_grams(self.teacher(picture, STYLE_TAPS)) for picture in (content, style))
+            before, goal = (teacher_grams(self.teacher(picture, STYLE_TAPS)) for picture in (content, style))
         start = style_distances(before, goal)
         return [Waypoint(image, style, start) for image in images if bool(image.isfinite().all())]
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Whitened Adam with warm-up and a cosine; see LightningModule."""
+        """Whitened Adam with warm-up and a cosine."""
         steps, warm = self.hparams["steps"], 100
 
         def factor(step: int) -> float:
@@ -292,72 +219,43 @@ class Distillation(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_train_batch_end(self, *_: Any) -> None:
-        """Write the weights now and then; see LightningModule."""
+        """Write the weights now and then."""
         if self.global_step % self.hparams["save_every"] == 0:
             self.save()
 
     def on_train_end(self) -> None:
-        """Write the weights; see LightningModule."""
+        """Write the weights."""
         self.save()
 
     def save(self) -> None:
         """Write the student to the output."""
-        paths = {"teacher", "student", "output"}  # nobody else's business
-        facts = {
-            "network": "compact VGG-19 of nst_lightning",
-            "version": __version__,
+        facts = _facts(self.hparams, self.student)
+        facts |= {
             "teacher": f"VGG-19, {self.teacher.family} set; Visual Geometry Group, University of Oxford, CC BY 4.0",
-            "training": json.dumps(
-                {k: v for k, v in self.hparams.items() if k not in paths}
-                | {name: getattr(self.student, name) for name in ("widths", "ranks", "input_ranks")}
-            ),
             "steps": str(self.global_step),
             "data": self._trained_on,
-            "commit": source_commit() or "",
             "history": json.dumps(self._history),
         }
         save_student(expand(self.hparams["output"], "model.output"), self.student, facts)
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
-        """The student alone; see torch.nn.Module."""
+        """The student alone."""
         state: dict[str, Any] = super().state_dict(*args, **kwargs)
         return {key: value for key, value in state.items() if not key.startswith("teacher.")}
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """Load the student; the teacher is not missed; see torch.nn.Module."""
+        """Load the student; the teacher is not missed."""
         student = {key.removeprefix("student."): value for key, value in state_dict.items()}
         return self.student.load_state_dict(student, strict=strict, assign=assign)
 
 
-def teacher_widths(teacher: VGG19) -> list[int]:
-    """Channels of conv1_1 ... conv5_1."""
-    return [cast("nn.Conv2d", layer).out_channels for layer in teacher.convolutions[: len(NAMES)]]
-
-
-def teacher_network(teacher: VGG19) -> CompactNetwork:
-    """VGG-19 in the form of a student at full width."""
-    full = CompactNetwork(teacher_widths(teacher), teacher_widths(teacher))
-    for index in range(len(NAMES)):
-        full.convolution(index).load_state_dict(teacher.convolutions[index].state_dict())
-    return full
-
-
-def _grams(features: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The teacher's Gram matrices of the style taps, (1, C, C) each."""
-    return {tap: gram_matrix(features[tap])[None] for tap in STYLE_TAPS}
-
-
-def _inner(features: Grams) -> list[Tensor]:
-    """Features whose gradients are compared."""
-    return [features[tap] for tap in INNER_TAPS]
-
-
-def _mixture(grams: Grams, targets: Grams, scales: Grams, shares: Grams) -> Tensor:
-    """Style loss with shares of layers, each layer relative to its scale."""
-    distances = style_distances(grams, targets)
-    return torch.stack([shares[tap] * distances[tap] / scales[tap].clamp(min=1e-12) for tap in STYLE_TAPS]).sum()
-
-
-def _relative(found: Tensor, wanted: Tensor) -> Tensor:
-    """Squared error over the square of what was wanted, both summed."""
-    return (found - wanted).square().sum() / wanted.square().sum().clamp(min=1e-12)
+def _facts(options: Mapping[str, Any], student: CompactNetwork) -> dict[str, str]:
+    """What any file of this training says of its making; paths are left out, which are nobody else's business."""
+    training = {name: value for name, value in options.items() if name not in {"teacher", "student", "output"}}
+    training |= {name: getattr(student, name) for name in ("widths", "ranks", "input_ranks")}
+    return {
+        "network": "compact VGG-19 of nst_lightning",
+        "version": __version__,
+        "training": json.dumps(training),
+        "commit": source_commit() or "",
+    }

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nst_lightning.errors import UserError
+from nst_lightning.features import VGG19
 from nst_lightning.features.compact import TAPS, CompactVGG19
 from nst_lightning.features.extractor import Extractor, Features
 from nst_lightning.features.topology import CONVOLUTION_NAMES, LAST_OF_BLOCK
@@ -24,7 +26,7 @@ class CompactNetwork(Extractor):
     Args:
         widths: Channels of conv1_1 ... conv5_1.
         teacher_widths: The teacher's.
-        ranks: Of what each convolution returns, 0 for those that are one piece; see `FactoredFilter`.
+        ranks: Of what each convolution returns, 0 for those that are not factored; see `FactoredFilter`.
         input_ranks: Of what each convolution sees, 0 for all channels; only for those that have a rank.
     """
 
@@ -82,18 +84,18 @@ class CompactNetwork(Extractor):
         return [f for f in (self.reduction(index), self.convolution(index), self.expansion(index)) if f is not None]
 
     def convolve(self, index: int, x: Tensor) -> Tensor:
-        """A layer before its rectifier: (B, in, H, W) -> (B, out, H, W)."""
+        """A layer before its ReLU: (B, in, H, W) -> (B, out, H, W)."""
         reduction = self.reduction(index)
         result: Tensor = self.convolution(index)(x if reduction is None else reduction(x))
         expansion = self.expansion(index)
         return result if expansion is None else cast("Tensor", expansion(result))
 
     def use_layers(self, layers: Iterable[str]) -> None:
-        """Keep all layers: others may be asked for later; see the base class."""
+        """Check that these layers exist; all stay, since others may be asked for later."""
         self.check_layers(layers, argument="layers")
 
     def projection(self, layer: str) -> Tensor | None:
-        """The map of a layer, as it is now; see the base class."""
+        """The map of a layer to the teacher's channels (C, c) as it is now, or None where there is no need of one."""
         return self.maps[layer].detach() if layer in self.maps else None
 
     def forward(self, image: Tensor, layers: Iterable[str] = TAPS) -> Features:
@@ -119,19 +121,56 @@ class CompactNetwork(Extractor):
                 x = F.max_pool2d(x, 2)
         return found
 
-    def widen(self, tap: str, features: Tensor) -> Tensor:
-        """Bring narrow features (B, c, h, w) to the teacher's width."""
+    def project(self, tap: str, features: Tensor) -> Tensor:
+        """Apply a layer's map to narrow features (B, c, h, w): the teacher's channels, (B, C, h, w)."""
         return torch.einsum("tc,bchw->bthw", self.maps[tap], features) if tap in self.maps else features
 
-    def narrow_gradient(self, tap: str, gradient: Tensor) -> Tensor:
-        """The gradient of narrow features, (B, c, h, w), from one of wide features: the transpose of `widen`."""
+    def backproject(self, tap: str, gradient: Tensor) -> Tensor:
+        """Turn a gradient of the teacher's channels (B, C, h, w) into one of narrow features: `project` transposed."""
         return torch.einsum("tc,bthw->bchw", self.maps[tap], gradient) if tap in self.maps else gradient
 
-    def widened_gram(self, tap: str, features: Tensor) -> Tensor:
-        """Gram matrices (B, C, C) of the widened features, formed from the narrow ones.
+    def projected_gram(self, tap: str, features: Tensor) -> Tensor:
+        """Gram matrices (B, C, C) of the projected features, formed from the narrow ones.
 
         In plain operations, which training differentiates twice; `gram_matrix` can be differentiated once.
         """
         flat = features.flatten(2)
         narrow: Tensor = flat @ flat.transpose(1, 2) / flat.shape[2]
         return self.maps[tap] @ narrow @ self.maps[tap].T if tap in self.maps else narrow
+
+
+def teacher_widths(teacher: VGG19) -> list[int]:
+    """Channels of conv1_1 ... conv5_1."""
+    return [cast("nn.Conv2d", layer).out_channels for layer in teacher.convolutions[: len(NAMES)]]
+
+
+def teacher_network(teacher: VGG19) -> CompactNetwork:
+    """VGG-19 in the form of a student with all channels."""
+    full = CompactNetwork(teacher_widths(teacher), teacher_widths(teacher))
+    for index in range(len(NAMES)):
+        full.convolution(index).load_state_dict(teacher.convolutions[index].state_dict())
+    return full
+
+
+def check_sizes(
+    widths: Sequence[int], full: Sequence[int], ranks: Sequence[int] | None, input_ranks: Sequence[int] | None
+) -> None:
+    """Refuse widths and ranks that no student can have.
+
+    Args:
+        widths: Channels asked for.
+        full: The teacher's.
+        ranks: Of what convolutions return, or None.
+        input_ranks: Of what they see, or None.
+
+    Raises:
+        UserError: If their numbers or sizes do not fit the teacher or each other.
+    """
+    if len(widths) != len(full) or not all(0 < w <= most for w, most in zip(widths, full, strict=True)):
+        raise UserError(f"model.widths: must be {len(full)} numbers from 1 to VGG-19's own {full}, got {widths}")
+    for name, given in (("ranks", ranks), ("input_ranks", input_ranks)):
+        if given is not None and (len(given) != len(widths) or min(given) < 0):
+            raise UserError(f"model.{name}: must be {len(widths)} numbers of at least 0, got {given}")
+    of_outputs = ranks or [0] * len(widths)
+    if any(q and not r for q, r in zip(input_ranks or (), of_outputs, strict=False)):
+        raise UserError(f"model.input_ranks: must be 0 where model.ranks is, got {input_ranks}")

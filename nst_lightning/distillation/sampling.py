@@ -1,4 +1,4 @@
-"""Feature maps of teacher and student on the way from the image down, and cells of them to fit layers on."""
+"""Feature maps of teacher and student on the way from the image down, and positions in them to fit layers on."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ class LayerSamples:
     """What teacher and student see in one layer after the other, on all images.
 
     For each layer `targets`, then any of `responses` and `patches`, then `pass_on`. Feature maps of one layer of all
-    images are kept, in half precision.
+    images are in memory, in half precision.
 
     Args:
-        teacher: The network at full width.
+        teacher: The network with all channels.
         images: (1, 3, h, w) each, RGB in [0, 1].
-        samples: Cells to sample a layer, about.
+        samples: Positions to sample in a layer, about.
         seed: Of the sampling.
     """
 
@@ -32,35 +32,35 @@ class LayerSamples:
         self._of_teacher = [_half((image - teacher.mean) / teacher.std) for image in images]
         self._of_student = list(self._of_teacher)
         self._each = -(-samples // len(images))
-        self._cells: list[Tensor] = []
+        self._positions: list[Tensor] = []
 
     def targets(self, index: int) -> Tensor:
-        """What the teacher's convolution of this index returns before its rectifier, at cells chosen anew: (N, C)."""
+        """What the teacher's convolution of this index returns before ReLU, at newly drawn positions: (N, C)."""
         convolution = self._teacher.convolution(index)
-        self._cells = [
+        self._positions = [
             torch.randperm(x[0, 0].numel(), generator=self._generator)[: self._each] for x in self._of_teacher
         ]
         values = []
         for i, x in enumerate(self._of_teacher):
             before = convolution(x.float())
-            values.append(_at(before, self._cells[i]))
+            values.append(_at(before, self._positions[i]))
             self._of_teacher[i] = _half(F.relu(before))
         return torch.cat(values)
 
     def responses(self, of: Map) -> Tensor:
-        """A map of what the student's layer sees, (1, c, h, w) -> (1, k, h, w), at the cells: (N, k)."""
-        return torch.cat([_at(of(x.float()), c) for x, c in zip(self._of_student, self._cells, strict=True)])
+        """A map of what the student's layer sees, (1, c, h, w) -> (1, k, h, w), at the positions: (N, k)."""
+        return torch.cat([_at(of(x.float()), c) for x, c in zip(self._of_student, self._positions, strict=True)])
 
     def patches(self, of: Map = lambda x: x) -> Tensor:
-        """The same with a cell's neighbours, channel by channel as filters have them: (N, 9 k)."""
+        """The same with a position's neighbours, channel by channel as filters have them: (N, 9 k)."""
         return self.responses(lambda x: F.unfold(of(x), 3, padding=1)[..., None])
 
     def pass_on(self, index: int, layer: Map) -> Tensor:
-        """Rectify what the student's layer returns, go on to the next layer, and return values at the cells."""
+        """Apply ReLU to what the student's layer returns, go on to the next one, and return values at the positions."""
         values = []
         for i, x in enumerate(self._of_student):
             after = F.relu(layer(x.float()))
-            values.append(_at(after, self._cells[i]))
+            values.append(_at(after, self._positions[i]))
             self._of_student[i] = _half(after)
         if NAMES[index] in LAST_OF_BLOCK:
             self._of_teacher, self._of_student = (
@@ -74,6 +74,6 @@ def _half(x: Tensor) -> Tensor:
     return x.clamp(max=torch.finfo(torch.half).max).half()
 
 
-def _at(features: Tensor, cells: Tensor) -> Tensor:
-    """Values (N, C) of (1, C, h, w) at flat cell indices."""
-    return features.flatten(2)[0, :, cells].T
+def _at(features: Tensor, positions: Tensor) -> Tensor:
+    """Values (N, C) of (1, C, h, w) at flat indices."""
+    return features.flatten(2)[0, :, positions].T

@@ -1,4 +1,4 @@
-"""``nst score``: how well a narrow encoder steers the optimisation, as VGG-19 sees it."""
+"""``nst score``: how near pictures made with a narrow encoder come to those made with VGG-19, as VGG-19 sees it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nst_lightning.distillation.data import read_scaled, split_folder
-from nst_lightning.distillation.steering import Steering
+from nst_lightning.distillation.optimization import ImageOptimization
 from nst_lightning.errors import UserError
 from nst_lightning.features import VGG19, CompactVGG19, Extractor
 from nst_lightning.files.atomic import replacing
@@ -35,7 +35,7 @@ class Result:
     """What VGG-19 says of a picture.
 
     Attributes:
-        closed: Layer -> share of the style gap closed, 1 - ‖G - A‖ / ‖G_content - A‖.
+        closed: Layer -> fraction of the style gap closed, 1 - ‖G - A‖ / ‖G_content - A‖.
         content: ‖F - P‖ / ‖P‖ at relu4_2.
     """
 
@@ -43,7 +43,7 @@ class Result:
     content: float
 
     def mean(self, layers: Sequence[str]) -> float:
-        """Mean share closed over some layers."""
+        """Mean fraction closed over some layers."""
         return statistics.fmean(self.closed[layer] for layer in layers)
 
 
@@ -63,8 +63,8 @@ def judge(judge_network: Extractor, picture: Tensor, content: Tensor, style: Ten
     for layer in (*STYLE_LAYERS, *UNSEEN_LAYERS):
         ours, start, target = (gram_matrix(features[layer]) for features in (found, before, goal))
         closed[layer] = 1 - float((ours - target).norm() / (start - target).norm())
-    kept = before[CONTENT_LAYER]
-    return Result(closed, float((found[CONTENT_LAYER] - kept).norm() / kept.norm()))
+    wanted = before[CONTENT_LAYER]
+    return Result(closed, float((found[CONTENT_LAYER] - wanted).norm() / wanted.norm()))
 
 
 def _pairs(arguments: argparse.Namespace) -> list[tuple[str, Path, Path]]:
@@ -96,7 +96,7 @@ def parse(args: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--style", nargs="+", default=[], help="style pictures, one for each content")
     parser.add_argument("--photos", help="folder of photographs of which the held-out ones are contents")
     parser.add_argument("--art", help="folder of paintings of which the held-out ones are styles")
-    parser.add_argument("--count", type=int, default=12, help="pairs to take from the folders")
+    parser.add_argument("--count", type=int, default=12, help="number of pairs from the folders")
     parser.add_argument("--size", type=int, nargs="+", default=[256], help="short side in pixels")
     parser.add_argument("--evaluations", type=int, default=150)
     parser.add_argument("--output", default="runs/score", help="folder for sheets and figures")
@@ -154,9 +154,9 @@ def _row(
 ) -> dict[str, Any]:
     """Run teacher and student on one pair, and let VGG-19 compare."""
     (judge_network, teacher, student), (content, style) = networks, pictures
-    by_teacher, by_student = Steering(teacher, content, style), Steering(student, content, style)
+    by_teacher, by_student = ImageOptimization(teacher, content, style), ImageOptimization(student, content, style)
     steps = [0, evaluations // 10, evaluations // 2]
-    reference, slow, way = by_teacher.run(evaluations, keep=steps)
+    reference, slow, way = by_teacher.run(evaluations, steps=steps)
     picture, fast, _ = by_student.run(evaluations)
     cosines = [_cosine(by_teacher.gradient(image), by_student.gradient(image)) for image in way]
     theirs = judge(judge_network, reference, content, style)

@@ -55,7 +55,7 @@ def save_student(path: Path, student: CompactNetwork, metadata: Mapping[str, str
             assert expansion.bias is not None
             tensors[f"features.{key}.expansion"] = expansion.weight.detach()[:, :, 0, 0]
             tensors[f"features.{key}.bias"] = expansion.bias.detach()
-    tensors |= {f"maps.{tap}": widening.detach() for tap, widening in student.maps.items()}
+    tensors |= {f"maps.{tap}": projection.detach() for tap, projection in student.maps.items()}
     too_large = 2 * sum(value.numel() for value in tensors.values()) > LARGEST_FILE
     stored: dict[str, Tensor] = {}
     for name, value in tensors.items():

@@ -1,4 +1,4 @@
-"""The score during training: short runs on held-out pairs, steered by the student as it is, judged by VGG-19."""
+"""The score during training: short runs with the student as it is on held-out pairs, judged by VGG-19."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from nst_lightning.distillation.network import CompactNetwork
+from nst_lightning.distillation.optimization import ImageOptimization
 from nst_lightning.distillation.score import STYLE_LAYERS, UNSEEN_LAYERS, Result, judge
-from nst_lightning.distillation.steering import Steering
 from nst_lightning.distillation.storage import save_student
 from nst_lightning.features import CompactVGG19, Extractor
 
@@ -33,9 +33,9 @@ def shipped_form(student: CompactNetwork, dtype: torch.dtype, device: torch.devi
 
 
 class HeldOutScore:
-    """Share of the teacher's closed style gap that the student closes on held-out pairs; see ``nst score``.
+    """Fraction of the teacher's closed style gap that the student closes on held-out pairs; see ``nst score``.
 
-    The teacher's own run on a pair is made once and kept.
+    The teacher's own run on a pair is made once and cached.
 
     Args:
         teacher: VGG-19 in float32. It may compute in another type later; what judges is a copy.
@@ -72,5 +72,5 @@ class HeldOutScore:
         }
 
     def _result(self, extractor: Extractor, content: Tensor, style: Tensor) -> Result:
-        picture, _, _ = Steering(extractor, content, style).run(self.evaluations)
+        picture, _, _ = ImageOptimization(extractor, content, style).run(self.evaluations)
         return judge(self._judge.to(content.device), picture, content, style)

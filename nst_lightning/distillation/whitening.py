@@ -1,10 +1,10 @@
 """Adam in coordinates in which the inputs of every layer are white.
 
-What a layer sees is far from white: rectified features have large means, and neighbouring pixels are alike. A step of
+What a layer sees is far from white: features after ReLU have large means, and neighbouring pixels are alike. A step of
 one size for all weights then changes the layer's results much along a few directions of its inputs, which limits its
 size, and hardly along the others. With S the second moments of the inputs a weight W is W' S^-½, and Adam steps in W'
 change the results alike in all directions. It is the input's half of Kronecker-factored natural gradients (Martens and
-Grosse, *Optimizing Neural Networks with Kronecker-factored Approximate Curvature*, 2015), with moments taken once.
+Grosse, *Optimizing Neural Networks with Kronecker-factored Approximate Curvature*, 2015), with moments computed once.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from nst_lightning.distillation.compression import roots
 from nst_lightning.distillation.network import NAMES, CompactNetwork
 
 _RIDGE = 1e-3  # relative to the mean second moment of an input
-_CELLS = 400  # of a feature map
+_POSITIONS = 400  # of a feature map
 
 
 class WhitenedAdam(torch.optim.Optimizer):
@@ -50,11 +50,11 @@ class WhitenedAdam(torch.optim.Optimizer):
             groups.append({"params": [parameter], "lr": rate * max(float(size.square().mean().sqrt()), 1e-6)})
         super().__init__(groups, {"betas": betas})
         for parameter, (inverse, _) in whitened.items():
-            self.state[parameter]["root"] = inverse  # S^-½, kept with the averages, which are in its coordinates
+            self.state[parameter]["root"] = inverse  # S^-½, stored with the averages, which are in its coordinates
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """Take a step; see torch.optim.Optimizer."""
+        """Take a step; the closure, if any, computes gradients and returns the loss."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -99,8 +99,8 @@ def input_moments(student: CompactNetwork, images: Iterable[Tensor]) -> dict[nn.
     """
     sums: dict[nn.Parameter, Tensor] = {}
 
-    def add(weight: nn.Parameter, cells: Tensor) -> None:  # (D, n)
-        some = cells[:, torch.randperm(cells.shape[1])[:_CELLS]].float()
+    def add(weight: nn.Parameter, inputs: Tensor) -> None:  # (D, n)
+        some = inputs[:, torch.randperm(inputs.shape[1])[:_POSITIONS]].float()
         sums[weight] = sums.get(weight, torch.zeros(())) + (some @ some.T).cpu() / some.shape[1]
 
     def look(layer: nn.Module, inputs: tuple[Tensor]) -> None:

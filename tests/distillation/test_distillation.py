@@ -17,8 +17,9 @@ from nst_lightning.cli import main
 from nst_lightning.distillation.compression import choose_channels, compress, leading_inputs, regress
 from nst_lightning.distillation.data import DistillationData, split_folder
 from nst_lightning.distillation.growth import grow
-from nst_lightning.distillation.module import INNER_TAPS, STYLE_TAPS, Distillation, teacher_network, teacher_widths
-from nst_lightning.distillation.network import NAMES
+from nst_lightning.distillation.loss import INNER_TAPS, STYLE_TAPS
+from nst_lightning.distillation.module import Distillation
+from nst_lightning.distillation.network import NAMES, teacher_network, teacher_widths
 from nst_lightning.distillation.storage import earlier_runs, load_student, save_student
 from nst_lightning.distillation.validation import HeldOutScore, shipped_form
 from nst_lightning.errors import UserError
@@ -84,7 +85,7 @@ def test_compression_to_full_width_is_the_teacher(teacher):
     assert [report.name for report in reports] == [name.replace("conv", "relu") for name in NAMES]
     for tap, expected in teacher(images[0], TAPS).items():
         with torch.no_grad():
-            ours = student.widen(tap, student(images[0])[tap])
+            ours = student.project(tap, student(images[0])[tap])
         assert (ours - expected).norm() < 0.05 * expected.norm()
 
 
@@ -136,8 +137,8 @@ def test_a_student_of_low_rank_is_the_same_from_its_file(teacher, tmp_path):
     again = load_student(tmp_path / "student.safetensors")
     assert (again.widths, again.ranks, again.input_ranks) == (student.widths, tuple(ranks), tuple(seen))
     for tap, expected in student(images[0]).items():
-        error = again.widen(tap, again(images[0])[tap]) - student.widen(tap, expected)
-        assert error.norm() < 1e-2 * student.widen(tap, expected).norm()  # of half precision
+        error = again.project(tap, again(images[0])[tap]) - student.project(tap, expected)
+        assert error.norm() < 1e-2 * student.project(tap, expected).norm()  # of half precision
 
 
 def test_growth_adds_what_explains_most_of_the_error(teacher):
@@ -279,7 +280,7 @@ def test_gradient_part_is_one_minus_the_cosine(tiny_weights, teacher, tmp_path, 
 
 
 def test_inner_gradients_against_the_layers_that_follow(tiny_weights, teacher, monkeypatch):
-    """Plain convolutions from each layer on, in float64, and the transpose of the map that widens the student's."""
+    """Plain convolutions from each layer on, in float64, and the transpose of the map to the teacher's channels."""
     images = [torch.rand(1, 3, 48, 48, generator=torch.Generator().manual_seed(i)) for i in range(4)]
     full = teacher_network(teacher)
     student, _ = compress(full, HALF, images, samples=3000)
@@ -298,8 +299,8 @@ def test_inner_gradients_against_the_layers_that_follow(tiny_weights, teacher, m
                 if index == last:
                     return at
                 at = F.max_pool2d(at, 2) if NAMES[index] in LAST_OF_BLOCK else at
-            wide = network.widen("relu5_1", at)[0].flatten(1)
-            return wide @ wide.T / wide.shape[1]
+            projected = network.project("relu5_1", at)[0].flatten(1)
+            return projected @ projected.T / projected.shape[1]
 
         last = NAMES.index(tap.replace("relu", "conv"))
         x, style = ((images[i].double() - network.mean) / network.std for i in (0, 2))
@@ -423,7 +424,7 @@ def test_on_the_way_of_a_run_the_gap_is_relative_to_the_start(tiny_weights, teac
     def grams(extractor, picture):
         found = extractor(picture, STYLE_TAPS)
         if extractor is module.student:
-            found = {tap: module.student.widen(tap, value) for tap, value in found.items()}
+            found = {tap: module.student.project(tap, value) for tap, value in found.items()}
         flat = {tap: value[0].flatten(1).double() for tap, value in found.items()}
         return {tap: value @ value.T / value.shape[1] for tap, value in flat.items()}
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from nst_lightning.cli import main
-from nst_lightning.distillation.module import teacher_network
+from nst_lightning.distillation.network import teacher_network
+from nst_lightning.distillation.optimization import ImageOptimization
 from nst_lightning.distillation.score import STYLE_LAYERS, UNSEEN_LAYERS, judge
-from nst_lightning.distillation.steering import Steering
 from nst_lightning.distillation.storage import save_student
 from nst_lightning.features import VGG19
 from nst_lightning.features.compact import TAPS
@@ -43,13 +43,13 @@ def test_half_of_the_gap_by_hand(images):
     assert result.content == pytest.approx(2)
 
 
-def test_steering_lowers_the_loss_and_keeps_images_on_the_way(tiny_weights, images):
+def test_an_optimisation_lowers_the_loss_and_returns_intermediate_images(tiny_weights, images):
     content, style = images
-    steering = Steering(VGG19(str(tiny_weights)), content, style)
-    picture, seconds, kept = steering.run(12, keep=[0, 5])
-    assert torch.equal(kept[0], content)
-    assert len(kept) == 2
-    assert steering.objective(picture).loss < steering.objective(content).loss
+    optimization = ImageOptimization(VGG19(str(tiny_weights)), content, style)
+    picture, seconds, copies = optimization.run(12, steps=[0, 5])
+    assert torch.equal(copies[0], content)
+    assert len(copies) == 2
+    assert optimization.objective(picture).loss < optimization.objective(content).loss
     assert seconds > 0
 
 

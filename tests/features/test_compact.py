@@ -110,8 +110,8 @@ def test_units_and_unit_activations(student, weights, images):
 
 
 def test_magnitudes_are_the_teachers(student, weights, images):
-    gram = gram_matrix(student.widen("relu2_1", student(images[0])["relu2_1"]))
-    torch.testing.assert_close(gram, student.widened_gram("relu2_1", student(images[0])["relu2_1"])[0])
+    gram = gram_matrix(student.project("relu2_1", student(images[0])["relu2_1"]))
+    torch.testing.assert_close(gram, student.projected_gram("relu2_1", student(images[0])["relu2_1"])[0])
 
 
 def test_double_precision_and_bfloat16(weights, images):

@@ -1,4 +1,4 @@
-"""An optimisation as an encoder steers it, without Lightning: for the score, and for images to train on."""
+"""Style transfer with one encoder, without Lightning: for the score, and for images to train on."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from nst_lightning.objective.objective import Objective, default_terms
 from nst_lightning.optim import LBFGS
 
 
-class Steering:
-    """An optimisation of the balanced objective with one encoder.
+class ImageOptimization:
+    """Optimisation of an image for the balanced objective with one encoder.
 
     Args:
         extractor: The encoder, in its compute type.
@@ -34,11 +34,11 @@ class Steering:
         assert x.grad is not None
         return x.grad
 
-    def run(self, evaluations: int, keep: Sequence[int] = ()) -> tuple[Tensor, float, list[Tensor]]:
+    def run(self, evaluations: int, steps: Sequence[int] = ()) -> tuple[Tensor, float, list[Tensor]]:
         """Optimise from the content on.
 
         Returns:
-            The picture, seconds of an evaluation, and the images before the evaluations in ``keep``.
+            The picture, seconds of an evaluation, and copies of the image before the evaluations in ``steps``.
         """
         image = self.content.clone().requires_grad_()
         optimiser = LBFGS([image])
@@ -49,10 +49,10 @@ class Steering:
             loss.backward()  # type: ignore[no-untyped-call]
             return loss.detach()
 
-        kept = []
+        copies = []
         begin = time.perf_counter()
         for evaluation in range(evaluations):
-            if evaluation in keep:
-                kept.append(image.detach().clone())
+            if evaluation in steps:
+                copies.append(image.detach().clone())
             optimiser.step(closure)
-        return image.detach(), (time.perf_counter() - begin) / evaluations, kept
+        return image.detach(), (time.perf_counter() - begin) / evaluations, copies
