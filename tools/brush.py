@@ -82,7 +82,7 @@ class Canvas:
         down, right = np.gradient(self.relief)
         slope = -(LIGHT[0] * right + LIGHT[1] * down)
         shade = np.tanh(-slope * depth)[..., None]
-        # Lit slopes go towards white, as wet oil glints; slopes in shadow keep their hue and get darker.
+        # Lit slopes go towards white, as wet oil glints; slopes in shadow have the same hue and get darker.
         lit = self.colour + np.clip(shade, 0, 1) * 0.30 * (1.05 - self.colour)
         return np.clip(lit * (1 + np.clip(shade, -1, 0) * 0.38), 0, 1).astype(np.float32)
 
@@ -98,7 +98,7 @@ def _ribbon(stroke: Stroke, along: FloatArray, across: FloatArray) -> tuple[Floa
     """Pixel coordinates of every sample of a ribbon that swells after its start and tapers to its end."""
     knots = np.linspace(0, 1, len(stroke.path))
     x, y = (np.interp(along, knots, stroke.path[:, axis]).astype(np.float32) for axis in (0, 1))
-    # Directions are interpolated between the knots: taken from the polygon they would jump at each knot, and
+    # Directions are interpolated between the knots: computed from the polygon they would jump at each knot, and
     # the outside of a bend would be left with a gap there.
     slopes = np.gradient(stroke.path, axis=0)
     tangent_x, tangent_y = (np.interp(along, knots, slopes[:, axis]).astype(np.float32) for axis in (0, 1))

@@ -111,11 +111,11 @@ def _scatter(plan: Pass, rng: np.random.Generator) -> Points:
     return rng.uniform([-margin, -margin], [1 + margin, ASPECT + margin], (count, 2))
 
 
-def _bare_spots(canvas: Canvas, rng: np.random.Generator, share: float = 1 / 120) -> Points:
-    """A sample of the places that no stroke has reached yet: `share` of them in a canvas of 1024 pixels."""
+def _bare_spots(canvas: Canvas, rng: np.random.Generator, fraction: float = 1 / 120) -> Points:
+    """A sample of the places that no stroke has reached yet: `fraction` of them in a canvas of 1024 pixels."""
     width = canvas.relief.shape[1]
     row, column = np.nonzero(canvas.relief == 0)
-    chosen = rng.permutation(len(row))[: int(len(row) * share * (1024 / width) ** 2)]
+    chosen = rng.permutation(len(row))[: int(len(row) * fraction * (1024 / width) ** 2)]
     return np.stack([column[chosen], row[chosen]], -1) / width
 
 

@@ -119,7 +119,7 @@ class Export(Callback):
         suffix = self.output.suffix if self.output else ".png"
         result = Path(trainer.default_root_dir) / f"result{suffix}"
         settings, space = self._settings(trainer, data), self._space(data)
-        picture, alpha = module.final_picture(extended=space.wide), data.alpha()
+        picture, alpha = module.final_picture(extended=not space.is_srgb), data.alpha()
         run = Path(trainer.default_root_dir).resolve().name
         own = self._of_this_run(trainer, result)
         failures: list[str] = []

@@ -39,7 +39,7 @@ class Stored(NamedTuple):
 
     Attributes:
         convolutions: Pairs of weight (out, in, 3, 3) and bias (out,), float32, from conv1_1 on, as many as there are.
-        input_layer: Weight (3, 3, 1, 1) and bias (3,) of what comes before them and takes RGB in [0, 1], or None.
+        input_layer: Weight (3, 3, 1, 1) and bias (3,) of a 1x1 convolution of RGB in [0, 1] before them, or None.
     """
 
     convolutions: list[tuple[Tensor, Tensor]]
@@ -72,7 +72,7 @@ def find_convolutions(tensors: Mapping[str, Tensor], path: Path) -> Stored:
             f"{path}: must hold 'features.0.weight' or '0.weight' as torchvision's vgg19 does, or 'conv1_1.weight', "
             f"got {some} ..."
         )
-    found = [(name, _take(name[1], group, tensors, path)) for name, group in groups.items()]
+    found = [(name, _collect(name[1], group, tensors, path)) for name, group in groups.items()]
     (first, stored), *others = found
     for name, other in others:
         if not _same(stored, other):
@@ -122,7 +122,7 @@ def _in_order(weight: Tensor, channels: int) -> Tensor:
     return weight.permute(3, 2, 0, 1).contiguous() if stored_otherwise else weight
 
 
-def _take(prefix: str, group: _Group, tensors: Mapping[str, Tensor], path: Path) -> Stored:
+def _collect(prefix: str, group: _Group, tensors: Mapping[str, Tensor], path: Path) -> Stored:
     places: Sequence[_Place]
     if 0 not in group:
         places = [(block, index + 1) for block, count in enumerate(_VGG19, start=1) for index in range(count)]
@@ -170,11 +170,11 @@ def _checked(tensor: Tensor, key: str, path: Path) -> Tensor:
 def _refuse_relatives(prefix: str, group: _Group, tensors: Mapping[str, Tensor], path: Path) -> None:
     """Name VGG-19's relatives, whose files look much the same."""
     normalised = any(key.startswith(prefix) and key.endswith(".running_mean") for key in tensors)
-    wide = {place for place, keys in group.items() if "weight" in keys and tensors[keys["weight"]].ndim == 4}
+    weights = {place for place, keys in group.items() if "weight" in keys and tensors[keys["weight"]].ndim == 4}
     for name, blocks in _BLOCKS.items():
         numbers = set(_indices(blocks, 0, 3 if normalised else 2, 1))
         names = {(block, index + 1) for block, count in enumerate(blocks, start=1) for index in range(count)}
-        if wide in (numbers, names) and (normalised or name != "VGG-19"):
+        if weights in (numbers, names) and (normalised or name != "VGG-19"):
             called = f"{name} with batch normalisation" if normalised else name
             raise UserError(f"{path}: must be VGG-19, got {called}, which is another network; choose another file")
     if normalised:

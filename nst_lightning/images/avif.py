@@ -17,7 +17,7 @@ from nst_lightning.images.color import Array
 
 _LOSSLESS = 100
 _UNSPECIFIED = (2, 2)
-_IDENTITY, _BT601 = 0, 6  # matrices of ITU-T H.273; the first keeps R, G and B as they are
+_IDENTITY, _BT601 = 0, 6  # matrices of ITU-T H.273; the first stores R, G and B as they are
 
 
 def encode_avif(

@@ -72,7 +72,7 @@ def primary_properties(meta: bytes) -> list[tuple[bytes, bytes]]:
 
 def _associations(ipma: bytes) -> Iterator[tuple[int, list[int]]]:
     """Items and the indices, from one, of their properties."""
-    version, wide = ipma[0], ipma[3] & 1
+    version, two_bytes = ipma[0], ipma[3] & 1
     item_size = 4 if version >= 1 else 2
     (entries,) = struct.unpack_from(">I", ipma, 4)
     place = 8
@@ -82,7 +82,7 @@ def _associations(ipma: bytes) -> Iterator[tuple[int, list[int]]]:
         item = int.from_bytes(ipma[place : place + item_size], "big")
         count = ipma[place + item_size]
         place += item_size + 1
-        step, mask = (2, 0x7FFF) if wide else (1, 0x7F)  # the bit on top says whether a property is essential
+        step, mask = (2, 0x7FFF) if two_bytes else (1, 0x7F)  # the bit on top says whether a property is essential
         ends = range(place, place + count * step, step)
         yield item, [int.from_bytes(ipma[end : end + step], "big") & mask for end in ends]
         place += count * step

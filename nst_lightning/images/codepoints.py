@@ -84,7 +84,7 @@ def adobe_rgb_profile() -> bytes:
 
 
 def profile_of_gamma(gamma: float, points: Sequence[Point] | None) -> bytes | None:
-    """An ICC profile for what PNG's gAMA and cHRM say, as browsers take them.
+    """An ICC profile for what PNG's gAMA and cHRM say, as browsers read them.
 
     Args:
         gamma: The exponent that light was encoded with, such as 1 / 2.2.

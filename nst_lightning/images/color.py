@@ -109,39 +109,35 @@ def to_srgb(raster: Raster, path: Path, *, extended: bool = False) -> Array:
             had to be supposed of the colours.
     """
     if raster.notice:
-        warnings.warn(f"'{path}' {raster.notice}", UserNotice, stacklevel=3)
+        _warn(f"'{path}' {raster.notice}")
     points = raster.points if raster.icc is None else hdr_code_points(raster.icc)
     if points is not None and points.hdr and points.known and raster.space in ("GRAY", "RGB"):
-        warnings.warn(
+        _warn(
             f"'{path}' is an HDR picture ({'PQ' if points.transfer == PQ else 'HLG'}): its white of {WHITE_OF_HDR:.0f} "
-            "cd/m2 becomes white, and so does what is brighter",
-            UserNotice,
-            stacklevel=3,
+            "cd/m2 becomes white, and so does what is brighter"
         )
         return _from_hdr(raster, points)
     icc = raster.icc
     if icc is None and points is not None:
-        if not points.known or points.hdr:
-            warnings.warn(
-                f"the colours of '{path}' have code points (CICP {points.primaries}/{points.transfer}) that are not "
-                "known here; its pixels are taken as sRGB",
-                UserNotice,
-                stacklevel=3,
-            )
-        else:
+        if points.known and not points.hdr:
             icc = profile_of(points)
+        else:
+            _warn(
+                f"the colours of '{path}' have code points (CICP {points.primaries}/{points.transfer}) that are not "
+                "known here; its pixels are taken as sRGB"
+            )
     if icc is not None:
         try:
             return _through_profile(raster.values, raster.space, icc, extended)
         except (RuntimeError, TypeError, ValueError) as error:  # imagecodecs' CmsError is a RuntimeError
-            warnings.warn(
-                f"the colour profile in '{path}' cannot be used ({error}); its pixels are taken as sRGB",
-                UserNotice,
-                stacklevel=3,
-            )
+            _warn(f"the colour profile in '{path}' cannot be used ({error}); its pixels are taken as sRGB")
     if raster.space == "LAB":
         return to_unit(_transform(raster.values, "LAB", _lab_profile()))
     return unmanaged(raster)
+
+
+def _warn(text: str) -> None:
+    warnings.warn(text, UserNotice, stacklevel=4)
 
 
 def profile_of_raster(raster: Raster) -> bytes | None:
@@ -192,7 +188,7 @@ def _is_srgb(icc: bytes) -> bool:
     """Whether the profile leaves a lattice of colours where it is, to half a step of 8 bits.
 
     Most profiles in files are sRGB up to rounding in their tables; converting through them would cost
-    accuracy, and several times the time that decoding takes.
+    accuracy, and several times as long as decoding.
     """
     steps = np.linspace(0, 65535, 9).astype(np.uint16)
     lattice = np.stack(np.meshgrid(steps, steps, steps), axis=-1).reshape(27, 27, 3)
@@ -215,7 +211,7 @@ def _transform(values: Array, space: Space, icc: bytes, target: bytes | None = N
     if values.dtype.kind == "f" and space == "CMYK":  # littleCMS counts floating-point ink in per cent
         values = (to_unit(values) * 65535 + 0.5).astype(np.uint16)
     result = imagecodecs.cms_transform(
-        # Greyscale goes without its axis of one: littleCMS would take that for the width.
+        # Greyscale is passed without its axis of one: littleCMS would read that as the width.
         np.ascontiguousarray(values[..., 0] if space == "GRAY" else values),
         icc,
         srgb_profile() if target is None else target,
@@ -271,7 +267,7 @@ def over_white(rgb: Array, alpha: Array) -> Array:
 def off_white(rgb: Array, alpha: Array) -> Array:
     """Invert ``over_white``: the colours that give ``rgb`` when shown with ``alpha`` over white.
 
-    Where a colour is darker than its alpha can show, the nearest that it can is taken, but for colours that are
+    Where a colour is darker than its alpha can show, the nearest that it can is used, but for colours that are
     beyond ``[0, 1]`` themselves; where alpha is 0 any colour would do and ``rgb`` stays.
     """
     opacity = alpha[..., None]

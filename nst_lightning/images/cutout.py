@@ -38,7 +38,7 @@ def uncovered(picture: Picture, name: str = "image") -> Picture:
 
 
 def _carried_on(weighted: Tensor, alpha: Tensor) -> Tensor:
-    """Pull and push (Gortler et al. 1996, The Lumigraph, section 3.5.1): gaps take averages over ever larger areas.
+    """Pull and push (Gortler et al. 1996, The Lumigraph, section 3.5.1): averages over ever larger areas fill gaps.
 
     Args:
         weighted: (1, 3, h, w), colours times alpha.

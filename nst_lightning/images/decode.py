@@ -197,7 +197,7 @@ def _upright(values: Array, orientation: int) -> Array:
 
 
 def _decoded(image: Image.Image, file: BinaryIO, decoder: str) -> Raster:
-    """The samples of a picture that Pillow has opened, by it or by who keeps all of their bits."""
+    """The samples of a picture that Pillow has opened, by it or by a decoder that returns all of their bits."""
     tags = read_tags(image, file)
     if decoder == "png":
         file.seek(0)

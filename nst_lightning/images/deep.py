@@ -83,7 +83,7 @@ def read_tiff_header(file: BinaryIO) -> TiffHeader:
             or page.photometric in (_ICCLAB, _ITULAB)
             or page.compression == _WEBP
             or page.compression not in TiffImagePlugin.COMPRESSION_INFO
-            or (page.parent.is_bigtiff and page.parent.byteorder == ">")  # which Pillow takes for a damaged file
+            or (page.parent.is_bigtiff and page.parent.byteorder == ">")  # which Pillow calls a damaged file
         )
         if deep:
             check_pixels(height * width, file)
@@ -166,9 +166,9 @@ def _lab(values: Array, *, as_icc: bool) -> Array:
     """
     if values.dtype == np.uint8:
         return values if as_icc else values ^ np.array([0, 128, 128], np.uint8)
-    wide = values[..., :3].astype(np.float32)
+    scaled = values[..., :3].astype(np.float32)
     if as_icc:
-        wide *= np.float32(65535 / 65280)
+        scaled *= np.float32(65535 / 65280)
     else:
-        wide[..., 1:] = (values[..., 1:3] ^ np.uint16(0x8000)) * np.float32(257 / 256)
-    return np.rint(np.clip(wide, 0, 65535)).astype(np.uint16)
+        scaled[..., 1:] = (values[..., 1:3] ^ np.uint16(0x8000)) * np.float32(257 / 256)
+    return np.rint(np.clip(scaled, 0, 65535)).astype(np.uint16)

@@ -56,7 +56,7 @@ class Content:
     def exif(self, limit: int = 1 << 24) -> bytes:
         """EXIF as a TIFF of its own, or nothing."""
         height, width = self.values.shape[:2]
-        return exif_block(self.metadata, (height, width), not self.space.wide, limit)
+        return exif_block(self.metadata, (height, width), self.space.is_srgb, limit)
 
 
 Encoder = Callable[[BinaryIO, Content], None]
@@ -72,7 +72,7 @@ class Format:
         alpha: Whether it can hold alpha.
         longest_side: Largest height or width in pixels.
         encode: Writes a file.
-        wide: Whether it can hold another colour space than sRGB.
+        any_space: Whether it can hold another colour space than sRGB.
     """
 
     name: str
@@ -80,7 +80,7 @@ class Format:
     alpha: bool
     longest_side: int
     encode: Encoder
-    wide: bool = True
+    any_space: bool = True
 
 
 def format_of(path: Path, bits: int, name: str = "output", color_space: str = "srgb") -> Format:
@@ -104,7 +104,7 @@ def format_of(path: Path, bits: int, name: str = "output", color_space: str = "s
         raise UserError(
             f"{name}: {found.name} holds {held} bits a sample, got {bits} for '{path}'; choose {held} bits, or {others}"
         )
-    if color_space != "srgb" and not found.wide:
+    if color_space != "srgb" and not found.any_space:
         raise UserError(
             f"color_space: must be srgb for {found.name}, whose encoder takes no other, got {color_space} for "
             f"'{path}'; choose AVIF, PNG or TIFF, or leave color_space out"
@@ -116,7 +116,7 @@ def encode(kind: Format, file: BinaryIO, content: Content) -> None:
     """Write a picture; what is said of it may fail and costs only itself then.
 
     Warns:
-        UserNotice: The format, or its encoder, does not take what is said of the picture.
+        UserNotice: The format, or its encoder, does not store what is said of the picture.
     """
     try:
         kind.encode(file, content)
@@ -151,7 +151,7 @@ def _jpeg(file: BinaryIO, content: Content) -> None:
 
 
 def _webp(file: BinaryIO, content: Content) -> None:
-    # exact: keep colours under full transparency, which resampling may bring to light.
+    # exact: store colours under full transparency, which resampling may bring to light.
     Image.fromarray(content.values).save(
         file,
         "WEBP",
@@ -173,7 +173,7 @@ def _png(file: BinaryIO, content: Content) -> None:
     file.write(encoded.read(33))  # signature and IHDR, behind which the other chunks may start
     if space.name == "display-p3":  # PNG, third edition, 11.3.2.6; readers that know it heed it first
         _png_chunk(file, b"cICP", bytes([*space.cicp, 0, 1]))
-    name = b"sRGB" if not space.wide else b"ICC profile"
+    name = b"sRGB" if space.is_srgb else b"ICC profile"
     _png_chunk(file, b"iCCP", name + b"\0\0" + zlib.compress(space.icc))
     if metadata.dpi:
         across, down = (round(number / 0.0254) for number in metadata.dpi)
@@ -200,7 +200,7 @@ def _tiff(file: BinaryIO, content: Content) -> None:
     written = main_directory(metadata) if said else {}
     packet = xmp_packet(metadata)
     # By name, since tifffile leaves out what points at a directory when it is asked by number; 8 is any place.
-    pointers = [("ExifTag", exif_directory(metadata, (height, width), not space.wide)), ("GPSTag", metadata.location)]
+    pointers = [("ExifTag", exif_directory(metadata, (height, width), space.is_srgb)), ("GPSTag", metadata.location)]
     pointers = [(name, tags) for name, tags in pointers if tags and said and not big]
     tifffile.imwrite(
         file,
@@ -270,7 +270,7 @@ def _jxl(file: BinaryIO, content: Content) -> None:
 
 
 def _distance(quality: int) -> float:
-    """What libjxl's own tools take a JPEG's quality for (JxlEncoderDistanceFromQuality)."""
+    """The distance that libjxl's own tools use for a JPEG's quality (JxlEncoderDistanceFromQuality)."""
     if quality >= 30:
         return 0.1 + (100 - quality) * 0.09
     return 53 / 3000 * quality**2 - 23 / 20 * quality + 25
@@ -282,7 +282,7 @@ _TIFF = Format("TIFF", (8, 16), alpha=True, longest_side=2**31 - 1, encode=_tiff
 _WEBP = Format("WebP", (8,), alpha=True, longest_side=16_383, encode=_webp)  # 14 bits in its header
 _AVIF = Format("AVIF", (8, 10, 12), alpha=True, longest_side=32_768, encode=_avif)  # what libavif decodes by default
 # The longest side of libjxl's level 5, which is what decoders must take.
-_JXL = Format("JPEG XL", (8, 16), alpha=True, longest_side=2**18, encode=_jxl, wide=False)
+_JXL = Format("JPEG XL", (8, 16), alpha=True, longest_side=2**18, encode=_jxl, any_space=False)
 FORMATS = {
     ".png": _PNG,
     ".jpg": _JPEG,

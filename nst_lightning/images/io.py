@@ -16,7 +16,7 @@ from nst_lightning.files.folders import make_folder
 from nst_lightning.files.paths import expand
 from nst_lightning.images.color import Array, off_white, over_white, profile_of_raster, to_srgb, to_unit, unmanaged
 from nst_lightning.images.decode import read_header, read_raster
-from nst_lightning.images.encode import Content, encode, format_of
+from nst_lightning.images.encode import Content, Format, encode, format_of
 from nst_lightning.images.metadata import Metadata, read_settings
 from nst_lightning.images.profiles import ColorSpace, check_color_space, color_space, to_space
 from nst_lightning.images.recolor import luma
@@ -160,16 +160,16 @@ def write_image(
     """Write a picture in the format that the suffix names, whole or not at all.
 
     Values are clamped to what the colour space holds and rounded to the nearest step. The file carries its profile,
-    ``metadata`` as JSON in XMP, and what it keeps of the content's own date, author and so on.
+    ``metadata`` as JSON in XMP, and the content's own date, author and so on.
 
     Args:
         path: ``.png``, ``.tif``/``.tiff``, ``.jpg``/``.jpeg``, ``.webp`` (lossless), ``.avif`` or ``.jxl``.
         pixels: ``(1, 3, H, W)`` sRGB composited on white, of any device and floating-point type; values beyond
-            ``[0, 1]`` are colours that a wider space may hold.
+            ``[0, 1]`` are colours that a larger space may hold.
         alpha: ``(1, 1, H, W)``, attached so that the file shows ``pixels`` over white; left out of JPEG.
         bits: 8, or 16 for PNG, TIFF and JPEG XL, or 10 or 12 for AVIF.
         quality: 1 to 100, for JPEG, AVIF and JPEG XL, which both are lossless with 100.
-        metadata: Texts to keep with the picture; ``read_metadata`` gives them back.
+        metadata: Texts to store with the picture; ``read_metadata`` returns them.
         origin: What the content's file says of itself, as ``read_origin`` gives it.
         space: Colour space of the file, sRGB by default.
         replaceable: Says whether a file that is at `path` may be lost; else it is moved aside. By default it may.
@@ -178,20 +178,13 @@ def write_image(
         Where the file that was at `path` is now; None if it was replaced, or there was none.
 
     Raises:
-        UserError: The path, the bits, the quality or the space do not fit the format, or the disk does not take it.
+        UserError: The path, the bits, the quality or the space do not fit the format, or the disk refuses it.
         ValueError: A tensor is not finite or of another shape.
     """
     path = expand(path, "output")
     space = space or color_space("srgb")
     kind = format_of(path, bits, color_space=space.name)
-    if not 1 <= quality <= 100:
-        raise UserError(f"quality: must be from 1 to 100, got {quality}; choose a value in this range")
-    height, width = pixels.shape[-2:]
-    if max(height, width) > kind.longest_side:
-        raise UserError(
-            f"output: {kind.name} holds at most {kind.longest_side} px a side, got {height} x "
-            f"{width} for '{path}'; choose PNG or TIFF"
-        )
+    _check_fits(kind, path, pixels, quality)
     values = _to_samples(pixels, alpha if kind.alpha else None, bits, space)
     said = replace(origin or Metadata(), settings=metadata or {})
     try:
@@ -248,6 +241,17 @@ def read_metadata(path: str | Path) -> dict[str, str]:
     return read_settings(expand(path, "image"))
 
 
+def _check_fits(kind: Format, path: Path, pixels: Tensor, quality: int) -> None:
+    if not 1 <= quality <= 100:
+        raise UserError(f"quality: must be from 1 to 100, got {quality}; choose a value in this range")
+    height, width = pixels.shape[-2:]
+    if max(height, width) > kind.longest_side:
+        raise UserError(
+            f"output: {kind.name} holds at most {kind.longest_side} px a side, got {height} x "
+            f"{width} for '{path}'; choose PNG or TIFF"
+        )
+
+
 def _not_writable(path: Path, name: str, error: Exception) -> UserError:
     reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
     return UserError(f"{name}: cannot write '{path}': {reason}; choose another path or make room there")
@@ -271,13 +275,13 @@ def _to_samples(pixels: Tensor, alpha: Tensor | None, bits: int, space: ColorSpa
     for top in range(0, height, _STRIP):
         rows = slice(top, top + _STRIP)
         strip = _to_array(pixels[..., rows, :], "pixels")
-        if not space.wide:
+        if space.is_srgb:
             strip = np.clip(strip, 0, 1)
         if alpha is not None:
             opacity = np.clip(_to_array(alpha[..., rows, :], "alpha"), 0, 1)
             opacity = np.floor(opacity * peak + np.float32(0.5)) / peak  # as stored
             strip = off_white(strip, opacity[..., 0])
-        if space.wide:
+        if not space.is_srgb:
             strip = to_space(strip, space)
         if alpha is not None:
             strip = np.concatenate([strip, opacity], axis=2)
@@ -287,7 +291,7 @@ def _to_samples(pixels: Tensor, alpha: Tensor | None, bits: int, space: ColorSpa
 
 def _to_array(tensor: Tensor, what: str) -> Array:
     """``(1, C, H, W)`` to ``(H, W, C)`` float32."""
-    # NumPy from here: PyTorch would start a team of threads for a writer beside the run, and with more threads than
+    # NumPy from here: PyTorch would start a pool of threads for a writer beside the run, and with more threads than
     # cores OpenMP puts all of them to sleep between loops, which costs the run 10 ms an evaluation.
     values = tensor.detach().to("cpu", torch.float32).numpy()
     if not np.isfinite(values).all():

@@ -12,7 +12,7 @@ from nst_lightning.images.opening import MissingExtraError
 _CONTAINER = b"\0\0\0\x0cJXL \r\n\x87\n"
 _CODESTREAM = b"\xff\x0a"
 _RATIOS = {1: (1, 1), 2: (12, 10), 3: (4, 3), 4: (3, 2), 5: (16, 9), 6: (5, 4), 7: (2, 1)}  # width to height
-_HEADER_BYTES = 256  # more than the fields read here can take
+_HEADER_BYTES = 256  # more than the fields read here can have
 
 
 class _Header(NamedTuple):
@@ -87,37 +87,37 @@ def _header(file: BinaryIO) -> _Header:
     bits = _Bits(stream[2:])
     height, width = _size(bits)
     depth = 8
-    if not bits.take(1):  # not all default
-        if bits.take(1):  # extra fields
-            orientation = 1 + bits.take(3)
+    if not bits.read(1):  # not all default
+        if bits.read(1):  # extra fields
+            orientation = 1 + bits.read(3)
             if orientation >= 5:
                 height, width = width, height
-            if bits.take(1):  # intrinsic size
+            if bits.read(1):  # intrinsic size
                 _size(bits)
-            if bits.take(1):
+            if bits.read(1):
                 _preview(bits)
-            if bits.take(1):
+            if bits.read(1):
                 _animation(bits)
-        if not bits.take(1):  # integers; of floating-point numbers the bits matter to no one
+        if not bits.read(1):  # integers; of floating-point numbers the bits matter to no one
             depth = bits.choose((8, 0), (10, 0), (12, 0), (1, 6))
     return _Header(height, width, depth)
 
 
 def _size(bits: "_Bits") -> tuple[int, int]:
-    small = bits.take(1)  # a multiple of 8
+    small = bits.read(1)  # a multiple of 8
     sizes = ((1, 9), (1, 13), (1, 18), (1, 30))
-    height = 8 * (1 + bits.take(5)) if small else bits.choose(*sizes)
-    ratio = bits.take(3)
+    height = 8 * (1 + bits.read(5)) if small else bits.choose(*sizes)
+    ratio = bits.read(3)
     if ratio:
         over, under = _RATIOS[ratio]
         return height, height * over // under
-    return height, 8 * (1 + bits.take(5)) if small else bits.choose(*sizes)
+    return height, 8 * (1 + bits.read(5)) if small else bits.choose(*sizes)
 
 
 def _preview(bits: "_Bits") -> None:
-    sizes = ((16, 0), (32, 0), (1, 5), (33, 9)) if bits.take(1) else ((1, 6), (65, 8), (321, 10), (1345, 12))
+    sizes = ((16, 0), (32, 0), (1, 5), (33, 9)) if bits.read(1) else ((1, 6), (65, 8), (321, 10), (1345, 12))
     bits.choose(*sizes)
-    if not bits.take(3):  # no ratio
+    if not bits.read(3):  # no ratio
         bits.choose(*sizes)
 
 
@@ -125,7 +125,7 @@ def _animation(bits: "_Bits") -> None:
     bits.choose((100, 0), (1000, 0), (1, 10), (1, 30))  # ticks a second, over
     bits.choose((1, 0), (1001, 0), (1, 8), (1, 10))
     bits.choose((0, 0), (0, 3), (0, 16), (0, 32))  # loops
-    bits.take(1)  # time codes
+    bits.read(1)  # time codes
 
 
 class _Bits:
@@ -135,7 +135,7 @@ class _Bits:
         self._left = int.from_bytes(data, "little")
         self._count = 8 * len(data)
 
-    def take(self, count: int) -> int:
+    def read(self, count: int) -> int:
         if count > self._count:
             raise ValueError("the header is too short")
         value = self._left & ((1 << count) - 1)
@@ -145,5 +145,5 @@ class _Bits:
 
     def choose(self, *choices: tuple[int, int]) -> int:
         """A U32 of the standard: two bits choose among a base and so many bits to add to it."""
-        base, more = choices[self.take(2)]
-        return base + self.take(more)
+        base, more = choices[self.read(2)]
+        return base + self.read(more)

@@ -12,7 +12,7 @@ from PIL import Image, ImageFile
 from nst_lightning.hardware.host import free_host_memory
 from nst_lightning.images.opening import UnsupportedError
 
-LARGE = 178_956_970  # pixels: from here on Pillow takes a file for a bomb
+LARGE = 178_956_970  # pixels: from here on Pillow refuses a file as a decompression bomb
 BYTES = 32  # a pixel, at the most, from a file of three colours to a tensor
 MOST_PER_BYTE = 10_000  # pixels that a byte of a file may stand for, at the most: plain PNG of one bit has 8256
 _REDUCTIONS = (1, 2, 4, 8)  # that libjpeg decodes by
@@ -26,7 +26,7 @@ class TooLargeError(UnsupportedError):
 
 
 def check_pixels(pixels: int, file: BinaryIO, *, reducible: bool = False) -> None:
-    """Refuse a picture that is larger than memory, before any is taken.
+    """Refuse a picture that is larger than memory, before any of it is allocated.
 
     Args:
         pixels: Its height times its width.
@@ -57,7 +57,7 @@ def reduction(height: int, width: int, needed: tuple[int, int] | None) -> int:
         needed: Height and width that it is needed in; None for as large as it is.
 
     Returns:
-        1, 2, 4 or 8. A picture below `LARGE` is decoded as it is, if memory holds it; else it keeps twice the size
+        1, 2, 4 or 8. A picture below `LARGE` is decoded as it is, if memory holds it; else it has twice the size
         needed, that what is left to shrink decides how sharp the result is, and less only where memory lacks.
 
     Raises:
@@ -77,7 +77,7 @@ def reduction(height: int, width: int, needed: tuple[int, int] | None) -> int:
         if wanted:
             return wanted[0]
     for factor in _REDUCTIONS:
-        if fits(factor) and (factor == 1 or enough(factor, 1)):  # one that is to be enlarged is taken as it is
+        if fits(factor) and (factor == 1 or enough(factor, 1)):  # one that is to be enlarged is read as it is
             return factor
     raise TooLargeError(
         f"its {_mega(height * width)} do not fit into {_gibi(free)} of free memory in the size that is needed"
@@ -95,7 +95,7 @@ def open_image(file: BinaryIO, formats: list[str]) -> Iterator[ImageFile.ImageFi
     try:
         image = Image.open(file, formats=formats)
     except Image.DecompressionBombError as error:
-        # Its words are all there is: some formats take memory when they are opened, so that it comes first.
+        # Its words are all there is: some formats allocate memory when they are opened, so that it comes first.
         found = re.search(r"\d+", str(error))
         check_pixels(int(found[0]) if found else 1 << 62, file, reducible=_is_jpeg(file))
         file.seek(0)

@@ -1,4 +1,4 @@
-"""PPM, PGM, PAM and PFM with more than 8 bits a sample, of which Pillow would keep only 8 of colours, or nothing."""
+"""PPM, PGM, PAM and PFM with more than 8 bits a sample, of which Pillow would return only 8 of colours, or nothing."""
 
 import re
 from typing import BinaryIO, NamedTuple

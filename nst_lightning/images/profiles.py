@@ -40,9 +40,9 @@ class ColorSpace:
     cicp: tuple[int, int] = (2, 2)
 
     @property
-    def wide(self) -> bool:
-        """Whether it may hold what sRGB does not."""
-        return self.name != "srgb"
+    def is_srgb(self) -> bool:
+        """Whether it is sRGB itself; any other may hold colours that sRGB does not."""
+        return self.name == "srgb"
 
 
 def check_color_space(name: str) -> str:
@@ -76,7 +76,7 @@ def space_of_content(profile: bytes | None, path: Path | None) -> ColorSpace:
         path: Its file, for the notice.
 
     Warns:
-        UserNotice: A picture in sRGB values cannot be brought into it; sRGB is taken.
+        UserNotice: A picture in sRGB values cannot be brought into it; sRGB is used.
     """
     plain = color_space("srgb")
     if profile is None:
@@ -133,7 +133,7 @@ def to_space(rgb: Array, space: ColorSpace) -> Array:
 
 def _display_p3_profile() -> bytes:
     """LittleCMS' own sRGB profile, whose curve is exact, with P3's primaries, which it computes for D65 under D50."""
-    # Its generic RGB profile takes curves as tables only.
+    # Its generic RGB profile has curves as tables only.
     colorants = _tags(bytes(imagecodecs.cms_profile("rgb", whitepoint=_D65, primaries=_DISPLAY_P3, gamma=1.0)))
     name = "Display P3"
     # ICC.1:2022, 10.15: multiLocalizedUnicodeType with one record.

@@ -76,9 +76,9 @@ def match_luma(
 
 
 def _mean_and_variance(values: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
-    share = torch.full_like(values, 1 / values.numel()) if weights is None else weights / weights.sum()
-    mean = (values * share).sum()
-    return mean, ((values - mean).square() * share).sum()
+    weight = torch.full_like(values, 1 / values.numel()) if weights is None else weights / weights.sum()
+    mean = (values * weight).sum()
+    return mean, ((values - mean).square() * weight).sum()
 
 
 def match_colors(
@@ -119,10 +119,10 @@ def match_histogram(
     """Bring the distribution of colours to that of another picture.
 
     Iterative distribution transfer (Pitié, Kokaram and Dahyot 2007, Automated Colour Grading Using Colour Distribution
-    Transfer, section 3): in turn along the axes of random rotations, values take the quantiles of the reference's that
-    have their rank. It sees palettes of separate colours, which mean and covariance do not. The last axes are the
+    Transfer, section 3): in turn along the axes of random rotations, values become the reference's quantiles of their
+    rank. It sees palettes of separate colours, which mean and covariance do not. The last axes are the
     channels themselves, whose histograms thus become the reference's. Equal colours stay equal, and rotations are the
-    same in each call. The paper's second step, against enlarged grain, is not taken.
+    same in each call. The paper's second step, against enlarged grain, is left out.
 
     Args:
         picture: (1, 3, h, w), RGB in [0, 1], gamma-encoded as in `match_colors`. Of a large one each map is made from
@@ -171,7 +171,7 @@ def _with_distribution(values: Tensor, sample: Tensor, target: Tensor) -> Tensor
 
     Args:
         values: (h, w).
-        sample: (n,) of them, to take ranks from.
+        sample: (n,) of them, which define ranks.
         target: (m,), of the distribution to come.
 
     Returns:
@@ -185,8 +185,8 @@ def _with_distribution(values: Tensor, sample: Tensor, target: Tensor) -> Tensor
     if len(knots) == 1:
         return moved.expand_as(values)
     if len(knots) > _KNOTS:  # a table that stays in the cache, and still far finer than 8 bits
-        kept = torch.linspace(0, len(knots) - 1, _KNOTS).round().long()
-        knots, moved = knots[kept], moved[kept]
+        chosen = torch.linspace(0, len(knots) - 1, _KNOTS).round().long()
+        knots, moved = knots[chosen], moved[chosen]
     rows = max(1, _BLOCK // values.shape[1])
     return torch.cat([_interpolated(block, knots, moved) for block in torch.split(values, rows)])
 
@@ -195,8 +195,8 @@ def _interpolated(values: Tensor, knots: Tensor, at_knots: Tensor) -> Tensor:
     """A function that is linear between knots (n,), ascending, and constant beyond, of values of any shape."""
     upper = torch.searchsorted(knots, values.contiguous()).clamp(1, len(knots) - 1)
     left = knots[upper - 1]
-    share = ((values - left) / (knots[upper] - left)).clamp(0, 1)
-    return torch.lerp(at_knots[upper - 1], at_knots[upper], share)
+    fraction = ((values - left) / (knots[upper] - left)).clamp(0, 1)
+    return torch.lerp(at_knots[upper - 1], at_knots[upper], fraction)
 
 
 def _sampled(picture: Tensor) -> Tensor:

@@ -84,7 +84,7 @@ def caught_lines(pattern: re.Pattern[str], lines: list[str]) -> Iterator[None]:
     """
     with _stderr, tempfile.TemporaryFile() as caught:
         try:
-            kept = os.dup(_STDERR)
+            saved = os.dup(_STDERR)
         except OSError:  # there is none
             yield
             return
@@ -92,12 +92,12 @@ def caught_lines(pattern: re.Pattern[str], lines: list[str]) -> Iterator[None]:
         try:
             yield
         finally:
-            os.dup2(kept, _STDERR)
+            os.dup2(saved, _STDERR)
             caught.seek(0)
             for line in caught:
                 text = line.decode(errors="replace").rstrip("\n")
                 if pattern.search(text):
                     lines.append(text)
                 else:
-                    os.write(kept, line)
-            os.close(kept)
+                    os.write(saved, line)
+            os.close(saved)

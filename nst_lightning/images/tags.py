@@ -21,8 +21,8 @@ class Tags(NamedTuple):
     Attributes:
         icc: The profile in the file, or one for what else it says.
         points: Code points, where there is no profile.
-        narrow: Whether colours keep to the range of video: 16 to 235 of 8 bits.
-        bits: Bits a sample where Pillow would keep only 8; else 8.
+        narrow: Whether colours lie in the range of video: 16 to 235 of 8 bits.
+        bits: Bits a sample where Pillow would return only 8; else 8.
         crop: Left, top, width and height of the part that is to be shown, before it is turned; None for all.
     """
 
@@ -108,11 +108,16 @@ def _clean_aperture(content: bytes, width: int, height: int) -> tuple[int, int, 
     numbers = struct.unpack(">8i", content)
     if any(under <= 0 for under in numbers[1::2]):
         return None
-    wide, high, right, down = (Fraction(*numbers[place : place + 2]) for place in range(0, 8, 2))
-    left, top = (width - wide) / 2 + right, (height - high) / 2 + down
-    if min(wide, high) < 1 or min(left, top) < 0 or left + wide > width or top + high > height:
+    crop_width, crop_height, right, down = (Fraction(*numbers[place : place + 2]) for place in range(0, 8, 2))
+    left, top = (width - crop_width) / 2 + right, (height - crop_height) / 2 + down
+    if (
+        min(crop_width, crop_height) < 1
+        or min(left, top) < 0
+        or left + crop_width > width
+        or top + crop_height > height
+    ):
         return None
-    return int(left), int(top), int(wide), int(high)
+    return int(left), int(top), int(crop_width), int(crop_height)
 
 
 def _profile_of_exif(image: Image.Image) -> bytes | None:

@@ -16,7 +16,7 @@ _HLG_LUMINANCE = np.array([0.2627, 0.6780, 0.0593], np.float32)  # of BT.2020's 
 
 
 def _bt709(code: Array) -> Array:
-    """The inverse of the camera's curve, as littleCMS, Firefox and picture editors take it."""
+    """The inverse of the camera's curve, as littleCMS, Firefox and picture editors use it."""
     a, b = 1.09929682680944, 0.018053968510807
     return np.asarray(np.where(code < 4.5 * b, code / 4.5, ((code + a - 1) / a) ** (1 / 0.45)))
 

@@ -12,10 +12,10 @@ vector-free L-BFGS (Chen, Wang and Zhou, 2014) the number of reductions over the
 
 All this happens in the coordinates of a metric (`SpectralMetric`), where C is a factor for each ring of spatial
 frequencies. Were the Hessian diagonal in frequency, ``c = ‖s‖ / ‖y‖`` on a ring would be its inverse; so C is that
-quotient over the pairs of the history, smoothed over neighbouring rings. Inner products are kept ring by ring, so C may
-change at every step and the direction is still that of BFGS from H0, exactly.
+quotient over the pairs of the history, smoothed over neighbouring rings. Inner products are stored ring by ring, so C
+may change at every step and the direction is still that of BFGS from H0, exactly.
 
-A run that goes on at another size hands γC over (`LBFGS.curvature`, `LBFGS.begin_with`): its first step is then a
+A run that goes on at another size passes γC on (`LBFGS.curvature`, `LBFGS.begin_with`): its first step is then a
 quasi-Newton step, and its first pairs, which say little alone, are averaged with what was known.
 
 Departures from the textbook: there is no line search (one step is one evaluation, the step length is ``lr``); the first
@@ -50,7 +50,7 @@ class LBFGS(Optimizer):
 
     Args:
         params: Parameters to optimise, in one group.
-        lr: Factor on every step but the first; 1 takes the quasi-Newton step as it is.
+        lr: Factor on every step but the first; 1 is the quasi-Newton step itself.
         history_size: Number of pairs; the memory is ``2 * history_size + 5`` images, and 1.5 for the metric.
         first_step: Root mean square change of the parameters made by the first step (and by the first after a
             restart), in the parameters' units: for an image in [0, 1], 0.01 is one percent of the range.
@@ -128,7 +128,7 @@ class LBFGS(Optimizer):
         return str(self.param_groups[0]["history_dtype"]) == "bfloat16"
 
     def memory(self) -> int:
-        """Bytes that history and vectors will take on the device at most, known before the first step."""
+        """Bytes that history and vectors will need on the device at most, known before the first step."""
         return sum(self.memory_for(sum(p.numel() for p in self._params), self._params[0].element_size()))
 
     def memory_for(self, numel: int, itemsize: int = 4) -> tuple[int, int]:
@@ -184,7 +184,7 @@ class LBFGS(Optimizer):
         elif isinstance(loss, float) and not math.isfinite(loss):
             finite = torch.zeros_like(finite)
         direction = self._hessian.direction(state, g, finite)
-        state["last_gradient"] = g  # if it is not finite, `have_last` keeps it from being used
+        state["last_gradient"] = g  # if it is not finite, `have_last` prevents its use
         self._move(state, direction, finite)
         return loss
 
@@ -236,7 +236,7 @@ class LBFGS(Optimizer):
             group.setdefault("prior", None)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore; unlike the base class it keeps each tensor's own dtype, such as float64 for the small matrices."""
+        """Restore each tensor in its own dtype, such as float64 for the small matrices, unlike the base class."""
         super().load_state_dict({**state_dict, "state": {}})  # it would make a float32 copy of each history first
         self._params = self.param_groups[0]["params"]
         self._made_hessian = None

@@ -1,7 +1,7 @@
 """Optimisers of two modes: schedule-free ones step from one point and mean another one to be seen.
 
-Defazio et al. 2024, "The Road Less Scheduled": the gradient is taken at y, and the result is x, a mean of the iterates.
-Their package (schedulefree) keeps both in the parameter, x after `eval()` and y after `train()`.
+Defazio et al. 2024, "The Road Less Scheduled": the gradient is that at y, and the result is x, a mean of the iterates.
+Their package (schedulefree) holds both in the parameter, x after `eval()` and y after `train()`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def to_result(optimizer: Optimizer) -> None:
 
 @contextlib.contextmanager
 def showing_result(optimizer: Optimizer, parameter: Tensor) -> Iterator[None]:
-    """Hold the result in the parameter for a while, and give back to the last bit what is stepped from.
+    """Hold the result in the parameter for a while, and restore to the last bit what is stepped from.
 
     Args:
         optimizer: While it steps.

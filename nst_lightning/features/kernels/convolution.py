@@ -1,4 +1,4 @@
-"""A frozen 3x3 convolution with the rectifier and the pooling that follow it."""
+"""A frozen 3x3 convolution with the ReLU and the pooling that follow it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from nst_lightning.features.kernels.strips import (
     Pool,
     PooledSink,
     PooledSource,
-    RectifiedSource,
+    ReluSource,
     Sink,
     Source,
 )
@@ -29,30 +29,30 @@ class FilterBank(Protocol):
 
     channels: int
 
-    def correlate(self, source: Source, sink: Sink, bias: Tensor | None) -> None:
+    def convolve(self, source: Source, sink: Sink, bias: Tensor | None) -> None:
         """Convolve with zero padding of 1, and add the bias."""
         ...
 
-    def back(self, source: Source, sink: Sink) -> None:
+    def input_gradient(self, source: Source, sink: Sink) -> None:
         """Turn the gradient with respect to the result into that with respect to the input."""
         ...
 
 
 class _Convolution(torch.autograd.Function):
-    """Neither input nor weight is kept for the backward pass, which needs only the filters."""
+    """Neither input nor weight is stored for the backward pass, which needs only the filters."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, filters: FilterBank, bias: Tensor, rectify: bool, pool: Pool | None) -> Tensor:
+    def forward(ctx: Any, x: Tensor, filters: FilterBank, bias: Tensor, relu: bool, pool: Pool | None) -> Tensor:
         height, width = x.shape[-2:]
         ctx.filters, ctx.pool, ctx.size = filters, pool, (height, width)
         if pool:
             pooled = PooledSink(x, len(bias), height, width, pool)
-            filters.correlate(MapSource(x), pooled, bias)
+            filters.convolve(MapSource(x), pooled, bias)
             ctx.save_for_backward(pooled.codes)
             return pooled.result
-        sink = MapSink(x, len(bias), height, width, rectify)
-        filters.correlate(MapSource(x), sink, bias)
-        ctx.save_for_backward(*[sink.result] * rectify)
+        sink = MapSink(x, len(bias), height, width, relu)
+        filters.convolve(MapSource(x), sink, bias)
+        ctx.save_for_backward(*[sink.result] * relu)
         return sink.result
 
     @staticmethod
@@ -62,26 +62,24 @@ class _Convolution(torch.autograd.Function):
         if ctx.pool:
             source = PooledSource(gradient, ctx.saved_tensors[0], ctx.size, ctx.pool)
         elif ctx.saved_tensors:
-            source = RectifiedSource(gradient, ctx.saved_tensors[0])
+            source = ReluSource(gradient, ctx.saved_tensors[0])
         sink = MapSink(gradient, ctx.filters.channels, *ctx.size)
-        ctx.filters.back(source, sink)
+        ctx.filters.input_gradient(source, sink)
         return sink.result, None, None, None, None
 
 
-def frozen_conv2d(
-    x: Tensor, filters: FilterBank, bias: Tensor, rectify: bool = False, pool: Pool | None = None
-) -> Tensor:
+def frozen_conv2d(x: Tensor, filters: FilterBank, bias: Tensor, relu: bool = False, pool: Pool | None = None) -> Tensor:
     """3x3 convolution with zero padding of 1 and a frozen filter, and what follows it in a network.
 
     Args:
         x: (1, C, H, W), of the filter's type.
         filters: From the weight (K, C, 3, 3).
         bias: (K,).
-        rectify: Whether a rectifier follows.
-        pool: Pooling over cells of 2x2 that follows the rectifier, which it implies.
+        relu: Whether ReLU follows.
+        pool: Pooling over windows of 2x2 that follows ReLU, which it implies.
 
     Returns:
         (1, K, H, W), or (1, K, H // 2, W // 2) if pooled; channels innermost.
     """
-    result: Tensor = _Convolution.apply(x, filters, bias, rectify, pool)
+    result: Tensor = _Convolution.apply(x, filters, bias, relu, pool)
     return result

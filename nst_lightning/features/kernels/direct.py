@@ -8,7 +8,7 @@ from torch import Tensor
 
 from nst_lightning.features.kernels.strips import Sink, Source
 
-_STRIP = 1 << 22  # bytes of a strip: small ones keep to a core's cache, large ones keep products long
+_STRIP = 1 << 22  # bytes of a strip: small ones fit a core's cache, large ones make products long
 
 
 class DirectFilter:
@@ -24,18 +24,18 @@ class DirectFilter:
         self._forward = weight.detach().contiguous(memory_format=innermost)
         self._back = weight.detach().transpose(0, 1).flip(2, 3).contiguous(memory_format=innermost)
 
-    def correlate(self, source: Source, sink: Sink, bias: Tensor | None) -> None:
+    def convolve(self, source: Source, sink: Sink, bias: Tensor | None) -> None:
         """``conv2d(source, weight, bias, padding=1)`` into the sink; the sum is rounded once."""
-        _correlate(source, self._forward, sink, bias)
+        _convolve(source, self._forward, sink, bias)
 
-    def back(self, source: Source, sink: Sink) -> None:
-        """The gradient with respect to the input of `correlate`, from the gradient with respect to its result."""
-        _correlate(source, self._back, sink)
+    def input_gradient(self, source: Source, sink: Sink) -> None:
+        """The gradient with respect to the input of `convolve`, from the gradient with respect to its result."""
+        _convolve(source, self._back, sink)
 
 
-def _correlate(source: Source, weight: Tensor, sink: Sink, bias: Tensor | None = None) -> None:
+def _convolve(source: Source, weight: Tensor, sink: Sink, bias: Tensor | None = None) -> None:
     height, width, _ = source.shape
-    row = width * max(*weight.shape[:2], source.widest, sink.widest) * weight.element_size()
+    row = width * max(*weight.shape[:2], source.most_channels, sink.most_channels) * weight.element_size()
     strip = max(1, _STRIP // (2 * row)) * 2
     for top in range(0, height, strip):
         bottom = min(top + strip, height)

@@ -1,8 +1,8 @@
 """A convolution of low rank: a narrow 3x3 filter bank between matrices that bring its channels down and up.
 
-What a trained layer returns before its rectifier lies close to a subspace of a quarter of its channels, although what
-the rectifier makes of it does not; and it depends on few combinations of its inputs. So ``W ≈ E V P`` with P (q, C),
-V (r, q, 3, 3) and E (K, r) costs a small part of W, all three work on a strip in the cache, and the rectifier sees all
+What a trained layer returns before ReLU lies close to a subspace of a quarter of its channels, although what
+ReLU makes of it does not; and it depends on few combinations of its inputs. So ``W ≈ E V P`` with P (q, C),
+V (r, q, 3, 3) and E (K, r) costs a small part of W, all three work on a strip in the cache, and ReLU sees all
 K channels. E and V alone are Zhang, Zou, He and Sun's (*Accelerating Very Deep Convolutional Networks for
 Classification and Detection*, 2016), with P it is a Tucker decomposition (Kim et al., *Compression of Deep
 Convolutional Neural Networks for Fast and Low Power Mobile Applications*, 2016).
@@ -32,46 +32,46 @@ class FactoredFilter:
         self._expansion = expansion.detach().contiguous()
         self._reduction = None if reduction is None else reduction.detach().contiguous()
 
-    def correlate(self, source: Source, sink: Sink, bias: Tensor | None) -> None:
+    def convolve(self, source: Source, sink: Sink, bias: Tensor | None) -> None:
         """``conv2d(source, weight, bias, padding=1)`` into the sink."""
         if self._reduction is not None:
             source = _MappedSource(source, self._reduction.T)
-        self._narrow.correlate(source, _MappedSink(sink, self._expansion.T, bias), None)
+        self._narrow.convolve(source, _MappedSink(sink, self._expansion.T, bias), None)
 
-    def back(self, source: Source, sink: Sink) -> None:
-        """The gradient with respect to the input of `correlate`, from the gradient with respect to its result."""
+    def input_gradient(self, source: Source, sink: Sink) -> None:
+        """The gradient with respect to the input of `convolve`, from the gradient with respect to its result."""
         if self._reduction is not None:
             sink = _MappedSink(sink, self._reduction)
-        self._narrow.back(_MappedSource(source, self._expansion), sink)
+        self._narrow.input_gradient(_MappedSource(source, self._expansion), sink)
 
 
 class _MappedSource:
-    """Rows of a source, each cell times a matrix."""
+    """Rows of a source, each position times a matrix."""
 
     def __init__(self, source: Source, matrix: Tensor) -> None:
         self._source, self._matrix = source, matrix
         self.shape = source.shape[0], source.shape[1], matrix.shape[1]
-        self.widest = source.widest
+        self.most_channels = source.most_channels
 
     def read(self, first: int, into: Tensor) -> None:
-        """See `Source`."""
+        """Compute rows from ``first`` on."""
         into.copy_(self.rows(first, len(into)))
 
     def rows(self, first: int, count: int) -> Tensor:
-        """See `Source`."""
-        wide = self._source.rows(first, count)
-        return torch.mm(wide.view(-1, wide.shape[-1]), self._matrix).view(count, wide.shape[1], -1)
+        """Compute some rows."""
+        values = self._source.rows(first, count)
+        return torch.mm(values.view(-1, values.shape[-1]), self._matrix).view(count, values.shape[1], -1)
 
 
 class _MappedSink:
-    """What hands rows on to a sink, each cell times a matrix, and a bias added."""
+    """Rows for a sink, each position times a matrix, and a bias added."""
 
     def __init__(self, sink: Sink, matrix: Tensor, bias: Tensor | None = None) -> None:
         self._sink, self._matrix, self._bias = sink, matrix, bias
-        self.result, self.widest = sink.result, sink.widest
+        self.result, self.most_channels = sink.result, sink.most_channels
 
     def write(self, top: int, rows: Tensor) -> None:
-        """See `Sink`."""
+        """Compute rows and pass them on."""
         flat = rows.reshape(-1, rows.shape[-1])
-        wide = torch.mm(flat, self._matrix) if self._bias is None else torch.addmm(self._bias, flat, self._matrix)
-        self._sink.write(top, wide.view(*rows.shape[:2], -1))
+        mapped = torch.mm(flat, self._matrix) if self._bias is None else torch.addmm(self._bias, flat, self._matrix)
+        self._sink.write(top, mapped.view(*rows.shape[:2], -1))

@@ -1,4 +1,4 @@
-"""Pooling over 2x2 cells; every kind halves height and width and leaves an odd last row or column out."""
+"""Pooling over 2x2 windows; every kind halves height and width and leaves an odd last row or column out."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _SMALLEST_SQUARE = 1e-12  # the root has no slope at zero; this is far below any
 
 
 class _MaxPool(torch.autograd.Function):
-    """Max pooling that finds its winners again in the backward pass instead of keeping 8 bytes for each.
+    """Max pooling that finds its winners again in the backward pass instead of storing 8 bytes for each.
 
-    The input is kept by the layer before anyway, so memory falls by a sixth of a run's for a percent of its time.
+    The input is stored by the layer before anyway, so memory falls by a sixth of a run's for a percent of its time.
     """
 
     @staticmethod
@@ -51,17 +51,17 @@ class _MaxPool(torch.autograd.Function):
 
 
 def max_pool(x: Tensor) -> Tensor:
-    """Largest of four cells, as the network was trained: (1, C, h, w) -> (1, C, h // 2, w // 2)."""
+    """Largest of four values, as the network was trained: (1, C, h, w) -> (1, C, h // 2, w // 2)."""
     result: Tensor = _MaxPool.apply(x)
     return result
 
 
 def average_pool(x: Tensor) -> Tensor:
-    """Mean of four cells, as Gatys et al. advise: (1, C, h, w) -> (1, C, h // 2, w // 2)."""
+    """Mean of four values, as Gatys et al. advise: (1, C, h, w) -> (1, C, h // 2, w // 2)."""
     return F.avg_pool2d(x, 2)
 
 
 def l2_pool(x: Tensor) -> Tensor:
-    """Root mean square of four cells: (1, C, h, w) -> (1, C, h // 2, w // 2)."""
+    """Root mean square of four values: (1, C, h, w) -> (1, C, h // 2, w // 2)."""
     squares = F.avg_pool2d((x if x.dtype == torch.float64 else x.float()).square(), 2).clamp(min=_SMALLEST_SQUARE)
     return squares.sqrt().to(x.dtype)

@@ -1,6 +1,6 @@
-"""Where a convolution that works strip by strip reads its input and writes its result, and what happens on the way.
+"""Where a convolution that works strip by strip reads its input and writes its result, with ReLU and pooling.
 
-Rectifier and pooling are done, forwards and backwards, on a strip that lies in the cache; a feature map that nobody
+Both are computed, forwards and backwards, on a strip that lies in the cache; a feature map that nobody
 asked for never exists at full size. All maps have one picture and channels innermost.
 """
 
@@ -25,8 +25,8 @@ class Source(Protocol):
     shape: tuple[int, int, int]
 
     @property
-    def widest(self) -> int:
-        """Channels of the widest map that a row is made from."""
+    def most_channels(self) -> int:
+        """Largest number of channels that a row has on its way."""
         ...
 
     def read(self, first: int, into: Tensor) -> None:
@@ -43,14 +43,14 @@ class Sink(Protocol):
 
     Attributes:
         result: (1, C, H, W).
-        widest: Channels of the widest map that is made from a row.
+        most_channels: Largest number of channels that a row has on its way.
     """
 
     result: Tensor
-    widest: int
+    most_channels: int
 
     def write(self, top: int, rows: Tensor) -> None:
-        """Take (n, width, channels), the rows from ``top`` on; both are even but for the last ones.
+        """Write (n, width, channels), the rows from ``top`` on; both are even but for the last ones.
 
         They may reach beyond the lower and right border, and are overwritten.
         """
@@ -83,16 +83,16 @@ class MapSource:
         self.shape = x.shape[2], x.shape[3], x.shape[1]
 
     @property
-    def widest(self) -> int:
-        """See the protocol."""
+    def most_channels(self) -> int:
+        """Number of channels."""
         return self.shape[2]
 
     def read(self, first: int, into: Tensor) -> None:
-        """Copy rows; see the protocol."""
+        """Copy rows from ``first`` on."""
         into.copy_(self._values[first : first + into.shape[0]])
 
     def rows(self, first: int, count: int) -> Tensor:
-        """A view, if channels lie innermost; see the protocol."""
+        """Some rows, a view if channels lie innermost."""
         return self._values[first : first + count].contiguous()
 
 
@@ -103,27 +103,27 @@ class _ComputedSource:
     _gradient: Tensor
 
     @property
-    def widest(self) -> int:
-        """See the protocol."""
+    def most_channels(self) -> int:
+        """Number of channels."""
         return self.shape[2]
 
     def read(self, first: int, into: Tensor) -> None:
-        """See the protocol."""
+        """Compute rows from ``first`` on."""
         raise NotImplementedError
 
     def rows(self, first: int, count: int) -> Tensor:
-        """See the protocol."""
+        """Compute some rows into new memory."""
         into = self._gradient.new_empty(count, *self.shape[1:])
         self.read(first, into)
         return into
 
 
-class RectifiedSource(_ComputedSource):
-    """The gradient before a rectifier.
+class ReluSource(_ComputedSource):
+    """The gradient before ReLU.
 
     Args:
-        gradient: After the rectifier, (1, C, H, W).
-        result: What the rectifier returned, (1, C, H, W).
+        gradient: After ReLU, (1, C, H, W).
+        result: What ReLU returned, (1, C, H, W).
     """
 
     def __init__(self, gradient: Tensor, result: Tensor) -> None:
@@ -131,13 +131,13 @@ class RectifiedSource(_ComputedSource):
         self.shape = result.shape[2], result.shape[3], result.shape[1]
 
     def read(self, first: int, into: Tensor) -> None:
-        """Copy rows, with zeros where the rectifier's result is zero; see the protocol."""
+        """Copy rows, with zeros where ReLU's result is zero."""
         here = slice(first, first + into.shape[0])
         torch.ops.aten.threshold_backward.grad_input(self._gradient[here], self._result[here], 0, grad_input=into)
 
 
 class PooledSource(_ComputedSource):
-    """The gradient before a rectifier and pooling over cells of 2x2.
+    """The gradient before ReLU and pooling over windows of 2x2.
 
     Args:
         gradient: After pooling, (1, C, H // 2, W // 2).
@@ -148,22 +148,22 @@ class PooledSource(_ComputedSource):
 
     def __init__(self, gradient: Tensor, codes: Tensor, size: tuple[int, int], pool: Pool) -> None:
         self._gradient, self._codes = _rows(gradient / 4 if pool == "average" else gradient), _rows(codes)
-        self._one = pool == "max"  # pixel at most of a cell takes part
+        self._one = pool == "max"  # pixel at most of a window counts
         self.shape = *size, codes.shape[1]
 
     def read(self, first: int, into: Tensor) -> None:
-        """Hand each cell's gradient to the pixels that it came from; see the protocol."""
+        """Copy each window's gradient to the pixels that it came from."""
         down, across, _ = self._codes.shape
         rows = into.shape[0]
         into[max(0, 2 * down - first) :].zero_()  # odd last row and column, which pooling leaves out
         into[:, 2 * across :].zero_()
         for i in (0, 1):
-            top = first + (first + i) % 2  # the first row that lies at i in its cell
+            top = first + (first + i) % 2  # the first row that lies at i in its window
             count = min(-(-(first + rows - top) // 2), down - top // 2)
             if count <= 0:
                 continue
-            cells = slice(top // 2, top // 2 + count)
-            gradient, codes = self._gradient[cells], self._codes[cells]
+            windows = slice(top // 2, top // 2 + count)
+            gradient, codes = self._gradient[windows], self._codes[windows]
             if self._one:
                 codes = codes.to(gradient.dtype)
             targets = into[top - first :: 2][:count]
@@ -177,35 +177,35 @@ class PooledSource(_ComputedSource):
 
 
 class MapSink:
-    """A map, rectified if asked for.
+    """A map, after ReLU if asked for.
 
     Args:
         like: Type and device.
         channels: C.
         height: H.
         width: W.
-        rectify: Whether negative values become zero.
+        relu: Whether negative values become zero.
     """
 
-    def __init__(self, like: Tensor, channels: int, height: int, width: int, rectify: bool = False) -> None:
+    def __init__(self, like: Tensor, channels: int, height: int, width: int, relu: bool = False) -> None:
         self.result = _empty(like, channels, height, width)
-        self.widest = channels
-        self._values, self._rectify = _rows(self.result), rectify
+        self.most_channels = channels
+        self._values, self._relu = _rows(self.result), relu
 
     def write(self, top: int, rows: Tensor) -> None:
-        """Copy rows; see the protocol."""
+        """Copy rows, and apply ReLU."""
         here = self._values[top : top + len(rows)]
         rows = rows[: len(here), : here.shape[1]]
-        if self._rectify:
+        if self._relu:
             torch.clamp_min(rows, 0, out=here)
         else:
             here.copy_(rows)
 
 
 class PooledSink:
-    """A rectified map, pooled over cells of 2x2, and a byte a cell that says where its gradient goes.
+    """A map after ReLU, pooled over windows of 2x2, and a byte a window that says where its gradient goes.
 
-    Bit 2 i + j of a code is set if the pixel at row i and column j of the cell takes part: for the mean each positive
+    Bit 2 i + j of a code is set if the pixel at row i and column j of the window counts: for the mean each positive
     one, for the maximum one of the largest, if it is positive: the left column's, and of that the upper.
 
     Args:
@@ -219,11 +219,11 @@ class PooledSink:
     def __init__(self, like: Tensor, channels: int, height: int, width: int, pool: Pool) -> None:
         self.result = _empty(like, channels, height // 2, width // 2)
         self.codes = _empty(like, channels, height // 2, width // 2, torch.uint8)
-        self.widest = channels
+        self.most_channels = channels
         self._pool = pool
 
     def write(self, top: int, rows: Tensor) -> None:
-        """Rectify and pool; see the protocol."""
+        """Apply ReLU and pool."""
         here = slice(top // 2, top // 2 + len(rows) // 2)
         pooled, codes = _rows(self.result)[here], _rows(self.codes)[here]
         rows = rows[: 2 * pooled.shape[0], : 2 * pooled.shape[1]]
@@ -231,21 +231,21 @@ class PooledSink:
 
 
 def _max(rows: Tensor, pooled: Tensor, codes: Tensor) -> None:
-    """Largest of each cell and which it is; rows (2 h, 2 w, C), results (h, w, C)."""
+    """Largest of each window and which it is; rows (2 h, 2 w, C), results (h, w, C)."""
     upper, lower = rows[0::2], rows[1::2]
     below = _compared(torch.gt, lower, upper)
     largest = torch.maximum(upper, lower, out=upper)
     left, right = largest[:, 0::2], largest[:, 1::2]
     beside = _compared(torch.gt, right, left)
     torch.clamp_min(torch.maximum(left, right, out=left), 0, out=pooled)
-    # 2 ** (2 below + beside), with what is below in the column that was taken
+    # 2 ** (2 below + beside), with what is below in the chosen column
     code = torch.addcmul(below[:, 0::2], below[:, 1::2] - below[:, 0::2], beside).mul_(3).add_(1)
     code.addcmul_(code, beside).mul_(torch.gt(pooled, 0, out=beside))
     codes.copy_(code)
 
 
 def _mean(rows: Tensor, pooled: Tensor, codes: Tensor) -> None:
-    """Mean of each cell's rectified pixels and which are positive; as `_max`."""
+    """Mean of each window's pixels after ReLU and which are positive; as `_max`."""
     corners = [rows[i::2, j::2].relu() for i in (0, 1) for j in (0, 1)]
     total = _compared(torch.gt, corners[0], 0)
     for power, corner in enumerate(corners[1:], start=1):

@@ -3,13 +3,13 @@
 A tile of 4x4 outputs of a 3x3 correlation is ``Aᵀ [(G g Gᵀ) ⊙ (Bᵀ d B)] A`` for a 6x6 tile d of the input and the
 filter g (Lavin and Gray, *Fast algorithms for convolutional neural networks*, 2016). Summed over the input's channels
 the elementwise product becomes 36 matrix products, which is where a CPU's bfloat16 units are at their best. Vectors are
-taken of whole tiles: with the two dimensions of B, A and G in one (Kronecker products of 36x36 and 16x36), both
+computed for whole tiles: with the two dimensions of B, A and G in one (Kronecker products of 36x36 and 16x36), both
 transforms of the data are matrix products as well.
 
-Two choices keep bfloat16 accurate. The polynomials are evaluated at 0, ±2/3, ±4/3 and infinity instead of at the
+Two choices make bfloat16 accurate. The polynomials are evaluated at 0, ±2/3, ±4/3 and infinity instead of at the
 customary 0, ±1, ±2 (as Barabasz et al., *Error analysis and improving the accuracy of Winograd convolution*, 2020,
 advise), and the rows of the transforms are scaled such that bfloat16 holds their entries almost exactly; the filter,
-transformed in double precision, takes the inverse factors. The relative error of one layer is then 0.006, where the
+transformed in double precision, has the inverse factors. The relative error of one layer is then 0.006, where the
 direct algorithm's is 0.002 and the customary points' 0.015.
 """
 
@@ -80,21 +80,21 @@ class WinogradFilter:
         self._input = transforms.input.to(weight)
         self._output = transforms.output.to(weight)
 
-    def correlate(self, source: Source, sink: Sink, bias: Tensor | None) -> None:
+    def convolve(self, source: Source, sink: Sink, bias: Tensor | None) -> None:
         """``conv2d(source, weight, bias, padding=1)`` into the sink."""
-        _correlate(source, (self._input, self.filter, self._output), sink, bias)
+        _convolve(source, (self._input, self.filter, self._output), sink, bias)
 
-    def back(self, source: Source, sink: Sink) -> None:
-        """The gradient with respect to the input of `correlate`, from the gradient with respect to its result.
+    def input_gradient(self, source: Source, sink: Sink) -> None:
+        """The gradient with respect to the input of `convolve`, from the gradient with respect to its result.
 
-        It is the correlation with the filter turned around. Turning input and output tiles around instead leaves the
+        It is the convolution with the filter turned around. Turning input and output tiles around instead leaves the
         transformed filter as it is, with rows and columns exchanged.
         """
-        _correlate(source, (self._input.flip(1), self.filter.transpose(1, 2), self._output.flip(0)), sink)
+        _convolve(source, (self._input.flip(1), self.filter.transpose(1, 2), self._output.flip(0)), sink)
 
 
-def _correlate(source: Source, matrices: tuple[Tensor, Tensor, Tensor], sink: Sink, bias: Tensor | None = None) -> None:
-    """Correlate strip by strip; nothing between source and sink is as large as a feature map."""
+def _convolve(source: Source, matrices: tuple[Tensor, Tensor, Tensor], sink: Sink, bias: Tensor | None = None) -> None:
+    """Convolve strip by strip; nothing between source and sink is as large as a feature map."""
     of_input, filters, of_output = matrices
     height, width, channels = source.shape
     down, across = -(-height // _TILE), -(-width // _TILE)  # the last tiles maybe beyond the border
@@ -105,18 +105,18 @@ def _correlate(source: Source, matrices: tuple[Tensor, Tensor, Tensor], sink: Si
     one, other = (filters.new_empty(rows * across * values) for _ in range(2))
     for top, strip, padded in _padded_strips(source, rows, filters):
         to_row, to_column, _ = padded.stride()
-        cells, wide = strip * across * channels, strip * across * filters.shape[2]
+        inputs, results = strip * across * channels, strip * across * filters.shape[2]
         windows = padded.as_strided(
             (_INPUT, _INPUT, strip, across, channels), (to_row, to_column, _TILE * to_row, _TILE * to_column, 1)
         )
-        tiles, transformed = one[: 36 * cells].view(36, -1), other[: 36 * cells].view(36, -1)
+        tiles, transformed = one[: 36 * inputs].view(36, -1), other[: 36 * inputs].view(36, -1)
         tiles.view(windows.shape).copy_(windows)
         torch.mm(of_input, tiles, out=transformed)
-        products, outputs = one[: 36 * wide].view(36, -1), other[: 16 * wide].view(16, -1)
+        products, outputs = one[: 36 * results].view(36, -1), other[: 16 * results].view(16, -1)
         torch.bmm(transformed.view(36, -1, channels), filters, out=products.view(36, strip * across, -1))
         torch.mm(of_output, products, out=outputs)
         placed = outputs.view(_TILE, _TILE, strip, across, -1).permute(2, 0, 3, 1, 4)
-        result = one[: 16 * wide].view(placed.shape)
+        result = one[: 16 * results].view(placed.shape)
         if bias is None:
             result.copy_(placed)
         else:

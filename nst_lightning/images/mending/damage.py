@@ -15,7 +15,7 @@ class Mended(NamedTuple):
 
 
 def told(missing: float) -> str:
-    """Say that so large a share of the pixels is missing.
+    """Say that so large a fraction of the pixels is missing.
 
     Raises:
         CutError: It is too large.

@@ -20,7 +20,7 @@ _KEPT_NOTES = {0xE0: b"JFIF", 0xE2: b"ICC_PROFILE", 0xEE: b"Adobe"}  # that pixe
 _END = b"\xff\xd9"
 _JUNK = 4096  # bytes that stand for what is missing: some blocks are enough
 _HUFFMAN = {0xC0, 0xC1}  # of one scan, which ends with the last block
-_SPARE = 32  # bytes: what the last blocks take at least, and more than encoders fill up with
+_SPARE = 32  # bytes: what the last blocks have at least, and more than encoders fill up with
 _BOTTOM = 256  # rows in which the last bytes are seen
 _FINE = 1  # lowest bits of a coefficient that may be missing
 
@@ -95,8 +95,8 @@ def has_spare_bytes(data: bytes, image: Image.Image) -> bool:
     begin = max(end for marker, _, end in structure.segments if marker == _SOS)
     if len(coded) - begin < _SPARE:
         return False
-    kept = coded[:-_SPARE].rstrip(b"\xff")  # which would make a marker of the byte behind it
-    with Image.open(io.BytesIO(kept + _junk(_SPARE) + _END), formats=["JPEG"]) as other:
+    intact = coded[:-_SPARE].rstrip(b"\xff")  # which would make a marker of the byte behind it
+    with Image.open(io.BytesIO(intact + _junk(_SPARE) + _END), formats=["JPEG"]) as other:
         if other.size != image.size or other.mode != image.mode:
             return False
         bottom = (0, max(0, image.height - _BOTTOM), image.width, image.height)
@@ -108,15 +108,17 @@ def without_notes(data: bytes) -> Mended | None:
     structure = _read(data)
     if structure.frame is None:
         return None
-    kept, place, left = [], 0, False
+    parts, place, left = [], 0, False
     for marker, begin, end in structure.segments:
         wanted = _KEPT_NOTES.get(marker)
         note = 0xE0 <= marker <= 0xEF or marker == 0xFE
         if note and not (wanted and data[begin + 4 :].startswith(wanted)):
-            kept.append(data[place:begin])
+            parts.append(data[place:begin])
             place, left = end, True
-    kept.append(data[place:])
-    return Mended(b"".join(kept), "has notes (such as EXIF) that cannot be read; they are left aside") if left else None
+    parts.append(data[place:])
+    return (
+        Mended(b"".join(parts), "has notes (such as EXIF) that cannot be read; they are left aside") if left else None
+    )
 
 
 def _read(data: bytes) -> _Structure:

@@ -72,8 +72,8 @@ def rebuild(data: bytes, pixels: bool) -> Mended | None:
             raise ValueError("the checksums of its pixels are wrong")
         said = told(1 - len(raw) / wanted) if len(raw) < wanted else _whole(chunks, checked)
         stored = zlib.compress(raw.ljust(wanted, b"\0"), 0)
-    kept = [(chunk.kind, chunk.data) for chunk in chunks[1:] if chunk.sound and chunk.kind in _NEEDED]
-    parts = [(b"IHDR", chunks[0].data), *kept, (b"IDAT", stored), (b"IEND", b"")]
+    needed = [(chunk.kind, chunk.data) for chunk in chunks[1:] if chunk.sound and chunk.kind in _NEEDED]
+    parts = [(b"IHDR", chunks[0].data), *needed, (b"IDAT", stored), (b"IEND", b"")]
     return Mended(_SIGNATURE + b"".join(_written(kind, content) for kind, content in parts), said)
 
 
@@ -110,7 +110,7 @@ def _written(kind: bytes, content: bytes) -> bytes:
 
 
 def _raw_length(header: bytes) -> int:
-    """Bytes that the pixels take before compression: each row with a byte for its filter."""
+    """Bytes of the pixels before compression: each row with a byte for its filter."""
     width, height, bits, colour, _, _, interlaced = struct.unpack(">IIBBBBB", header)
     if not interlaced:
         passes = [(width, height)]
@@ -137,7 +137,7 @@ def _inflated(compressed: bytes, wanted: int) -> tuple[bytes, bool]:
 
 
 def _to_the_error(inflater: "zlib._Decompress", piece: bytes, wanted: int) -> bytes:
-    """What comes before an error: zlib keeps to itself what it found in the bytes that it fails at."""
+    """What comes before an error: zlib does not return what it found in the bytes that it fails at."""
     found = bytearray()
     try:
         for place in range(len(piece)):

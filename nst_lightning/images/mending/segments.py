@@ -34,17 +34,17 @@ def samples(page: Any) -> Any:
 
 
 def _decodable(page: Any) -> tuple[Any, float]:
-    """Samples, and the share of them that is missing."""
+    """Samples, and the fraction of them that is missing."""
     values = np.zeros(page.shaped, page.dtype)
     there, handle = 0.0, page.parent.filehandle
     for index, (offset, count) in enumerate(zip(page.dataoffsets, page.databytecounts, strict=False)):
         handle.seek(offset)
         data = handle.read(count)
-        share = 1.0
+        fraction = 1.0
         if len(data) < count:
             if page.compression != 1 or not data:
                 continue
-            share = len(data) / count
+            fraction = len(data) / count
             data = data.ljust(count, b"\0")
         try:
             segment, (s, d, h, w, _), shape = page.decode(data, index)
@@ -54,5 +54,5 @@ def _decodable(page: Any) -> tuple[Any, float]:
             raise
         except Exception:  # a decoder of damaged data
             continue
-        there += share * block.size
+        there += fraction * block.size
     return values.reshape(page.shape), 1 - there / values.size
