@@ -51,6 +51,14 @@ def use_tiny_weights(tiny_weights: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
     return tiny_weights
 
 
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, use_tiny_weights: Path) -> Path:
+    """An empty working folder, the small random network, and one thread for each process that a test starts."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    return tmp_path
+
+
 @pytest.fixture(scope="session")
 def real_weights() -> Path:
     """Real VGG-19 weights, or a skip."""

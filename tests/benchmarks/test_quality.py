@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from helpers import rand_image
 
 from nst_lightning.config.presets import beside_package
 from nst_lightning.features import VGG19
@@ -30,10 +31,6 @@ def scores(benchmarks):
     return scores
 
 
-def rand(*size, seed=0):
-    return torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(seed))
-
-
 def waves(height=64, width=80, period=6.0):
     """Stripes along x, grey between 0.3 and 0.7."""
     line = 0.5 + 0.2 * torch.sin(2 * math.pi * torch.arange(width) / period)
@@ -42,7 +39,7 @@ def waves(height=64, width=80, period=6.0):
 
 def test_the_ends_of_the_way(scores, tiny_weights):
     network = VGG19(str(tiny_weights))
-    content, style = rand(64, 80), waves()
+    content, style = rand_image(64, 80), waves()
     at_content, at_style = (scores.judge(network, picture, content, style) for picture in (content, style))
     assert at_content.unseen == pytest.approx(0, abs=1e-5)
     assert at_content.patches == pytest.approx(0, abs=1e-5)
@@ -55,7 +52,7 @@ def test_the_ends_of_the_way(scores, tiny_weights):
 
 
 def test_half_way_lies_between(scores):
-    content, style = rand(64, 80), waves()
+    content, style = rand_image(64, 80), waves()
     distances = [scores.patch_distance(content.lerp(style, share), style) for share in (0.0, 0.5, 1.0)]
     assert distances[0] > distances[1] > distances[2] == 0
     assert scores.patch_distance(style, style.flip(-2)) < 1e-2  # places do not count

@@ -8,6 +8,7 @@ import re
 import pytest
 import torch
 import yaml
+from helpers import QUIET
 from lightning.pytorch import Callback, Trainer
 from PIL import Image
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -127,15 +128,7 @@ def test_the_loop_reads_nothing_between_writes(tiny_weights, pair, tmp_path):
             if trainer.global_step == 8:
                 self.mode.__exit__(None, None, None)
 
-    quiet = {
-        "logger": False,
-        "enable_checkpointing": False,
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-    }
-    trainer = Trainer(
-        accelerator="cpu", max_epochs=-1, default_root_dir=str(tmp_path), callbacks=[Metrics(every=9), Watch()], **quiet
-    )
+    trainer = Trainer(default_root_dir=str(tmp_path), callbacks=[Metrics(every=9), Watch()], **QUIET)
     module = StyleTransfer(10, extractor=VGG19(str(tiny_weights)))
     trainer.fit(module, datamodule=StyleTransferData(str(pair[0]), str(pair[1]), size=32))
     assert Watch.mode.count == 0
@@ -149,14 +142,8 @@ def test_snapshots_are_numbered_and_show_the_image_then(tiny_weights, pair, tmp_
         def on_train_batch_end(self, trainer, module, *_):
             self.pictures[trainer.global_step] = module.picture()
 
-    quiet = {
-        "logger": False,
-        "enable_checkpointing": False,
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-    }
     callbacks = [Keep(), Snapshots(2, checkpoint=True)]
-    trainer = Trainer(accelerator="cpu", max_epochs=-1, default_root_dir=str(tmp_path), callbacks=callbacks, **quiet)
+    trainer = Trainer(default_root_dir=str(tmp_path), callbacks=callbacks, **QUIET)
     module = StyleTransfer(5, extractor=VGG19(str(tiny_weights)))
     trainer.fit(module, datamodule=StyleTransferData(str(pair[0]), str(pair[1]), size=32))
     names = sorted(path.name for path in (tmp_path / "snapshots").iterdir())

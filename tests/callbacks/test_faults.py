@@ -15,13 +15,6 @@ from nst_lightning.images import read_image
 from nst_lightning.runs.checkpoint import read_checkpoint
 
 
-@pytest.fixture
-def place(tmp_path, monkeypatch, use_tiny_weights):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    return tmp_path
-
-
 def arguments(pair, *more, evaluations=6):
     return [
         *("fit", "--data.content", str(pair[0]), "--data.style", str(pair[1]), "--data.size", "48"),

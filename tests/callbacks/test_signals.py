@@ -21,12 +21,10 @@ from nst_lightning.runs.finding import Pictures, find_requeued, job_name
 
 
 @pytest.fixture
-def place(tmp_path, monkeypatch, use_tiny_weights):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+def place(place, monkeypatch):
     for name in [name for name in os.environ if name.startswith("SLURM_")]:
         monkeypatch.delenv(name)
-    return tmp_path
+    return place
 
 
 def start(pair, *more, environment=None):

@@ -167,8 +167,7 @@ def command_line(seed: int) -> list[str]:
 
 
 @pytest.fixture
-def place(tmp_path, monkeypatch, use_tiny_weights):
-    monkeypatch.chdir(tmp_path)
+def place(place):
     for name, size in (("photo.jpg", (48, 36)), ("painting.jpg", (40, 40))):
         Image.radial_gradient("L").resize(size).convert("RGB").save(name)
     Path("text.jpg").write_text("no picture\n", encoding="utf-8")
@@ -176,7 +175,7 @@ def place(tmp_path, monkeypatch, use_tiny_weights):
     Path("mine.yaml").write_text("model: {strength: 2}\n", encoding="utf-8")
     for index, text in enumerate(FILES):
         Path(f"{index}.yaml").write_text(text, encoding="utf-8")
-    return tmp_path
+    return place
 
 
 def judge(seed: int, capsys) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from helpers import rand_image
 from PIL import Image
 from scipy.linalg import sqrtm
 
@@ -14,10 +15,6 @@ from nst_lightning.errors import UserError
 from nst_lightning.images import read_image
 from nst_lightning.images.recolor import luma, match_colors, match_histogram, match_luma, with_luma
 from nst_lightning.losses.sliced import unit_directions
-
-
-def rand(*size, seed=0):
-    return torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(seed))
 
 
 def chroma(picture):
@@ -35,7 +32,7 @@ def test_luma_is_that_of_pillow():
 
 
 def test_chroma_stays_to_within_a_level():
-    content, wanted = rand(40, 50), rand(40, 50, seed=1)[:, :1]
+    content, wanted = rand_image(40, 50), rand_image(40, 50, seed=1)[:, :1]
     found = with_luma(content, wanted)
     assert float(found.min()) >= 0
     assert float(found.max()) <= 1
@@ -46,7 +43,7 @@ def test_chroma_stays_to_within_a_level():
 
 
 def test_luma_takes_mean_and_deviation():
-    picture, reference = 0.3 + 0.2 * rand(30, 30)[:, :1], 0.4 + 0.1 * rand(20, 25, seed=1)[:, :1]
+    picture, reference = 0.3 + 0.2 * rand_image(30, 30)[:, :1], 0.4 + 0.1 * rand_image(20, 25, seed=1)[:, :1]
     found = match_luma(picture, reference)
     torch.testing.assert_close(found.mean(), reference.mean())
     torch.testing.assert_close(found.std(unbiased=False), reference.std(unbiased=False))
@@ -55,7 +52,10 @@ def test_luma_takes_mean_and_deviation():
 
 def test_colors_take_mean_and_covariance_by_the_shortest_way():
     mix = torch.tensor([[0.2, 0.1, 0.0], [0.0, 0.1, 0.1], [0.1, 0.0, 0.2]])
-    picture, reference = 0.3 + 0.1 * rand(30, 30), 0.3 + torch.einsum("ij,njhw->nihw", mix, rand(20, 25, seed=1))
+    picture, reference = (
+        0.3 + 0.1 * rand_image(30, 30),
+        0.3 + torch.einsum("ij,njhw->nihw", mix, rand_image(20, 25, seed=1)),
+    )
     found = match_colors(picture, reference)
     one, other, ours = (x[0].flatten(1).double().numpy() for x in (picture, reference, found))
     np.testing.assert_allclose(ours.mean(1), other.mean(1), atol=1e-6)
@@ -65,7 +65,7 @@ def test_colors_take_mean_and_covariance_by_the_shortest_way():
     transport = np.linalg.inv(root) @ np.real(sqrtm(root @ b @ root)) @ np.linalg.inv(root)
     expected = transport @ (one - one.mean(1, keepdims=True)) + other.mean(1, keepdims=True)
     np.testing.assert_allclose(ours, expected, atol=2e-3)
-    grey = rand(9, 9)[:, :1].repeat(1, 3, 1, 1)
+    grey = rand_image(9, 9)[:, :1].repeat(1, 3, 1, 1)
     assert torch.isfinite(match_colors(grey, reference)).all()  # no chroma to stretch
     torch.testing.assert_close(match_colors(reference, reference), reference, rtol=0, atol=1e-4)
 
@@ -74,7 +74,7 @@ def colors_of(*palette, seed=0, noise=0.02):
     """A picture of 40 by 50 px with as much of each colour, give or take."""
     chosen = torch.randint(len(palette), (40, 50), generator=torch.Generator().manual_seed(seed))
     picture = torch.tensor(palette)[chosen].permute(2, 0, 1)[None]
-    return (picture + noise * (rand(40, 50, seed=seed + 9) - 0.5)).clamp(0, 1)
+    return (picture + noise * (rand_image(40, 50, seed=seed + 9) - 0.5)).clamp(0, 1)
 
 
 def distance_of_colors(one, other):
@@ -85,7 +85,7 @@ def distance_of_colors(one, other):
 
 
 def test_histograms_of_pixels_in_another_order_are_equal():
-    reference = rand(20, 30)
+    reference = rand_image(20, 30)
     order = torch.randperm(600, generator=torch.Generator().manual_seed(1))
     found = match_histogram(reference.flatten(2)[..., order].view(1, 3, 25, 24), reference)
     torch.testing.assert_close(found.flatten(2).sort().values, reference.flatten(2).sort().values)
@@ -113,19 +113,19 @@ def test_histogram_of_separate_colors():
 
 
 def test_histogram_of_its_own_leaves_a_picture_as_it_is():
-    for picture in (rand(20, 30), colors_of((0.1, 0.2, 0.7), (0.8, 0.7, 0.2), noise=0.0)):
+    for picture in (rand_image(20, 30), colors_of((0.1, 0.2, 0.7), (0.8, 0.7, 0.2), noise=0.0)):
         torch.testing.assert_close(match_histogram(picture, picture), picture, rtol=0, atol=1e-5)
 
 
 def test_histogram_is_the_same_each_time_and_for_equal_colors():
-    picture, reference = colors_of((0.1, 0.2, 0.7), (0.8, 0.7, 0.2), (0.5, 0.6, 0.5), noise=0.0), rand(31, 17)
+    picture, reference = colors_of((0.1, 0.2, 0.7), (0.8, 0.7, 0.2), (0.5, 0.6, 0.5), noise=0.0), rand_image(31, 17)
     found = match_histogram(picture, reference)
     assert torch.equal(found, match_histogram(picture, reference))
     assert len(found.flatten(2)[0].T.unique(dim=0)) == 3
 
 
 def test_histogram_of_a_large_picture_comes_from_a_sample_of_it(monkeypatch):
-    picture, reference = 0.5 * rand(60, 70), 0.4 + 0.5 * rand(50, 80, seed=1)
+    picture, reference = 0.5 * rand_image(60, 70), 0.4 + 0.5 * rand_image(50, 80, seed=1)
     exact = match_histogram(picture, reference)
     monkeypatch.setattr("nst_lightning.images.recolor._SAMPLES", 1100)
     monkeypatch.setattr("nst_lightning.images.recolor._BLOCK", 500)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from helpers import rand
 from PIL import Image
 from terms import Alone
 
@@ -23,10 +24,6 @@ from nst_lightning.objective.objective import Objective
 
 RNG = np.random.default_rng(0)
 DISC = np.hypot(*np.mgrid[-24:24, -24:24]) < 17
-
-
-def rand(*shape, seed=0):
-    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from helpers import QUIET
 from lightning.pytorch import Trainer
 from PIL import Image
 
@@ -87,8 +88,7 @@ def test_the_optimisation_itself_stays_grey(pictures, tiny_weights):
     """Not only the picture that is written: the steps are made for a grey one."""
     model = StyleTransfer(evaluations=8, extractor=VGG19(str(tiny_weights)))
     data = StyleTransferData("photo_l.png", "art_l.png", size=48)
-    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
-    Trainer(max_epochs=-1, accelerator="cpu", enable_checkpointing=False, **quiet).fit(model, datamodule=data)
+    Trainer(**QUIET).fit(model, datamodule=data)
     image = model.image.detach()
     assert float((image.amax(1) - image.amin(1)).max()) < 1e-4
     assert float((image - data.start_image()).abs().max()) > 0.02

@@ -6,6 +6,7 @@ import warnings
 
 import pytest
 import torch
+from helpers import QUIET
 from lightning.pytorch import Callback, Trainer
 
 from nst_lightning import Stage, StyleTransfer, StyleTransferData
@@ -38,14 +39,8 @@ def build(weights, **options):
 
 def fit(module, pair, tmp_path, *callbacks, ckpt_path=None, size=48, **settings):
     losses = Losses()
-    quiet = {
-        "logger": False,
-        "enable_checkpointing": False,
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-    }
-    defaults = {"accelerator": "cpu", "max_epochs": -1, "default_root_dir": str(tmp_path), **quiet}
-    trainer = Trainer(callbacks=[losses, *callbacks], **{**defaults, **settings})
+    options = {**QUIET, "default_root_dir": str(tmp_path), **settings}
+    trainer = Trainer(callbacks=[losses, *callbacks], **options)
     trainer.fit(module, datamodule=StyleTransferData(str(pair[0]), str(pair[1]), size=size), ckpt_path=ckpt_path)
     return losses
 
@@ -218,7 +213,7 @@ def test_settings_that_cannot_work(tiny_weights, pair, tmp_path, settings, words
 
 
 def test_a_trainer_without_pictures(tiny_weights, tmp_path):
-    trainer = Trainer(accelerator="cpu", max_epochs=-1, logger=False, enable_checkpointing=False)
+    trainer = Trainer(**QUIET)
     with pytest.raises(UserError, match="datamodule: must be a StyleTransferData"):
         trainer.fit(build(tiny_weights, evaluations=1), train_dataloaders=[0])
 
@@ -277,8 +272,7 @@ def test_precisions(tiny_weights, pair, tmp_path, precision):
 
 def test_start_from_white_is_balanced_by_the_content(tiny_weights, pair, tmp_path):
     module = build(tiny_weights, evaluations=1)
-    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
-    trainer = Trainer(accelerator="cpu", max_epochs=-1, **quiet)
+    trainer = Trainer(**QUIET)
     data = StyleTransferData(str(pair[0]), str(pair[1]), size=48, init="white")
     trainer.fit(module, datamodule=data)
     parts = module(data.stage_images().content).parts
@@ -292,16 +286,16 @@ def test_the_default_optimiser_is_ours(tiny_weights):
 def test_tiles_change_nothing_and_a_run_resumes_in_them(tiny_weights, pair, tmp_path):
     stages = [Stage(3, 0.5), Stage(3)]
     options = {"stages": stages, "tile": 64}
-    quiet = {"precision": "64-true"}
-    whole = fit(build(tiny_weights, stages=stages, tile=None), pair, tmp_path / "whole", size=160, **quiet)
+    exact = {"precision": "64-true"}
+    whole = fit(build(tiny_weights, stages=stages, tile=None), pair, tmp_path / "whole", size=160, **exact)
     module = build(tiny_weights, **options)
-    tiled = fit(module, pair, tmp_path, Snapshots(2, checkpoint=True), size=160, **quiet)
+    tiled = fit(module, pair, tmp_path, Snapshots(2, checkpoint=True), size=160, **exact)
     assert [plan.tile for plan in module.plans] == [64, 64]
     torch.testing.assert_close(torch.tensor(tiled.values), torch.tensor(whole.values), rtol=1e-8, atol=0)
     for step in (2, 4):
         checkpoint = str(tmp_path / "snapshots" / f"{step:06d}.ckpt")
         resumed = build(tiny_weights, **options)
-        fit(resumed, pair, tmp_path / f"from_{step}", ckpt_path=checkpoint, size=160, **quiet)
+        fit(resumed, pair, tmp_path / f"from_{step}", ckpt_path=checkpoint, size=160, **exact)
         assert torch.equal(resumed.image, module.image)
 
 

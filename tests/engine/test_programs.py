@@ -78,12 +78,6 @@ def handlers(monkeypatch):
         signal.signal(number, handler)
 
 
-@pytest.fixture
-def place(tmp_path, monkeypatch, use_tiny_weights):
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 def make(pair, evaluations=8, size=32, **more):
     data = StyleTransferData(str(pair[0]), str(pair[1]), size=size, **more)
     return StyleTransfer(evaluations=evaluations, extractor=VGG19()), data

@@ -15,19 +15,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers import picture
 
 from nst_lightning.cli import main
 from nst_lightning.errors import UserError, UserNotice
 from nst_lightning.images import read_image
 from nst_lightning.runs.checkpoint import WholeFiles, read_checkpoint
 from nst_lightning.runs.finding import Pictures, find_last
-
-
-@pytest.fixture
-def place(tmp_path, monkeypatch, use_tiny_weights):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    return tmp_path
 
 
 def arguments(pair, *more, evaluations=12):
@@ -44,10 +38,6 @@ def newest(place):
 def losses(folder):
     with (folder / "metrics.csv").open(encoding="utf-8") as file:
         return [(int(row["step"]), row["loss"]) for row in csv.DictReader(file)]
-
-
-def picture(folder):
-    return read_image(folder / "result.png").pixels
 
 
 def start(args, **options):

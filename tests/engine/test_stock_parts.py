@@ -18,6 +18,7 @@ import lightning.pytorch.loggers
 import lightning.pytorch.profilers
 import pytest
 import torch
+from helpers import QUIET
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import CometLogger, MLFlowLogger, WandbLogger
 from lightning.pytorch.loggers.logger import Logger
@@ -100,9 +101,8 @@ def fit(tiny_weights, pair, tmp_path):
 
     def run(*callbacks, model=None, evaluations=3, stages=None, ckpt_path=None, size=48, **flags):
         images = Images()
-        quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
-        settings = {"accelerator": "cpu", "precision": "32-true", "enable_model_summary": False, "max_epochs": -1}
-        settings |= {**quiet, "log_every_n_steps": 1, "default_root_dir": str(tmp_path / "run"), **flags}
+        settings = {**QUIET, "precision": "32-true", "log_every_n_steps": 1}
+        settings |= {"default_root_dir": str(tmp_path / "run"), **flags}
         length = {"stages": stages} if stages else {"evaluations": evaluations}
         module = StyleTransfer(extractor=VGG19(str(tiny_weights)), **length, **(model or {}))
         trainer = StyleTrainer(callbacks=[images, *callbacks], **settings)
@@ -783,16 +783,7 @@ class Own(StyleTransfer):
 @pytest.mark.parametrize("stages", [[Stage(3)], STAGES])
 def test_a_subclass_may_have_an_optimiser_of_its_own(stages, tiny_weights, pair, tmp_path):
     module, images = Own(stages=stages, extractor=VGG19(str(tiny_weights))), Images()
-    trainer = StyleTrainer(
-        accelerator="cpu",
-        max_epochs=-1,
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        enable_checkpointing=False,
-        callbacks=[images],
-        default_root_dir=str(tmp_path),
-    )
+    trainer = StyleTrainer(callbacks=[images], default_root_dir=str(tmp_path), **QUIET)
     trainer.fit(module, datamodule=StyleTransferData(str(pair[0]), str(pair[1]), size=48))
     assert images.rates[:2] == pytest.approx([0.02, 0.01])
     assert module.parameter_groups()[0]["lr"] == 0.02

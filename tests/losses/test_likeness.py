@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from helpers import rand
 
 from nst_lightning import StyleTransferData
 from nst_lightning.features import VGG19, CompactVGG19
@@ -16,10 +17,6 @@ from nst_lightning.objective.evaluator import Evaluator
 from nst_lightning.objective.masks import Mask, Masks
 from nst_lightning.objective.objective import Objective, default_terms
 from nst_lightning.optim import LBFGS
-
-
-def rand(*shape, seed=0):
-    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def test_likeness_by_hand():

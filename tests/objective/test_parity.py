@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from helpers import QUIET
 from lightning.pytorch import Callback, Trainer
 from safetensors.torch import load_file
 
@@ -42,14 +43,7 @@ def lightning_run(weights, pair, evaluations=20, size=48, scale=1.0, optimizer=L
     module = StyleTransfer(evaluations, terms=terms(scale), extractor=extractor, optimizer=optimizer)
     data = StyleTransferData(str(pair[0]), str(pair[1]), size=size)
     losses = Losses()
-    quiet = {
-        "logger": False,
-        "enable_checkpointing": False,
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-    }
-    settings = {"accelerator": "cpu", "max_epochs": -1, "callbacks": [losses], **quiet, **trainer}
-    Trainer(**settings).fit(module, datamodule=data)
+    Trainer(**{**QUIET, "callbacks": [losses], **trainer}).fit(module, datamodule=data)
     return losses.values, module.picture(), data.stage_images()
 
 

@@ -6,6 +6,7 @@ import imagecodecs
 import numpy as np
 import pytest
 import torch
+from helpers import rand
 from PIL import Image
 from terms import Alone
 
@@ -23,10 +24,6 @@ from nst_lightning.objective.objective import Objective
 from nst_lightning.objective.targets import Weights
 
 TERMS = [Gram, Covariance, MeanStd, Wasserstein]
-
-
-def rand(*shape, seed=0):
-    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def double(weights):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
+from helpers import rand_image
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -40,8 +43,7 @@ def terms():
     ]
 
 
-def rand(*size, seed=0):
-    return torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+rand = partial(rand_image, dtype=torch.float64)
 
 
 def both(tiny_weights, size, tile, keep=0, terms=terms, dtype=torch.float64, **options):

@@ -36,13 +36,10 @@ class Hashes(Callback):
 
 
 @pytest.fixture
-def place(tmp_path, monkeypatch, tiny_weights):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("NST_VGG19_WEIGHTS", str(tiny_weights))
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    (tmp_path / "mine_hashes.py").write_text(CALLBACK, encoding="utf-8")
-    return tmp_path
+def place(place, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(place))
+    (place / "mine_hashes.py").write_text(CALLBACK, encoding="utf-8")
+    return place
 
 
 def arguments(pair, evaluations, *more, precision="64-true"):

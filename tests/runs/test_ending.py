@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers import QUIET
 from lightning.pytorch import Callback, Trainer
 
 from nst_lightning import StyleTransfer, StyleTransferData
@@ -17,12 +18,6 @@ from nst_lightning.images import read_image
 from nst_lightning.runs.ending import is_written
 
 LAST = ("fit", "--ckpt_path", "last")
-
-
-@pytest.fixture
-def place(tmp_path, monkeypatch, use_tiny_weights):
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 @pytest.fixture
@@ -142,10 +137,8 @@ def test_in_a_program(place, pair, limit):
     def fit(ckpt_path=None):
         module = StyleTransfer(evaluations=4)
         callbacks = [Export(), Figure(), Metrics(), Checkpoints(every=2), Averaging()]
-        quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
-        trainer = Trainer(
-            **{"max_epochs": -1, **limit}, accelerator="cpu", callbacks=callbacks, default_root_dir="run", **quiet
-        )
+        quiet = {**QUIET, "enable_checkpointing": None}
+        trainer = Trainer(callbacks=callbacks, default_root_dir="run", **quiet, **limit)
         trainer.fit(module, datamodule=StyleTransferData(str(pair[0]), str(pair[1]), size=48), ckpt_path=ckpt_path)
         assert trainer.global_step == limit.get("max_steps", 4)
         assert trainer.max_steps == limit.get("max_steps", -1)
@@ -178,8 +171,7 @@ def test_a_checkpoint_waits_for_the_pictures_before_it(place, pair, monkeypatch)
     write = snapshots._write
     monkeypatch.setattr(snapshots, "_write", slow)
     seen = Seen()
-    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "max_epochs": -1}
     callbacks = [Snapshots(1), Checkpoints(every=1), seen]
-    trainer = Trainer(accelerator="cpu", callbacks=callbacks, default_root_dir="run", **quiet)
+    trainer = Trainer(callbacks=callbacks, default_root_dir="run", **{**QUIET, "enable_checkpointing": None})
     trainer.fit(StyleTransfer(evaluations=2), datamodule=StyleTransferData(str(pair[0]), str(pair[1]), size=48))
     assert seen.there == [(1, 1), (2, 2)]

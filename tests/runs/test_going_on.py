@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from helpers import QUIET, picture
 from lightning.pytorch import Callback, Trainer
 from safetensors.torch import load_file, save_file
 
@@ -16,19 +17,19 @@ from nst_lightning import Stage, StyleTrainer, StyleTransfer, StyleTransferData
 from nst_lightning.cli import main
 from nst_lightning.features import VGG19
 from nst_lightning.features.weights import ENVIRONMENT_VARIABLE
+from nst_lightning.files.digest import sha256_of
 from nst_lightning.images import read_image, write_image
 from nst_lightning.optim import LBFGS
 from nst_lightning.runs.checkpoint import FACTS, read_checkpoint
-from nst_lightning.runs.facts import files_of, fingerprint
+from nst_lightning.runs.facts import files_of
 
 OURS = "nst_lightning.optim.LBFGS"
 STAGES = "[{evaluations: 2, scale: 0.6}, {evaluations: 2}, {evaluations: 3}]"  # the last two of one size
 
 
 @pytest.fixture
-def place(tmp_path, monkeypatch, pair, use_tiny_weights):
+def place(place, pair):
     """A folder with pictures a.png and b.png, another style c.png, and a configuration for each of the two styles."""
-    monkeypatch.chdir(tmp_path)
     for source, name in ((pair[0], "a.png"), (pair[1], "b.png"), (pair[0], "c.png")):
         shutil.copy(source, name)
     for style in "bc":
@@ -38,7 +39,7 @@ def place(tmp_path, monkeypatch, pair, use_tiny_weights):
             "trainer": {"accelerator": "cpu", "enable_progress_bar": False},
         }
         Path(f"{style}.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
-    return tmp_path
+    return place
 
 
 def fit(*args):
@@ -53,10 +54,6 @@ def steps(folder):
 def losses(folder):
     with (Path(folder) / "metrics.csv").open(encoding="utf-8") as file:
         return [row["loss"] for row in csv.DictReader(file)]
-
-
-def picture(folder):
-    return read_image(Path(folder) / "result.png").pixels
 
 
 def last_line(capsys):
@@ -132,13 +129,13 @@ def test_a_file_that_has_changed_is_noticed(place, pair, capsys, monkeypatch, ti
     shown = {"style": "data.style[0].path", "mask": "data.style[0].mask", "style_mask": "data.style[0].style_mask"}
     if name == "weights":
         save_file({key: value * 1.01 for key, value in load_file("weights.safetensors").items()}, "new.safetensors")
-        before, after = fingerprint("weights.safetensors"), fingerprint("new.safetensors")
+        before, after = sha256_of("weights.safetensors"), sha256_of("new.safetensors")
         Path("new.safetensors").replace("weights.safetensors")
         argument = "model.extractor of stage 1"
     else:
-        before = fingerprint(files[name])
+        before = sha256_of(files[name])
         write_image(files[name], read_image(files[name]).pixels * 0.9)
-        after = fingerprint(files[name])
+        after = sha256_of(files[name])
         argument = shown.get(name, f"data.{name}")
     capsys.readouterr()
     assert fit("--ckpt_path=last", "--model.evaluations=4") == 2
@@ -395,10 +392,8 @@ def test_a_limit_given_now_that_leaves_nothing_is_said(place, pair, capsys, limi
 def test_each_fit_of_one_module_has_the_facts_of_its_own_pictures(place, tiny_weights):
     model = StyleTransfer(stages=[Stage(1)], extractor=VGG19(str(tiny_weights)))
     for style in ("b.png", "c.png"):
-        trainer = Trainer(
-            max_epochs=1, logger=False, accelerator="cpu", enable_progress_bar=False, enable_checkpointing=False
-        )
+        trainer = Trainer(**{**QUIET, "max_epochs": 1})
         trainer.fit(model, datamodule=StyleTransferData("a.png", style, size=48))
         trainer.save_checkpoint("x.ckpt")
         found = files_of(read_checkpoint(Path("x.ckpt"))[FACTS])["data.style[0].path"]
-        assert (found.given, found.path, found.sha256) == (style, str(place / style), fingerprint(style))
+        assert (found.given, found.path, found.sha256) == (style, str(place / style), sha256_of(style))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers import QUIET
 from PIL import Image
 
 from nst_lightning import cli
@@ -263,16 +264,7 @@ def test_in_memory_of_one_trainer(pair, tmp_path, tiny_weights):
     export = Export(str(tmp_path / "out.png"))
     for content in pair:
         data = StyleTransferData(str(content), str(pair[1]), size=32)
-        trainer = Trainer(
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            callbacks=[export],
-            default_root_dir=tmp_path / "root",
-            max_epochs=-1,
-            accelerator="cpu",
-        )
+        trainer = Trainer(callbacks=[export], default_root_dir=tmp_path / "root", **QUIET)
         trainer.fit(StyleTransfer(evaluations=1, extractor=VGG19(str(tiny_weights))), datamodule=data)
     assert read_metadata(tmp_path / "out_001.png")["Content"] == pair[0].name
     assert read_metadata(tmp_path / "out.png")["Content"] == pair[1].name

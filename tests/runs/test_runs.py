@@ -17,12 +17,6 @@ from nst_lightning.images import read_image
 from nst_lightning.runs.folder import hold
 
 
-@pytest.fixture
-def place(tmp_path, monkeypatch, pair, use_tiny_weights):
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 def fit(pair, *more):
     pictures = ("--data.content", pair[0], "--data.style", pair[1], "--data.size=48", "--trainer.accelerator=cpu")
     return main(["fit", *map(str, (*pictures, *more))])
