@@ -293,15 +293,15 @@ def test_a_place_that_fails_does_not_cost_the_other(run, tmp_path, monkeypatch, 
 
 
 @pytest.mark.parametrize(
-    "build",
+    ("build", "message"),
     [
-        lambda: Snapshots(-1),
-        lambda: Metrics(0),
-        lambda: Figure(width=10),
-        lambda: Export(bits=9),
-        lambda: Export(quality=0),
+        (lambda: Snapshots(-1), "snapshots.every: must be .*, got -1"),
+        (lambda: Metrics(0), "metrics.every: must be .*, got 0"),
+        (lambda: Figure(width=10), "figure: width must be at least 256 .*, got 10"),
+        (lambda: Export(bits=9), "bits: must have 8 or 16 bits a sample .*, got 9"),
+        (lambda: Export(quality=0), "quality: must be .*, got 0"),
     ],
 )
-def test_bad_arguments(build):
-    with pytest.raises(UserError):
+def test_bad_arguments(build, message):
+    with pytest.raises(UserError, match=message):
         build()

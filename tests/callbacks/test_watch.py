@@ -85,14 +85,20 @@ def test_without_a_finite_loss_nothing_is_put_back():
     assert image == 2
 
 
-def test_state_goes_through():
-    one, two, trainer, module = Watch(), Watch(), Trainer(), Module()
-    for loss in (3.0, 2.0):
+def test_after_a_restart_too_the_best_image_is_that_of_the_whole_stage():
+    """The losses of three and of two evaluations, in one process and in two."""
+    trainer, module, losses = Trainer(), Module(), [5.0, 1.0, 4.0, 9.0, 9.0]
+    first, second = Watch(), Watch()
+    for step, loss in enumerate(losses):
+        if step == 3:
+            second.load_state_dict(first.state_dict())
+            second.on_train_start(trainer, module)
+        module.image.data.fill_(step)
         module.evaluation = Evaluation(torch.tensor(loss), torch.tensor([loss]))
-        one.on_before_optimizer_step(trainer, module, None)
-    two.load_state_dict(one.state_dict())
-    two.on_train_start(trainer, module)
-    assert str(two.state_dict()) == str(one.state_dict())
+        (first if step < 3 else second).on_before_optimizer_step(trainer, module, None)
+    with pytest.warns(UserNotice, match="the stage ends with loss 9 and had 1; the image that had it is kept"):
+        second.on_train_epoch_end(trainer, module)
+    assert torch.equal(module.image.detach(), torch.ones(1, 3, 2, 2))  # the image at step 1
 
 
 def test_settings_that_make_no_sense():

@@ -84,12 +84,15 @@ def test_stages_are_epochs(tiny_weights, pair, tmp_path):
     assert module.total_evaluations == 7
 
 
-def test_a_stage_begins_with_the_curvature_of_the_one_before(tiny_weights, pair, tmp_path):
+def test_a_stage_begins_with_the_curvature_of_the_one_before(tiny_weights, pair, tmp_path, monkeypatch):
+    measured, curvature = [], LBFGS.curvature
+    monkeypatch.setattr(LBFGS, "curvature", lambda self: measured.append(curvature(self)) or measured[-1])
     module = build(tiny_weights, stages=[Stage(4, 0.5), Stage(1)])
     fit(module, pair, tmp_path)
+    (of_first_stage,) = measured
+    assert len(of_first_stage.log_factors) > 3
     (group,) = module.trainer.optimizers[0].param_groups
-    frequencies, factors = group["prior"]
-    assert len(frequencies) == len(factors) > 3
+    assert group["prior"] == list(of_first_stage)
 
 
 def test_a_run_cut_short_in_a_coarse_stage_has_a_full_picture(tiny_weights, pair, tmp_path):

@@ -464,5 +464,5 @@ def test_read_metadata_of_no_picture(tmp_path):
     with pytest.raises(UserError, match="the file is empty"):
         read_metadata(tmp_path / "x.jpg")
     (Path(tmp_path) / "x.avif").write_bytes(io.BytesIO(b"\0\0\0\x20ftypavif").getvalue())
-    with pytest.raises(UserError):
+    with pytest.raises(UserError, match=r"image: needs a JPEG, .* got .*x\.avif.*, which is none"):
         read_metadata(tmp_path / "x.avif")

@@ -180,10 +180,13 @@ def test_one_at_the_content_and_nothing_at_the_style(kind):
 
 @pytest.mark.parametrize("kind", TERMS)
 def test_a_blend_lies_between(kind):
+    """The more a style counts, the nearer the target is to it; the two images, and gradients at the content, say so."""
     content, one, other = (features(seed=seed) for seed in (1, 2, 3))
-    image = features(seed=4)
-    values = [float(prepared(kind, content, [(one, a), (other, 1 - a)]).value(image)) for a in (0.0, 0.25, 0.5, 1.0)]
-    assert all(np.isfinite(values))
+    terms = [prepared(kind, content, [(one, a), (other, 1 - a)]) for a in (0.0, 0.25, 0.5, 0.75, 1.0)]
+    to_one, to_other = ([float(term.value(image)) for term in terms] for image in (one, other))
+    assert to_one == sorted(to_one, reverse=True)
+    assert to_other == sorted(to_other)
+    assert to_one[0] > 1e-3 < to_other[-1]
     gradients = []
     for share in (0.0, 0.5, 1.0):
         leaf = content.clone().requires_grad_()

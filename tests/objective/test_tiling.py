@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from nst_lightning.errors import UserError
 from nst_lightning.features import VGG19, CompactVGG19, Extractor
+from nst_lightning.features.topology import CONVOLUTION_NAMES, LAST_OF_BLOCK
 from nst_lightning.losses import (
     NNFM,
     Content,
@@ -134,10 +135,21 @@ def test_cores_cover_each_pixel_once(size, tile, shares):
 
 
 def test_halo_is_what_the_network_sees():
-    """By brute force: gradients of a cell's neighbourhood in a network without zeros to hide behind."""
+    """By brute force: which pixels one position depends on, in a network of one channel with positive weights."""
     expected = {"conv1_1": 1, "relu2_1": 4, "relu3_1": 10, "relu4_1": 30, "relu4_2": 38, "relu5_1": 70, "relu5_4": 118}
     grown = {"conv1_1": 1, "relu2_1": 4, "relu3_1": 12, "relu4_1": 32, "relu4_2": 40, "relu5_1": 80, "relu5_4": 128}
+    image = torch.ones(1, 1, 512, 512, dtype=torch.float64, requires_grad=True)
+    x, stride, reach = image, 1, {}
+    for name in CONVOLUTION_NAMES:
+        x = torch.nn.functional.conv2d(x, torch.full((1, 1, 3, 3), 1 / 9, dtype=torch.float64), padding=1)
+        middle = x.shape[-1] // 2
+        (gradient,) = torch.autograd.grad(x[0, 0, middle, middle], image, retain_graph=True)
+        touched = gradient[0, 0].any(0).nonzero()
+        reach[name] = max(middle * stride - int(touched[0]), int(touched[-1]) - (middle + 1) * stride + 1)
+        if name in LAST_OF_BLOCK:
+            x, stride = torch.nn.functional.avg_pool2d(x, 2), 2 * stride
     for layer, pixels in expected.items():
+        assert reach[layer.replace("relu", "conv")] == pixels
         # Zero padding inside a crop spoils whole cells, so it needs a little more than the receptive field.
         assert VGG19.halo(None, [layer]) == grown[layer] >= pixels
 
