@@ -26,7 +26,7 @@ class Announce(Callback):
         """Say it, now that no callback has found a fault with the trainer; see Callback."""
         due, self._due = self._due, False
         if due and trainer.is_global_zero:
-            seconds = pl_module.estimated_seconds()
+            seconds = pl_module.planner.seconds(pl_module.device)
             log.say("plan", start_line(trainer, pl_module, seconds), **_facts(trainer, pl_module, seconds))
 
 
@@ -46,7 +46,7 @@ def _facts(trainer: Trainer, module: StyleTransfer, seconds: float) -> dict[str,
         "evaluations": planned_evaluations(trainer, module),
         "stages": len(module.stages),
         "seconds": round(seconds, 1),
-        "bytes": module.planned_memory(),
+        "bytes": module.planner.memory(),
         "folder": str(trainer.default_root_dir),
     }
 
@@ -62,13 +62,13 @@ def start_line(trainer: Trainer, module: StyleTransfer, seconds: float) -> str:
     origins = ", then ".join(dict.fromkeys(module.extractor_of(stage).origin for stage in module.stages))
     tiles = sorted({plan.tile for plan in module.plans if plan.tile is not None})
     tiled = f" in tiles of {' and '.join(map(str, tiles))} px" if tiles else ""
-    lean = [module.history_of(plan) for plan in module.plans if plan.choice]
+    lean = [module.planner.history(plan)["history_size"] for plan in module.plans if plan.choice]
     tiled += f", history of {lean[-1]} pairs in bfloat16 for want of memory" if lean else ""
-    memory = module.planned_memory()
+    memory = module.planner.memory()
     needs = f"; takes about {in_words(seconds)}"
     needs += f" and {memory / 2**30:.1f} GiB" if memory else ""
     if trainer.checkpoint_callback is not None:
-        needs += f"; checkpoints of about {in_bytes(module.checkpoint_bytes())}"
+        needs += f"; checkpoints of about {in_bytes(module.planner.checkpoint_bytes())}"
     return (
         f"{hardware.accelerator} ({hardware.name}), {trainer.precision} ({reason}); image {width}x{height} px{tiled}, "
         f"style {styles} px; {module.total_evaluations} evaluations{stages}; weights: {origins}{needs}; "

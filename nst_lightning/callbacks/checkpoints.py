@@ -65,7 +65,7 @@ class Checkpoints(ModelCheckpoint):
         """Say so now if the disk will not take them; see Callback."""
         super().on_train_start(trainer, pl_module)
         # One more than are kept: a new one is whole before an old one goes.
-        needed = (self.save_top_k + 1) * pl_module.checkpoint_bytes()
+        needed = (self.save_top_k + 1) * pl_module.planner.checkpoint_bytes()
         with contextlib.suppress(OSError):
             free = shutil.disk_usage(trainer.default_root_dir).free
             if free < needed and trainer.is_global_zero:

@@ -155,7 +155,8 @@ class Export(Callback):
             warnings.warn(f"could not write {failure}", UserNotice, stacklevel=1)
         for path, aside in written:
             kept = f"; the other picture that was there is now {aside}" if aside else ""
-            log.say("wrote", f"wrote {path}{kept}", path=str(path), **({"moved_aside": str(aside)} if aside else {}))
+            facts: dict[str, Any] = {"moved_aside": str(aside)} if aside else {}
+            log.say("wrote", f"wrote {path}{kept}", path=str(path), **facts)
 
     def _of_this_run(self, trainer: Trainer, result: Path) -> set[tuple[int, int]]:
         """Pictures that this run has written, also before it was interrupted and continued."""

@@ -40,14 +40,57 @@ class Planner:
         objective: What is evaluated.
         optimizer: Builds the optimiser of some parameters.
         stages: What each stage works with.
+        tile: Side of the tiles, ``auto``, or None for none.
+        available: Free bytes on the device.
+        resident: Bytes that the process has taken already.
+        processes: How many share the tiles.
+
+    Attributes:
+        plans: One for each stage.
+
+    Raises:
+        UserError: If a stage does not fit.
     """
 
     def __init__(
-        self, objective: Objective, optimizer: Callable[[Iterable[Tensor]], Optimizer], stages: Sequence[Scope]
+        self,
+        objective: Objective,
+        optimizer: Callable[[Iterable[Tensor]], Optimizer],
+        stages: Sequence[Scope],
+        tile: int | Literal["auto"] | None,
+        available: int,
+        resident: int = 0,
+        processes: int = 1,
     ) -> None:
-        self._objective, self._stages = objective, stages
+        self._objective, self._stages, self._resident = objective, stages, resident
         self._optimizer = optimizer([nn.Parameter(torch.zeros(1, 3, 16, 16))])
-        self.histories = self._make_histories()
+        self._histories = self._make_histories()
+        self.plans = []
+        for _, size, extractor in stages:
+            memories = [self._memory(3 * size[0] * size[1], history) for history in self._histories]
+            extractor.use_layers(objective.layers)
+            self.plans.append(make_plan(objective, extractor, size, tile, memories, available, processes))
+
+    def history(self, plan: Plan) -> dict[str, Any]:
+        """Settings of the optimiser under a plan, those that differ from what was asked for."""
+        return self._histories[plan.choice]
+
+    def saved(self) -> list[list[Any]]:
+        """The plans as a checkpoint keeps them."""
+        return [[plan.tile, plan.keep, plan.choice] for plan in self.plans]
+
+    def adopt(self, saved: Sequence[Sequence[Any]]) -> None:
+        """Go on with the plans of a checkpoint, so that the result is the same to the last bit."""
+        if len(saved) == len(self.plans):
+            self.plans = [
+                plan._replace(tile=tile, keep=keep, choice=choice)
+                for plan, (tile, keep, choice) in zip(self.plans, saved, strict=True)
+            ]
+
+    def memory(self) -> int:
+        """Bytes that the process will have taken at its peak, with what it holds already; 0 if that is not known."""
+        planned = max((plan.memory for plan in self.plans), default=0)
+        return planned + self._resident if planned else 0
 
     def _make_histories(self) -> list[dict[str, Any]]:
         """What an L-BFGS remembers: as it was asked for, and if that does not fit, ever less.
@@ -72,40 +115,21 @@ class Planner:
         finally:
             group.update(before)
 
-    def plans(self, tile: int | Literal["auto"] | None, available: int, processes: int = 1) -> list[Plan]:
-        """Decide for each stage whether it needs tiles.
-
-        Args:
-            tile: Side of the tiles, ``auto``, or None for none.
-            available: Free bytes on the device.
-            processes: How many share the tiles.
-
-        Raises:
-            UserError: If a stage does not fit.
-        """
-        plans = []
-        for _, (height, width), extractor in self._stages:
-            memories = [self._memory(3 * height * width, history) for history in self.histories]
-            extractor.use_layers(self._objective.layers)
-            size = height, width
-            plans.append(make_plan(self._objective, extractor, size, tile, memories, available, processes))
-        return plans
-
-    def seconds(self, plans: Sequence[Plan], device: torch.device) -> float:
+    def seconds(self, device: torch.device) -> float:
         """About how long all stages will take on a device, measured on a small image."""
         speeds: dict[Extractor, float] = {}
         total = 0.0
-        for (evaluations, (height, width), extractor), plan in zip(self._stages, plans, strict=True):
+        for (evaluations, (height, width), extractor), plan in zip(self._stages, self.plans, strict=True):
             if extractor not in speeds:
                 speeds[extractor] = seconds_per_pixel(extractor.to(device), self._objective.layers, device)
             total += evaluations * seconds_of_evaluation(speeds[extractor], height * width, plan.pixels)
         return total
 
-    def checkpoint_bytes(self, plans: Sequence[Plan]) -> int:
+    def checkpoint_bytes(self) -> int:
         """Bytes of the largest checkpoint: image, best image unless memory is short, and what the optimiser keeps."""
         sizes = []
-        for (_, (height, width), _), plan in zip(self._stages, plans, strict=True):
+        for (_, (height, width), _), plan in zip(self._stages, self.plans, strict=True):
             numel = 3 * height * width
             images = 1 if plan.choice else 2
-            sizes.append(images * numel * 4 + self._memory(numel, self.histories[plan.choice])[0])
+            sizes.append(images * numel * 4 + self._memory(numel, self._histories[plan.choice])[0])
         return max(sizes, default=0)

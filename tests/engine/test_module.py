@@ -335,7 +335,7 @@ def test_little_memory_shortens_the_history(tiny_weights, pair, tmp_path):
     (plan,) = module.plans
     group = module.trainer.optimizers[0].param_groups[0]
     assert plan.choice > 0
-    assert (group["history_size"], group["history_dtype"]) == (module.history_of(plan), "bfloat16")
+    assert (group["history_size"], group["history_dtype"]) == (module.planner.history(plan)["history_size"], "bfloat16")
     taken = resident_memory("cpu") / 2**30
     with pytest.raises(UserError, match=r"data\.size: needs"):
         fit(build(tiny_weights, evaluations=2, memory=0.1 + taken), pair, tmp_path, size=800)

@@ -1,0 +1,115 @@
+"""What a checkpoint of a run holds, and how a run goes on from one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nst_lightning.data.module import StyleTransferData
+from nst_lightning.engine.stages import StagedModule
+from nst_lightning.hardware.numerics import random_states
+from nst_lightning.objective.objective import Evaluation
+from nst_lightning.optim.modes import has_modes
+from nst_lightning.runs.checkpoint import ENDED, FACTS, LOSSES, RANDOM, SETTINGS
+from nst_lightning.runs.counters import next_position, set_position, written_at
+from nst_lightning.runs.facts import make_facts
+from nst_lightning.runs.limits import Reached, limited, renew
+
+AVERAGED = "current_model_state"  # where Lightning's averages keep the image in a checkpoint that holds the average
+STEPPED_FROM = "stepped_from"  # where a checkpoint keeps the image that a schedule-free optimiser goes on from
+
+
+class ResumableModule(StagedModule):
+    """Stages that go on where a checkpoint was written.
+
+    Attributes:
+        configuration: The run's whole configuration in YAML, for its checkpoints; the command line sets it.
+        ends_where_stopped: Whether a checkpoint at which a callback ended the run is its end, and not a place to go on
+            from; the command line sets it where the picture is yet to be written.
+        evaluation: The latest one.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.configuration, self.ends_where_stopped = "", False
+        self.evaluation: Evaluation | None = None
+        self._facts: dict[str, Any] = {}
+        self._random: dict[str, Tensor] = {}  # of a checkpoint that is to be continued
+        self._losses: dict[str, Tensor] = {}  # likewise
+        self._reached: Reached | None = None  # the trainer's limit that a checkpoint is at
+        self.register_load_state_dict_post_hook(_miss_no_network)  # type: ignore[no-untyped-call]
+
+    def facts(self, data: StyleTransferData) -> dict[str, Any]:
+        """What a checkpoint of a run with these pictures says of their files, the weights and the stages."""
+        origins = [extractor.origin for extractor in self._extractors()]
+        return make_facts(data.request.files, origins, [stage.evaluations for stage in self.stages])
+
+    def _forget_run(self) -> None:
+        """Begin without anything of an earlier fit."""
+        self._batch = self._left = self._reached = None
+        self._random, self._losses = {}, {}
+        self.evaluation = self.evaluator = None
+        self._rescaled.clear()
+        self._planned = 0
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy needs, such as an average's: nothing of the run, whose loss hangs on the graph."""
+        of_run = dict.fromkeys(("evaluation", "evaluator", "_planner", "_pictures", "_batch"))
+        return {**super().__getstate__(), **of_run, "_rescaled": {}}
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
+        """The image, and buffers of terms, without the frozen network."""
+        state: dict[str, Any] = super().state_dict(*args, **kwargs)
+        for key in [key for key in state if _is_of_network(key)]:
+            del state[key]
+        return state
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what a resumed run is checked against, and what auto chose."""
+        plans = [] if self._planner is None else self._planner.saved()
+        checkpoint[FACTS] = {**self._facts, "plans": plans, "precision": str(self.trainer.precision)}
+        if self._stepping and has_modes(self.trainer.optimizers[0]) and AVERAGED not in checkpoint:
+            checkpoint[STEPPED_FROM] = self.image.detach().clone()
+            with self.showing_result():
+                checkpoint["state_dict"]["image"] = self.image.detach().clone()
+        checkpoint[RANDOM] = random_states(self.device)
+        if self.evaluation is not None:
+            checkpoint[LOSSES] = self.objective.losses(self.evaluation)
+        if self.configuration:
+            checkpoint[SETTINGS] = self.configuration
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Give the image the size it has in the checkpoint, and the trainer the counts to go on from."""
+        if self._planner is not None and self.tile == "auto" and self.memory is None:
+            self._planner.adopt(checkpoint.get(FACTS, {}).get("plans", []))
+        self._random, self._losses = checkpoint.get(RANDOM, {}), checkpoint.get(LOSSES, {})
+        saved = checkpoint["state_dict"]["image"]
+        if self._trainer is not None and STEPPED_FROM in checkpoint:
+            saved = checkpoint["state_dict"]["image"] = checkpoint[STEPPED_FROM]
+        changed = saved.shape != self.image.shape
+        self.image = nn.Parameter(torch.empty_like(saved, device=self.image.device))
+        self._has_picture = True
+        if self._trainer is None:  # loaded for its picture, not to go on
+            return
+        if changed:
+            self._begin_averages()
+        self._left = self._planned = min(written_at(checkpoint).stage, len(self.stages) - 1)
+        planned = limited([stage.evaluations for stage in self.stages], self.trainer.limit_train_batches)
+        stopped = self.ends_where_stopped and checkpoint.get(ENDED, False)
+        self._reached = Reached.of(self.trainer, checkpoint, planned, stopped)
+        if self._reached is not None:
+            planned = self._reached.planned
+        set_position(checkpoint, next_position(checkpoint, planned), planned)
+        renew(checkpoint, self.trainer.callbacks)  # type: ignore[attr-defined]
+
+
+def _miss_no_network(_: nn.Module, keys: Any) -> None:
+    """Let a state dict load that lacks the frozen network, as all of `ResumableModule.state_dict` do."""
+    keys.missing_keys[:] = [key for key in keys.missing_keys if not _is_of_network(key)]
+
+
+def _is_of_network(key: str) -> bool:
+    """Whether an entry of a state dict belongs to the frozen network."""
+    return key.startswith("extractor.") or ".extractor." in key

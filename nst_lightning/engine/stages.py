@@ -1,0 +1,238 @@
+"""The stages of a run: each has a size, a network, and an evaluator with targets of its own."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Literal, cast
+
+import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import WeightAveraging
+from torch import Tensor, nn
+
+from nst_lightning.data.loader import StageBatch
+from nst_lightning.data.module import StyleTransferData
+from nst_lightning.data.schedule import Stage, make_schedule
+from nst_lightning.data.stage_images import StageImages
+from nst_lightning.engine.image import ImageModule
+from nst_lightning.engine.optimizers import OptimizerSetup
+from nst_lightning.errors import UserError, UserNotice
+from nst_lightning.features import Extractor
+from nst_lightning.hardware.memory import free_memory, hand_back_freed_memory, is_out_of_memory, resident_memory
+from nst_lightning.objective.collective import ProcessGroup
+from nst_lightning.objective.evaluator import Evaluator
+from nst_lightning.objective.objective import Evaluation, Objective
+from nst_lightning.objective.traversal import Traversal
+from nst_lightning.optim import LBFGS
+from nst_lightning.planning.memory import SIZES, Plan
+from nst_lightning.planning.planner import Planner, Scope
+
+
+class StagedModule(ImageModule):
+    """An image that is optimised stage by stage.
+
+    Args:
+        objective: Terms and weights.
+        extractor: The network of stages that have none of their own.
+        schedule: Evaluations and stages as they were asked for.
+        optimizers: Builds the optimiser of each stage.
+        memory: GiB that the process may take; None: all that is free.
+        tile: Side of the tiles, ``auto``, or None for none.
+
+    Attributes:
+        stages: Coarse to fine; those by default depend on the size, and are known when the data is.
+        evaluator: Of the present stage.
+    """
+
+    def __init__(
+        self,
+        objective: Objective,
+        extractor: Extractor,
+        schedule: tuple[int | None, list[Stage] | None],
+        optimizers: OptimizerSetup,
+        memory: float | None,
+        tile: int | Literal["auto"] | None,
+    ) -> None:
+        super().__init__()
+        self.objective, self.extractor = objective, extractor
+        self._schedule, self._optimizers = schedule, optimizers
+        self.memory, self.tile = memory, tile
+        self.stages = make_schedule(*schedule)
+        for network in self._extractors():
+            network.check_layers(objective.layers, argument="model.terms")
+            network.use_layers(objective.layers)
+        self._rescaled: dict[Extractor, Extractor] = {}  # networks as this run's pictures scale them
+        self.evaluator: Evaluator | None = None
+        self._planner: Planner | None = None
+        self._planned = 0  # the stage that the next optimiser is for
+        self._batch: StageBatch | None = None  # the present stage
+        self._left: int | None = None  # the stage that a checkpoint's image and optimiser belong to
+
+    @property
+    def total_evaluations(self) -> int:
+        """Evaluations over all stages; the trainer's max_steps may cut the run short."""
+        return sum(stage.evaluations for stage in self.stages)
+
+    @property
+    def current_stage(self) -> int:
+        """Index of the stage being run."""
+        return 0 if self._batch is None else self._batch.stage
+
+    @property
+    def plans(self) -> list[Plan]:
+        """How each stage is evaluated; empty before a fit."""
+        return [] if self._planner is None else self._planner.plans
+
+    @property
+    def planner(self) -> Planner:
+        """What the run will take.
+
+        Raises:
+            UserError: Before any fit.
+        """
+        if self._planner is None:
+            raise UserError("model: needs a fit first, got none yet; call trainer.fit(model, datamodule=data)")
+        return self._planner
+
+    @property
+    def is_short_of_memory(self) -> bool:
+        """Whether this stage does with less than it was asked for."""
+        return bool(self.plans and self.plans[self.current_stage].choice)
+
+    def extractor_of(self, stage: Stage) -> Extractor:
+        """The network of a stage."""
+        return self.extractor if stage.extractor is None else stage.extractor
+
+    def _extractors(self) -> list[Extractor]:
+        """The networks of all stages."""
+        return [self.extractor_of(stage) for stage in self.stages]
+
+    def check(self, data: StyleTransferData) -> None:
+        """Refuse what cannot work with these pictures, before any work.
+
+        Raises:
+            UserError: If an image is too small for the deepest layer, or a mask leaves a term nothing.
+        """
+        needs = next((p.name for p in self.objective.parts if p.term.group == "content" and p.term.weight > 0), None)
+        if data.content_path is None and needs is not None:
+            raise UserError(
+                f"data.content: must name a picture for the term {needs}, got null; give one, or leave that term out "
+                "of model.terms, as the preset texture does"
+            )
+        least = max(self.objective.least_side(network.strides) for network in self._extractors())
+        self.stages = make_schedule(*self._schedule, max(data.stage_size()), min(data.stage_size()), least)
+        data.schedule(self.stages, least)
+        self.objective = self.objective.divided(data.request.regions)
+        for stage in self.stages:
+            sizes = {"data.size": data.stage_size(stage.scale)}
+            sizes |= {
+                f"data.style ({s.path})": n for s, n in zip(data.styles, data.style_sizes(stage.scale), strict=True)
+            }
+            self.objective.check_sizes(sizes, self.extractor_of(stage))
+            masks = data.masks(stage.scale)
+            if masks is not None:
+                self.objective.check_masks(masks, data.request.shares, self.extractor_of(stage))
+
+    def _plan(self) -> Planner:
+        """Plans for all stages."""
+        scopes = [Scope(s.evaluations, self._data.stage_size(s.scale), self.extractor_of(s)) for s in self.stages]
+        resident = resident_memory(self.trainer.strategy.root_device.type)
+        free = _free_memory(self.trainer, self.memory)
+        optimizer = self._optimizers.optimizer
+        return Planner(self.objective, optimizer, scopes, self.tile, free, resident, self.trainer.world_size)
+
+    def _enter_stage(self, batch: StageBatch) -> None:
+        """Bring the image to the size of a stage and make its targets."""
+        index, before = batch.stage, None if self._batch is None else self._batch.stage
+        images = batch.images().to(self.image)
+        anew = not {before, self._left} <= {None, index} or self.image.shape != images.content.shape
+        if anew:
+            self._planned = index
+            self.settle()
+            ended = self.trainer.optimizers[0]
+            known = ended.curvature() if isinstance(ended, LBFGS) else None
+            ended.state.clear()  # the rest of what it knew is of another size, and may be large
+            self.image = nn.Parameter(self._resized_to(images.content).contiguous())
+            self.trainer.strategy.setup_optimizers(self.trainer)
+            begun = self.trainer.optimizers[0]
+            if isinstance(begun, LBFGS):
+                begun.begin_with(known)
+            self._step_on()
+            hand_back_freed_memory()
+        self._batch = batch
+        if anew:
+            self._begin_averages()
+        self._make_evaluator(images, self.plans[index].tile, self.plans[index].keep)
+
+    def _begin_averages(self) -> None:
+        """Let Lightning's averages begin anew with an image of another size."""
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, WeightAveraging):
+                callback.setup(self.trainer, self, "fit")
+
+    def _make_evaluator(self, images: StageImages, tile: int | None, stored_tiles: int = 0) -> None:
+        """Evaluate in tiles or whole from now on."""
+        processes = ProcessGroup() if self.trainer.world_size > 1 else None
+        given = self.extractor_of(self.stages[self.current_stage]).to(self.device)
+        network = self._network(given, tile)
+        self.evaluator = None  # what it holds is not needed any more
+        evaluator = Evaluator(self.objective, network, tile, stored_tiles, processes)
+        evaluator.prepare(*images)
+        self.evaluator = evaluator
+
+    def _network(self, given: Extractor, tile: int | None) -> Extractor:
+        """A network as the pictures of the first stage that looks through it scale it, if it is to be scaled."""
+        if not given.unit_activations:
+            return given
+        if given not in self._rescaled:
+            first = next(stage for stage in self.stages if self.extractor_of(stage) is given)
+            images = self._data.stage_images(first.scale).to(self.image)
+            walk = Traversal(self.objective, given, tile).walk
+            self._rescaled[given] = given.rescaled([images.content, *(style for style, _ in images.styles)], walk)
+        return self._rescaled[given]
+
+    def _use_smaller_tiles(self, error: RuntimeError) -> None:
+        """Answer to a lack of memory; raises what it was if that is no answer."""
+        if not is_out_of_memory(error):
+            raise error
+        height, width = self.image.shape[-2:]
+        tile = None if self.evaluator is None else self.evaluator.tile
+        now = tile or max(height, width)
+        smaller = next((side for side in SIZES if side < now), None)
+        if self.tile != "auto" or smaller is None or not self.objective.layers or self._batch is None:
+            stage = f"{width}x{height} px" + (f" in tiles of {now} px" if tile is not None else "")
+            group = self.trainer.optimizers[0].param_groups[0]
+            history = f"a history of {group['history_size']} pairs" if "history_size" in group else "this optimiser"
+            raise UserError(
+                f"memory: ran out at {stage} with {history}; set model.tile to {smaller or 'auto'}, "
+                "model.optimizer.history_dtype to bfloat16, or data.size lower"
+            ) from None
+        warnings.warn(f"memory ran out; going on in tiles of {smaller} px", UserNotice, stacklevel=2)
+        hand_back_freed_memory()
+        self._make_evaluator(self._batch.images().to(self.image), smaller)
+
+    def forward(self, image: Tensor) -> Evaluation:
+        """Evaluate an image as a training step does.
+
+        Args:
+            image: (1, 3, H, W), RGB, nominally in [0, 1], at the stage's size.
+
+        Raises:
+            UserError: Before any fit.
+        """
+        if self.evaluator is None:
+            raise UserError("model: needs a fit first, got none yet; call trainer.fit(model, datamodule=data)")
+        return self.evaluator(image)
+
+
+def _free_memory(trainer: Trainer, limit: float | None) -> int:
+    """Bytes that each process can take, of so many GiB in all; the same number for all, so that they plan alike."""
+    kind = trainer.strategy.root_device.type
+    free = free_memory(kind)
+    if limit is not None:
+        free = min(free, max(0, int(limit * 2**30) - resident_memory(kind)))
+    free //= trainer.num_devices if kind == "cpu" else 1
+    if trainer.world_size == 1:
+        return free
+    shared = torch.tensor(free / 2**20, device=trainer.strategy.root_device, dtype=torch.float32)
+    return int(cast("Tensor", trainer.strategy.reduce(shared, reduce_op="min"))) * 2**20
