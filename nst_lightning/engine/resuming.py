@@ -8,11 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from nst_lightning.data.module import StyleTransferData
+from nst_lightning.engine.optimizers import optimizer_in
 from nst_lightning.engine.stages import StagedModule
 from nst_lightning.hardware.numerics import random_states
 from nst_lightning.objective.objective import Evaluation
 from nst_lightning.optim.modes import has_modes
-from nst_lightning.runs.checkpoint import ENDED, FACTS, LOSSES, RANDOM, SETTINGS
+from nst_lightning.runs.checkpoint import ENDED, FACTS, LOSSES, RANDOM, SETTINGS, add_new_settings
 from nst_lightning.runs.counters import next_position, set_position, written_at
 from nst_lightning.runs.facts import make_facts
 from nst_lightning.runs.limits import Reached, limited, renew
@@ -96,6 +97,8 @@ class ResumableModule(StagedModule):
         if changed:
             self._begin_averages()
         self._left = self._planned = min(written_at(checkpoint).stage, len(self.stages) - 1)
+        configured = optimizer_in(self.configure_optimizers())
+        add_new_settings(checkpoint, [] if configured is None else configured.param_groups)
         planned = limited([stage.evaluations for stage in self.stages], self.trainer.limit_train_batches)
         stopped = self.ends_where_stopped and checkpoint.get(ENDED, False)
         self._reached = Reached.of(self.trainer, checkpoint, planned, stopped)

@@ -256,7 +256,7 @@ def test_a_run_goes_on_and_is_made_again_from_any_folder(place, monkeypatch, tmp
     assert fit("--config", cut / "config.yaml", "--output=null") == 0
     assert torch.equal(picture("runs/a_b_001"), picture(cut))
     module = StyleTransfer.load_from_checkpoint(max((cut / "checkpoints").iterdir()), weights_only=True)
-    assert str(place / "tiny.safetensors") in module.objective.extractor.origin
+    assert str(place / "tiny.safetensors") in module.extractor.origin
 
 
 def test_a_folder_that_was_moved_with_its_pictures_goes_on(place, monkeypatch):
