@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -14,6 +15,9 @@ from nst_lightning.errors import UserError, UserNotice
 from nst_lightning.images.io import check_image, read_mask_samples
 from nst_lightning.images.resize import resize
 from nst_lightning.objective.masks import Mask, Masks
+
+if TYPE_CHECKING:  # which is checked by means of this module
+    from nst_lightning.data.request import Request
 
 _SHAPE_TOLERANCE = 0.01  # of the aspect
 _LABEL = 1.01 / 255  # the value 1 of 8 bits, or of more
@@ -33,88 +37,65 @@ def is_same_shape(size: tuple[int, int], shape: tuple[int, int]) -> bool:
     return abs(h * width - w * height) <= max(h * width, w * height) * _SHAPE_TOLERANCE + max(width, height)
 
 
-class MaskFiles:
-    """The masks of content and styles; each file is read once.
+def check_masks(request: Request) -> None:
+    """Find a mask that is missing or of another shape before anything is done.
 
-    Args:
-        styles: All styles of the blend. Those with the same mask share a region; those without have what is left.
-        content: Path of the content's mask, or None.
-        floor: What of the content's weight is left where its mask is black, in [0, 1].
+    Raises:
+        UserError: With the argument that names the mask.
     """
+    asked: list[tuple[str, str | Path | None, tuple[int, int], str]]
+    asked = [("data.content_mask", request.content_mask, request.content_shape, "content")]
+    for index, (item, shape) in enumerate(zip(request.styles, request.style_shapes, strict=True)):
+        asked.append((f"data.style[{index}].mask", item.mask, request.content_shape, "content"))
+        asked.append((f"data.style[{index}].style_mask", item.style_mask, shape, "style"))
+    for argument, path, (height, width), of in asked:
+        if path is None:
+            continue
+        h, w = check_image(path, name=argument)
+        if not is_same_shape((h, w), (height, width)):
+            raise UserError(
+                f"{argument}: must have the shape of the {of} ({width}x{height} px, or the same in another size), "
+                f"got {w}x{h} px; crop or enlarge the mask"
+            )
 
-    def __init__(self, styles: Sequence[Style], content: str | None, floor: float = 0.0) -> None:
-        self._styles = styles
-        self._content = content
-        self._floor = floor
-        self._regions = list(dict.fromkeys(item.mask for item in styles))
+
+class MaskFiles:
+    """The masks of a request; each file is read once."""
+
+    def __init__(self) -> None:
         self._pixels: dict[str | Path, Tensor] = {}  # by path, (1, 1, H, W)
 
-    @property
-    def regions(self) -> int:
-        """Number of parts of the picture with styles of their own; 0 if all styles are everywhere."""
-        return 0 if self._regions == [None] else len(self._regions)
-
-    def check(self, content_shape: tuple[int, int], style_shapes: Sequence[tuple[int, int]]) -> None:
-        """Find a mask that is missing or of another shape before anything is done.
-
-        Args:
-            content_shape: Height and width of the content.
-            style_shapes: The same of each style.
-
-        Raises:
-            UserError: With the argument that names the mask.
-        """
-        asked: list[tuple[str, str | Path | None, tuple[int, int], str]] = [
-            ("data.content_mask", self._content, content_shape, "content")
-        ]
-        for index, (item, shape) in enumerate(zip(self._styles, style_shapes, strict=True)):
-            asked.append((f"data.style[{index}].mask", item.mask, content_shape, "content"))
-            asked.append((f"data.style[{index}].style_mask", item.style_mask, shape, "style"))
-        for argument, path, (height, width), of in asked:
-            if path is None:
-                continue
-            h, w = check_image(path, name=argument)
-            if not is_same_shape((h, w), (height, width)):
-                raise UserError(
-                    f"{argument}: must have the shape of the {of} ({width}x{height} px, or the same in another size), "
-                    f"got {w}x{h} px; crop or enlarge the mask"
-                )
-
     def masks(
-        self,
-        size: tuple[int, int],
-        style_sizes: Sequence[tuple[int, int]],
-        alpha: Tensor | None = None,
-        style_alphas: Sequence[Tensor | None] | None = None,
+        self, request: Request, scale: float, alpha: Tensor | None, style_alphas: Sequence[Tensor | None]
     ) -> Masks | None:
         """Read and resize the masks for a stage; None if there are none.
 
         Args:
-            size: Height and width of the image.
-            style_sizes: The same of each style image.
+            request: Names them.
+            scale: Of the stage.
             alpha: What is seen of the content, (1, 1, H, W) of any size, or None for all of it.
             style_alphas: The same of each style.
 
         Raises:
             UserError: If a file cannot be read.
         """
-        style_alphas = style_alphas or [None] * len(self._styles)
-        special = any(item.style_mask or item.layers is not None for item in self._styles)
+        styles, regions, path = request.styles, request.region_masks, request.content_mask
+        special = any(item.style_mask or item.layers is not None for item in styles)
         transparent = any(found is not None for found in (alpha, *style_alphas))
-        if not self.regions and self._content is None and not special and not transparent:
+        if not regions and path is None and not special and not transparent:
             return None
-        of_styles = [self._of_style(*of) for of in zip(self._styles, style_sizes, style_alphas, strict=True)]
-        visible = None if alpha is None else _seen(alpha, size, "data.content")
-        content = visible
-        if self._content is not None:
-            content = _within(self._mask(self._content, size, f"data.content_mask: '{self._content}'"), visible)
+        size = request.stage_size(scale)
+        of_styles = [self._of_style(*of) for of in zip(styles, request.style_sizes(scale), style_alphas, strict=True)]
+        content = visible = None if alpha is None else _seen(alpha, size, "data.content")
+        if path is not None:
+            content = _within(self._mask(path, size, f"data.content_mask: '{path}'"), visible)
         return Masks(
-            [_within(mask, visible) for mask in self._masks_of_regions(size)],
-            [self._regions.index(item.mask) if self.regions else None for item in self._styles],
+            [_within(mask, visible) for mask in self._masks_of_regions(regions, size)],
+            [regions.index(item.mask) if regions else None for item in styles],
             of_styles,
-            [item.layers for item in self._styles],
+            [item.layers for item in styles],
             content,
-            self._floor,
+            request.content_floor,
             visible,
         )
 
@@ -124,16 +105,14 @@ class MaskFiles:
             return self._mask(item.style_mask, size, f"data.style: '{item.style_mask}'")
         return None if alpha is None else _seen(alpha, size, f"data.style: '{item.path}'")
 
-    def _masks_of_regions(self, size: tuple[int, int]) -> list[Mask]:
+    def _masks_of_regions(self, regions: Sequence[str | Path | None], size: tuple[int, int]) -> list[Mask]:
         """Those that are asked for, and what they leave."""
-        if not self.regions:
-            return []
-        found = [self._mask(path, size, f"data.style: mask '{path}'") for path in self._regions if path is not None]
-        if None in self._regions:
+        found = [self._mask(path, size, f"data.style: mask '{path}'") for path in regions if path is not None]
+        if None in regions:
             rest = torch.ones(1, 1, *size)
             for mask in found:
                 rest -= mask.pixels
-            found.insert(self._regions.index(None), Mask(rest.clamp(min=0), "data.style: what the masks leave"))
+            found.insert(regions.index(None), Mask(rest.clamp(min=0), "data.style: what the masks leave"))
         return found
 
     def _mask(self, path: str | Path, size: tuple[int, int], argument: str) -> Mask:

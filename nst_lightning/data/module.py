@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -84,10 +84,9 @@ class StyleTransferData(LightningDataModule):
             content_mask=content_mask,
             content_floor=content_floor,
         )
-        self._masks = MaskFiles(self.request.styles, self.request.content_mask, content_floor)
+        self._masks = MaskFiles()
         self._stages: Sequence[Stage] = ()
         self._keep_gamut = False
-        self._read: tuple[Pictures, Finishing] | None = None
 
     @property
     def content_path(self) -> str | None:
@@ -109,7 +108,7 @@ class StyleTransferData(LightningDataModule):
         self._stages = stages
         if least_style_side != self.request.least_style_side:
             self.request = replace(self.request, least_style_side=least_style_side)
-            self._read = None
+            self._read_anew()
 
     def keep_gamut(self, keep: bool) -> None:
         """Read the content with the colours that sRGB does not hold, as values beyond [0, 1], or without.
@@ -118,7 +117,8 @@ class StyleTransferData(LightningDataModule):
             keep: Whether the result is to be written in a space that may hold them.
         """
         if keep != self._keep_gamut:
-            self._keep_gamut, self._read = keep, None
+            self._keep_gamut = keep
+            self._read_anew()
 
     def setup(self, stage: str | None = None) -> None:
         """Read the files, once.
@@ -126,15 +126,20 @@ class StyleTransferData(LightningDataModule):
         Raises:
             UserError: If a file cannot be read.
         """
-        if self._read is None:
-            pictures = Pictures(self.request, self._masks, self._keep_gamut)
-            self._read = pictures, Finishing(pictures, self.request.color)
+        _ = self._finish
 
-    @property
+    @cached_property
     def _pictures(self) -> Pictures:
-        self.setup()
-        assert self._read is not None
-        return self._read[0]
+        return Pictures(self.request, self._masks, self._keep_gamut)
+
+    @cached_property
+    def _finish(self) -> Finishing:
+        return Finishing(self._pictures, self.request.color)
+
+    def _read_anew(self) -> None:
+        """Forget what was read, since it is to be read in another way."""
+        for name in ("_pictures", "_finish"):
+            self.__dict__.pop(name, None)
 
     @property
     def is_grey(self) -> bool:
@@ -155,27 +160,15 @@ class StyleTransferData(LightningDataModule):
         return self.request.style_sizes(scale)
 
     def pictures(self, scale: float = 1.0) -> StageImages:
-        """Resize content and styles for a stage, with the colours that they have.
-
-        Args:
-            scale: Size relative to the final one.
-        """
+        """Content and styles at a scale of the schedule, with the colours that they have."""
         return self._pictures.plain(scale)
 
     def masks(self, scale: float = 1.0) -> Masks | None:
-        """Read and resize the masks for a stage; None if there are none.
-
-        Args:
-            scale: Size relative to the final one.
-        """
+        """The masks at a scale of the schedule; None if there are none."""
         return self._pictures.masks(scale)
 
     def stage_images(self, scale: float = 1.0) -> StageImages:
-        """Make what a stage takes its targets from: content and styles at its size, in the colours that count.
-
-        Args:
-            scale: Size relative to the final one.
-        """
+        """What a stage takes its targets from: content and styles at its scale, in the colours that count."""
         return self._pictures.matched(scale)
 
     def start_image(self, scale: float = 1.0) -> Tensor:
@@ -199,9 +192,7 @@ class StyleTransferData(LightningDataModule):
         Returns:
             The same shape and range.
         """
-        self.setup()
-        assert self._read is not None
-        return self._read[1](image, extended)
+        return self._finish(image, extended)
 
     def train_dataloader(self) -> Any:
         """The current stage, once for each of its evaluations."""

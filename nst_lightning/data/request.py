@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from nst_lightning.data.mask_files import MaskFiles
+from nst_lightning.data.mask_files import check_masks
 from nst_lightning.data.styles import SMALLEST_SIZE, Style, StyleLike, parse_styles, picture_path
 from nst_lightning.errors import UserError
 from nst_lightning.images.io import check_image
@@ -94,10 +94,18 @@ class Request:
         return [item.weight / totals[item.mask] for item in self.styles]
 
     @property
+    def region_masks(self) -> list[str | Path | None]:
+        """Masks of the parts of the picture with styles of their own: None for what the others leave.
+
+        Styles with the same mask share a part; none if all styles are everywhere.
+        """
+        masks = list(dict.fromkeys(item.mask for item in self.styles))
+        return [] if masks == [None] else masks
+
+    @property
     def regions(self) -> int:
         """Number of parts of the picture with styles of their own; 0 if all styles are everywhere."""
-        masks = {item.mask for item in self.styles}
-        return 0 if masks == {None} else len(masks)
+        return len(self.region_masks)
 
     def stage_size(self, scale: float = 1.0) -> tuple[int, int]:
         """Height and width of the image in pixels, at a scale of the schedule."""
@@ -159,10 +167,7 @@ def resolve_request(
     length = size if isinstance(size, int) else max(shape) if side == "long" else min(shape)
     if length < SMALLEST_SIZE:
         raise UserError(f"data.size: the content must have {SMALLEST_SIZE} px, got {length}; give a number of pixels")
-    mask = None if content_mask is None else picture_path(content_mask, "data.content_mask")
-    MaskFiles(styles, mask).check(shape, style_shapes)
-    _check_start(start)
-    return Request(
+    request = Request(
         content=path,
         styles=styles,
         size=length,
@@ -170,11 +175,14 @@ def resolve_request(
         init=start,
         seed=0 if seed is None else seed,
         color=color,
-        content_mask=mask,
+        content_mask=None if content_mask is None else picture_path(content_mask, "data.content_mask"),
         content_shape=shape,
         style_shapes=style_shapes,
         **options,
     )
+    check_masks(request)
+    _check_start(start)
+    return request
 
 
 def _check_numbers(

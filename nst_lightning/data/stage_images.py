@@ -105,8 +105,7 @@ class Pictures:
     def masks(self, scale: float = 1.0) -> Masks | None:
         """The masks of a stage; None if there are none."""
         alphas = [picture.alpha for picture in self.styles]
-        request = self._request
-        return self._masks.masks(request.stage_size(scale), request.style_sizes(scale), self.content.alpha, alphas)
+        return self._masks.masks(self._request, scale, self.content.alpha, alphas)
 
     def start_image(self, scale: float = 1.0) -> Tensor:
         """The image that the first stage starts from; see `StyleTransferData.start_image`."""

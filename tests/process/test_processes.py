@@ -87,7 +87,7 @@ def test_a_process_that_dies_ends_the_run_with_the_picture_and_one_line(place, p
     run = subprocess.Popen(args, stderr=subprocess.PIPE, text=True)
     end = time.monotonic() + 600
     while not (place / "pid_1").exists():
-        assert run.poll() is None
+        assert run.poll() is None, run.communicate()[1]
         assert time.monotonic() < end
         time.sleep(0.1)
     time.sleep(1)
