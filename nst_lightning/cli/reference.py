@@ -32,14 +32,11 @@ def show(topic: str) -> None:
         if topic in {"all", group}
         for class_ in _own(package, base)
     ]
-    print("\n".join([_options(_Reference().parser, topic), *classes]))  # noqa: T201
+    print("\n".join([_options(_Reference([]).parser, topic), *classes]))  # noqa: T201
 
 
 class _Reference(FitCLI):
     """Parses nothing; has the parser that ``nst fit`` would parse with."""
-
-    def __init__(self) -> None:
-        super().__init__([])
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         self.config = Namespace(seed_everything=False)  # type: ignore[no-untyped-call]  # LightningCLI sets the seed next
