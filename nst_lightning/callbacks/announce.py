@@ -39,7 +39,7 @@ def planned_evaluations(trainer: Trainer, module: StyleTransfer) -> int:
 def _facts(trainer: Trainer, module: StyleTransfer, seconds: float) -> dict[str, Any]:
     height, width = trainer.datamodule.stage_size()  # type: ignore[attr-defined]
     return {
-        "accelerator": module.device.type,
+        "accelerator": describe(module.device).accelerator,
         "precision": str(trainer.precision),
         "width": width,
         "height": height,
@@ -54,7 +54,7 @@ def _facts(trainer: Trainer, module: StyleTransfer, seconds: float) -> dict[str,
 def start_line(trainer: Trainer, module: StyleTransfer, seconds: float) -> str:
     """One line: device, precision and reason, sizes, length, weights, time and memory, run folder."""
     data = trainer.datamodule  # type: ignore[attr-defined]
-    hardware = describe(module.device.type)
+    hardware = describe(module.device)
     reason = getattr(trainer, "precision_reason", "asked for")
     height, width = data.stage_size()
     styles = ", ".join(f"{w}x{h}" for h, w in data.style_sizes())

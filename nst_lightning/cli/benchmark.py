@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn, get_args
 
 from nst_lightning import __version__
 from nst_lightning.config.presets import beside_package
@@ -22,7 +22,7 @@ from nst_lightning.errors import UserError
 from nst_lightning.files.atomic import replacing
 from nst_lightning.files.folders import make_folder
 from nst_lightning.files.paths import expand
-from nst_lightning.hardware.accelerator import choose_accelerator, choose_precision, describe
+from nst_lightning.hardware.accelerator import Accelerator, choose_accelerator, choose_precision, describe
 from nst_lightning.runs.provenance import source_commit
 
 SUITES = {
@@ -81,7 +81,7 @@ def _parse(args: Sequence[str]) -> argparse.Namespace:
     if options.rounds < 1:
         raise UserError(f"--rounds: must be at least 1, got {options.rounds}; 10 is a good start")
     for name in options.accelerators.split(","):
-        if name not in {"auto", "cpu", "cuda", "mps"}:
+        if name not in {"auto", *get_args(Accelerator)}:
             raise UserError(f"--accelerators: must be of cpu, cuda, mps, or auto, got '{name}'; try auto")
         found = choose_accelerator(name).value
         for precision in options.precisions.split(","):

@@ -10,9 +10,8 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import DDPStrategy, Strategy
 
 from nst_lightning.errors import UserError
-from nst_lightning.hardware.accelerator import choose_accelerator, choose_precision, describe
+from nst_lightning.hardware.accelerator import choose_accelerator, choose_precision, count_devices, describe
 from nst_lightning.process.interruption import signals_as_before
-from nst_lightning.process.workers import count_devices
 
 
 class SharedTiles(DDPStrategy):
@@ -65,7 +64,7 @@ class StyleTrainer(Trainer):
         **kwargs: Any,
     ) -> None:
         chosen = choose_accelerator(accelerator).value
-        precision_choice = choose_precision(precision, describe(chosen if chosen in {"cuda", "mps"} else "cpu"))
+        precision_choice = choose_precision(precision, describe(chosen))
         self.precision_reason = precision_choice.reason
         self.tf32 = tf32
         self.after_fit: Callable[[], None] | None = None

@@ -6,9 +6,10 @@ import functools
 import platform
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
+from lightning.pytorch.accelerators import AcceleratorRegistry
 
 from nst_lightning.errors import UserError
 from nst_lightning.hardware.host import host_memory
@@ -36,20 +37,18 @@ class Hardware:
     """What the chosen device offers.
 
     Attributes:
-        accelerator: cpu, cuda or mps.
+        accelerator: cpu, cuda, mps, or another kind that Lightning has an accelerator for.
         name: The device as its maker calls it.
         bfloat16: Whether bfloat16 arithmetic is native, not emulated.
         bfloat16_reason: What speaks for or against it.
         memory: Bytes that this process may use on the device (container limits count).
-        capture: Whether kernels can be captured into a graph and replayed.
     """
 
-    accelerator: Accelerator
+    accelerator: str
     name: str
     bfloat16: bool
     bfloat16_reason: str
     memory: int
-    capture: bool
 
 
 class Choice(NamedTuple):
@@ -59,42 +58,61 @@ class Choice(NamedTuple):
     reason: str
 
 
+def available() -> list[str]:
+    """The kinds of device that PyTorch finds here and Lightning has an accelerator for, the fastest first."""
+    found = torch.accelerator.current_accelerator(check_available=True)
+    known = AcceleratorRegistry.available_accelerators()
+    return [*([found.type] if found is not None and found.type in known else []), "cpu"]
+
+
 def choose_accelerator(requested: str) -> Choice:
-    """Resolve ``auto`` to the fastest device there is.
+    """Resolve ``auto`` to the fastest device there is, and ``gpu`` to the one that is no CPU.
 
     Raises:
         UserError: If the device asked for is not there.
     """
-    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    there = available()
     if requested == "auto":
-        return Choice(next(name for name, there in available.items() if there), "the fastest device found")
-    name = "cuda" if requested == "gpu" and not available["mps"] else "mps" if requested == "gpu" else requested
-    if name not in get_args(Accelerator):
+        return Choice(there[0], "the fastest device found")
+    known = dict.fromkeys((*get_args(Accelerator), *there))
+    if requested not in {*known, "gpu"}:
         raise UserError(
-            f"trainer.accelerator: must be auto, {', '.join(get_args(Accelerator))}, got {requested}; auto takes the "
-            "fastest that is there"
+            f"trainer.accelerator: must be auto, {', '.join(known)}, got {requested}; auto takes the fastest that is "
+            "there"
         )
-    if not available[name]:
-        there = ", ".join(key for key, value in available.items() if value)
+    name = there[0] if requested == "gpu" and len(there) > 1 else requested
+    if name not in there:
         raise UserError(
-            f"trainer.accelerator: {requested} is not available on this machine, which has {there}; use auto"
+            f"trainer.accelerator: {requested} is not available on this machine, which has {', '.join(there)}; use auto"
         )
     return Choice(name, "asked for")
 
 
-def describe(accelerator: str) -> Hardware:
+def count_devices(accelerator: str, devices: Any) -> int:
+    """How many processes a machine needs for what ``trainer.devices`` asks for."""
+    if isinstance(devices, (list, tuple)):
+        return len(devices)
+    if str(devices) in {"auto", "-1"}:
+        return 1 if accelerator == "cpu" else max(1, torch.accelerator.device_count())
+    try:
+        return max(1, int(devices))
+    except ValueError:
+        return max(1, len([part for part in str(devices).split(",") if part.strip()]))
+
+
+def describe(device: torch.device | str) -> Hardware:
     """Ask the device what it offers."""
-    if accelerator == "cuda":
-        properties = torch.cuda.get_device_properties(torch.cuda.current_device())
-        capability = f"{properties.major}.{properties.minor}"
-        native = properties.major >= 8
-        reason = f"CUDA capability {capability} {'has' if native else 'lacks'} bfloat16"
-        return Hardware("cuda", properties.name, native, reason, properties.total_memory, True)
-    if accelerator == "mps":
+    kind = torch.device(device).type
+    if kind == "cpu":
+        native, reason = _cpu_bfloat16()
+        return Hardware("cpu", f"{_cpu_name()}, {torch.get_num_threads()} threads", native, reason, host_memory())
+    if kind == "mps":
         memory = torch.mps.recommended_max_memory()
-        return Hardware("mps", f"Apple {platform.machine()}", False, "not yet measured on MPS", memory, False)
-    native, reason = _cpu_bfloat16()
-    return Hardware("cpu", f"{_cpu_name()}, {torch.get_num_threads()} threads", native, reason, host_memory(), False)
+        return Hardware("mps", f"Apple {platform.machine()}", False, "not yet measured on MPS", memory)
+    module = torch.get_device_module(kind)  # CUDA, which ROCm calls itself, too, and its like
+    native = bool(module.is_bf16_supported(including_emulation=False))
+    reason = f"the device {'has' if native else 'lacks'} bfloat16"
+    return Hardware(kind, module.get_device_name(), native, reason, torch.accelerator.get_memory_info()[1])
 
 
 def choose_precision(requested: str | int | None, hardware: Hardware) -> Choice:
@@ -127,14 +145,24 @@ def compute_dtype(precision: str) -> torch.dtype:
 
 
 @functools.cache
-def multiplies_halves(accelerator: str) -> bool:
+def multiplies_halves(device: torch.device | str) -> bool:
     """Whether a device multiplies matrices of bfloat16 by instructions of their own, with sums in float32."""
-    return accelerator == "cuda" or (accelerator == "cpu" and _cpu_bfloat16()[0])
+    return sums_halves_exactly(device) or (torch.device(device).type == "cpu" and _cpu_bfloat16()[0])
 
 
-def cached_values(accelerator: str) -> int:
+def sums_halves_exactly(device: torch.device | str) -> bool:
+    """Whether a device gives products of bfloat16 matrices in float32; a CPU rounds them to bfloat16."""
+    return torch.device(device).type == "cuda"
+
+
+def cached_values(device: torch.device | str) -> int:
     """How many float32 values to work on at a time: on a CPU what its cache holds, elsewhere as many as there are."""
-    return 1 << 20 if accelerator == "cpu" else 1 << 62
+    return 1 << 62 if prefers_large_operations(device) else 1 << 20
+
+
+def prefers_large_operations(device: torch.device | str) -> bool:
+    """Whether one large operation is faster than several smaller ones that compute less: not so on a CPU."""
+    return torch.device(device).type != "cpu"
 
 
 def _cpu_bfloat16() -> tuple[bool, str]:

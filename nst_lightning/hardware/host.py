@@ -1,16 +1,14 @@
 """How much memory there is, of the machine or of the container that the process runs in."""
 
 import contextlib
-import os
 from pathlib import Path
+
+import psutil
 
 
 def free_host_memory() -> int:
-    """Bytes that can still be taken, container limits included; 0 where that cannot be told."""
-    sizes = []
-    with contextlib.suppress(OSError, ValueError, IndexError):
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        sizes.append(next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")))
+    """Bytes that can still be taken, container limits included."""
+    sizes = [int(psutil.virtual_memory().available)]
     for limit, usage in (
         ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
         ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
@@ -18,20 +16,18 @@ def free_host_memory() -> int:
         with contextlib.suppress(OSError, ValueError):
             most = int(Path(limit).read_text(encoding="ascii"))
             sizes.append(most - int(Path(usage).read_text(encoding="ascii")) + _file_cache(limit))
-    return max(0, min(sizes)) if sizes else host_memory() // 2
+    return max(0, min(sizes))
 
 
 def host_memory() -> int:
-    """Physical memory or the container's limit, whichever is less, in bytes; 0 where neither can be read."""
-    sizes = []
-    with contextlib.suppress(AttributeError, ValueError, OSError):
-        sizes.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    """Physical memory or the container's limit, whichever is less, in bytes."""
+    sizes = [int(psutil.virtual_memory().total)]
     for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
         try:
             sizes.append(int(Path(path).read_text(encoding="ascii")))
         except (OSError, ValueError):
             continue
-    return min(sizes, default=0)
+    return min(sizes)
 
 
 def _file_cache(limit: str) -> int:

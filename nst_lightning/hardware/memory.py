@@ -6,8 +6,8 @@ import contextlib
 import ctypes
 import os
 from collections.abc import Iterator
-from pathlib import Path
 
+import psutil
 import torch
 
 from nst_lightning.hardware.host import free_host_memory
@@ -47,8 +47,7 @@ def hand_back_freed_memory() -> None:
     """Give the system all that was freed and kept for later: work of another size does not fit into it anyway."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL("libc.so.6").malloc_trim(0)
-    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
-        torch.cuda.empty_cache()
+    torch.accelerator.empty_cache()
 
 
 def _set_malloc(settings: dict[int, int]) -> bool:
@@ -60,25 +59,27 @@ def _set_malloc(settings: dict[int, int]) -> bool:
     return all(mallopt(name, value) for name, value in settings.items())
 
 
-def free_memory(accelerator: str) -> int:
-    """Bytes that can still be taken on a device, container limits included; 0 where that cannot be told."""
-    if accelerator == "cuda":
-        return int(torch.cuda.mem_get_info()[0])
-    if accelerator == "mps":
+def free_memory(device: torch.device | str) -> int:
+    """Bytes that can still be taken on a device, container limits included."""
+    kind = torch.device(device).type
+    if kind == "cpu":
+        return free_host_memory()
+    if kind == "mps":
         return int(torch.mps.recommended_max_memory()) - int(torch.mps.current_allocated_memory())
-    return free_host_memory()
+    return int(torch.accelerator.get_memory_info()[0])
 
 
-def resident_memory(accelerator: str) -> int:
-    """Bytes that this process has taken on a device already; 0 where that cannot be told."""
-    if accelerator == "cuda":
-        return int(torch.cuda.memory_reserved())
-    if accelerator == "mps":
-        return int(torch.mps.current_allocated_memory())
-    try:
-        return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, ValueError, IndexError, AttributeError):
-        return 0
+def resident_memory(device: torch.device | str) -> int:
+    """Bytes that this process has taken on a device already."""
+    kind = torch.device(device).type
+    if kind == "cpu":
+        return int(psutil.Process().memory_info().rss)
+    return int(torch.mps.current_allocated_memory() if kind == "mps" else torch.accelerator.memory_reserved())
+
+
+def shares_memory(device: torch.device | str) -> bool:
+    """Whether all processes of a machine take their memory for a device from the same place: from the heap, that is."""
+    return torch.device(device).type == "cpu"
 
 
 def is_out_of_memory(error: BaseException) -> bool:

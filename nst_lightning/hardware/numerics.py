@@ -61,6 +61,11 @@ def _told(question: Callable[[], _Answer]) -> _Answer | None:
         return None
 
 
+def without_autocast(device: torch.device) -> torch.autocast:
+    """A context in which operations on a device keep the types that they are given."""
+    return torch.autocast(device.type, enabled=False)
+
+
 def outside_autocast(method: _Method) -> _Method:
     """Run a method that takes an image first without autocast on the image's device.
 
@@ -70,15 +75,20 @@ def outside_autocast(method: _Method) -> _Method:
 
     @functools.wraps(method)
     def outside(self: Any, image: Tensor, *args: Any, **kwargs: Any) -> Any:
-        with torch.autocast(image.device.type, enabled=False):
+        with without_autocast(image.device):
             return method(self, image, *args, **kwargs)
 
     return cast("_Method", outside)
 
 
-def widest_dtype(accelerator: str) -> torch.dtype:
+def widest_dtype(device: torch.device | str) -> torch.dtype:
     """The most precise floating type of a device; MPS has no float64."""
-    return torch.float32 if accelerator == "mps" else torch.float64
+    return torch.float32 if torch.device(device).type == "mps" else torch.float64
+
+
+def has_eigenvalues(device: torch.device) -> bool:
+    """Whether PyTorch computes the eigenvalues of matrices on a device; not on MPS."""
+    return device.type != "mps"
 
 
 _threads: ContextVar[int | None] = ContextVar("threads", default=None)  # that there are outside of `one_thread`
@@ -120,9 +130,8 @@ def side_by_side(function: Callable[[Tensor], Tensor], matrices: Sequence[Tensor
 def random_states(device: torch.device) -> dict[str, torch.Tensor]:
     """State of PyTorch's random numbers, on the CPU and on a device."""
     states = {"cpu": torch.get_rng_state()}
-    if device.type in {"cuda", "mps"}:
-        module = torch.cuda if device.type == "cuda" else torch.mps
-        states[device.type] = module.get_rng_state()
+    if device.type != "cpu":
+        states[device.type] = torch.get_device_module(device).get_rng_state()
     return states
 
 
@@ -131,7 +140,7 @@ def set_random_states(states: dict[str, torch.Tensor], device: torch.device) -> 
     if "cpu" in states:
         torch.set_rng_state(states["cpu"])
     if device.type in states and device.type != "cpu":
-        (torch.cuda if device.type == "cuda" else torch.mps).set_rng_state(states[device.type])
+        torch.get_device_module(device).set_rng_state(states[device.type])
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import IO, Any
+from typing import IO
 
 import torch
 
@@ -22,18 +22,6 @@ from nst_lightning.errors import UserError
 _EXTERNAL = ("LOCAL_RANK", "TORCHELASTIC_RUN_ID", "SLURM_PROCID")  # set by whoever started this process
 _MEETING_PLACES = ("MASTER_PORT", "TORCHELASTIC_RUN_ID", "SLURM_PROCID")  # of processes that know of each other
 _PATIENCE = 10.0  # seconds
-
-
-def count_devices(accelerator: str, devices: Any) -> int:
-    """How many processes a machine needs for what ``trainer.devices`` asks for."""
-    if isinstance(devices, (list, tuple)):
-        return len(devices)
-    if str(devices) in {"auto", "-1"}:
-        return torch.cuda.device_count() if accelerator == "cuda" else 1
-    try:
-        return max(1, int(devices))
-    except ValueError:
-        return max(1, len([part for part in str(devices).split(",") if part.strip()]))
 
 
 def started_by_another(environment: Mapping[str, str] = os.environ) -> bool:

@@ -18,7 +18,6 @@ from nst_lightning.cli import main
 from nst_lightning.cli.fit import _run
 from nst_lightning.errors import UserError
 from nst_lightning.images import read_image
-from nst_lightning.process.workers import count_devices
 from nst_lightning.runs.checkpoint import read_checkpoint
 
 CALLBACK = """
@@ -117,14 +116,6 @@ def test_a_lost_connection_is_told_of_by_the_process_that_ended(monkeypatch):
     workers = SimpleNamespace(failure=lambda: "process 1 of 2 ended with code -9")
     with pytest.raises(UserError, match=r"^trainer\.devices: process 1 of 2 ended .* -9; stopped at evaluation 7"):
         _run(job, workers)
-
-
-@pytest.mark.parametrize(
-    ("accelerator", "devices", "count"),
-    [("cpu", 1, 1), ("cpu", "auto", 1), ("cpu", 3, 3), ("cpu", "2", 2), ("cuda", [0, 2], 2), ("cuda", "0,1", 2)],
-)
-def test_how_many_processes_a_machine_needs(accelerator, devices, count):
-    assert count_devices(accelerator, devices) == count
 
 
 def test_other_strategies_are_refused(place, pair, capsys):

@@ -32,7 +32,7 @@ class _MaxPool(torch.autograd.Function):
         result = torch.empty_like(x)
         result[:, :, 2 * gradient.shape[-2] :] = 0
         rows = gradient.shape[-2]
-        strip = max(1, min(rows, cached_values(x.device.type) // (x.shape[1] * x.shape[-1])))
+        strip = max(1, min(rows, cached_values(x.device) // (x.shape[1] * x.shape[-1])))
         for top in range(0, rows, strip):
             some = x[:, :, 2 * top : 2 * (top + strip)]
             _, winners = F.max_pool2d(some, 2, return_indices=True)
