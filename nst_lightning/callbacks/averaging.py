@@ -8,7 +8,6 @@ import torch
 from lightning.pytorch import Callback, Trainer
 from torch import Tensor
 
-from nst_lightning.callbacks.watch import Watch
 from nst_lightning.engine.module import StyleTransfer
 from nst_lightning.errors import UserError
 
@@ -55,7 +54,7 @@ class Averaging(Callback):
         Images of a stage that went astray are not worth averaging: there the best one stays.
         """
         average = self.average()
-        if average is not None and not any(isinstance(c, Watch) and c.went_back for c in trainer.callbacks):  # type: ignore[attr-defined]
+        if average is not None and not pl_module.went_back:
             pl_module.image.copy_(average)
         self._sum = None
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +40,6 @@ class Metrics(Callback):
         self._pending = ""  # rows that the file does not hold yet
         self._first = 0  # step of the first of them
         self._length: int | None = None  # bytes of the file, once it holds nothing from there on but what we wrote
-        self._write_now: Callable[[], None] = lambda: None
         self._begin = 0.0
         self._written = time.perf_counter()  # when the file was
         self._before = 0.0  # seconds of the runs that this one continues
@@ -98,7 +96,6 @@ class Metrics(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: StyleTransfer) -> None:  # type: ignore[override]
         """Begin a new table, or go on with a resumed run's; see Callback."""
         self._pending, self._length = "", None
-        self._write_now = lambda: self._write(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: StyleTransfer) -> None:  # type: ignore[override]
         """Write the rest; see Callback."""
@@ -108,12 +105,12 @@ class Metrics(Callback):
         """Write the rest: what was computed is kept; see Callback."""
         self._write(trainer, pl_module)
 
-    def state_dict(self) -> dict[str, Any]:
-        """Seconds so far, so that a continued run counts on; see Callback.
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: StyleTransfer, checkpoint: dict[str, Any]) -> None:  # type: ignore[override]
+        """Write the rows: who continues from the checkpoint shall find all before it in the file; see Callback."""
+        self._write(trainer, pl_module)
 
-        A checkpoint asks for this, and a run that continues from it shall find all rows before it in the file.
-        """
-        self._write_now()
+    def state_dict(self) -> dict[str, Any]:
+        """Seconds so far, so that a continued run counts on; see Callback."""
         return {"seconds": self._before}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

@@ -70,13 +70,9 @@ class Snapshots(Callback):
             pending, self._pending = self._pending, None
             pending.result()
 
-    def state_dict(self) -> dict[str, Any]:
-        """Nothing, when the last picture is written; see Callback.
-
-        A checkpoint asks for this, and a run that continues from it shall find all pictures before it in the folder.
-        """
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: StyleTransfer, checkpoint: dict[str, Any]) -> None:  # type: ignore[override]
+        """Wait for the last picture: who continues shall find all before it in the folder; see Callback."""
         self._wait()
-        return {}
 
     def teardown(self, trainer: Trainer, pl_module: StyleTransfer, stage: str) -> None:  # type: ignore[override]
         """Wait for the last picture; see Callback."""

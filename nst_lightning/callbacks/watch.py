@@ -27,9 +27,6 @@ class Watch(Callback):
     Args:
         every: Evaluations between two looks.
         patience: Evaluations with a loss above the stage's first one, or without progress, before a warning.
-
-    Attributes:
-        went_back: Whether the stage that has just ended was given its best image.
     """
 
     def __init__(self, every: int = 25, patience: int = 50) -> None:
@@ -37,7 +34,6 @@ class Watch(Callback):
             if value < 1:
                 raise UserError(f"watch.{name}: must be at least 1, got {value}; the default is a good start")
         self.every, self.patience = every, patience
-        self.went_back = False
         self._begin()
 
     def _begin(self) -> None:
@@ -49,12 +45,7 @@ class Watch(Callback):
 
     def setup(self, trainer: Trainer, pl_module: StyleTransfer, stage: str) -> None:  # type: ignore[override]
         """Forget an earlier run, which may have been cut short; see Callback."""
-        self.went_back = False
         self._begin()
-
-    def on_train_epoch_start(self, *_: Any) -> None:
-        """Begin a stage; see Callback."""
-        self.went_back = False
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: StyleTransfer, optimizer: Any) -> None:  # type: ignore[override]
         """Compare the image that was just evaluated with the best one; see Callback."""
@@ -82,7 +73,7 @@ class Watch(Callback):
             if self._best < float("inf"):
                 with torch.no_grad():
                     pl_module.image.copy_(self._image)
-                self.went_back = True
+                pl_module.went_back = True
             self._warn(
                 "end",
                 f"the stage ends with loss {self._last:.4g} and had {self._best:.4g}; the image that had it is kept; "

@@ -21,6 +21,7 @@ class ImageModule(LightningModule):
 
     Attributes:
         image: (1, 3, H, W), float32, nominally in [0, 1]; it takes its size when the data is known.
+        went_back: Whether a callback has put the best image of the stage that has just ended in the place of its last.
         keeps_content: Whether the content brings its own detail when the image is enlarged.
     """
 
@@ -29,6 +30,7 @@ class ImageModule(LightningModule):
     def __init__(self) -> None:
         super().__init__()
         self.image = nn.Parameter(torch.zeros(1, 3, 16, 16))
+        self.went_back = False
         self._has_picture = False
         self._pictures: StyleTransferData | None = None  # of this model's latest fit; the trainer may go on to others
         self._stepping = False  # whether the optimiser holds the point that it steps from, not its result

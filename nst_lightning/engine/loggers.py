@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -41,11 +40,6 @@ class Logs(Callback):
         self._written = time.monotonic()
         self._pictured = -1  # step of the last picture
         self._told = False
-        self._write_now: Callable[[], None] = lambda: None
-
-    def on_train_start(self, trainer: Trainer, pl_module: StyleTransfer) -> None:  # type: ignore[override]
-        """Know what to hand over, and to whom; see Callback."""
-        self._write_now = lambda: self._write(trainer, pl_module)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: StyleTransfer, *_: Any) -> None:  # type: ignore[override]
         """Keep the losses, and hand over what is due; see Callback."""
@@ -98,13 +92,9 @@ class Logs(Callback):
         self._write(trainer, pl_module)
         self._show(trainer, pl_module)
 
-    def state_dict(self) -> dict[str, Any]:
-        """Nothing, when all losses so far are handed over; see Callback.
-
-        A checkpoint asks for this, and a run that continues from it does not come by them again.
-        """
-        self._write_now()
-        return {}
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: StyleTransfer, checkpoint: dict[str, Any]) -> None:  # type: ignore[override]
+        """Hand over all losses so far: who continues from the checkpoint does not come by them; see Callback."""
+        self._write(trainer, pl_module)
 
     def on_exception(self, trainer: Trainer, pl_module: StyleTransfer, exception: BaseException) -> None:  # type: ignore[override]
         """Hand over the rest: what was computed is kept; see Callback."""

@@ -147,6 +147,10 @@ class StyleTransfer(ResumableModule):
         self._step_on()
         self.trainer.callback_metrics.update(self._losses)  # for who looks at them where a stage ends
 
+    def on_train_epoch_start(self) -> None:
+        """Begin a stage whose image is the last one until something better is put in its place."""
+        self.went_back = False
+
     def on_train_batch_start(self, batch: StageBatch, batch_idx: int) -> None:
         """Begin a stage with its first evaluation, or go on in the middle of one."""
         if self._batch is None or self._batch.stage != batch.stage:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import csv
 import re
+from pathlib import Path
 
 import pytest
 import torch
 import yaml
 from helpers import QUIET
 from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.loggers import CSVLogger
 from PIL import Image
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from nst_lightning import StyleTransfer, StyleTransferData
-from nst_lightning.callbacks import Export, Figure, Metrics, Snapshots
+from nst_lightning import StyleTrainer, StyleTransfer, StyleTransferData
+from nst_lightning.callbacks import Export, Figure, Logs, Metrics, Snapshots, Watch
 from nst_lightning.cli import main
 from nst_lightning.errors import UserError
 from nst_lightning.features import VGG19
@@ -54,6 +56,37 @@ def test_the_kept_configuration_repeats_the_run(run):
     assert torch.equal(read_image(first / "result.png").pixels, read_image(second / "result.png").pixels)
     losses = [[row["loss"] for row in rows_of(folder)] for folder in (first, second)]
     assert losses[0] == losses[1]
+
+
+class LookAtStates(Callback):
+    """Asks callbacks for their states after an evaluation, then writes a checkpoint, and looks at the folder."""
+
+    def on_train_batch_end(self, trainer, *_):
+        if trainer.global_step != 3:
+            return
+        folder = Path(trainer.default_root_dir)
+        self.asked = [[str(callback.state_dict()) for callback in trainer.callbacks] for _ in range(2)]
+        self.before = [(folder / place / "metrics.csv").exists() for place in (".", "logs")]
+        trainer.save_checkpoint(folder / "own.ckpt")
+        self.rows = [row["step"] for row in rows_of(folder)]
+        self.logged = [row["step"] for row in rows_of(folder / "logs")]
+
+
+@pytest.mark.parametrize("kind", [Trainer, StyleTrainer])
+def test_a_checkpoint_waits_for_the_rows_before_it_and_a_state_does_nothing(kind, tmp_path, use_tiny_weights, pair):
+    look = LookAtStates()
+    callbacks = [Metrics(), Watch(), Figure(), Snapshots(2), Logs(), look]
+    logger = CSVLogger(tmp_path, name="", version="logs")
+    trainer = kind(
+        accelerator="cpu", precision="32-true", max_epochs=-1, logger=logger, callbacks=callbacks, log_every_n_steps=1,
+        default_root_dir=tmp_path, enable_progress_bar=False, enable_model_summary=False,
+    )  # fmt: skip
+    model = StyleTransfer(evaluations=4, extractor=VGG19())
+    trainer.fit(model, datamodule=StyleTransferData(str(pair[0]), str(pair[1]), size=48))
+    assert look.asked[0] == look.asked[1]
+    assert look.before == [False, False]
+    assert look.rows == ["1", "2", "3"]
+    assert look.logged == ["1", "2", "3"]
 
 
 def test_metrics_have_one_row_for_every_evaluation(run):
