@@ -13,6 +13,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from nst_lightning.callbacks.signals import Signals
+from nst_lightning.engine.compat import ends_early, last_step_saved, save_now
 from nst_lightning.engine.module import StyleTransfer
 from nst_lightning.errors import UserError, UserNotice
 from nst_lightning.files.lenient import only_the_file
@@ -93,9 +94,8 @@ class Checkpoints(ModelCheckpoint):
     def on_save_checkpoint(self, trainer: Trainer, pl_module: StyleTransfer, checkpoint: dict[str, Any]) -> None:  # type: ignore[override]
         """Say in it whether a callback has ended the run, which a signal or a clock does for the time being only."""
         super().on_save_checkpoint(trainer, pl_module, checkpoint)
-        stopped = trainer.should_stop and trainer.fit_loop._can_stop_early
         signalled = any(isinstance(other, Signals) and other.received is not None for other in trainer.callbacks)  # type: ignore[attr-defined]
-        if stopped and not signalled and not out_of_time(trainer.callbacks):  # type: ignore[attr-defined]
+        if ends_early(trainer) and not signalled and not out_of_time(trainer.callbacks):  # type: ignore[attr-defined]
             checkpoint[ENDED] = True
 
     def on_train_batch_end(  # type: ignore[override]
@@ -109,17 +109,17 @@ class Checkpoints(ModelCheckpoint):
         self._stopping = trainer.should_stop
         last_stage = 0 < (trainer.max_epochs or 0) <= trainer.current_epoch + 1
         at_a_limit = 0 < trainer.max_steps <= trainer.global_step or (last_stage and trainer.is_last_batch)
-        if (self._stopping or at_a_limit) and self._last_global_step_saved != trainer.global_step:
-            self._save_topk_checkpoint(trainer, self._monitor_candidates(trainer))
+        if (self._stopping or at_a_limit) and last_step_saved(self) != trainer.global_step:
+            save_now(self, trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: StyleTransfer) -> None:  # type: ignore[override]
         """Write if the stage's end ended the run, which goes on with the next stage; see Callback."""
         if not trainer.should_stop or self._stopping:
             return
-        if self._last_global_step_saved == trainer.global_step:
+        if last_step_saved(self) == trainer.global_step:
             trainer.save_checkpoint(self.best_model_path)  # with what callbacks know by now
         else:
-            self._save_topk_checkpoint(trainer, self._monitor_candidates(trainer))
+            save_now(self, trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: StyleTransfer) -> None:  # type: ignore[override]
         """Make room if nothing is left to do: the picture is written by now; see Callback."""

@@ -14,6 +14,7 @@ from lightning.pytorch import Callback, Trainer
 from torch import Tensor
 
 from nst_lightning.console import log
+from nst_lightning.engine.compat import cluster_environment, tear_down
 from nst_lightning.engine.module import StyleTransfer
 from nst_lightning.engine.trainer import StyleTrainer
 from nst_lightning.process.interruption import hand_on
@@ -70,7 +71,7 @@ class Signals(Callback):
             self._requeue = number
 
         self._ours = {number: signal.SIG_IGN if self._is_ignored(number) else stop for number in ENDING}
-        environment = trainer._accelerator_connector.cluster_environment
+        environment = cluster_environment(trainer)
         if isinstance(environment, SLURMEnvironment) and environment.auto_requeue:
             self._ours[cast("signal.Signals", environment.requeue_signal)] = requeue
         self._before = {number: signal.signal(number, handler) for number, handler in self._ours.items()}
@@ -135,7 +136,7 @@ class Signals(Callback):
                 return
             for logger in trainer.loggers:
                 logger.finalize("failed")
-            trainer._teardown()
+            tear_down(trainer)
             signal.signal(signal.SIGINT, self._of_program[signal.SIGINT])  # which Lightning has begun to ignore
             raise exception
 

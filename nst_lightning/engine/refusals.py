@@ -19,6 +19,7 @@ from lightning.pytorch import Callback, Trainer, callbacks
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, Timer
 from torch.optim import Optimizer
 
+from nst_lightning.engine.compat import seconds_of
 from nst_lightning.errors import UserError
 
 # Callback -> why it cannot do its work, and what does. The most special class comes first.
@@ -98,7 +99,8 @@ def _is_time(value: Any) -> bool:
 
 def _is_over(timer: Timer) -> bool:
     """Whether a Timer ends a run before its first evaluation."""
-    return timer._duration is not None and timer._duration <= 0
+    seconds = seconds_of(timer)
+    return seconds is not None and seconds <= 0
 
 
 FLAGS: dict[str, _Flag] = {
@@ -188,7 +190,7 @@ def check_callbacks(given: Iterable[Callback], *, has_logger: bool = True) -> No
             )
         if isinstance(callback, Timer) and _is_over(callback):
             raise UserError(
-                f"trainer.callbacks: duration of Timer: must be above 0, got {callback._duration:g} seconds; "
+                f"trainer.callbacks: duration of Timer: must be above 0, got {seconds_of(callback):g} seconds; "
                 "00:00:10:00 is ten minutes"
             )
         if type(callback) in _BASES:

@@ -13,28 +13,8 @@ from typing import Any
 from weakref import ReferenceType, WeakKeyDictionary, ref
 
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.callbacks import (
-    EarlyStopping,
-    ModelCheckpoint,
-    StochasticWeightAveraging,
-    Timer,
-    WeightAveraging,
-)
 
-# What Lightning's own callbacks know of a run, and would take over into the next one.
-_OF_A_RUN: dict[type[Callback], tuple[str, ...]] = {
-    EarlyStopping: ("wait_count", "stopped_epoch", "best_score", "stopping_reason", "stopping_reason_message"),
-    ModelCheckpoint: (
-        *("current_score", "best_k_models", "kth_best_model_path", "best_model_score", "best_model_path"),
-        *("last_model_path", "kth_value", "_last_checkpoint_saved", "_last_global_step_saved", "_last_time_checked"),
-    ),
-    StochasticWeightAveraging: (
-        *("n_averaged", "_average_model", "_initialized", "_swa_epoch_start", "_swa_scheduler", "_scheduler_state"),
-        *("_init_n_averaged", "_latest_update_epoch"),
-    ),
-    Timer: ("_start_time", "_end_time", "_offset"),
-    WeightAveraging: ("_average_model", "_latest_update_step", "_latest_update_epoch"),
-}
+from nst_lightning.engine import compat
 
 
 @dataclass
@@ -71,10 +51,10 @@ def begin_anew(trainer: Trainer, module: LightningModule) -> None:
                 known.asked[name] = now
         if latest != known.latest:
             known.folders += 1
-            trainer._default_root_dir = str(Path(known.root) / f"fit_{known.folders:03d}")  # type: ignore[attr-defined]
+            compat.set_root(trainer, Path(known.root) / f"fit_{known.folders:03d}")
     known.latest = latest
     if trainer.fit_loop.epoch_progress.total.ready or known.asked != _limits(trainer):
-        _renew_loops(trainer, known.asked)
+        compat.renew_loops(trainer, known.asked)
     known.left = _limits(trainer)
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         _forget_run(callback)
@@ -99,18 +79,8 @@ def _limits(trainer: Trainer) -> dict[str, Any]:
     }
 
 
-def _renew_loops(trainer: Trainer, limits: dict[str, Any]) -> None:
-    """Give the trainer loops that have counted nothing, as its constructor does, with the data of this fit."""
-    old = trainer.fit_loop
-    new = type(old)(trainer, limits["min_epochs"], limits["max_epochs"])
-    new.epoch_loop = type(old.epoch_loop)(trainer, limits["min_steps"], limits["max_steps"])
-    new._data_source = old._data_source
-    new.epoch_loop.val_loop._data_source = old.epoch_loop.val_loop._data_source
-    trainer.fit_loop = new
-
-
 def _forget_run(callback: Callback) -> None:
-    names = [name for kind, found in _OF_A_RUN.items() if isinstance(callback, kind) for name in found]
+    names = [name for kind, found in compat.OF_A_RUN.items() if isinstance(callback, kind) for name in found]
     if not names:
         return
     state = vars(callback)

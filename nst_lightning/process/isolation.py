@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import sys
 import warnings
 from collections.abc import Iterator
 from typing import Any, cast
 
+import numpy as np
 import torch
 from lightning.fabric.utilities.rank_zero import rank_zero_only
-from lightning.fabric.utilities.seed import _collect_rng_states, _set_rng_states
 
 
 @contextlib.contextmanager
@@ -21,11 +22,11 @@ def process_as_before() -> Iterator[None]:
     A seed for everything is for the run; the program's own random numbers go on where they were.
     """
     environment, path, folder = dict(os.environ), sys.path[:], _folder()
-    chance, threads = _collect_rng_states(include_cuda=False), torch.get_num_threads()
+    chance, numbers, threads = random.getstate(), np.random.get_state(), torch.get_num_threads()
     deterministic = torch.are_deterministic_algorithms_enabled()
     only_warn = torch.is_deterministic_algorithms_warn_only_enabled()
     benchmark, rank = torch.backends.cudnn.benchmark, getattr(rank_zero_only, "rank", None)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
         try:
             yield
         finally:
@@ -35,7 +36,8 @@ def process_as_before() -> Iterator[None]:
             sys.path[:] = path
             if folder is not None and _folder() != folder:
                 os.chdir(folder)
-            _set_rng_states(chance)
+            random.setstate(chance)
+            np.random.set_state(numbers)
             if torch.get_num_threads() != threads:
                 torch.set_num_threads(threads)
             torch.use_deterministic_algorithms(deterministic, warn_only=only_warn)
