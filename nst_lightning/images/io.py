@@ -33,6 +33,11 @@ class Picture:
         alpha: ``(1, 1, H, W)`` float32 in ``[0, 1]``; None for a picture that is opaque everywhere.
         path: The file it came from, or None.
         profile: The ICC profile that it came in; None for sRGB, and for HDR.
+
+    Example:
+        >>> picture = Picture(torch.zeros(1, 3, 36, 48))
+        >>> picture.height, picture.width
+        (36, 48)
     """
 
     pixels: Tensor
@@ -63,6 +68,11 @@ def check_image(path: str | Path, *, name: str = "image") -> tuple[int, int]:
 
     Raises:
         UserError: There is no such file, it is no picture, or one too large or too small.
+
+    Example:
+        >>> write_image("grey.png", torch.full((1, 3, 36, 48), 0.5))
+        >>> check_image("grey.png")
+        (36, 48)
     """
     header = read_header(expand(path, name), name)
     return header.height, header.width
@@ -96,6 +106,12 @@ def read_image(
         UserNotice: The embedded profile is not usable, and the pixels are taken as sRGB; or the picture is HDR, whose
             white of 203 cd/m2 becomes white; or it has floating-point samples without a profile, taken as linear light;
             or the file is slightly damaged.
+
+    Example:
+        >>> write_image("grey.tif", torch.full((1, 3, 36, 48), 0.5), bits=16)
+        >>> pixels = read_image("grey.tif").pixels
+        >>> tuple(pixels.shape), round(float(pixels.mean()), 4)
+        ((1, 3, 36, 48), 0.5)
     """
     path = expand(path, name)
     raster = read_raster(path, name, needed)
@@ -131,6 +147,11 @@ def read_mask_samples(path: str | Path, name: str = "mask") -> MaskSamples:
 
     Raises:
         UserError: As ``read_image``.
+
+    Example:
+        >>> write_image("mask.png", torch.ones(1, 3, 36, 48))
+        >>> float(read_mask_samples("mask.png").grey.min())
+        1.0
     """
     raster = read_raster(expand(path, name), name)
     alpha = None
@@ -180,9 +201,11 @@ def write_image(
     Raises:
         UserError: The path, the bits, the quality or the space do not fit the format, or the disk refuses it.
         ValueError: A tensor is not finite or of another shape.
+
+    Example:
+        >>> write_image("result.png", torch.rand(1, 3, 36, 48), bits=16, metadata={"Style": "waves"})
     """
-    path = expand(path, "output")
-    space = space or color_space("srgb")
+    path, space = expand(path, "output"), space or color_space("srgb")
     kind = format_of(path, bits, color_space=space.name)
     _check_fits(kind, path, pixels, quality)
     values = _to_samples(pixels, alpha if kind.alpha else None, bits, space)
@@ -208,6 +231,11 @@ def check_writable(path: str | Path, *, name: str = "output", bits: int = 8, col
 
     Raises:
         UserError: The format is unknown or has no such bits or space, or the path or its folder is not writable.
+
+    Example:
+        >>> check_writable("results/picture.tif", bits=16)
+        >>> Path("results").is_dir()
+        True
     """
     path = expand(path, name)
     format_of(path, bits, name, check_color_space(color_space))
@@ -237,6 +265,11 @@ def read_metadata(path: str | Path) -> dict[str, str]:
 
     Raises:
         UserError: The file cannot be read as a picture.
+
+    Example:
+        >>> write_image("result.jpg", torch.rand(1, 3, 36, 48), metadata={"Style": "waves"})
+        >>> read_metadata("result.jpg")
+        {'Style': 'waves'}
     """
     return read_settings(expand(path, "image"))
 

@@ -23,6 +23,10 @@ def target_size(height: int, width: int, size: int, side: Literal["long", "short
 
     Raises:
         ValueError: A length is below 1 or ``side`` is unknown.
+
+    Example:
+        >>> target_size(3000, 4000, 1024)
+        (768, 1024)
     """
     if min(height, width, size) < 1:
         raise ValueError(f"lengths must be at least 1, got {height} x {width} and size {size}")
@@ -51,6 +55,10 @@ def resize(pixels: Tensor, size: tuple[int, int], resample: Resample = "bicubic"
 
     Returns:
         ``(N, C, height, width)`` in the type of ``pixels``; ``pixels`` itself when it has that size.
+
+    Example:
+        >>> resize(torch.rand(1, 3, 36, 48), (18, 24)).shape
+        torch.Size([1, 3, 18, 24])
     """
     if tuple(pixels.shape[-2:]) == tuple(size):
         return pixels
