@@ -14,7 +14,7 @@ from typing import BinaryIO
 import imagecodecs
 import numpy as np
 import tifffile
-from PIL import Image, TiffTags
+from PIL import Image, PngImagePlugin, TiffTags
 
 from nst_lightning.errors import UserError, UserNotice
 from nst_lightning.images.avif import encode_avif
@@ -172,23 +172,19 @@ def _png(file: BinaryIO, content: Content) -> None:
     encoded = io.BytesIO(imagecodecs.png_encode(content.values))
     file.write(encoded.read(33))  # signature and IHDR, behind which the other chunks may start
     if space.name == "display-p3":  # PNG, third edition, 11.3.2.6; readers that know it heed it first
-        _png_chunk(file, b"cICP", bytes([*space.cicp, 0, 1]))
+        PngImagePlugin.putchunk(file, b"cICP", bytes([*space.cicp, 0, 1]))
     name = b"sRGB" if space.is_srgb else b"ICC profile"
-    _png_chunk(file, b"iCCP", name + b"\0\0" + zlib.compress(space.icc))
+    PngImagePlugin.putchunk(file, b"iCCP", name + b"\0\0" + zlib.compress(space.icc))
     if metadata.dpi:
         across, down = (round(number / 0.0254) for number in metadata.dpi)
-        _png_chunk(file, b"pHYs", struct.pack(">IIB", across, down, 1))  # a metre
+        PngImagePlugin.putchunk(file, b"pHYs", struct.pack(">IIB", across, down, 1))  # a metre
     if exif := content.exif():
-        _png_chunk(file, b"eXIf", exif)
+        PngImagePlugin.putchunk(file, b"eXIf", exif)
     texts = png_texts(metadata) | {"XML:com.adobe.xmp": xmp_packet(metadata).decode()}
     for keyword, text in texts.items():
         if text:
-            _png_chunk(file, b"iTXt", keyword.encode("latin-1") + b"\0\0\0\0\0" + text.encode())
+            PngImagePlugin.putchunk(file, b"iTXt", keyword.encode("latin-1") + b"\0\0\0\0\0" + text.encode())
     file.write(encoded.getbuffer()[33:])
-
-
-def _png_chunk(file: BinaryIO, kind: bytes, data: bytes) -> None:
-    file.write(struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)))
 
 
 def _tiff(file: BinaryIO, content: Content) -> None:

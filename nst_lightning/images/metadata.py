@@ -31,12 +31,12 @@ _EXIF, _LOCATION = 34665, 34853  # where the other directories lie
 _DESCRIPTION, _SOFTWARE, _ORIENTATION = 270, 305, 274
 _RESOLUTION = (282, 283, 296)  # X, Y, and its unit
 _XMP, _IPTC = 700, 33723  # in TIFF
-_KEPT_MAIN = {
+_COPIED_MAIN = {
     *(_DESCRIPTION, 271, 272),  # make and model of the camera
     *(306, 315, 33432),  # date of change, artist, copyright
     *(40091, 40092, 40093, 40094, 40095),  # Windows' title, comment, author, keywords, subject
 }
-_KEPT_EXIF = {
+_COPIED_EXIF = {
     *(33434, 33437, 34850, 34855, 34864, 34865, 34866),  # exposure time, F number, programme, sensitivity
     *(36867, 36868, 36880, 36881, 36882, 37520, 37521, 37522),  # dates, their time zones and fractions
     *(37377, 37378, 37379, 37380, 37381, 37382, 37383, 37384, 37385, 37386),  # from shutter speed to focal length
@@ -69,7 +69,7 @@ for _prefix, _uri in _NAMESPACES.items():  # the names that people and programs 
 _RDF = f"{{{_NAMESPACES['rdf']}}}"
 _SETTINGS = f"{{{_NAMESPACES['nst']}}}Settings"
 _EXTENDED = f"{{{_NAMESPACES['xmpNote']}}}HasExtendedXMP"
-_KEPT_XMP = {
+_COPIED_XMP = {
     "dc": "creator contributor rights title description subject date",
     "xmp": "CreateDate",
     "xmpRights": "*",
@@ -138,15 +138,15 @@ class Metadata:
 
 
 def read_origin(path: Path, *, name: str = "data.content", keep_location: bool = False) -> Metadata:
-    """What a picture made from a file keeps of what the file says of itself.
+    """What a file says of itself that a picture made from it says, too.
 
     Args:
         path: The file.
         name: Configuration argument that gave it, for the notice.
-        keep_location: Keep also where it was taken.
+        keep_location: Whether that includes where it was photographed.
 
     Warns:
-        UserNotice: That cannot be read; nothing of it is kept.
+        UserNotice: That cannot be read; the result is empty.
     """
     try:
         with opened(path, name) as file:
@@ -323,7 +323,7 @@ def _own_properties(metadata: Metadata) -> list[ElementTree.Element]:
     tool = ElementTree.Element(f"{{{_NAMESPACES['xmp']}}}CreatorTool")
     tool.text = metadata.software
     settings = ElementTree.Element(_SETTINGS)
-    settings.text = json.dumps(metadata.settings)  # its escapes keep out what XML cannot hold
+    settings.text = json.dumps(metadata.settings)  # it escapes what XML cannot hold
     return [tool, settings] if tool.text else [settings]
 
 
@@ -348,20 +348,20 @@ def _segment(data: bytes) -> bytes:
 def _read(file: BinaryIO, keep_location: bool) -> Metadata:
     metadata = Metadata()
     if is_tiff(file.read(4)):
-        _take_exif(metadata, file, keep_location)
+        _add_exif(metadata, file, keep_location)
         directory = _directory(file)
         packet, iptc = directory.get(_XMP), _iptc_of_tiff(file)
     else:
         info, iptc = _info(file)
         if isinstance(info.get("exif"), bytes):
             with contextlib.suppress(Exception):  # damaged in any way; the rest may be sound
-                _take_exif(metadata, io.BytesIO(info["exif"].removeprefix(b"Exif\0\0")), keep_location)
+                _add_exif(metadata, io.BytesIO(info["exif"].removeprefix(b"Exif\0\0")), keep_location)
         packet = info.get("xmp") or info.get("XML:com.adobe.xmp")
         if "dpi" in info and all(0 < number < 1e6 for number in info["dpi"]):
             metadata.dpi = (float(info["dpi"][0]), float(info["dpi"][1]))
-        _take_png_texts(metadata, info)
-    _take_xmp(metadata, packet, keep_location)
-    _take_iptc(metadata, iptc or {})
+        _add_png_texts(metadata, info)
+    _add_xmp(metadata, packet, keep_location)
+    _add_iptc(metadata, iptc or {})
     # What an older version of this program put there is no caption.
     if "nst_lightning" in _settings(metadata.texts.get("Description", "")).get("Software", ""):
         del metadata.texts["Description"]
@@ -391,7 +391,7 @@ def _info(file: BinaryIO) -> tuple[dict[str, Any], Any]:
                 file.seek(8)
                 info |= _png_info(file)
             return info, iptc
-    except UnidentifiedImageError:  # of a kind that another reader takes, which says nothing of this sort
+    except UnidentifiedImageError:  # for another reader, whose files say nothing of this sort
         return {}, None
 
 
@@ -405,17 +405,17 @@ def _directory(file: BinaryIO, offset: int | None = None) -> Directory:
     return directory
 
 
-def _take_exif(metadata: Metadata, file: BinaryIO, keep_location: bool) -> None:
+def _add_exif(metadata: Metadata, file: BinaryIO, keep_location: bool) -> None:
     main = _directory(file)
-    metadata.main = dict(_kept(main, _KEPT_MAIN))
-    _take_resolution(metadata, main)
+    metadata.main = dict(_chosen(main, _COPIED_MAIN))
+    _add_resolution(metadata, main)
     if _EXIF in main:
-        metadata.exif = dict(_kept(_directory(file, int(main[_EXIF])), _KEPT_EXIF))
+        metadata.exif = dict(_chosen(_directory(file, int(main[_EXIF])), _COPIED_EXIF))
     if keep_location and _LOCATION in main:
-        metadata.location = dict(_kept(_directory(file, int(main[_LOCATION])), range(32)))
+        metadata.location = dict(_chosen(_directory(file, int(main[_LOCATION])), range(32)))
 
 
-def _kept(directory: Directory, tags: Any) -> Iterator[tuple[int, tuple[int, Any]]]:
+def _chosen(directory: Directory, tags: Any) -> Iterator[tuple[int, tuple[int, Any]]]:
     for tag in directory:
         if tag not in tags:
             continue
@@ -430,7 +430,7 @@ def _kept(directory: Directory, tags: Any) -> Iterator[tuple[int, tuple[int, Any
             yield tag, (kind, value)
 
 
-def _take_resolution(metadata: Metadata, directory: Directory) -> None:
+def _add_resolution(metadata: Metadata, directory: Directory) -> None:
     across, down, unit = (directory.get(tag) for tag in _RESOLUTION)
     if unit not in (None, 2, 3) or not across or not down:
         return
@@ -457,7 +457,7 @@ def _png_info(file: BinaryIO) -> dict[str, Any]:
     return {str(key): value for key, value in stream.im_info.items()}
 
 
-def _take_png_texts(metadata: Metadata, info: Mapping[str, Any]) -> None:
+def _add_png_texts(metadata: Metadata, info: Mapping[str, Any]) -> None:
     for keyword in _TO_PNG:
         text = info.get(keyword)
         if isinstance(text, str) and 0 < len(text) <= _LARGEST:
@@ -467,11 +467,11 @@ def _take_png_texts(metadata: Metadata, info: Mapping[str, Any]) -> None:
             metadata.main.setdefault(tag, (TiffTags.ASCII, metadata.texts[keyword].encode()))
 
 
-def _take_xmp(metadata: Metadata, packet: Any, keep_location: bool) -> None:
+def _add_xmp(metadata: Metadata, packet: Any, keep_location: bool) -> None:
     for element in _properties(packet):
         space, _, local = element.tag.removeprefix("{").partition("}")
         prefix = next((p for p, uri in _NAMESPACES.items() if uri == space), "")
-        if _names(_KEPT_XMP, prefix, local) or (keep_location and _names(_PLACES_XMP, prefix, local)):
+        if _names(_COPIED_XMP, prefix, local) or (keep_location and _names(_PLACES_XMP, prefix, local)):
             metadata.xmp.append(element)
 
 
@@ -510,7 +510,7 @@ def _iptc_of_tiff(file: BinaryIO) -> Any:
     return None
 
 
-def _take_iptc(metadata: Metadata, records: Mapping[tuple[int, int], Any]) -> None:
+def _add_iptc(metadata: Metadata, records: Mapping[tuple[int, int], Any]) -> None:
     """Add what IPTC's older records say and XMP does not."""
     encoding = "utf-8" if records.get((1, 90)) == b"\x1b%G" else "latin-1"
     known = {element.tag for element in metadata.xmp}

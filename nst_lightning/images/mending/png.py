@@ -1,9 +1,12 @@
 """PNG with wrong checksums, without its end, or with chunks that decoders choke on."""
 
+import io
 import struct
 import zlib
 from collections.abc import Iterator
 from typing import NamedTuple
+
+from PIL import PngImagePlugin
 
 from nst_lightning.images.mending.damage import Mended, told
 
@@ -74,7 +77,11 @@ def rebuild(data: bytes, pixels: bool) -> Mended | None:
         stored = zlib.compress(raw.ljust(wanted, b"\0"), 0)
     needed = [(chunk.kind, chunk.data) for chunk in chunks[1:] if chunk.sound and chunk.kind in _NEEDED]
     parts = [(b"IHDR", chunks[0].data), *needed, (b"IDAT", stored), (b"IEND", b"")]
-    return Mended(_SIGNATURE + b"".join(_written(kind, content) for kind, content in parts), said)
+    file = io.BytesIO()
+    file.write(_SIGNATURE)
+    for kind, content in parts:
+        PngImagePlugin.putchunk(file, kind, content)
+    return Mended(file.getvalue(), said)
 
 
 def _whole(chunks: list[_Chunk], checked: bool) -> str:
@@ -103,10 +110,6 @@ def _chunks(data: bytes) -> Iterator[_Chunk]:
         if kind == b"IEND":
             return
         place += 12 + length
-
-
-def _written(kind: bytes, content: bytes) -> bytes:
-    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(content, zlib.crc32(kind)))
 
 
 def _raw_length(header: bytes) -> int:
