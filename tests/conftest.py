@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # processes beside each other, which th
 wait_briefly(others=1)  # before PyTorch is loaded, as the command does: tests start processes beside themselves
 round_alike()
 
+import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from PIL import Image  # noqa: E402
 from safetensors.torch import save_file  # noqa: E402
@@ -34,6 +36,14 @@ def random_vgg19_state(seed: int = 0, widths: tuple[int, ...] = WIDTHS) -> dict[
         state[f"features.{index}.bias"] = torch.randn(width, generator=generator) * 0.1
         channels = width
     return state
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    """The same random numbers in each run of a test, whatever ran before it."""
+    random.seed(20)
+    np.random.seed(20)
+    torch.manual_seed(20)
 
 
 @pytest.fixture(scope="session")

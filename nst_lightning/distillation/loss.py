@@ -21,21 +21,13 @@ Grams = Mapping[str, Tensor]
 
 
 class _Outputs(NamedTuple):
-    """What a network computes of a picture and a style.
+    """What a network computes of a picture and a style."""
 
-    Attributes:
-        image: The picture, a leaf of the graph where gradients are asked for.
-        features: Of the picture.
-        of_style: Features of the style.
-        grams: Gram matrices of the picture, (1, C, C) a style tap, in the teacher's channels.
-        targets: The same of the style.
-    """
-
-    image: Tensor
-    features: Features
-    of_style: Features
-    grams: Grams
-    targets: Grams
+    image: Tensor  # the picture, a leaf of the graph where gradients are asked for
+    features: Features  # of the picture
+    of_style: Features  # the same of the style
+    grams: Grams  # of the picture, (1, C, C) a style tap, in the teacher's channels
+    targets: Grams  # the same of the style
 
 
 def style_distances(grams: Grams, targets: Grams) -> dict[str, Tensor]:

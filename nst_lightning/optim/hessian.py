@@ -11,10 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nst_lightning.hardware.numerics import widest_dtype
 from nst_lightning.optim.curvature import Curvature, ring_scales
 from nst_lightning.optim.metric import Coordinates
-from nst_lightning.optim.pairs import InnerProducts, PairHistory, empty_pairs
+from nst_lightning.optim.pairs import InnerProducts, PairHistory
 
 _PRIOR_PAIRS = 5  # a prior counts for so many
 
@@ -38,16 +37,6 @@ class InverseHessian:
         self._sizes = [size for sizes in self.coordinates.ring_sizes for size in sizes]
         self._metric = self.coordinates.metrics[0] if self.coordinates.metrics and len(parameters) == 1 else None
         self._prior: Tensor | None = None  # on the device, once it is needed
-
-    def without_pairs(self, like: Tensor, stored: torch.dtype) -> dict[str, Tensor]:
-        """Buffers of a history without pairs.
-
-        Args:
-            like: A vector of coordinates (n,).
-            stored: Dtype of the history.
-        """
-        small = widest_dtype(like.device.type)  # the small matrices cost nothing in double precision
-        return empty_pairs(like, len(self._sizes), self._group["history_size"], stored=stored, small=small)
 
     def direction(self, state: dict[str, Any], g: Tensor, finite: Tensor) -> Tensor:
         """Store the newest pair if it is good, then compute ``H g``, or g without pairs.

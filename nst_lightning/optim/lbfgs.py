@@ -37,7 +37,7 @@ from nst_lightning.errors import UserError
 from nst_lightning.optim.curvature import Curvature
 from nst_lightning.optim.hessian import InverseHessian
 from nst_lightning.optim.metric import joined
-from nst_lightning.optim.pairs import chunks
+from nst_lightning.optim.pairs import chunks, empty_pairs
 
 HistoryDtype = Literal["float32", "bfloat16"]
 Rules = Literal["image", "torch"]
@@ -146,12 +146,12 @@ class LBFGS(Optimizer):
 
     def _initial_state(self) -> dict[str, Any]:
         gradient = self._params[0].new_zeros(self._hessian.coordinates.numel)
-        exact = (
-            {} if self._saves_memory else {"last_point": joined([p.detach().reshape(-1).clone() for p in self._params])}
-        )
-        return {
-            **exact,
-            **self._hessian.without_pairs(gradient, torch.bfloat16 if self._saves_memory else gradient.dtype),
+        rings, m = sum(map(len, self._hessian.coordinates.ring_sizes)), self.param_groups[0]["history_size"]
+        stored = torch.bfloat16 if self._saves_memory else gradient.dtype
+        state: dict[str, Any] = empty_pairs(gradient, rings, m, stored)
+        if not self._saves_memory:
+            state["last_point"] = joined([p.detach().reshape(-1).clone() for p in self._params])
+        return state | {
             "have_last": torch.zeros((), device=gradient.device, dtype=torch.bool),
             "skipped": torch.zeros((), device=gradient.device, dtype=torch.int64),
             "last_gradient": gradient,

@@ -12,35 +12,26 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from nst_lightning.hardware.numerics import widest_dtype
+
 # Coordinates worked on at a time; a history of another dtype is converted in chunks of the second length.
 _CHUNK, _CONVERTED_CHUNK = 1 << 22, 1 << 18
 
 
 class InnerProducts(NamedTuple):
-    """Inner products of m pairs with each other and with the gradient, oldest pair first, 0 for slots not in use.
+    """Inner products of m pairs with each other and with the gradient g, oldest pair first, 0 for slots not in use."""
 
-    Attributes:
-        sy: (m, m), sᵢᵀyⱼ.
-        yy: (rings, m, m), yᵢᵀyⱼ.
-        ss: (rings, m), sᵢᵀsᵢ.
-        sg: (m,), sᵢᵀg.
-        yg: (rings, m), yᵢᵀg.
-        order: (m,), slot of each pair.
-        used: (m,), whether there is a pair.
-        number: Of pairs.
-    """
-
-    sy: Tensor
-    yy: Tensor
-    ss: Tensor
-    sg: Tensor
-    yg: Tensor
-    order: Tensor
-    used: Tensor
-    number: Tensor
+    sy: Tensor  # (m, m), sᵢᵀyⱼ
+    yy: Tensor  # (rings, m, m), yᵢᵀyⱼ
+    ss: Tensor  # (rings, m), sᵢᵀsᵢ
+    sg: Tensor  # (m,), sᵢᵀg
+    yg: Tensor  # (rings, m), yᵢᵀg
+    order: Tensor  # (m,), slot of each pair
+    used: Tensor  # (m,), whether there is a pair
+    number: Tensor  # of pairs
 
 
-def empty_pairs(like: Tensor, rings: int, pairs: int, *, stored: torch.dtype, small: torch.dtype) -> dict[str, Tensor]:
+def empty_pairs(like: Tensor, rings: int, pairs: int, stored: torch.dtype) -> dict[str, Tensor]:
     """Buffers of a history without pairs.
 
     Args:
@@ -48,9 +39,9 @@ def empty_pairs(like: Tensor, rings: int, pairs: int, *, stored: torch.dtype, sm
         rings: Number of rings of all parameters.
         pairs: Number of slots m.
         stored: Dtype of the vectors.
-        small: Dtype of the small matrices.
     """
     device = like.device
+    small = widest_dtype(device.type)  # the small matrices cost nothing in double precision
     return {
         "history": torch.zeros(2 * pairs, len(like), device=device, dtype=stored),  # rows of S, then of Y
         "sy": torch.zeros(pairs, pairs, device=device, dtype=small),  # by slot

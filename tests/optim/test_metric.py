@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from nst_lightning.optim import LBFGS, hessian
+from nst_lightning.optim import LBFGS, pairs
 from nst_lightning.optim.metric import SpectralMetric
 
 SIZES = [(6, 8), (5, 8), (6, 7), (5, 7), (1, 6), (4, 1)]
@@ -85,7 +85,6 @@ def dense_direction(pairs, gradient, size, rings):
 @pytest.mark.parametrize("history", [1, 2, 4])
 def test_direction_equals_a_dense_inverse_hessian(size, history, rings):
     """At every offset of the ring buffer, with the fixed metric and with the estimated one."""
-    torch.manual_seed(0)
     height, width = size
     n = height * width
     factor = torch.randn(n, n, dtype=torch.float64)
@@ -122,7 +121,6 @@ FUNCTIONS = {
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_rules_of_torch_give_the_iterates_of_torch(name):
-    torch.manual_seed(1)
     factor = torch.randn(20, 20, dtype=torch.float64)
     a = factor @ factor.T / 20 + 0.1 * torch.eye(20, dtype=torch.float64)
     ours, theirs = (torch.zeros(20, dtype=torch.float64, requires_grad=True) for _ in range(2))
@@ -172,7 +170,6 @@ def test_bfloat16_history_halves_the_memory_and_still_converges():
 
 def test_a_metric_helps_where_low_frequencies_are_stiff():
     """A blurred target: with the metric the same number of evaluations gets further."""
-    torch.manual_seed(3)
     size = (1, 1, 32, 32)
     f = (torch.fft.fftfreq(32)[:, None].square() + torch.fft.rfftfreq(32).square()).sqrt().clamp(min=1 / 32)
     target = torch.rand(size)
@@ -209,7 +206,7 @@ class Recorder(TorchDispatchMode):
 @pytest.mark.parametrize("exponent", [0.0, 0.5])
 @pytest.mark.parametrize("history_dtype", ["float32", "bfloat16"])
 def test_no_host_read_and_no_float64_where_a_device_has_none(monkeypatch, exponent, history_dtype):
-    monkeypatch.setattr(hessian, "widest_dtype", lambda accelerator: torch.float32)
+    monkeypatch.setattr(pairs, "widest_dtype", lambda accelerator: torch.float32)
     x = torch.zeros(1, 3, 8, 8, requires_grad=True)
     optimiser = LBFGS([x], history_size=3, spectral_exponent=exponent, history_dtype=history_dtype)
     with Recorder() as recorder:
