@@ -59,7 +59,7 @@ def test_state_goes_with_a_checkpoint():
 
 @pytest.mark.parametrize("reduced", [0, 2])
 def test_moments_are_of_what_weights_are_multiplied_with(reduced):
-    """One image with fewer cells than are sampled, so that nothing is left to chance."""
+    """One image with fewer positions than are sampled, so that nothing is left to chance."""
     widths, full = (3,) * 13, (4,) * 13
     student = CompactNetwork(widths, full, (0, 0, 2, *(0,) * 10), (0, 0, reduced, *(0,) * 10))
     image = torch.rand(1, 3, 16, 16)

@@ -56,7 +56,7 @@ def test_double_precision_equals_torchs_convolution(height, width, kind):
 
 
 FOLLOWING = {
-    "rectifier": (True, None, F.relu),
+    "relu": (True, None, F.relu),
     "max": (True, "max", lambda x: F.max_pool2d(F.relu(x), 2)),
     "average": (True, "average", lambda x: F.avg_pool2d(F.relu(x), 2)),
 }
@@ -104,7 +104,7 @@ def test_what_is_not_finite_stays_so(pool, kind):
 
 
 def test_value_by_hand():
-    """A filter of ones over an image of ones counts the cells under it."""
+    """A filter of ones over an image of ones counts the pixels under it."""
     ones = torch.ones(1, 1, 4, 5, dtype=torch.float64)
     counted = frozen_conv2d(ones, WinogradFilter(torch.ones(1, 1, 3, 3, dtype=torch.float64)), torch.zeros(1).double())
     expected = torch.tensor([[4.0, 6, 6, 6, 4], [6, 9, 9, 9, 6], [6, 9, 9, 9, 6], [4, 6, 6, 6, 4]]).double()

@@ -35,7 +35,7 @@ def torchvision_layers(network: torch.nn.Sequential, x: torch.Tensor) -> dict[st
             block, index = block + 1, 0
         elif isinstance(module, torch.nn.Conv2d):
             index += 1
-            result[f"conv{block}_{index}"] = x.clone()  # the rectifier may work in place
+            result[f"conv{block}_{index}"] = x.clone()  # ReLU may work in place
         else:
             result[f"relu{block}_{index}"] = x.clone()
     return result
@@ -126,13 +126,13 @@ def pool_with_loops(x: np.ndarray, kind: str) -> np.ndarray:
     for c in range(channels):
         for i in range(height // 2):
             for j in range(width // 2):
-                cells = [x[c, 2 * i + a, 2 * j + b] for a in range(2) for b in range(2)]
+                values = [x[c, 2 * i + a, 2 * j + b] for a in range(2) for b in range(2)]
                 if kind == "max":
-                    result[c, i, j] = max(cells)
+                    result[c, i, j] = max(values)
                 elif kind == "average":
-                    result[c, i, j] = sum(cells) / 4
+                    result[c, i, j] = sum(values) / 4
                 else:
-                    result[c, i, j] = (sum(cell * cell for cell in cells) / 4) ** 0.5
+                    result[c, i, j] = (sum(value * value for value in values) / 4) ** 0.5
     return result
 
 
@@ -199,7 +199,7 @@ def test_unit_activations(tiny_weights, pooling):
         at_one += int(audible.sum())
         torch.testing.assert_close(mean[audible], torch.ones_like(mean[audible]), rtol=1e-3, atol=0)
         torch.testing.assert_close(mean[~audible], original[~audible] / floor, rtol=1e-3, atol=1e-6)
-        # One factor a channel, the same for both pictures and for the layer before the rectifier.
+        # One factor a channel, the same for both pictures and for the layer before ReLU.
         factor = 1 / torch.maximum(original, floor)
         for old, new in zip(before, after, strict=True):
             for layer in (name, name.replace("relu", "conv")):
