@@ -32,9 +32,9 @@ from nst_lightning.errors import UserError, UserNotice
 from nst_lightning.files.atomic import replacing, sweep
 from nst_lightning.files.lenient import only_the_file
 from nst_lightning.files.paths import PATHS_FROM, expand, in_folder
-from nst_lightning.hardware.accelerator import choose_accelerator
+from nst_lightning.hardware.accelerator import choose_accelerator, count_devices
 from nst_lightning.images.profiles import check_color_space
-from nst_lightning.process.workers import check_launcher, count_devices, is_first, started_by_another
+from nst_lightning.process.workers import check_launcher, is_first, started_by_another
 from nst_lightning.runs.finding import job_name
 from nst_lightning.runs.folder import CONFIGURATION, check_folder, create_run_folder, hold
 from nst_lightning.runs.overwriting import refuse_inputs

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from nst_lightning.errors import UserError
 from nst_lightning.features import VGG19
 from nst_lightning.features.compact import TAPS, CompactVGG19
+from nst_lightning.features.convolutions import CONVOLUTION_NAMES, LAST_OF_BLOCK
 from nst_lightning.features.extractor import Extractor, Features
-from nst_lightning.features.topology import CONVOLUTION_NAMES, LAST_OF_BLOCK
 from nst_lightning.features.weights import IMAGENET_MEAN, IMAGENET_STD
 
 TEACHER_WIDTHS = (64, 64, 128, 128, 256, 256, 256, 256, 512, 512, 512, 512, 512)  # conv1_1 ... conv5_1

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nst_lightning.distillation.network import NAMES, CompactNetwork
-from nst_lightning.features.topology import LAST_OF_BLOCK
+from nst_lightning.features.convolutions import LAST_OF_BLOCK
 
 Map = Callable[[Tensor], Tensor]
 

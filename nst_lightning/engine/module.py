@@ -13,6 +13,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from nst_lightning.data.loader import StageBatch
 from nst_lightning.data.module import StyleTransferData
 from nst_lightning.data.schedule import Stage
+from nst_lightning.engine.compat import has_trainer, look_at_each_evaluation
 from nst_lightning.engine.loggers import Logs
 from nst_lightning.engine.optimizers import OptimizerSetup, optimizer_in
 from nst_lightning.engine.process import ProcessSettings
@@ -103,9 +104,8 @@ class StyleTransfer(ResumableModule):
         self.image = nn.Parameter(data.start_image(self.stages[0].scale))
         self._has_size = True
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
-            # An epoch is a stage: who does not ask for its end means to look at every evaluation.
-            if isinstance(callback, EarlyStopping) and callback._check_on_train_epoch_end is None:
-                callback._check_on_train_epoch_end = False
+            if isinstance(callback, EarlyStopping):
+                look_at_each_evaluation(callback)  # an epoch is a stage
         given = trainer.callbacks  # type: ignore[attr-defined]
         brought: list[Callback] = [ProcessSettings(), *([Logs()] if trainer.loggers else [])]
         brought += [LookEarly()] if any(isinstance(callback, EarlyStopping) for callback in given) else []
@@ -120,7 +120,7 @@ class StyleTransfer(ResumableModule):
         self._pictures = self._data
         check_trainer(trainer)
         check_processes(trainer)
-        choose_precision(trainer.precision, describe(trainer.strategy.root_device.type))
+        choose_precision(trainer.precision, describe(trainer.strategy.root_device))
         self.check(self._data)
         trainer.reload_dataloaders_every_n_epochs = 1  # type: ignore[attr-defined]  # stages differ in length
         limit_epochs(trainer, len(self.stages))
@@ -164,7 +164,7 @@ class StyleTransfer(ResumableModule):
             self.image.grad = None  # Lightning would keep the last one until the new one is there
         self.evaluation = self._evaluated()
         loss = self.evaluation.loss
-        if self._trainer is not None and self.trainer.training:  # a call from elsewhere has nowhere to log to
+        if has_trainer(self) and self.trainer.training:  # a call from elsewhere has nowhere to log to
             # What callbacks and schedulers monitor, without the millisecond that logging takes.
             self.trainer.callback_metrics.update(self.objective.losses(self.evaluation))
             if isinstance(self.trainer.progress_bar_callback, (TQDMProgressBar, RichProgressBar)):
@@ -188,7 +188,7 @@ class StyleTransfer(ResumableModule):
             self.image.grad = None
             self.evaluation = self._evaluated()
             self.evaluation.loss.backward()  # type: ignore[no-untyped-call]
-        if self._trainer is not None and self._data.is_grey and self.image.grad is not None:
+        if has_trainer(self) and self._data.is_grey and self.image.grad is not None:
             # From a grey start all steps stay among greys, as the direction of the steepest of them is this one.
             self.image.grad.copy_(self.image.grad.mean(1, keepdim=True))
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from nst_lightning.data.module import StyleTransferData
+from nst_lightning.engine.compat import has_trainer
 from nst_lightning.engine.optimizers import optimizer_in
 from nst_lightning.engine.stages import StagedModule
 from nst_lightning.hardware.numerics import random_states
@@ -87,12 +88,12 @@ class ResumableModule(StagedModule):
             self._planner.adopt(checkpoint.get(FACTS, {}).get("plans", []))
         self._random, self._losses = checkpoint.get(RANDOM, {}), checkpoint.get(LOSSES, {})
         saved = checkpoint["state_dict"]["image"]
-        if self._trainer is not None and STEPPED_FROM in checkpoint:
+        if has_trainer(self) and STEPPED_FROM in checkpoint:
             saved = checkpoint["state_dict"]["image"] = checkpoint[STEPPED_FROM]
         changed = saved.shape != self.image.shape
         self.image = nn.Parameter(torch.empty_like(saved, device=self.image.device))
         self._has_picture = True
-        if self._trainer is None:  # loaded for its picture, not to go on
+        if not has_trainer(self):  # loaded for its picture, not to go on
             return
         if changed:
             self._begin_averages()

@@ -18,7 +18,13 @@ from nst_lightning.engine.image import ImageModule
 from nst_lightning.engine.optimizers import OptimizerSetup
 from nst_lightning.errors import UserError, UserNotice
 from nst_lightning.features import Extractor
-from nst_lightning.hardware.memory import free_memory, hand_back_freed_memory, is_out_of_memory, resident_memory
+from nst_lightning.hardware.memory import (
+    free_memory,
+    hand_back_freed_memory,
+    is_out_of_memory,
+    resident_memory,
+    shares_memory,
+)
 from nst_lightning.objective.collective import ProcessGroup
 from nst_lightning.objective.evaluator import Evaluator
 from nst_lightning.objective.objective import Evaluation, Objective
@@ -136,7 +142,7 @@ class StagedModule(ImageModule):
     def _plan(self) -> Planner:
         """Plans for all stages."""
         scopes = [Scope(s.evaluations, self._data.stage_size(s.scale), self.extractor_of(s)) for s in self.stages]
-        resident = resident_memory(self.trainer.strategy.root_device.type)
+        resident = resident_memory(self.trainer.strategy.root_device)
         free = _free_memory(self.trainer, self.memory)
         optimizer = self._optimizers.optimizer
         return Planner(self.objective, optimizer, scopes, self.tile, free, resident, self.trainer.world_size)
@@ -227,12 +233,12 @@ class StagedModule(ImageModule):
 
 def _free_memory(trainer: Trainer, limit: float | None) -> int:
     """Bytes that each process can take, of so many GiB in all; the same number for all, so that they plan alike."""
-    kind = trainer.strategy.root_device.type
-    free = free_memory(kind)
+    device = trainer.strategy.root_device
+    free = free_memory(device)
     if limit is not None:
-        free = min(free, max(0, int(limit * 2**30) - resident_memory(kind)))
-    free //= trainer.num_devices if kind == "cpu" else 1
+        free = min(free, max(0, int(limit * 2**30) - resident_memory(device)))
+    free //= trainer.num_devices if shares_memory(device) else 1
     if trainer.world_size == 1:
         return free
-    shared = torch.tensor(free / 2**20, device=trainer.strategy.root_device, dtype=torch.float32)
+    shared = torch.tensor(free / 2**20, device=device, dtype=torch.float32)
     return int(cast("Tensor", trainer.strategy.reduce(shared, reduce_op="min"))) * 2**20

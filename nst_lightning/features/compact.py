@@ -14,8 +14,9 @@ from safetensors import safe_open
 from torch import Tensor
 
 from nst_lightning.errors import UserError
+from nst_lightning.features.convolutions import Weights
 from nst_lightning.features.extractor import Extractor, Walk, channel_means
-from nst_lightning.features.topology import Algorithm, Padding, Pooling, VGGNetwork, Weights, check_choice
+from nst_lightning.features.topology import Algorithm, Padding, Pooling, VGGNetwork, check_choice
 from nst_lightning.features.vgg import CAFFE_UNIT, Units
 from nst_lightning.features.weights import CONVOLUTIONS
 from nst_lightning.files.paths import expand

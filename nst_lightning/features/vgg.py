@@ -13,16 +13,9 @@ import torch
 from torch import Tensor
 
 from nst_lightning.errors import UserNotice
+from nst_lightning.features.convolutions import CONVOLUTION_NAMES, Weights
 from nst_lightning.features.extractor import Extractor, Walk, channel_means
-from nst_lightning.features.topology import (
-    CONVOLUTION_NAMES,
-    Algorithm,
-    Padding,
-    Pooling,
-    VGGNetwork,
-    Weights,
-    check_choice,
-)
+from nst_lightning.features.topology import Algorithm, Padding, Pooling, VGGNetwork, check_choice
 from nst_lightning.features.weights import Layout, load_vgg19_weights, read_vgg19_weights
 
 Units = Literal["stored", "normalised"]

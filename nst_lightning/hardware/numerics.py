@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
@@ -12,7 +11,6 @@ from typing import Any, TypeVar, cast
 import torch
 from torch import Tensor
 
-_Method = TypeVar("_Method", bound=Callable[..., Any])
 _Answer = TypeVar("_Answer")
 
 
@@ -62,23 +60,12 @@ def _told(question: Callable[[], _Answer]) -> _Answer | None:
 
 
 def without_autocast(device: torch.device) -> torch.autocast:
-    """A context in which operations on a device keep the types that they are given."""
-    return torch.autocast(device.type, enabled=False)
+    """A context in which operations on a device keep the types that they are given.
 
-
-def outside_autocast(method: _Method) -> _Method:
-    """Run a method that takes an image first without autocast on the image's device.
-
-    Under ``bf16-mixed`` Lightning calls a training step within it, and it would round the statistics' small matrices,
-    not only what the extractor computes in bfloat16 by its own choice.
+    Under ``bf16-mixed`` Lightning calls a training step with autocast, which would round the small matrices of losses,
+    not only what the network computes in bfloat16 by its own choice.
     """
-
-    @functools.wraps(method)
-    def outside(self: Any, image: Tensor, *args: Any, **kwargs: Any) -> Any:
-        with without_autocast(image.device):
-            return method(self, image, *args, **kwargs)
-
-    return cast("_Method", outside)
+    return torch.autocast(device.type, enabled=False)
 
 
 def widest_dtype(device: torch.device | str) -> torch.dtype:

@@ -72,7 +72,7 @@ class ContentMap:
     def add(self, features: Tensor, window: Window) -> None:
         """Copy a window's features."""
         energy = cells_energy(at_least_float32(features), self._projection)
-        energy = energy.to(widest_dtype(energy.device.type))  # for sums that do not depend on the order of the windows
+        energy = energy.to(widest_dtype(energy.device))  # for sums that do not depend on the order of the windows
         self._energy = energy if self._energy is None else self._energy + energy
         if window.is_whole:
             self._features = features.clone()

@@ -151,7 +151,7 @@ class Histogram(Term):
     def count(self, layer: Layer, features: Tensor, target: HistogramTarget) -> Tensor:
         """Counts of (1, C, h, w) features in (C, bins)."""
         channels, cells = features.shape[1], features.shape[-2] * features.shape[-1]
-        rows = max(1, cached_values(features.device.type) * features.shape[-2] // (channels * cells))
+        rows = max(1, cached_values(features.device) * features.shape[-2] // (channels * cells))
         strips = torch.split(at_least_float32(features)[0], rows, dim=1)
         return torch.stack([bin_counts(strip.flatten(1), target.bins) for strip in strips]).sum(0)
 

@@ -61,7 +61,7 @@ def cells_energy(features: Tensor, projection: Projection | None, network: torch
     if projection is None:
         return features.square().sum((0, 2, 3)).sum()
     # float16 lacks the range for such products; bfloat16 has float32's.
-    narrows = network == torch.bfloat16 and multiplies_halves(features.device.type)
+    narrows = network == torch.bfloat16 and multiplies_halves(features.device)
     result: Tensor = _CellsEnergy.apply(features, projection.moments.to(torch.bfloat16 if narrows else features.dtype))
     return result
 

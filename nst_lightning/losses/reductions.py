@@ -8,7 +8,12 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from nst_lightning.hardware.accelerator import cached_values, multiplies_halves
+from nst_lightning.hardware.accelerator import (
+    cached_values,
+    multiplies_halves,
+    prefers_large_operations,
+    sums_halves_exactly,
+)
 from nst_lightning.losses.reference import at_least_float32
 
 _CELLS_OF_A_PRODUCT = 1024
@@ -33,7 +38,7 @@ class _Sums(torch.autograd.Function):
         # Pieces that a cache holds: half precision is widened, and a tile's core gathered.
         dtype = features.dtype if exact else torch.float32
         products, total = features.new_zeros(channels, channels, dtype=dtype), features.new_zeros(channels, dtype=dtype)
-        halves = not exact and multiplies_halves(features.device.type)
+        halves = not exact and multiplies_halves(features.device)
         for rows in _strips(features, _values_of_halves(features) if halves else None):
             cells = _cells(rows)
             products += _multiply_halves(cells, refine=with_sum) if halves else _multiply(cells)
@@ -70,7 +75,7 @@ class _Sums(torch.autograd.Function):
 def _symmetric_product(flat: Tensor) -> Tensor:
     """F Fᵀ of (C, n); on a CPU without most of what lies below the diagonal, which is the same again."""
     channels = len(flat)
-    if flat.device.type != "cpu" or channels <= _BLOCK:
+    if prefers_large_operations(flat.device) or channels <= _BLOCK:
         return flat @ flat.T
     products = flat.new_empty(channels, channels)
     for start in range(0, channels, _BLOCK):
@@ -96,7 +101,7 @@ def _multiply_halves(cells: Tensor, *, refine: bool) -> Tensor:
         cells: (n, C).
         refine: Whether to compute what was lost: covariances are differences, and their roots magnify errors.
     """
-    if cells.device.type == "cuda":
+    if sums_halves_exactly(cells.device):
         return torch.mm(cells.T, cells, out_dtype=torch.float32)
     count, channels = cells.shape
     pieces = max(-(-count // _CELLS_OF_A_PRODUCT), min(_FEW_PIECES, count // _FEWEST_CELLS), 1)
@@ -119,14 +124,14 @@ def _is_one_matrix(features: Tensor) -> bool:
 def _strips(features: Tensor, values: int | None = None) -> tuple[Tensor, ...]:
     """Rows of (1, C, h, w) features, with so many values at a time, or as many as a cache holds."""
     row = features.shape[1] * features.shape[3]
-    rows = (values or cached_values(features.device.type)) // row
+    rows = (values or cached_values(features.device)) // row
     return torch.split(features, max(1, min(features.shape[2], rows)), dim=2)
 
 
 def _values_of_halves(features: Tensor) -> int:
     """How much `_multiply_halves` takes at once: nothing is widened, but each piece has a matrix of its own."""
     channels = features.shape[1]
-    pieces = max(2 * _FEW_PIECES, cached_values(features.device.type) // channels**2)
+    pieces = max(2 * _FEW_PIECES, cached_values(features.device) // channels**2)
     return pieces * _CELLS_OF_A_PRODUCT * channels
 
 

@@ -111,7 +111,7 @@ class Sum:
 
     def add(self, value: Tensor) -> None:
         """Add a tensor of any floating type."""
-        exact = widest_dtype(value.device.type) == torch.float64
+        exact = widest_dtype(value.device) == torch.float64
         term = value.detach().to(device=value.device if exact else torch.device("cpu"), dtype=torch.float64)
         if self._total is None:
             self._total, self._like = term.clone(), value.detach().new_empty(0)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from nst_lightning.errors import UserError
-from nst_lightning.hardware.numerics import one_thread, side_by_side
+from nst_lightning.hardware.numerics import has_eigenvalues, one_thread, side_by_side
 from nst_lightning.losses.moments import Moments, moments_of
 from nst_lightning.losses.reductions import moments_sum
 from nst_lightning.losses.reference import Window
@@ -190,11 +190,8 @@ class Wasserstein(StyleTerm):
         return {layer: torch.stack(of_styles).sum() for layer, of_styles in parts.items()}
 
     def _moments(self, layer: Layer, mean: Tensor) -> Moments:
-        """Moments in coordinates in which distances are those of VGG-19's channels; on the CPU if they come from MPS.
-
-        That has no eigenvalues.
-        """
-        found = moments_of(mean.cpu() if mean.device.type == "mps" else mean)
+        """Moments whose distances are those of VGG-19's channels; on the CPU where the device has no eigenvalues."""
+        found = moments_of(mean if has_eigenvalues(mean.device) else mean.cpu())
         if layer.projection is None:
             return found
         root = layer.projection.root.to(found.mean)

@@ -56,7 +56,7 @@ class Weights:
 
 def total_of(weights: Tensor) -> float:
     """Sum of weights, in double precision where the device has it, so that its last bits do not depend on threads."""
-    return float(weights.sum(dtype=widest_dtype(weights.device.type)))
+    return float(weights.sum(dtype=widest_dtype(weights.device)))
 
 
 def _of_part(group: str, region: int | None, masks: Masks, seen: float) -> tuple[Mask | None, float]:

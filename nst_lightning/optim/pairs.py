@@ -41,7 +41,7 @@ def empty_pairs(like: Tensor, rings: int, pairs: int, stored: torch.dtype) -> di
         stored: Dtype of the vectors.
     """
     device = like.device
-    small = widest_dtype(device.type)  # the small matrices cost nothing in double precision
+    small = widest_dtype(device)  # the small matrices cost nothing in double precision
     return {
         "history": torch.zeros(2 * pairs, len(like), device=device, dtype=stored),  # rows of S, then of Y
         "sy": torch.zeros(pairs, pairs, device=device, dtype=small),  # by slot

@@ -97,8 +97,7 @@ def make_plan(
     use = extractor.memory(objective.layers)
     if use is None:  # nothing to plan with
         side = tile if isinstance(tile, int) else SIZES[0]
-        traversal = Traversal(objective, extractor, side)
-        areas = _crops(traversal, size, side, processes)
+        areas = _crops(Traversal(objective, extractor, side), size, side, processes)
         return Plan(side, pixels=sum(areas)) if wants_tiles else Plan(None)
     formula = _Formula(objective, extractor, use, processes)
     sides = [tile] if isinstance(tile, int) else list(SIZES)

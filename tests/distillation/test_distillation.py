@@ -25,7 +25,7 @@ from nst_lightning.distillation.validation import HeldOutScore, shipped_form
 from nst_lightning.errors import UserError
 from nst_lightning.features import VGG19
 from nst_lightning.features.compact import TAPS
-from nst_lightning.features.topology import LAST_OF_BLOCK
+from nst_lightning.features.convolutions import LAST_OF_BLOCK
 
 HALF = [2, 3, 4, 5, 6, 6, 6, 6, 10, 10, 10, 10, 12]
 

@@ -15,7 +15,7 @@ from nst_lightning.features.kernels.winograd import WinogradFilter
 def network(tiny_weights, monkeypatch):
     """Build a small random VGG-19 in which every layer counts as wide."""
     every = {torch.bfloat16: (1, 1), torch.float32: (1, 1)}
-    monkeypatch.setattr("nst_lightning.features.topology.WINOGRAD_CHANNELS", every)
+    monkeypatch.setattr("nst_lightning.features.convolutions.WINOGRAD_CHANNELS", every)
     return lambda **options: VGG19(str(tiny_weights), **options)
 
 

@@ -189,17 +189,6 @@ QUESTIONS = re.compile(
     r"torch\.(cuda|mps|xpu|accelerator|backends\.mps)\b|device\.type\b|\bis_available\(\)|"
     r"[!=]= *[\"'](cpu|cuda|mps|xpu)[\"']|[\"'](cpu|cuda|mps|xpu)[\"'] *[!=]="
 )
-# Files that still ask; when one does no longer, it goes from here.
-TODO = {
-    "engine/module.py",
-    "features/topology.py",
-    "losses/content.py",
-    "losses/histogram.py",
-    "losses/projection.py",
-    "losses/reductions.py",
-    "losses/wasserstein.py",
-    "objective/tiled.py",
-}
 NO_DEVICES = {"process/workers.py": "torch.distributed.is_available()"}
 
 
@@ -210,4 +199,4 @@ def test_only_this_room_asks_what_kind_a_device_is():
         text = path.read_text(encoding="utf-8").replace(NO_DEVICES.get(name, "\0"), "")
         if QUESTIONS.search(text) and not name.startswith("hardware/"):
             asking.add(name)
-    assert asking <= TODO
+    assert not asking

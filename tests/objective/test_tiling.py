@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from nst_lightning.errors import UserError
 from nst_lightning.features import VGG19, CompactVGG19, Extractor
-from nst_lightning.features.topology import CONVOLUTION_NAMES, LAST_OF_BLOCK
+from nst_lightning.features.convolutions import CONVOLUTION_NAMES, LAST_OF_BLOCK
 from nst_lightning.losses import (
     NNFM,
     Content,
