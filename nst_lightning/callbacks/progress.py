@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ProgressBar
-from tqdm import tqdm
 
 from nst_lightning.callbacks.announce import planned_evaluations
 from nst_lightning.console import log
+from nst_lightning.console.bar import tqdm
 from nst_lightning.engine.module import StyleTransfer
 from nst_lightning.errors import UserError
 from nst_lightning.planning.duration import in_words

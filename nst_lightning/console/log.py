@@ -12,6 +12,8 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any, Literal, get_args
 
+from nst_lightning.console.bar import is_widget
+
 Kind = Literal["auto", "bar", "lines", "json", "none"]
 
 _PREFIX = {"error": "nst: error: ", "warning": "nst: warning: ", "resumed": "nst: ", "stopped": "nst: "}
@@ -40,10 +42,10 @@ def choose(kind: str) -> None:
 
 
 def kind() -> Kind:
-    """How to speak now: never auto, which is a bar on a terminal and lines elsewhere."""
+    """How to speak now: never auto, which is a bar on a terminal or in a notebook with widgets, and lines elsewhere."""
     if _kind != "auto":
         return _kind
-    return "bar" if sys.stderr is not None and sys.stderr.isatty() else "lines"
+    return "bar" if is_widget() or (sys.stderr is not None and sys.stderr.isatty()) else "lines"
 
 
 def say(event: str, text: str, *, asked: bool = False, **facts: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import importlib.util
 import json
 import threading
 import time
@@ -18,7 +19,7 @@ import sys, time
 sys.path.insert(0, {tests!r})
 from processstate import resident, state
 from nst_lightning import StyleTrainer, StyleTransfer, StyleTransferData
-from nst_lightning.callbacks import Checkpoints, Export, Metrics, Signals, Snapshots
+from nst_lightning.callbacks import Checkpoints, Export, Metrics, Progress, Signals, Snapshots
 from nst_lightning.cli import main
 
 def command(evaluations, *more):
@@ -61,6 +62,8 @@ class Notebook:
                 said.append(content["text"])
             elif message["msg_type"] == "execute_result":
                 said.append(content["data"]["text/plain"])
+            elif message["msg_type"] == "display_data":
+                said.append(" ".join(content["data"]))
 
         if stop_when is not None:
             threading.Thread(target=self._stop, args=(stop_when,), name="stop button").start()
@@ -125,3 +128,19 @@ def test_the_stop_button_ends_a_run_with_its_picture(cell, notebook, tmp_path):
     assert (tmp_path / "picture.png").stat().st_size > 0
     assert notebook.run(COMPARE) == ("{}\n", "")
     assert notebook.run("trained(2)")[0].endswith("(1, 3, 24, 32)")
+
+
+def test_the_bar_is_a_widget_where_a_notebook_has_them(notebook):
+    pytest.importorskip("ipywidgets")
+    said, error = notebook.run("trained(4, Progress())")
+    assert error == ""
+    assert "application/vnd.jupyter.widget-view+json" in said
+    assert "eval/s" not in said  # no text beside it
+    assert "evaluation 4 of 4" in notebook.run("command(4, '--log', 'lines')")[0]
+
+
+@pytest.mark.skipif(importlib.util.find_spec("ipywidgets") is not None, reason="notebooks have widgets here")
+def test_a_notebook_without_widgets_gets_lines(notebook):
+    said, error = notebook.run("command(4)")
+    assert error == ""
+    assert "evaluation 4 of 4" in said
