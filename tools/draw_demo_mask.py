@@ -9,7 +9,7 @@ import argparse
 
 from PIL import Image, ImageDraw, ImageFilter
 
-SIZE = (600, 400)  # of the content picture
+SIZE = (600, 400)  # width and height of the content picture
 # Centre, half axes in pixels, turn in degrees.
 SAUCER = ((278, 232), (206, 156), -12)
 CUP = ((291, 150), (120, 136), 0)

@@ -16,7 +16,7 @@ import matplotlib.pyplot as plt
 
 LOSSES = ("features", "gram", "gap", "gradient")
 SCORES = ("held_out_share", "held_out_share_unseen", "held_out_share_relu5_1", "held_out_content")
-_SMOOTHED_OVER = 10  # rows; one row is a single pair
+_SMOOTHED_OVER = 10  # number of rows; one row is a single pair
 
 
 def read(paths: list[Path]) -> dict[str, list[tuple[int, float]]]:

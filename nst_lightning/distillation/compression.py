@@ -188,7 +188,7 @@ def _reduce(weight: Tensor, student: CompactNetwork, index: int, maps: LayerSamp
     narrow, matrix = leading_inputs(weight, moments, student.input_ranks[index])
     convolution.weight.copy_(narrow)
     reduction.weight.copy_(matrix[:, :, None, None])
-    goal = (targets - expansion.bias) @ expansion.weight[:, :, 0, 0]  # whose columns are orthonormal
+    goal = (targets - expansion.bias) @ expansion.weight[:, :, 0, 0]  # the columns are orthonormal
     fitted = _fitted(convolution.weight.flatten(1), maps.patches(reduction), goal, lambda x: x)
     convolution.weight.copy_(fitted.view_as(convolution.weight))
 

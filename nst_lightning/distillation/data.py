@@ -16,7 +16,7 @@ from nst_lightning.images.decode import SUFFIXES
 from nst_lightning.images.io import read_image
 from nst_lightning.images.resize import resize, target_size
 
-_HELD_OUT_EVERY = 20  # of each folder, in the order of names
+_HELD_OUT_EVERY = 20  # every so many pictures of a folder, by name, one is held out
 
 
 class Pair(NamedTuple):

@@ -15,7 +15,7 @@ from nst_lightning.features.extractor import Extractor, Features
 from nst_lightning.losses.gram import gram_matrix
 
 STYLE_TAPS = tuple(tap for tap in TAPS if tap != "relu4_2")
-INNER_TAPS = ("relu3_1", "relu4_1", "relu4_2")  # where gradients on their way to the image are compared
+INNER_TAPS = ("relu3_1", "relu4_1", "relu4_2")  # layers at which gradients on their way to the image are compared
 
 Grams = Mapping[str, Tensor]
 

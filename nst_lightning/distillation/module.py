@@ -31,7 +31,7 @@ from nst_lightning.hardware.accelerator import compute_dtype
 from nst_lightning.runs.provenance import source_commit
 
 WIDTHS = (16, 24, 48, 64, 112, 96, 64, 64, 192, 208, 224, 240, 384)
-_MOMENT_PAIRS = 40  # whose inputs are whitened on
+_MOMENT_PAIRS = 40  # number of pairs from which the inputs' second moments are estimated
 
 
 class Waypoint(NamedTuple):
@@ -123,7 +123,7 @@ class Distillation(LightningModule):
         self._history = earlier_runs(expand(student)) if student else []
         self._pool: deque[Waypoint] = deque(maxlen=96)
         self._score = HeldOutScore(self.teacher, score_evaluations)
-        self._computes_in = torch.float32  # of the teacher, and of the student in its runs
+        self._computes_in = torch.float32  # dtype of the teacher, and of the student in its style transfers
 
     def setup(self, stage: str) -> None:
         """Compress the teacher if there is no student yet, or let a smaller one grow."""

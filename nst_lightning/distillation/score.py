@@ -26,7 +26,7 @@ from nst_lightning.images.io import write_image
 from nst_lightning.losses.gram import gram_matrix
 
 STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
-UNSEEN_LAYERS = ("relu1_2", "relu2_2", "relu3_3", "relu4_3")  # that no objective here looks at
+UNSEEN_LAYERS = ("relu1_2", "relu2_2", "relu3_3", "relu4_3")  # layers that no objective here uses
 CONTENT_LAYER = "relu4_2"
 
 

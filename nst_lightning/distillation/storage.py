@@ -17,8 +17,8 @@ from nst_lightning.features.weights import CONVOLUTIONS
 from nst_lightning.files.atomic import replacing
 from nst_lightning.files.folders import make_folder
 
-LARGEST_FILE = 8 << 20  # bytes; what does not fit in half precision is written in 8 bits,
-EIGHT_BITS_FROM = 1 << 16  # but only tensors of so many values, whose errors average out
+LARGEST_FILE = 8 << 20  # bytes: a student that is larger in half precision is written in 8 bits
+EIGHT_BITS_FROM = 1 << 16  # number of values from which a tensor is; its errors average out
 
 
 def eight_bits(weight: Tensor) -> tuple[Tensor, Tensor]:

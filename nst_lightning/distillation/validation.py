@@ -45,7 +45,7 @@ class HeldOutScore:
     def __init__(self, teacher: Extractor, evaluations: int) -> None:
         self.teacher = teacher
         self.evaluations = evaluations
-        self._judge = copy.deepcopy(teacher)  # before it is rounded to the type that it trains in
+        self._judge = copy.deepcopy(teacher)  # copied before the teacher is rounded to the dtype of training
         self._of_teacher: dict[int, Result] = {}
 
     def __call__(self, student: Extractor, index: int, content: Tensor, style: Tensor) -> dict[str, float]:

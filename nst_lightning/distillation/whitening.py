@@ -20,7 +20,7 @@ from nst_lightning.distillation.compression import roots
 from nst_lightning.distillation.network import NAMES, CompactNetwork
 
 _RIDGE = 1e-3  # relative to the mean second moment of an input
-_POSITIONS = 400  # of a feature map
+_POSITIONS = 400  # positions sampled from a feature map
 
 
 class WhitenedAdam(torch.optim.Optimizer):

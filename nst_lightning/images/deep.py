@@ -29,7 +29,7 @@ _WHITE_IS_ZERO, _CIELAB, _ICCLAB, _ITULAB = 0, 8, 9, 10  # PhotometricInterpreta
 _SPACES: dict[int, Space] = {_WHITE_IS_ZERO: "GRAY", 1: "GRAY", 2: "RGB", 5: "CMYK", _CIELAB: "LAB", _ICCLAB: "LAB"}
 _WEBP = 50001  # a compression that Pillow knows and its builds leave out
 _LEAST_SAMPLES: dict[Space, int] = {"GRAY": 1, "RGB": 3, "CMYK": 4, "LAB": 3}
-_MOST_SAMPLES = 16  # more than any picture has; each costs as much memory as a picture in grey
+_MOST_SAMPLES = 16  # samples of a pixel, more than any picture has; each needs the memory of a grey picture
 
 
 def is_deep_png(start: bytes) -> bool:

@@ -21,7 +21,7 @@ from nst_lightning.images.metadata import Metadata, read_settings
 from nst_lightning.images.profiles import ColorSpace, check_color_space, color_space, to_space
 from nst_lightning.images.recolor import luma
 
-_STRIP = 512  # rows that are turned into samples at a time
+_STRIP = 512  # number of rows converted to samples at a time
 
 
 @dataclass(frozen=True)
@@ -312,7 +312,7 @@ def _to_samples(pixels: Tensor, alpha: Tensor | None, bits: int, space: ColorSpa
             strip = np.clip(strip, 0, 1)
         if alpha is not None:
             opacity = np.clip(_to_array(alpha[..., rows, :], "alpha"), 0, 1)
-            opacity = np.floor(opacity * peak + np.float32(0.5)) / peak  # as stored
+            opacity = np.floor(opacity * peak + np.float32(0.5)) / peak  # rounded as in the file
             strip = off_white(strip, opacity[..., 0])
         if not space.is_srgb:
             strip = to_space(strip, space)

@@ -12,7 +12,7 @@ from nst_lightning.images.opening import MissingExtraError
 _CONTAINER = b"\0\0\0\x0cJXL \r\n\x87\n"
 _CODESTREAM = b"\xff\x0a"
 _RATIOS = {1: (1, 1), 2: (12, 10), 3: (4, 3), 4: (3, 2), 5: (16, 9), 6: (5, 4), 7: (2, 1)}  # width to height
-_HEADER_BYTES = 256  # more than the fields read here can have
+_HEADER_BYTES = 256  # longer than all fields that are read here
 
 
 class _Header(NamedTuple):

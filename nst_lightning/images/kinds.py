@@ -3,7 +3,7 @@
 import re
 from typing import NamedTuple
 
-KNOWN_BYTES = 4096  # of the start of a file; all that is looked at here
+KNOWN_BYTES = 4096  # number of first bytes of a file that are looked at here
 
 
 class Kind(NamedTuple):

@@ -12,10 +12,10 @@ from PIL import Image, ImageFile
 from nst_lightning.hardware.host import free_host_memory
 from nst_lightning.images.opening import UnsupportedError
 
-LARGE = 178_956_970  # pixels: from here on Pillow refuses a file as a decompression bomb
-BYTES = 32  # a pixel, at the most, from a file of three colours to a tensor
-MOST_PER_BYTE = 10_000  # pixels that a byte of a file may stand for, at the most: plain PNG of one bit has 8256
-_REDUCTIONS = (1, 2, 4, 8)  # that libjpeg decodes by
+LARGE = 178_956_970  # number of pixels from which Pillow refuses a file as a decompression bomb
+BYTES = 32  # most bytes of memory for a pixel, from a file of three colours to a tensor
+MOST_PER_BYTE = 10_000  # most pixels for a byte of a file: a plain PNG of one bit has 8256
+_REDUCTIONS = (1, 2, 4, 8)  # factors by which libjpeg can decode smaller
 _pillow = threading.RLock()
 
 

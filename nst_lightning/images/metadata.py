@@ -27,10 +27,10 @@ from nst_lightning.images.opening import opened
 
 # EXIF 3.0 (CIPA DC-008) by its numbers. Not all that a file has: thumbnails and maker notes show and describe another
 # picture, serial numbers and places are private, and positions in pixels are no longer right.
-_EXIF, _LOCATION = 34665, 34853  # where the other directories lie
+_EXIF, _LOCATION = 34665, 34853  # tags that point at the other directories
 _DESCRIPTION, _SOFTWARE, _ORIENTATION = 270, 305, 274
-_RESOLUTION = (282, 283, 296)  # X, Y, and its unit
-_XMP, _IPTC = 700, 33723  # in TIFF
+_RESOLUTION = (282, 283, 296)  # tags of the resolution in x and y, and of its unit
+_XMP, _IPTC = 700, 33723  # tags of a TIFF
 _COPIED_MAIN = {
     *(_DESCRIPTION, 271, 272),  # make and model of the camera
     *(306, 315, 33432),  # date of change, artist, copyright
@@ -45,7 +45,7 @@ _COPIED_EXIF = {
 }
 _TEXTS = {_DESCRIPTION, 271, 272, _SOFTWARE, 306, 315, 33432, 36867, 36868, 36880, 36881, 36882, 42032, 42035, 42036}
 _LARGEST_BOX = 1 << 26
-_LARGEST = 1 << 14  # bytes of one value; longer ones are no words of an author
+_LARGEST = 1 << 14  # most bytes of one value; longer ones are no words of an author
 
 _NAMESPACES = {
     "rdf": "http://www.w3.org/1999/02/22-rdf-syntax-ns#",
@@ -104,7 +104,7 @@ _FROM_IPTC = {
 _FROM_PNG = {"Description": _DESCRIPTION, "Author": 315, "Copyright": 33432}
 _TO_PNG = ("Title", "Author", "Description", "Copyright", "Creation Time", "Comment")
 
-JPEG_SEGMENT = 65_533  # bytes, less the two that count them
+JPEG_SEGMENT = 65_533  # most bytes of a segment behind its length
 _JPEG_XMP = b"http://ns.adobe.com/xap/1.0/\0"
 _JPEG_EXTENSION = b"http://ns.adobe.com/xmp/extension/\0"
 

@@ -9,7 +9,7 @@ from nst_lightning.images.codepoints import LINEAR
 from nst_lightning.images.color import FLOAT_NOTICE, Array, Raster, Space, split_alpha
 from nst_lightning.images.opening import NotFiniteError, UnsupportedError
 
-_HEADER_BYTES = 4096  # comments included
+_HEADER_BYTES = 4096  # longest header that is read, with its comments
 _SPACE = rb"(?:\s|#[^\n]*\n)+"
 _PNM = re.compile(rb"P([2356Ff])" + _SPACE + rb"(\d+)" + _SPACE + rb"(\d+)" + _SPACE + rb"(-?[\d.eE+]+)\s")
 _PAM = re.compile(rb"P7\n(.*?\n)ENDHDR\n", re.DOTALL)

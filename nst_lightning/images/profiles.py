@@ -21,8 +21,8 @@ NAMES = ("srgb", "display-p3", "adobe-rgb", "content")
 _ALIASES = {"p3": "display-p3", "adobergb1998": "adobe-rgb", "a98rgb": "adobe-rgb"}
 _D65 = (0.3127, 0.3290, 1.0)  # x, y, Y
 _DISPLAY_P3 = (0.680, 0.320, 0.265, 0.690, 0.150, 0.060)  # SMPTE EG 432-1: x, y of red, green, blue
-_DARKEST_GREY = 0.35  # of sRGB's middle grey: 0.21 in linear light, and 0.42 with a gamma of 1.8
-_LARGEST = 1 << 20  # bytes of a profile: readers of PNG, Pillow among them, drop larger ones without a word
+_DARKEST_GREY = 0.35  # least light of middle grey over sRGB's: linear light has 0.21, a gamma of 1.8 has 0.42
+_LARGEST = 1 << 20  # most bytes of a profile: readers of PNG, Pillow among them, drop larger ones silently
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,9 @@ _SIGNATURES = (
     (0, b"FOVb"),  # X3F
     (0, b"ARRI"),
 )
-_SAID = re.compile(r": (Unexpected end of file|data corrupted at )")  # LibRaw's default handler of data errors
+_SAID = re.compile(
+    r": (Unexpected end of file|data corrupted at )"
+)  # written by LibRaw's default handler of data errors
 
 
 def is_raw(file: BinaryIO) -> bool:

@@ -10,12 +10,12 @@ from torch import Tensor
 # Rec. ITU-R BT.601-7, section 2.5.1: the luma of JPEG's and Pillow's YCbCr.
 _LUMA = (0.299, 0.587, 0.114)
 _SMALLEST_VARIANCE = 1e-6  # a quarter of an 8-bit step, squared: a grey picture's chroma has no direction to stretch
-_ROTATIONS = 16  # the distance between distributions hardly falls any more
-_SAMPLES = 1 << 18  # pixels that a distribution is known by: ranks to a thousandth, and tables that a cache holds
-_KNOTS = 1 << 14  # values that a map is given at
+_ROTATIONS = 16  # with more of them the distance between distributions hardly falls
+_SAMPLES = 1 << 18  # pixels sampled from a distribution: ranks to a thousandth, and tables that fit a cache
+_KNOTS = 1 << 14  # entries of the table of a map of values
 _BLOCK = 1 << 20  # pixels moved at a time
-_ROUNDING = 2.5 / 255  # between the channels of a picture that is grey, after JPEG's chroma and a profile
-_ROWS = 256  # looked at together: most pictures have colours in their first ones
+_ROUNDING = 2.5 / 255  # largest difference between channels of a grey picture, after JPEG's chroma and a profile
+_ROWS = 256  # rows searched for colour at a time: most pictures have some in the first ones
 
 
 def luma(picture: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ _OLD_REDUCED = 2  # value of SubfileType, which it replaced
 _RAW = (32803, 34892)  # PhotometricInterpretation: colour filter array (TIFF/EP), LinearRaw (DNG)
 _DNG_VERSION = 50706
 _ORIENTATION, _ICC = 274, 34675
-_FEW, _MANY = 4, 64  # pages to look at; files of measurements have thousands
+_FEW, _MANY = 4, 64  # number of pages looked at; files of measurements have thousands
 
 
 class _Page(NamedTuple):

@@ -12,7 +12,7 @@ PQ, HLG = 16, 18  # TransferCharacteristics of H.273, table 3
 SRGB = 13
 WHITE_OF_HDR = 203.0  # cd/m2 of a white sheet in an HDR picture (Report ITU-R BT.2408, table 1)
 _HLG_PEAK, _HLG_GAMMA = 1000.0, 1.2  # cd/m2 of the display that BT.2100 counts with, and its system gamma
-_HLG_LUMINANCE = np.array([0.2627, 0.6780, 0.0593], np.float32)  # of BT.2020's primaries
+_HLG_LUMINANCE = np.array([0.2627, 0.6780, 0.0593], np.float32)  # weights of BT.2020's primaries in luminance
 
 
 def _bt709(code: Array) -> Array:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-_LARGEST_LOG_CORRECTION = 7.0  # of a ring, against a few unlucky pairs
+_LARGEST_LOG_CORRECTION = 7.0  # bound for each ring, against a few unlucky pairs
 
 
 class Curvature(NamedTuple):

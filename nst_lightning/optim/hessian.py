@@ -15,7 +15,7 @@ from nst_lightning.optim.curvature import Curvature, ring_scales
 from nst_lightning.optim.metric import Coordinates
 from nst_lightning.optim.pairs import InnerProducts, PairHistory
 
-_PRIOR_PAIRS = 5  # a prior counts for so many
+_PRIOR_PAIRS = 5  # weight of a prior, in pairs measured here
 
 
 class InverseHessian:
@@ -36,7 +36,7 @@ class InverseHessian:
         self._rings = [len(sizes) for sizes in self.coordinates.ring_sizes]
         self._sizes = [size for sizes in self.coordinates.ring_sizes for size in sizes]
         self._metric = self.coordinates.metrics[0] if self.coordinates.metrics and len(parameters) == 1 else None
-        self._prior: Tensor | None = None  # on the device, once it is needed
+        self._prior: Tensor | None = None  # tensor on the device, made at its first use
 
     def direction(self, state: dict[str, Any], g: Tensor, finite: Tensor) -> Tensor:
         """Store the newest pair if it is good, then compute ``H g``, or g without pairs.
@@ -102,7 +102,7 @@ def initial_hessian(
     scales = ring_scales(ss.sum(1), yy.diagonal(dim1=1, dim2=2).sum(1), rings)
     if prior is None:
         return scales, torch.where(count > 0, relaxation * sy / (scales @ yy[:, -1, -1]), 1)
-    weight = count / (count + _PRIOR_PAIRS)  # of what was measured, in geometric means
+    weight = count / (count + _PRIOR_PAIRS)  # weight of the measurement in the geometric means below
     size = prior.log().mean().exp()
     scales = scales**weight * (prior / size) ** (1 - weight)
     # With few pairs all of the relaxation overshoots where the prior is too large, as it is if the loss is another one

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from nst_lightning.features.kernels.strips import Sink, Source
 
-_STRIP = 1 << 22  # bytes of a strip: small ones fit a core's cache, large ones make products long
+_STRIP = 1 << 22  # bytes: small strips fit a core's cache, large ones make matrix products large
 
 
 class DirectFilter:

@@ -148,7 +148,7 @@ class PooledSource(_ComputedSource):
 
     def __init__(self, gradient: Tensor, codes: Tensor, size: tuple[int, int], pool: Pool) -> None:
         self._gradient, self._codes = _rows(gradient / 4 if pool == "average" else gradient), _rows(codes)
-        self._one = pool == "max"  # pixel at most of a window counts
+        self._one = pool == "max"  # whether one pixel of a window counts at most
         self.shape = *size, codes.shape[1]
 
     def read(self, first: int, into: Tensor) -> None:

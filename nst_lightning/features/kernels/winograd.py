@@ -26,7 +26,7 @@ from nst_lightning.features.kernels.strips import Sink, Source
 
 _FILTER, _TILE = 3, 4
 _INPUT = _TILE + _FILTER - 1
-_POINTS = (0.0, 2 / 3, -2 / 3, 4 / 3, -4 / 3)  # and infinity
+_POINTS = (0.0, 2 / 3, -2 / 3, 4 / 3, -4 / 3)  # points of evaluation; another is infinity
 # Transformed values at a time: in half precision, whose products first rearrange the whole filter, many; else as many
 # as a core's cache holds, but at least so many tiles that reading the filter does not cost more than the products.
 _STRIP, _STRIP_IN_CACHE, _LEAST_TILES = 1 << 22, 1 << 20, 64
@@ -98,7 +98,7 @@ def _convolve(source: Source, matrices: tuple[Tensor, Tensor, Tensor], sink: Sin
     of_input, filters, of_output = matrices
     height, width, channels = source.shape
     down, across = -(-height // _TILE), -(-width // _TILE)  # the last tiles maybe beyond the border
-    values = 36 * max(filters.shape[1:])  # of a tile
+    values = 36 * max(filters.shape[1:])  # number of values of a transformed tile
     at_a_time = _STRIP if filters.dtype.itemsize == 2 else max(_STRIP_IN_CACHE, _LEAST_TILES * values)
     strips = -(-down * across * values // at_a_time)
     rows = -(-down // min(strips, down))

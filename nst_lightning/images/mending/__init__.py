@@ -21,7 +21,7 @@ from nst_lightning.images.opening import (
 )
 
 _Result = TypeVar("_Result")
-_MOST_BEFORE = 512  # bytes before a picture that are passed over: what a server's script sent before it
+_MOST_BEFORE = 512  # most bytes skipped before a picture, such as a server's script sends before it
 _JPEG, _PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
 # Errors that say what is the matter, and no damage.
 _NO_DAMAGE = (CutError, MissingExtraError, NotFiniteError, RawFileError, UnsupportedError, MemoryError)

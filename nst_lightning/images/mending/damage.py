@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from nst_lightning.images.opening import CutError
 
-MOST_MISSING = 0.25  # of the pixels: with more, a result shows the hole rather than the picture
+MOST_MISSING = 0.25  # fraction of the pixels: beyond it a result shows the hole rather than the picture
 
 
 class Mended(NamedTuple):

@@ -16,13 +16,13 @@ _END_OF_SCAN = re.compile(rb"\xff[\xc4\xd9-\xdd\xe0-\xef\xfe]")  # neither stuff
 _SOI, _EOI, _SOS, _DNL = 0xD8, 0xD9, 0xDA, 0xDC
 _FRAMES = {0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF}
 _PROGRESSIVE = {0xC2, 0xC6, 0xCA, 0xCE}
-_KEPT_NOTES = {0xE0: b"JFIF", 0xE2: b"ICC_PROFILE", 0xEE: b"Adobe"}  # that pixels and colours depend on
+_NEEDED_NOTES = {0xE0: b"JFIF", 0xE2: b"ICC_PROFILE", 0xEE: b"Adobe"}  # segments that pixels and colours depend on
 _END = b"\xff\xd9"
-_JUNK = 4096  # bytes that stand for what is missing: some blocks are enough
-_HUFFMAN = {0xC0, 0xC1}  # of one scan, which ends with the last block
-_SPARE = 32  # bytes: what the last blocks have at least, and more than encoders fill up with
-_BOTTOM = 256  # rows in which the last bytes are seen
-_FINE = 1  # lowest bits of a coefficient that may be missing
+_JUNK = 4096  # number of bytes put in place of missing ones: some blocks are enough
+_HUFFMAN = {0xC0, 0xC1}  # frames of one scan, which ends with the last block
+_SPARE = 32  # bytes: no more than the last blocks have, and more than encoders pad with
+_BOTTOM = 256  # number of last rows that are compared
+_FINE = 1  # number of lowest bits of a coefficient that may be missing
 
 
 class _Scan(NamedTuple):
@@ -95,7 +95,7 @@ def has_spare_bytes(data: bytes, image: Image.Image) -> bool:
     begin = max(end for marker, _, end in structure.segments if marker == _SOS)
     if len(coded) - begin < _SPARE:
         return False
-    intact = coded[:-_SPARE].rstrip(b"\xff")  # which would make a marker of the byte behind it
+    intact = coded[:-_SPARE].rstrip(b"\xff")  # an 0xff at the end would make a marker with the byte behind it
     with Image.open(io.BytesIO(intact + _junk(_SPARE) + _END), formats=["JPEG"]) as other:
         if other.size != image.size or other.mode != image.mode:
             return False
@@ -110,7 +110,7 @@ def without_notes(data: bytes) -> Mended | None:
         return None
     parts, place, left = [], 0, False
     for marker, begin, end in structure.segments:
-        wanted = _KEPT_NOTES.get(marker)
+        wanted = _NEEDED_NOTES.get(marker)
         note = 0xE0 <= marker <= 0xEF or marker == 0xFE
         if note and not (wanted and data[begin + 4 :].startswith(wanted)):
             parts.append(data[place:begin])

@@ -44,4 +44,4 @@ def mend(data: bytes, pixels: bool) -> Mended | None:
     return Mended(b"RIFF" + struct.pack("<I", place - 8) + b"WEBP" + body, said)
 
 
-_MOST_PADDED = 4  # times its own length: a length beyond is no length
+_MOST_PADDED = 4  # a stated length of more than so many times the file's own is damaged
