@@ -24,7 +24,8 @@ from nst_lightning.files.folders import make_folder
 from nst_lightning.files.paths import expand
 from nst_lightning.images.encode import format_of
 from nst_lightning.images.io import check_writable, write_image
-from nst_lightning.images.metadata import Metadata, read_origin, without_folders
+from nst_lightning.images.metadata import Metadata, without_folders
+from nst_lightning.images.origin import read_origin
 from nst_lightning.images.profiles import ColorSpace, check_color_space, color_space, space_of_content
 from nst_lightning.runs.overwriting import EVALUATIONS, FINGERPRINT, may_be_replaced, refuse_inputs, run_fingerprint
 

@@ -19,18 +19,10 @@ from PIL import Image, PngImagePlugin, TiffTags
 from nst_lightning.errors import UserError, UserNotice
 from nst_lightning.images.avif import encode_avif
 from nst_lightning.images.color import Array, extended_linear
-from nst_lightning.images.metadata import (
-    JPEG_SEGMENT,
-    Metadata,
-    directory_bytes,
-    exif_block,
-    exif_directory,
-    jpeg_segments,
-    main_directory,
-    png_texts,
-    xmp_packet,
-)
+from nst_lightning.images.exif import directory_bytes, exif_block, exif_directory, main_directory
+from nst_lightning.images.metadata import Metadata, png_texts
 from nst_lightning.images.profiles import ColorSpace
+from nst_lightning.images.xmp import JPEG_SEGMENT, jpeg_segments, xmp_packet
 
 _EXIF_TAG, _LOCATION_TAG, _XMP_TAG = 34665, 34853, 700
 

@@ -17,7 +17,8 @@ from nst_lightning.files.paths import expand
 from nst_lightning.images.color import Array, off_white, over_white, profile_of_raster, to_srgb, to_unit, unmanaged
 from nst_lightning.images.decode import read_header, read_raster
 from nst_lightning.images.encode import Content, Format, encode, format_of
-from nst_lightning.images.metadata import Metadata, read_settings
+from nst_lightning.images.metadata import Metadata
+from nst_lightning.images.origin import read_settings
 from nst_lightning.images.profiles import ColorSpace, check_color_space, color_space, to_space
 from nst_lightning.images.recolor import luma
 

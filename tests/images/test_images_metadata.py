@@ -17,7 +17,8 @@ from PIL import Image, TiffImagePlugin
 
 from nst_lightning.errors import UserError, UserNotice
 from nst_lightning.images import read_image, read_metadata, write_image
-from nst_lightning.images.metadata import Metadata, read_origin, without_folders
+from nst_lightning.images.metadata import Metadata, without_folders
+from nst_lightning.images.origin import read_origin
 
 EVERY = [("jpg", 8), ("png", 8), ("png", 16), ("tif", 8), ("tif", 16), ("webp", 8)]
 EVERY += [("avif", 8), ("avif", 10), ("avif", 12), ("jxl", 8), ("jxl", 16)]
