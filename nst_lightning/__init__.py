@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from nst_lightning.engine.module import StyleTransfer
     from nst_lightning.engine.trainer import StyleTrainer
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["Stage", "StyleTrainer", "Style", "StyleTransfer", "StyleTransferData", "__version__"]  # noqa: RUF022
 
 _HOMES = {

@@ -123,7 +123,7 @@ def test_configurations_run(page, desk):
         )
 
 
-@pytest.mark.parametrize("page", [DOCS / "add-callback.md", DOCS / "add-extractor.md"], ids=_id)
+@pytest.mark.parametrize("page", [DOCS / f"add-{name}.md" for name in ("callback", "extractor", "term")], ids=_id)
 def test_own_parts_run(page, desk):
     _save_files(page)
     (command,) = _commands(page)
