@@ -37,7 +37,7 @@ class Alone:
     def value(self, features):
         """The loss of (1, C, h, w) features."""
         target = self.target
-        if self.term.counts:
+        if self.term.needs_counts:
             target = self.term.counted(self.layer, target, self.term.count(self.layer, features.detach(), target))
         measure = self.term.measure(self.layer, features, Window.whole(features, self.weights), target)
         if self.term.additive:

@@ -15,7 +15,7 @@ from nst_lightning.data.module import StyleTransferData
 from nst_lightning.data.schedule import Stage
 from nst_lightning.engine.compat import has_trainer, look_at_each_evaluation
 from nst_lightning.engine.loggers import Logs
-from nst_lightning.engine.optimizers import OptimizerSetup, optimizer_in
+from nst_lightning.engine.optimizers import OptimizerSetup
 from nst_lightning.engine.process import ProcessSettings
 from nst_lightning.engine.refusals import check_monitors, check_trainer
 from nst_lightning.engine.restart import begin_anew, limit_epochs
@@ -83,7 +83,7 @@ class StyleTransfer(ResumableModule):
         # Objects stay out of the checkpoint, which holds data only; the command line adds their configuration.
         self.save_hyperparameters(ignore=["stages", "terms", "extractor", "optimizer", "lr_scheduler"])
         self._has_size = False  # whether the image has the size of the run that is about to begin
-        self.configure_optimizers()  # a wrong argument is found now, not after the pictures are read
+        self._build_optimizers()  # a wrong argument is found now, not after the pictures are read
 
     @property
     def keeps_content(self) -> bool:  # type: ignore[override]
@@ -139,27 +139,24 @@ class StyleTransfer(ResumableModule):
         hand_back_freed_memory()
 
     def on_train_start(self) -> None:
-        """Let the optimiser begin, and show callbacks the losses of the checkpoint that the run goes on from."""
+        """Let the optimiser begin; a run that goes on in the middle of a stage enters it here."""
         if len(self.trainer.optimizers) != 1:
             raise UserError(
                 f"configure_optimizers: must give one optimiser, got {len(self.trainer.optimizers)}; there is one image"
             )
         self._step_on()
+        self._enter_stage(self.trainer.train_dataloader.batch)  # type: ignore[union-attr]
         self.trainer.callback_metrics.update(self._losses)  # for who looks at them where a stage ends
+        set_random_states(self._random, self.device)
 
     def on_train_epoch_start(self) -> None:
-        """Begin a stage whose image is the last one until something better is put in its place."""
+        """Begin a stage: image, optimiser and targets become those of the batch that all its steps get."""
         self.went_back = False
-
-    def on_train_batch_start(self, batch: StageBatch, batch_idx: int) -> None:
-        """Begin a stage with its first evaluation, or go on in the middle of one."""
-        if self._batch is None or self._batch.stage != batch.stage:
-            self._enter_stage(batch)
-            set_random_states(self._random, self.device)
-            self._random = {}
+        self._enter_stage(self.trainer.train_dataloader.batch)  # type: ignore[union-attr]
 
     def training_step(self, batch: StageBatch, batch_idx: int) -> Tensor:
-        """Evaluate: the weighted loss of the image as it is, a scalar."""
+        """Evaluate the image against the targets of a stage: the weighted loss, a scalar."""
+        self._enter_stage(batch)  # nothing to do after the stage's start
         if self.evaluator is not None and self.evaluator.tile is not None:
             self.image.grad = None  # Lightning would keep the last one until the new one is there
         self.evaluation = self._evaluated()
@@ -199,13 +196,11 @@ class StyleTransfer(ResumableModule):
             self._reached.put_back(self.trainer)
             self._reached = None
 
-    def parameter_groups(self) -> list[dict[str, Any]]:
-        """Settings of the optimiser, as a new one has them."""
-        optimizer = optimizer_in(self.configure_optimizers())
-        return [] if optimizer is None else optimizer.param_groups
-
     def configure_optimizers(self) -> Any:
         """Build the optimiser, and what changes its rate."""
+        return self._build_optimizers()
+
+    def _build_optimizers(self) -> Any:
         settings = {} if self._planner is None else self._planner.history(self.plans[self._planned])
         return self._optimizers.build(self.image, settings, self.objective.loss_names)
 

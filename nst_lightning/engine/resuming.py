@@ -48,6 +48,11 @@ class ResumableModule(StagedModule):
         origins = [extractor.origin for extractor in self._extractors()]
         return make_facts(data.request.files, origins, [stage.evaluations for stage in self.stages])
 
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Settings of the optimiser, as a new one has them."""
+        optimizer = optimizer_in(self.configure_optimizers())
+        return [] if optimizer is None else optimizer.param_groups
+
     def _forget_run(self) -> None:
         """Begin without anything of an earlier fit."""
         self._batch = self._left = self._reached = None
@@ -98,8 +103,7 @@ class ResumableModule(StagedModule):
         if changed:
             self._begin_averages()
         self._left = self._planned = min(written_at(checkpoint).stage, len(self.stages) - 1)
-        configured = optimizer_in(self.configure_optimizers())
-        add_new_settings(checkpoint, [] if configured is None else configured.param_groups)
+        add_new_settings(checkpoint, self.parameter_groups())
         planned = limited([stage.evaluations for stage in self.stages], self.trainer.limit_train_batches)
         stopped = self.ends_where_stopped and checkpoint.get(ENDED, False)
         self._reached = Reached.of(self.trainer, checkpoint, planned, stopped)

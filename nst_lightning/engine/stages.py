@@ -114,10 +114,11 @@ class StagedModule(ImageModule):
         return [self.extractor_of(stage) for stage in self.stages]
 
     def check(self, data: StyleTransferData) -> None:
-        """Refuse what cannot work with these pictures, before any work.
+        """Settle stages and regions for these pictures, and refuse what cannot work with them, before any work.
 
         Raises:
-            UserError: If an image is too small for the deepest layer, or a mask leaves a term nothing.
+            UserError: If a content term has no content, an image is too small for the deepest layer, or a mask leaves a
+                term nothing.
         """
         needs = next((p.name for p in self.objective.parts if p.term.group == "content" and p.term.weight > 0), None)
         if data.content_path is None and needs is not None:
@@ -150,8 +151,11 @@ class StagedModule(ImageModule):
     def _enter_stage(self, batch: StageBatch) -> None:
         """Bring the image to the size of a stage and make its targets."""
         index, before = batch.stage, None if self._batch is None else self._batch.stage
+        if index == before:
+            return
         images = batch.images().to(self.image)
-        anew = not {before, self._left} <= {None, index} or self.image.shape != images.content.shape
+        other_stage = any(stage not in {None, index} for stage in (before, self._left))
+        anew = other_stage or self.image.shape != images.content.shape
         if anew:
             self._planned = index
             self.settle()
@@ -187,7 +191,7 @@ class StagedModule(ImageModule):
         self.evaluator = evaluator
 
     def _network(self, given: Extractor, tile: int | None) -> Extractor:
-        """A network as the pictures of the first stage that looks through it scale it, if it is to be scaled."""
+        """A network, rescaled to the pictures of the first stage that uses it if it asks for unit activations."""
         if not given.unit_activations:
             return given
         if given not in self._rescaled:

@@ -122,7 +122,7 @@ class ConvolutionStack(Extractor):
         super().__init__()
         self._prepared_on: torch.device | None = None  # where algorithms were chosen; None when it is to be done anew
         self._asked = 0  # convolutions that the deepest layer asked for needs
-        self._growing = threading.RLock()
+        self._lock = threading.RLock()
         self._again = again  # a file read is better than a second copy of everything in memory
         self.convolutions = nn.ModuleList(Convolution(weights) for weights in convolutions)
 
@@ -130,7 +130,7 @@ class ConvolutionStack(Extractor):
         """Release the convolutions below the deepest layer that anyone has asked for; they are read again at need."""
         layers = list(layers)
         self.check_layers(layers, argument="layers")
-        with self._growing:
+        with self._lock:
             self._asked = max([self._asked, *(depth_of(layer) for layer in layers)])
             if self._asked < len(self.convolutions):
                 self.convolutions = self.convolutions[: self._asked]
@@ -138,7 +138,7 @@ class ConvolutionStack(Extractor):
 
     def _grow(self, depth: int) -> None:
         """Have at least the first so many convolutions in memory."""
-        with self._growing, torch.no_grad():
+        with self._lock, torch.no_grad():
             have = len(self.convolutions)
             self._asked = max(self._asked, depth)
             if depth <= have:
@@ -156,10 +156,13 @@ class ConvolutionStack(Extractor):
 
     def set_compute_dtype(self, dtype: torch.dtype) -> None:
         """Store the convolutions in this type, so that nothing is cast at each evaluation."""
-        if self._convolution(0).weight.dtype.itemsize < min(4, dtype.itemsize):
-            self._restore(dtype)
-        self.convolutions.to(dtype=dtype)
-        self._prepared_on = None
+        with self._lock:  # another thread may look through this network already
+            if all(weight.dtype == dtype for weight in self.convolutions.parameters()):
+                return
+            if self._convolution(0).weight.dtype.itemsize < min(4, dtype.itemsize):
+                self._restore(dtype)
+            self.convolutions.to(dtype=dtype)
+            self._prepared_on = None
 
     @torch.no_grad()
     def _restore(self, dtype: torch.dtype) -> None:
@@ -177,12 +180,12 @@ class ConvolutionStack(Extractor):
 
     def __getstate__(self) -> dict[str, Any]:
         """All but the lock, which no copy shares."""
-        return {name: value for name, value in self.__dict__.items() if name != "_growing"}
+        return {name: value for name, value in self.__dict__.items() if name != "_lock"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """As a copy has it."""
         super().__setstate__(state)  # type: ignore[no-untyped-call]
-        self._growing = threading.RLock()
+        self._lock = threading.RLock()
 
     def _convolution(self, index: int) -> Convolution:
         return cast("Convolution", self.convolutions[index])

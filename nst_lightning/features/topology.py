@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Container, Iterable, Iterator
 from typing import Literal, cast, get_args
 
 import torch
@@ -120,34 +120,31 @@ class VGGNetwork(ConvolutionStack):
             widest = max(widest, values * weight.dtype.itemsize * (not fused))
         return MemoryUse(fixed, 1.05 * max(kept, 3 * widest), 2.5 * widest, per_pixel, first.dtype.itemsize)
 
-    def _choose_algorithms(self) -> torch.memory_format:
-        """Transform the filters of wide layers, before feature maps come to lie between what stays in memory.
+    def _choose_algorithms(self) -> tuple[torch.memory_format, dict[int, FilterBank]]:
+        """Transform the filters of layers with many channels, before feature maps fill the memory between them.
 
         Returns:
-            The order of dimensions that the layers want: channels lie innermost for matrix products, that is in half
-            precision and in Winograd's algorithm. Elsewhere the gain is small, and the plain order makes every feature
-            equal torchvision's to the last bit.
+            The order of dimensions that the layers want, and the transformed filters by layer. Channels lie innermost
+            for matrix products, that is in half precision and in Winograd's algorithm. Elsewhere the gain is small, and
+            the plain order makes every feature equal torchvision's to the last bit.
         """
-        first = self._convolution(0).weight
-        if self._prepared_on != first.device:
-            self._prepared_on = first.device
-            self._filters.clear()
-            automatic = self.convolution == "auto" and not prefers_large_operations(first.device)
-            if automatic or self.convolution == "winograd":
-                self._take_filters(choose=False)
-            inside = bool(self._filters) or first.dtype.itemsize == 2
-            self._order = torch.channels_last if inside else torch.contiguous_format
-            self.convolutions.to(memory_format=self._order)  # type: ignore[call-overload, unused-ignore]
-            if inside and automatic:
-                self._take_filters(choose=True)
-        return self._order
+        with self._lock:  # another thread may look through this network, too
+            first = self._convolution(0).weight
+            if self._prepared_on != first.device:
+                automatic = self.convolution == "auto" and not prefers_large_operations(first.device)
+                filters = self._transformed({}, choose=False) if automatic or self.convolution == "winograd" else {}
+                inside = bool(filters) or first.dtype.itemsize == 2
+                self._order = torch.channels_last if inside else torch.contiguous_format
+                self.convolutions.to(memory_format=self._order)  # type: ignore[call-overload, unused-ignore]
+                self._filters = filters | self._transformed(filters, choose=True) if inside and automatic else filters
+                self._prepared_on = first.device
+            return self._order, self._filters
 
-    def _take_filters(self, *, choose: bool) -> None:
-        for index in range(choose and self.padding == "replicate", len(self.convolutions)):
-            if index not in self._filters:
-                found = self._convolution(index).filters(winograd=not choose, choose=choose)
-                if found is not None:
-                    self._filters[index] = found
+    def _transformed(self, known: Container[int], *, choose: bool) -> dict[int, FilterBank]:
+        """Filters by layer: those that Winograd's algorithm pays for or, to choose, all not yet known."""
+        layers = [i for i in range(choose and self.padding == "replicate", len(self.convolutions)) if i not in known]
+        found = {index: self._convolution(index).filters(winograd=not choose, choose=choose) for index in layers}
+        return {index: bank for index, bank in found.items() if bank is not None}
 
     def _convolve(self, index: int, x: Tensor) -> Tensor:
         convolution = self._convolution(index)
@@ -158,16 +155,16 @@ class VGGNetwork(ConvolutionStack):
     def _steps(self, image: Tensor, wanted: Collection[str]) -> Iterator[tuple[str, Tensor]]:
         """Yield the wanted layers in order, and go no further than they are taken."""
         self._grow(max(depth_of(layer) for layer in wanted))
-        order = self._choose_algorithms()
+        order, filters = self._choose_algorithms()
         x = ((image - self.mean) / self.std).to(self._convolution(0).weight.dtype, memory_format=order)
         for index, name in enumerate(CONVOLUTION_NAMES[: len(self.convolutions)]):
             rectified = name.replace("conv", "relu")
             pool = self.pooling if name in LAST_OF_BLOCK and index + 1 < len(self.convolutions) else None
-            if index in self._filters:
+            if index in filters:
                 bias = self._convolution(index).bias
                 rectify = name not in wanted
                 fused = pool if rectify and rectified not in wanted and pool != "l2" else None
-                x = frozen_conv2d(x, self._filters[index], bias, rectify, fused)
+                x = frozen_conv2d(x, filters[index], bias, rectify, fused)
                 if not rectify:
                     yield name, x
                     x = F.relu(x)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from nst_lightning.hardware.numerics import widest_dtype
 from nst_lightning.losses.projection import Projection, cells_energy
-from nst_lightning.losses.reference import Window, at_least_float32
+from nst_lightning.losses.reference import Sharing, Window, at_least_float32
 from nst_lightning.losses.term import Layer, Term
 
 ContentNormalization = Literal["balanced", "released", "paper"]
@@ -62,7 +62,7 @@ class ContentTarget(NamedTuple):
 class ContentMap:
     """Gathers a content's features in their places; those of a tile in bfloat16, as memory is short then."""
 
-    spread: Literal["dealt", "own", "all"] = "own"
+    sharing: Sharing = "own"
 
     def __init__(self, layer: Layer) -> None:
         self._projection = layer.projection
@@ -82,7 +82,7 @@ class ContentMap:
             self._features = features.new_empty(1, features.shape[1], window.height, window.width, dtype=kind)
         self._features[..., window.rows, window.columns] = features
 
-    def additive(self) -> list[Tensor]:
+    def sums(self) -> list[Tensor]:
         """The energy."""
         return [] if self._energy is None else [self._energy]
 

@@ -85,12 +85,12 @@ class Gram(StyleTerm):
 
     def style_target(self, layer: Layer, styles: Sequence[tuple[Tensor, float]]) -> Tensor:
         """The styles' weighted mean Gram matrix, (C, C)."""
-        return torch.stack([part * self._matrix(mean) for mean, part in styles]).sum(0)
+        return torch.stack([share * self._matrix(mean) for mean, share in styles]).sum(0)
 
     def distance(self, layer: Layer, mean: Tensor, target: Tensor) -> Tensor:
         """Squared distance from the style's Gram matrix."""
         return gram_distance(self._matrix(mean), target, self.normalization, layer.projection)
 
     def _matrix(self, mean: Tensor) -> Tensor:
-        """The (C, C) matrix that is compared, from the mean of `measure`."""
+        """The (C, C) matrix that is compared, from the mean of `measure`; another one in `Covariance`."""
         return mean

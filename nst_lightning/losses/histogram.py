@@ -108,7 +108,7 @@ class Histogram(Term):
 
     group = "style"
     additive = True
-    counts = True
+    needs_counts = True
     weighs_styles = True
 
     def __init__(
@@ -135,7 +135,7 @@ class Histogram(Term):
         count = min(_QUANTILES, max(len(cells) for cells, _ in styles))
         first = styles[0][0]
         levels = torch.linspace(0, 1, count, device=first.device, dtype=first.dtype).expand(first.shape[1], -1)
-        blend = [part * quantiles_at(cells.T.sort(1).values, levels) for cells, part in styles]
+        blend = [share * quantiles_at(cells.T.sort(1).values, levels) for cells, share in styles]
         least = torch.stack([cells.amin(0) for cells, _ in styles]).amin(0)
         greatest = torch.stack([cells.amax(0) for cells, _ in styles]).amax(0)
         return StyleQuantiles(torch.stack(blend).sum(0), least, greatest)

@@ -83,13 +83,13 @@ class MeanStd(StyleTerm):
 
     def style_target(self, layer: Layer, styles: Sequence[tuple[Tensor, float]]) -> Tensor:
         """The styles' weighted mean of means and deviations, (2, C)."""
-        return torch.stack([part * self._mean_and_deviation(layer, mean) for mean, part in styles]).sum(0)
+        return torch.stack([share * self._mean_and_deviation(layer, mean) for mean, share in styles]).sum(0)
 
     def distance(self, layer: Layer, mean: Tensor, target: Tensor) -> Tensor:
         """Squared distance of means and deviations."""
         return (self._mean_and_deviation(layer, mean) - target).square().sum()
 
-    def size(self, layer: Layer, target: Tensor, mean: Tensor) -> Tensor:
+    def size(self, layer: Layer, mean: Tensor, target: Tensor) -> Tensor:
         """Sum of squares of means and deviations."""
         return target.square().sum()
 

@@ -98,10 +98,10 @@ class NNFM(Term):
 
     def style_target(self, layer: Layer, styles: Sequence[tuple[Any, float]]) -> NNFMTarget:
         """The styles' directions."""
-        sampled = [(self._sampled(found), part) for found, part in styles]
-        lengths = torch.stack([part * cells.square().sum(1).mean() for cells, part in sampled]).sum()
+        sampled = [(self._sampled(found), share) for found, share in styles]
+        lengths = torch.stack([share * cells.square().sum(1).mean() for cells, share in sampled]).sum()
         soft = _SOFT**2 * lengths.clamp(min=torch.finfo(lengths.dtype).tiny)
-        return NNFMTarget([(_directions(cells, soft), part) for cells, part in sampled], soft, torch.ones_like(soft))
+        return NNFMTarget([(_directions(cells, soft), share) for cells, share in sampled], soft, torch.ones_like(soft))
 
     def target(self, layer: Layer, content: Any, style: NNFMTarget) -> NNFMTarget:
         """The same, with the distance of the content."""
@@ -133,7 +133,7 @@ class NNFMTarget(NamedTuple):
     """What `NNFM` compares with.
 
     Attributes:
-        styles: (n, C) of each style, of about length 1, and its part of the blend.
+        styles: (n, C) of each style, of about length 1, and its share of the blend.
         soft: Added to squared lengths, a scalar.
         scale: What to divide by, a scalar.
     """
@@ -151,6 +151,6 @@ def _distances(cells: Tensor, target: NNFMTarget) -> Tensor:
     """1 - cos of (n, C) cells, or flattened patches, and their nearest neighbours, averaged over styles: (n,)."""
     directions = _directions(cells, target.soft)
     total = directions.new_zeros(len(cells))
-    for candidates, part in target.styles:
-        total = total + part * (1 - (directions * candidates[nearest(directions, candidates)]).sum(1))
+    for candidates, share in target.styles:
+        total = total + share * (1 - (directions * candidates[nearest(directions, candidates)]).sum(1))
     return total

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeAlias
 
 import torch
 from torch import Tensor
@@ -49,21 +48,25 @@ class Window(NamedTuple):
         return None if self.map_weights is None else self.map_weights[..., self.rows, self.columns]
 
 
+Sharing: TypeAlias = Literal["dealt", "own", "all"]
+
+
 class Reference(Protocol):
     """Gathers what a term needs of one picture at one layer.
 
     Attributes:
-        spread: Which windows it is shown where several processes work on one picture: ``dealt``, each process some, and
-            `additive` is summed up; ``own``, those that this process evaluates, likewise; ``all``, each process all.
+        sharing: Which windows each process is shown where several work on one picture. ``dealt``: some, and the `sums`
+            of all processes are added up; ``own``: those of the tiles that this process evaluates, and sums likewise;
+            ``all``: all.
     """
 
-    spread: Literal["dealt", "own", "all"]
+    sharing: Sharing
 
     def add(self, features: Tensor, window: Window) -> None:
         """Take (1, C, rows, columns) features of a window; windows come without overlaps, in any order."""
         ...
 
-    def additive(self) -> list[Tensor]:
+    def sums(self) -> list[Tensor]:
         """What was summed over the windows, for adding up over processes in place."""
         ...
 
@@ -71,7 +74,7 @@ class Reference(Protocol):
         """What `Term.style_target` and `Term.target` get.
 
         Args:
-            cells: Of the whole map, as often as each counts.
+            cells: Sum of the weights of all cells of the map; h w without weights.
         """
         ...
 
@@ -84,7 +87,7 @@ class Mean:
         layer: The layer.
     """
 
-    spread: Literal["dealt", "own", "all"] = "dealt"
+    sharing: Sharing = "dealt"
 
     def __init__(self, term: Term, layer: Layer) -> None:
         self._term, self._layer, self._sum = term, layer, Sum()
@@ -93,13 +96,13 @@ class Mean:
         """Add the measure of a window."""
         self._sum.add(self._term.measure(self._layer, features, window, None))
 
-    def additive(self) -> list[Tensor]:
+    def sums(self) -> list[Tensor]:
         """The sum."""
         return self._sum.tensors()
 
     def result(self, cells: float) -> Tensor:
         """The mean, in the measure's own type and on its device."""
-        return self._sum.over(cells)
+        return self._sum.value(cells)
 
 
 class Sum:
@@ -112,21 +115,21 @@ class Sum:
     def add(self, value: Tensor) -> None:
         """Add a tensor of any floating type."""
         exact = widest_dtype(value.device) == torch.float64
-        term = value.detach().to(device=value.device if exact else torch.device("cpu"), dtype=torch.float64)
+        addend = value.detach().to(device=value.device if exact else torch.device("cpu"), dtype=torch.float64)
         if self._total is None:
-            self._total, self._like = term.clone(), value.detach().new_empty(0)
+            self._total, self._like = addend.clone(), value.detach().new_empty(0)
         else:
-            self._total += term
+            self._total += addend
 
     def tensors(self) -> list[Tensor]:
         """The sum itself, for adding up over processes in place."""
         return [] if self._total is None else [self._total]
 
-    def over(self, count: float) -> Tensor:
-        """The sum over a count, in the type and on the device of what was added."""
+    def value(self, divisor: float = 1.0) -> Tensor:
+        """The sum over a divisor, in the type and on the device of what was added."""
         assert self._total is not None
         assert self._like is not None
-        return (self._total / count).to(self._like)
+        return (self._total / divisor).to(self._like)
 
 
 class Sample:
@@ -136,7 +139,7 @@ class Sample:
         most: How many, at most.
     """
 
-    spread: Literal["dealt", "own", "all"] = "all"
+    sharing: Sharing = "all"
 
     def __init__(self, most: int) -> None:
         self._most, self._cells = most, list[Tensor]()
@@ -152,7 +155,7 @@ class Sample:
         cells = at_least_float32(features)[0, :, rows::step, columns::step].flatten(1).T
         self._cells.append(cells.clone())
 
-    def additive(self) -> list[Tensor]:
+    def sums(self) -> list[Tensor]:
         """Nothing is summed."""
         return []
 
@@ -164,13 +167,13 @@ class Sample:
 class WholeMap:
     """The whole feature map of a picture, and the weights of its cells; not for tiles."""
 
-    spread: Literal["dealt", "own", "all"] = "all"
+    sharing: Sharing = "all"
 
     def add(self, features: Tensor, window: Window) -> None:
         """Take the map."""
         self._found = features, window.map_weights
 
-    def additive(self) -> list[Tensor]:
+    def sums(self) -> list[Tensor]:
         """Nothing is summed."""
         return []
 
@@ -200,8 +203,3 @@ def counting(weights: Tensor, most: int | None = None) -> Tensor:
 def at_least_float32(features: Tensor) -> Tensor:
     """Features in float32, or float64 if they are: the type that sums belong into."""
     return features if features.dtype == torch.float64 else features.float()
-
-
-def cat_additive(references: Sequence[Reference]) -> list[Tensor]:
-    """All sums of some references."""
-    return [tensor for reference in references for tensor in reference.additive()]

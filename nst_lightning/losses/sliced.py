@@ -78,10 +78,10 @@ class SlicedWasserstein(Term):
         return WholeMap()
 
     def style_target(self, layer: Layer, styles: Sequence[tuple[tuple[Tensor, Tensor | None], float]]) -> Any:
-        """Directions, and each style's sorted projections on them with its part of the blend."""
+        """Directions, and each style's sorted projections on them with its share of the blend."""
         (features, _), _ = styles[0]
         directions = unit_directions(self.projections, features.shape[1], self.seed).to(at_least_float32(features))
-        return directions, [(_sorted(directions, _that_count(*style)), part) for style, part in styles]
+        return directions, [(_sorted(directions, _that_count(*style)), share) for style, share in styles]
 
     def target(self, layer: Layer, content: tuple[Tensor, Tensor | None], style: Any) -> SlicedTarget:
         """The blend of the styles' quantiles at the ranks of the image's cells."""
@@ -90,7 +90,7 @@ class SlicedWasserstein(Term):
         cells = features.shape[-2] * features.shape[-1]
         ranks = torch.linspace(0, 1, cells, device=features.device, dtype=directions.dtype)
         ranks = ranks.expand(self.projections, -1)
-        target = torch.stack([part * quantiles_at(ascending, ranks) for ascending, part in styles]).sum(0)
+        target = torch.stack([share * quantiles_at(ascending, ranks) for ascending, share in styles]).sum(0)
         at_content = (_sorted(directions, features) - target).square().mean()
         return SlicedTarget(directions, target, balance(at_content, target.square().mean()))
 

@@ -1,8 +1,8 @@
 """The contract between the objective and its terms.
 
-A term is configuration: what it compares, at which layers, with which weight. Nothing is ever written to it, so one
-object may serve any number of models and threads. What a run compares with are *targets*, values that the term's
-methods make of features and get back:
+A term is configuration: what it compares, at which layers, with which weight. Nothing of a run is written to it (a
+network inside a term goes to the model's device), so one object may serve several models and threads. What a run
+compares with are *targets*, values that the term's methods make of features and get back:
 
 1. Of each style picture, and of the content, a `Reference` keeps what the term needs: by default the mean over cells
    of what `Term.measure` returns.
@@ -58,25 +58,25 @@ class Term(nn.Module):
         group: Which total the term counts in (column ``<group>_loss`` of the metrics); ``model.strength`` scales the
             group ``style``.
         additive: Whether the loss at a layer is the sum of `measure` over all windows, without `loss`.
-        counts: Whether `measure` needs counts over the whole image first; see `count`.
+        needs_counts: Whether `measure` needs counts over the whole image first; see `count`.
         sees_image: Whether there is an `image_loss`, whose column is called ``image``.
         needs_content: Whether `image_loss` needs the content picture, which then stays in memory.
         weighs_cells: Whether `measure` heeds a window's weights, so that the term can have regions.
         weighs_styles: Whether it heeds a mask of a style picture.
-        needs_spread: Whether a single cell says nothing.
+        needs_spread: Whether it needs two cells at least, as a variance does.
         takes_projection: Whether the term takes features of fewer channels together with a projection; others get them
             projected, which costs time and memory.
         needs_whole: Why `measure` must see all of a feature map at once, as the end of a sentence; empty: it need not.
         least_side: Cells that a layer's feature map has along each side, at least.
-        copies: How often the features of a layer are in memory at once beside those of the network, in their own type.
-        float32_gradient: Whether the backward pass finds features in float32 where those of the network are narrower.
+        copies: For estimates of memory: how often the features of a layer are there at once beside the network's.
+        float32_gradient: Likewise: whether the backward pass finds features in float32 where the network's are not.
         balanced: Whether the loss is relative, 1 being a size of its own (for style: the loss at the content picture).
         name: Prefix of the term's columns in the metrics.
     """
 
     group: ClassVar[str] = "other"
     additive: ClassVar[bool] = False
-    counts: ClassVar[bool] = False
+    needs_counts: ClassVar[bool] = False
     sees_image: ClassVar[bool] = False
     needs_content: ClassVar[bool] = False
     weighs_cells: ClassVar[bool] = False
@@ -116,14 +116,12 @@ class Term(nn.Module):
 
         Args:
             layer: The layer.
-            styles: What the reference kept of each style, and its part of the blend; the parts sum to 1.
+            styles: What the reference kept of each style, and its share of the blend; shares sum to 1.
 
         Returns:
             Any value; by default the weighted sum of the means.
         """
-        if not styles or styles[0][0] is None:
-            return None
-        return torch.stack([part * mean for mean, part in styles]).sum(0)
+        return torch.stack([share * mean for mean, share in styles]).sum(0) if styles else None
 
     def target(self, layer: Layer, content: Any, style: Any) -> Any:
         """Complete a target with what depends on the content; under no gradient.
@@ -139,7 +137,16 @@ class Term(nn.Module):
         return style
 
     def count(self, layer: Layer, features: Tensor, target: Any) -> Tensor:
-        """Counts over (1, C, h, w) features of the image, under no gradient; those of two windows add up."""
+        """Count the image's cells by their values, under no gradient; the counts of two windows add up.
+
+        Args:
+            layer: The layer.
+            features: (1, C, rows, columns) of a window.
+            target: From `target`.
+
+        Returns:
+            A tensor of any shape, such as (C, bins).
+        """
         raise NotImplementedError(f"{type(self).__name__} counts, but has no count()")
 
     def counted(self, layer: Layer, target: Any, counts: Tensor) -> Any:
@@ -161,7 +168,17 @@ class Term(nn.Module):
         raise NotImplementedError(f"{type(self).__name__} has layers but no measure()")
 
     def loss(self, layer: Layer, mean: Tensor, target: Any) -> Tensor:
-        """The loss at a layer, a scalar without weights, from the mean of `measure` over the image's cells."""
+        """The loss at a layer.
+
+        Args:
+            layer: The layer.
+            mean: The sum of `measure` over all windows, divided by the sum of the weights of all cells (by their number
+                without weights), in the shape that `measure` returns.
+            target: From `target`.
+
+        Returns:
+            A scalar, without the weights of term and layer.
+        """
         raise NotImplementedError(f"{type(self).__name__} is not additive and has no loss()")
 
     def losses(self, means: Mapping[Layer, Tensor], targets: Mapping[Layer, Any]) -> dict[Layer, Tensor]:
@@ -192,6 +209,7 @@ class StyleTerm(Term):
 
     group = "style"
     weighs_cells = weighs_styles = True
+    balanced = True
 
     def __init__(
         self,
@@ -199,21 +217,20 @@ class StyleTerm(Term):
         weight: float = 1.0,
     ) -> None:
         super().__init__(layers, weight)
-        self.balanced = True
 
     def distance(self, layer: Layer, mean: Tensor, target: Any) -> Tensor:
         """How far a mean of `measure` is from the style's part of a target, a scalar of at least 0."""
         raise NotImplementedError(f"{type(self).__name__} has no distance()")
 
-    def size(self, layer: Layer, target: Any, mean: Tensor) -> Tensor:
-        """The size of the style's part of a target, a scalar in the unit of `distance`: its distance from zero."""
+    def size(self, layer: Layer, mean: Tensor, target: Any) -> Tensor:
+        """The size of the style's part of a target in the unit of `distance`: its distance from a mean of zero."""
         return self.distance(layer, torch.zeros_like(mean), target)
 
     def target(self, layer: Layer, content: Any, style: Any) -> Any:
         """The style's part, and what to divide by so that the loss is 1 at the content picture."""
         if not self.balanced:
             return style, torch.ones_like(content.flatten()[0])
-        return style, balance(self.distance(layer, content, style), self.size(layer, style, content))
+        return style, balance(self.distance(layer, content, style), self.size(layer, content, style))
 
     def loss(self, layer: Layer, mean: Tensor, target: Any) -> Tensor:
         """The distance over that of the content picture."""

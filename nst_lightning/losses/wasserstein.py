@@ -111,12 +111,12 @@ class StyleGaussian(NamedTuple):
     Attributes:
         moments: Of a style.
         axes: Of its covariance.
-        part: Of the style in the blend; parts sum to 1.
+        share: Of the style in the blend; shares sum to 1.
     """
 
     moments: Moments
     axes: PrincipalAxes
-    part: float
+    share: float
 
 
 class Wasserstein(StyleTerm):
@@ -156,13 +156,13 @@ class Wasserstein(StyleTerm):
 
     def style_target(self, layer: Layer, styles: Sequence[tuple[Tensor, float]]) -> list[StyleGaussian]:
         """Each style's Gaussian and its principal axes."""
-        found = [(self._moments(layer, mean), part) for mean, part in styles]
+        found = [(self._moments(layer, mean), share) for mean, share in styles]
         with one_thread():
-            return [StyleGaussian(m, principal_axes(m.covariance, self.correlated), part) for m, part in found]
+            return [StyleGaussian(m, principal_axes(m.covariance, self.correlated), share) for m, share in found]
 
     def target(self, layer: Layer, content: Tensor, style: list[StyleGaussian]) -> tuple[list[StyleGaussian], Tensor]:
         """The style's Gaussians, and the distance of the content's."""
-        size = torch.stack([g.part * (g.moments.covariance.trace() + g.moments.mean.square().sum()) for g in style])
+        size = torch.stack([g.share * (g.moments.covariance.trace() + g.moments.mean.square().sum()) for g in style])
         return style, balance(self._distances({layer: content}, {layer: style})[layer], size.sum())
 
     def loss(self, layer: Layer, mean: Tensor, target: tuple[list[StyleGaussian], Tensor]) -> Tensor:
@@ -186,7 +186,7 @@ class Wasserstein(StyleTerm):
         parts: dict[Layer, list[Tensor]] = {layer: [] for layer in means}
         for (layer, gaussian), found, (_, others) in zip(pairs, values, common, strict=True):
             distance = wasserstein_distance(moments[layer], gaussian.moments, torch.cat([found, others]))
-            parts[layer].append(gaussian.part * distance)
+            parts[layer].append(gaussian.share * distance)
         return {layer: torch.stack(of_styles).sum() for layer, of_styles in parts.items()}
 
     def _moments(self, layer: Layer, mean: Tensor) -> Moments:

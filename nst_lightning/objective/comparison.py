@@ -29,12 +29,12 @@ class Comparison(NamedTuple):
     traversal: Traversal
     targets: Targets
 
-    def measures(self, crop: Tensor, tile: Tile, keys: Sequence[Key], targets: Mapping[Key, Any]) -> Measures:
+    def measures(self, crop: Tensor, tile: Tile, keys: Sequence[Key], counted: Mapping[Key, Any]) -> Measures:
         """What terms measure over the cells of a tile's core."""
         measures: Measures = []
         for key, layer, features, window in self.traversal.visits(crop, tile, keys, self.targets.weights.cells):
-            term, target = self.objective.parts[key[0]].term, targets[key]
-            if term.counts and tile.is_whole:
+            term, target = self.objective.parts[key[0]].term, counted[key]
+            if term.needs_counts and tile.is_whole:
                 target = term.counted(layer, target, term.count(layer, features.detach(), target))
             measures.append((key, term.measure(layer, features, window, target)))
         return measures
@@ -66,10 +66,10 @@ class Comparison(NamedTuple):
 
     def factor(self, key: Key) -> float:
         """Weight of a loss."""
-        return self.objective.factor(key, self.targets.weights.areas[key[0]])
+        return self.objective.factor(key, self.targets.weights.factors[key[0]])
 
-    def cells(self, key: Key, image: Tensor) -> float:
+    def cell_count(self, key: Key, image: Tensor) -> float:
         """Cells of an image at a layer, as often as they count."""
         stride = self.traversal.strides[key[1]]
         cells = (image.shape[-2] // stride) * (image.shape[-1] // stride)
-        return self.targets.weights.counts.get(key, cells)
+        return self.targets.weights.sums.get(key, cells)

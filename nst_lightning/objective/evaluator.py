@@ -68,11 +68,10 @@ class Evaluator:
         """Make the style's part of targets, which may be kept for other contents.
 
         Args:
-            styles: Pairs of an image (1, 3, h, w), RGB in [0, 1], and its part of the blend; the parts sum to 1 (in
+            styles: Pairs of an image (1, 3, h, w), RGB in [0, 1], and its share of the blend; shares sum to 1 (in
                 each region).
             masks: Regions and other masks, on the images' device.
         """
-        self.traversal.describe_layers()
         with without_autocast(styles[0][0].device if styles else torch.device("cpu")):
             return self._preparation.style_targets(styles, masks or Masks.none(len(styles)))
 
@@ -90,6 +89,7 @@ class Evaluator:
             styles: As of `style_targets`, or what it returned.
             masks: Regions and other masks, on the images' device.
         """
+        self.traversal.forget_projections()
         style = styles if isinstance(styles, StyleTargets) else self.style_targets(styles, masks)
         weights = Weights.of(self.objective, masks or Masks.none(0), self.extractor.strides)
         with without_autocast(content.device):
@@ -131,7 +131,9 @@ class Evaluator:
         tile = Tile.whole(image.shape[-2], image.shape[-1])
         measures = found.measures(image, tile, self.objective.layer_keys, found.targets.of_layers)
         losses = {key: value for key, value in measures if found.is_additive(key)}
-        losses |= found.losses({key: value / found.cells(key, image) for key, value in measures if key not in losses})
+        losses |= found.losses(
+            {key: value / found.cell_count(key, image) for key, value in measures if key not in losses}
+        )
         losses |= found.image_losses(image)
         stacked = torch.stack([found.factor(key) * losses[key] for key in self.objective.part_keys])
         return Evaluation(stacked.sum(), stacked.detach())

@@ -12,11 +12,11 @@ from typing import NamedTuple
 
 from nst_lightning.losses.reference import Window
 
-_NEXT_TO_NOTHING = 1.03
+_NEXT_TO_NOTHING = 1.03  # times the pixels of the best grid
 
 
 class Box(NamedTuple):
-    """Pixels from (top, left) up to and without (bottom, right)."""
+    """Rows from `top` up to and without `bottom`, columns from `left` up to and without `right`, in pixels."""
 
     top: int
     bottom: int

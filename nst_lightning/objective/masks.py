@@ -26,6 +26,10 @@ class Mask(NamedTuple):
     argument: str
     asked: bool = True
 
+    def to(self, like: Tensor) -> Mask:
+        """On the device and of the type of a tensor."""
+        return self._replace(pixels=self.pixels.to(like))
+
     def cells(self, stride: int) -> Tensor:
         """Reduce to a layer's grid by area: (1, 1, H // stride, W // stride)."""
         return F.avg_pool2d(self.pixels, stride) if stride > 1 else self.pixels
@@ -80,10 +84,9 @@ class Masks(NamedTuple):
         """On the device and of the type of a tensor."""
 
         def moved(mask: Mask | None) -> Mask | None:
-            return None if mask is None else mask._replace(pixels=mask.pixels.to(like))
+            return None if mask is None else mask.to(like)
 
-        regions = [mask._replace(pixels=mask.pixels.to(like)) for mask in self.regions]
-        styles = [moved(mask) for mask in self.styles]
+        regions, styles = [mask.to(like) for mask in self.regions], [moved(mask) for mask in self.styles]
         return self._replace(regions=regions, styles=styles, content=moved(self.content), visible=moved(self.visible))
 
     def of_content(self) -> Mask | None:

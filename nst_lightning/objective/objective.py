@@ -122,16 +122,16 @@ class Objective(nn.Module):
         sums = [parts[at].sum() if at else parts.new_zeros(()) for at in members]
         return dict(zip(self.loss_names, [loss.detach(), *sums, *parts.unbind()], strict=True))
 
-    def factor(self, key: Key, area: float) -> float:
+    def factor(self, key: Key, of_mask: float) -> float:
         """Weight of one of the losses.
 
         Args:
             key: Part and column.
-            area: Of the picture that masks leave to the part, 1 for all.
+            of_mask: From `Weights.factors`.
         """
         term = self.parts[key[0]].term
         strength = self.strength if term.group == "style" else 1.0
-        return term.weight * area * term.layers.get(key[1], 1.0) * strength
+        return term.weight * of_mask * term.layers.get(key[1], 1.0) * strength
 
     def least_side(self, strides: Mapping[str, int]) -> int:
         """A side in pixels at which every layer has as many cells as each term needs, whatever the other side is."""

@@ -31,15 +31,15 @@ class Preparation:
         """The style's part of targets.
 
         Args:
-            styles: Pairs of a picture (1, 3, h, w) and its part of the blend; the parts sum to 1 (in each region).
+            styles: Pairs of a picture (1, 3, h, w) and its share of the blend; shares sum to 1 (in each region).
             masks: Which of each picture counts, at which layers, in which region.
         """
         kept = [self._of_style(index, picture, masks) for index, (picture, _) in enumerate(styles)]
-        parts, targets = [part for _, part in styles], {}
+        shares, targets = [share for _, share in styles], {}
         for key in self._objective.layer_keys:
             term, _, region = self._objective.parts[key[0]]
-            blend = masks.blend(region, key[1], parts)
-            found = [(kept[i][key], part) for i, part in blend if key in kept[i]]
+            blend = masks.blend(region, key[1], shares)
+            found = [(kept[i][key], share) for i, share in blend if key in kept[i]]
             with one_thread():
                 targets[key] = term.style_target(self._traversal.layer(key), found)
         return StyleTargets(targets)
@@ -82,11 +82,10 @@ class Preparation:
         self, picture: Tensor, references: Mapping[Key, Reference], weights: Mapping[Key, Tensor]
     ) -> dict[Key, Any]:
         """Show a picture to references, and say what they kept."""
-        ways = self._traversal.ways(picture)
-        for spreads, tiles, processes in ways:
-            some = {key: reference for key, reference in references.items() if reference.spread in spreads}
+        for sharing, tiles, processes in self._traversal.ways(picture):
+            some = {key: reference for key, reference in references.items() if reference.sharing in sharing}
             self._show(picture, tiles, some, weights)
-            processes.add([tensor for reference in some.values() for tensor in reference.additive()])
+            processes.add([tensor for reference in some.values() for tensor in reference.sums()])
         height, width = picture.shape[-2:]
         kept = {}
         for key, reference in references.items():

@@ -12,8 +12,7 @@ from nst_lightning.hardware.numerics import widest_dtype
 from nst_lightning.objective.masks import Mask, Masks
 from nst_lightning.objective.objective import Key, Objective
 
-# What a mask takes from the content where it is dark it gives where it is light, up to this factor: there the picture
-# is as at half the strength.
+# What a mask takes from the content where it is dark it gives where it is light, up to this factor.
 _MOST_CONTENT = 2.0
 
 
@@ -22,15 +21,16 @@ class Weights:
     """How much each part of the picture counts for each part of the objective.
 
     Attributes:
-        areas: For each part of the objective how much of the picture masks leave to it, a factor on its losses.
+        factors: For each part of the objective a factor on its losses: the fraction of what is seen of the picture that
+            its mask leaves or, for content terms, what makes the weights average 1, at most 2.
         cells: Part and layer -> weights of the layer's cells, (1, 1, h, w); none: all alike.
-        counts: Part and layer -> sum of these weights.
+        sums: Part and layer -> sum of these weights.
         pixels: Part -> weights of the picture's pixels, (1, 1, H, W); none: all alike.
     """
 
-    areas: Sequence[float]
+    factors: Sequence[float]
     cells: Mapping[Key, Tensor] = field(default_factory=dict)
-    counts: Mapping[Key, float] = field(default_factory=dict)
+    sums: Mapping[Key, float] = field(default_factory=dict)
     pixels: Mapping[int, Tensor] = field(default_factory=dict)
 
     @classmethod
@@ -47,7 +47,7 @@ class Weights:
         masked = {index: mask for index, (mask, _) in enumerate(found) if mask is not None}
         cells = {key: masked[key[0]].cells(strides[key[1]]) for key in objective.layer_keys if key[0] in masked}
         return cls(
-            [area for _, area in found],
+            [factor for _, factor in found],
             cells,
             {key: total_of(weights) for key, weights in cells.items()},
             {i: mask.pixels for i, mask in masked.items() if objective.parts[i].term.sees_image},
@@ -60,7 +60,7 @@ def total_of(weights: Tensor) -> float:
 
 
 def _of_part(group: str, region: int | None, masks: Masks, seen: float) -> tuple[Mask | None, float]:
-    """The mask of a part of the objective, and the area that it leaves."""
+    """The mask of a part of the objective, and its factor."""
     if region is not None:
         return masks.regions[region], float(masks.regions[region].pixels.mean()) / seen
     if group == "content" and (mask := masks.of_content()) is not None:

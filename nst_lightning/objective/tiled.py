@@ -76,7 +76,7 @@ def evaluate_tiled(comparison: Comparison, image: Tensor, gradient: Tensor | Non
             del crop, measures
         processes.add([gradient])
     processes.add([tensor for total in sums.values() for tensor in total.tensors()])
-    losses |= {key: comparison.factor(key) * total.over(1) for key, total in sums.items()}
+    losses |= {key: comparison.factor(key) * total.value() for key, total in sums.items()}
     losses |= _image_losses(comparison, image, gradient)
     return torch.stack([losses[key].to(image.dtype) for key in comparison.objective.part_keys])
 
@@ -84,9 +84,11 @@ def evaluate_tiled(comparison: Comparison, image: Tensor, gradient: Tensor | Non
 @torch.no_grad()
 def _counted(comparison: Comparison, image: Tensor, tiles: Sequence[Tile], processes: Collective) -> Mapping[Key, Any]:
     """Targets of terms that need counts over the whole image, which takes a pass of its own."""
-    keys = [key for key in comparison.objective.layer_keys if comparison.objective.parts[key[0]].term.counts]
+    keys = [key for key in comparison.objective.layer_keys if comparison.objective.parts[key[0]].term.needs_counts]
     sums: dict[Key, Sum] = {}
     given = comparison.targets.of_layers
+    if len(tiles) == 1 and tiles[0].is_whole:  # then counts are taken where they are needed
+        return comparison.targets.of_layers
     for tile in tiles if keys else []:
         for key, layer, features, _ in comparison.traversal.visits(crop_of(image, tile), tile, keys):
             _add(sums, [(key, comparison.objective.parts[key[0]].term.count(layer, features, given[key]))])
@@ -94,7 +96,7 @@ def _counted(comparison: Comparison, image: Tensor, tiles: Sequence[Tile], proce
     counted = {}
     for key, total in sums.items():
         term = comparison.objective.parts[key[0]].term
-        counted[key] = term.counted(comparison.traversal.layer(key), given[key], total.over(1))
+        counted[key] = term.counted(comparison.traversal.layer(key), given[key], total.value())
     return {**given, **counted}
 
 
@@ -102,13 +104,13 @@ def _mean_losses(
     comparison: Comparison, sums: Mapping[Key, Sum], image: Tensor
 ) -> tuple[dict[Key, Tensor], dict[Key, Tensor]]:
     """Weighted losses of the means of measures, and the gradient of each with respect to the sum."""
-    leaves = {key: total.over(comparison.cells(key, image)).requires_grad_() for key, total in sums.items()}
+    leaves = {key: total.value(comparison.cell_count(key, image)).requires_grad_() for key, total in sums.items()}
     if not leaves:
         return {}, {}
     with one_thread(), torch.enable_grad():
         losses = {key: comparison.factor(key) * loss for key, loss in comparison.losses(leaves).items()}
         slopes = torch.autograd.grad([losses[key] for key in leaves], list(leaves.values()))
-    upstream = {key: slope / comparison.cells(key, image) for key, slope in zip(leaves, slopes, strict=True)}
+    upstream = {key: slope / comparison.cell_count(key, image) for key, slope in zip(leaves, slopes, strict=True)}
     return {key: loss.detach() for key, loss in losses.items()}, upstream
 
 

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from nst_lightning.errors import UserError
 from nst_lightning.features import Extractor
 from nst_lightning.losses import Layer, Window
 from nst_lightning.losses.projection import projection_of
@@ -34,6 +35,20 @@ class Visit(NamedTuple):
     window: Window
 
 
+class Way(NamedTuple):
+    """A way through a picture.
+
+    Attributes:
+        sharing: For which references, by `Reference.sharing`.
+        tiles: What this process sees.
+        processes: Whom it adds sums up with.
+    """
+
+    sharing: set[str]
+    tiles: list[Tile]
+    processes: Collective
+
+
 class Traversal:
     """Visits features of pictures for an objective, whole or tile by tile.
 
@@ -56,20 +71,20 @@ class Traversal:
         self.stride = max((self.strides[layer] for layer in self._layers), default=1)
         halo = 0 if tile is None else extractor.halo(self._layers) or 0
         self.halo = -(-halo // self.stride) * self.stride
-        self._described: dict[tuple[str, bool], Layer] = {}
+        self._projected_layers: dict[str, Layer] = {}
+        self._plain_layers = {name: Layer(name) for name in self._layers}
 
-    def describe_layers(self) -> None:
-        """Ask the network for its projections."""
-        found = {layer: projection_of(self._extractor.projection(layer)) for layer in self._layers}
-        self._described = {
-            (name, takes): Layer(name, projection if takes else None)
-            for name, projection in found.items()
-            for takes in (True, False)
-        }
+    def forget_projections(self) -> None:
+        """Ask the network anew for its projections: its weights may have changed."""
+        self._projected_layers = {}
 
     def layer(self, key: Key) -> Layer:
         """The layer, as a part's term is told of it."""
-        return self._described[key[1], self._parts[key[0]].term.takes_projection]
+        if not self._parts[key[0]].term.takes_projection:
+            return self._plain_layers[key[1]]
+        if key[1] not in self._projected_layers:
+            self._projected_layers[key[1]] = Layer(key[1], projection_of(self._extractor.projection(key[1])))
+        return self._projected_layers[key[1]]
 
     def tiles(self, picture: Tensor, processes: int = 1) -> list[Tile]:
         """The tiles of a (1, 3, H, W) picture, as they are cut for so many processes."""
@@ -82,15 +97,17 @@ class Traversal:
         """The tiles of an image that this process evaluates, and whom it adds its results up with."""
         return self._dealt(self.tiles(picture, self._processes.size))
 
-    def ways(self, picture: Tensor) -> list[tuple[set[str], list[Tile], Collective]]:
-        """Through a picture that is seen once: for which references (`Reference.spread`), by which tiles, shared how.
+    def ways(self, picture: Tensor) -> list[Way]:
+        """How references see a picture: in one way, unless several processes work on it.
 
-        It is cut as one process cuts it, for the same bits, but for what has to lie where this process evaluates.
+        It is cut as one process cuts it, for the same bits, but for references that have to lie where this process
+        evaluates.
         """
         tiles = self.tiles(picture)
         if self._processes.size == 1:
-            return [({"own", "dealt", "all"}, tiles, self._processes)]
-        return [({"own"}, *self.own_tiles(picture)), ({"dealt"}, *self._dealt(tiles)), ({"all"}, tiles, OneProcess())]
+            return [Way({"own", "dealt", "all"}, tiles, self._processes)]
+        own, dealt = Way({"own"}, *self.own_tiles(picture)), Way({"dealt"}, *self._dealt(tiles))
+        return [own, dealt, Way({"all"}, tiles, OneProcess())]
 
     def _dealt(self, tiles: list[Tile]) -> tuple[list[Tile], Collective]:
         if len(tiles) < self._processes.size:  # a small picture: every process does all of it
@@ -115,7 +132,7 @@ class Traversal:
                 if key[1] != name:
                     continue
                 taken = features
-                if not self._parts[key[0]].term.takes_projection and self._described[name, True].projection is not None:
+                if not self._parts[key[0]].term.takes_projection:
                     projected = self._projected(name, features) if projected is None else projected
                     taken = projected
                 here = window if weights is None else window._replace(map_weights=weights.get(key))
@@ -123,16 +140,24 @@ class Traversal:
 
     def features(self, crop: Tensor, tile: Tile, layers: Collection[str]) -> Iterator[tuple[str, Tensor, Window]]:
         """Features of a tile's core, layer by layer, and where they lie."""
+        height, width = crop.shape[-2:]
         for name, features in self._extractor.iterate(crop, [layer for layer in self.strides if layer in layers]):
+            stride = self.strides[name]
+            if tuple(features.shape[-2:]) != (height // stride, width // stride):
+                raise UserError(
+                    f"model.extractor: {type(self._extractor).__name__} must return {width // stride}x"
+                    f"{height // stride} cells of layer {name} for {width}x{height} px (its stride is {stride}; rounded "
+                    f"down), got {features.shape[-1]}x{features.shape[-2]}; cut the image to a multiple of the stride "
+                    "first"
+                )
             if tile.is_whole:
                 yield name, features, Window.whole(features)
             else:
-                stride = self.strides[name]
                 yield name, Core.apply(features, tile.inside(stride)), tile.window(stride)
 
     def _projected(self, name: str, features: Tensor) -> Tensor:
-        projection: Any = self._extractor.projection(name)
-        return F.conv2d(features, projection[:, :, None, None].to(features.dtype))
+        projection = self._extractor.projection(name)
+        return features if projection is None else F.conv2d(features, projection[:, :, None, None].to(features.dtype))
 
     def walk(self, picture: Tensor, layers: Collection[str]) -> Iterator[tuple[str, Tensor, float]]:
         """Features of all of a picture in pieces, each with its fraction of the layer's cells."""

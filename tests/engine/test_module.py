@@ -59,7 +59,7 @@ def test_the_image_is_the_only_parameter(tiny_weights, pair, tmp_path):
 def test_training_step_returns_the_weighted_loss(tiny_weights, pair, tmp_path):
     module = build(tiny_weights, evaluations=1)
     fit(module, pair, tmp_path)
-    loss = module.training_step(0, 0)
+    loss = module.training_step(module.trainer.train_dataloader.batch, 0)
     assert loss.shape == ()
     assert loss.requires_grad
     torch.testing.assert_close(loss.detach(), module.evaluation.parts.sum())

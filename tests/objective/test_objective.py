@@ -7,7 +7,7 @@ import torch
 
 from nst_lightning.errors import UserError
 from nst_lightning.features import VGG19, Extractor
-from nst_lightning.losses import Content, Gram, Term, TotalVariation
+from nst_lightning.losses import NNFM, Content, Gram, Histogram, Term, TotalVariation, Wasserstein
 from nst_lightning.objective.evaluator import Evaluator
 from nst_lightning.objective.objective import Objective, default_terms
 
@@ -180,3 +180,50 @@ def test_the_gradient_equals_finite_differences(tiny_weights, pictures):
     with torch.no_grad():
         slope = (objective(image + h * direction).loss - objective(image - h * direction).loss) / (2 * h)
     assert float(slope) == pytest.approx(float((image.grad * direction).sum()), rel=1e-5)
+
+
+def test_targets_are_values_that_may_be_kept(tiny_weights, pictures):
+    """The style's part for other contents, and all of them for another evaluator, to the last bit."""
+    content, style, image = pictures
+    kinds = [*default_terms(), Wasserstein(["relu2_1"]), Histogram(["relu1_1"]), NNFM(["relu3_1"]), Gram(["relu1_1"])]
+    objective, network = Objective(kinds), VGG19(str(tiny_weights))
+    first = Evaluator(objective, network)
+    of_style = first.style_targets([(style, 1.0)])
+    for other in (content, image):
+        kept, own = Evaluator(objective, network), Evaluator(objective, network)
+        kept.prepare(other, of_style)
+        own.prepare(other, [(style, 1.0)])
+        assert torch.equal(kept(image).parts, own(image).parts)
+        again = Evaluator(objective, network)
+        again.targets = own.targets
+        assert torch.equal(again(image).parts, own(image).parts)
+
+
+@pytest.mark.parametrize(("tile", "passes"), [(None, 1), (64, 1), (16, 2)])
+def test_cells_are_counted_once_an_evaluation(tiny_weights, pictures, monkeypatch, tile, passes):
+    """In a pass of its own only where there are several tiles."""
+    counted, layers = [], ["relu1_1"]
+    count = Histogram.count
+    monkeypatch.setattr(Histogram, "count", lambda *given: counted.append(given[2].shape) or count(*given))
+    network = VGG19(str(tiny_weights))
+    evaluate = Evaluator(Objective([Histogram(layers)]), network, tile)
+    evaluate.prepare(pictures[0], [(pictures[1], 1.0)])
+    passed, iterate = [], network.iterate
+    monkeypatch.setattr(network, "iterate", lambda crop, wanted: passed.append(crop.shape) or iterate(crop, wanted))
+    with torch.no_grad():
+        evaluate(pictures[2])
+    assert sum(shape[-2] * shape[-1] for shape in counted) == 32 * 40
+    assert len(passed) == passes * len(counted)
+
+
+class Uneven(Blur):
+    """Rounds its maps up."""
+
+    def forward(self, image, layers):
+        return {name: torch.nn.functional.avg_pool2d(image, self.strides[name], ceil_mode=True) for name in layers}
+
+
+def test_maps_of_another_size_are_refused(pictures):
+    evaluate = Evaluator(Objective([Gram(["coarse"])]), Uneven())
+    with pytest.raises(UserError, match=r"Uneven must return 9x8 cells of layer coarse for 39x32 px .*, got 10x8"):
+        evaluate.prepare(pictures[0][..., :39], [(pictures[1], 1.0)])

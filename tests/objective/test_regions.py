@@ -171,7 +171,7 @@ def test_a_white_mask_changes_nothing_and_a_region_keeps_its_share(tiny_weights)
     seen = Mask(left.pixels + 0 * right.pixels, "seen")
     within = [Mask(left.pixels, "left"), Mask(0.5 * left.pixels, "half")]
     masks = Masks(within, [0, 1], [None] * 2, [None] * 2, None, visible=seen)
-    areas = Weights.of(divided, masks, VGG19.strides).areas
+    areas = Weights.of(divided, masks, VGG19.strides).factors
     assert [area for area, part in zip(areas, divided.parts, strict=True) if part.region is not None] == [1.0, 0.5]
 
 
