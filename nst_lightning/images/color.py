@@ -237,6 +237,15 @@ def split_alpha(values: Array, space: Space) -> tuple[Array, Array | None]:
     return values[..., :colours], to_unit(values[..., colours])
 
 
+def grey_or_rgb(values: Array, icc: bytes | None = None, points: CodePoints | None = None) -> Raster:
+    """A raster of samples ``(H, W)`` or ``(H, W, 1 to 4)``: one or two a pixel are grey, else RGB; an even one is alpha."""
+    if values.ndim == 2:
+        values = values[..., None]
+    space: Space = "GRAY" if values.shape[2] <= 2 else "RGB"
+    colours, alpha = split_alpha(values, space)
+    return Raster(colours, space, alpha, icc, points)
+
+
 def full_range(values: Array, bits: int) -> Array:
     """Integers of 8 or 16 bits that fill their type as they are; of other bits as float32 in ``[0, 1]``."""
     if bits == 8 * values.itemsize and bits <= 16:

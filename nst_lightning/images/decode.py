@@ -12,12 +12,12 @@ from PIL import Image, ImageOps
 
 from nst_lightning.errors import UserError
 from nst_lightning.images import deep, heif, jpeg12, jpeg2000, jxl, netpbm, raw
-from nst_lightning.images.color import Array, Raster, Space, from_narrow, full_range, split_alpha
+from nst_lightning.images.color import Array, Raster, from_narrow, full_range, grey_or_rgb
 from nst_lightning.images.limits import LARGE, check_pixels, open_image, reduction, without_pillows_limit
 from nst_lightning.images.mending import attempt
 from nst_lightning.images.mending.partial import load
 from nst_lightning.images.opening import NotFiniteError, opened, remark
-from nst_lightning.images.tags import Tags, png_chunks, read_tags
+from nst_lightning.images.tags import png_chunks, read_tags
 from nst_lightning.images.tiffpages import with_picture_first
 
 # Not all that Pillow knows: some of its formats start other programs (EPS) or are no pictures (MPEG).
@@ -199,13 +199,12 @@ def _upright(values: Array, orientation: int) -> Array:
 def _decoded(image: Image.Image, file: BinaryIO, decoder: str) -> Raster:
     """The samples of a picture that Pillow has opened, by it or by a decoder that returns all of their bits."""
     tags = read_tags(image, file)
+    file.seek(0)
     if decoder == "png":
-        file.seek(0)
-        raster = deep.read_deep_png(file.read(), tags.icc)
-    elif tags.bits > 8:
-        raster = _deep_avif(file, tags)
+        raster = grey_or_rgb(np.asarray(imagecodecs.png_decode(file.read())), tags.icc)
+    elif tags.bits > 8:  # an AVIF, of which the first frame is wanted
+        raster = grey_or_rgb(full_range(np.asarray(imagecodecs.avif_decode(file.read(), index=0)), tags.bits), tags.icc)
     else:
-        file.seek(0)
         raster = _from_pillow(load(image, file), tags.icc)
     values, alpha = from_narrow(raster.values) if tags.narrow else raster.values, raster.alpha
     if tags.crop is not None:
@@ -215,21 +214,9 @@ def _decoded(image: Image.Image, file: BinaryIO, decoder: str) -> Raster:
     return replace(raster, values=values, alpha=alpha, points=tags.points)
 
 
-def _deep_avif(file: BinaryIO, tags: Tags) -> Raster:
-    """The first frame of an AVIF of 10 or 12 bits."""
-    file.seek(0)
-    values = full_range(np.asarray(imagecodecs.avif_decode(file.read(), index=0)), tags.bits)
-    if values.ndim == 2:
-        values = values[..., None]
-    space: Space = "GRAY" if values.shape[2] <= 2 else "RGB"
-    colours, alpha = split_alpha(values, space)
-    return Raster(colours, space, alpha, tags.icc)
-
-
 def _from_pillow(image: Image.Image, icc: bytes | None) -> Raster:
     if image.format == "TIFF":
         ImageOps.exif_transpose(image, in_place=True)  # nothing left to do where load() did it
-    space: Space = "GRAY" if image.mode[0] in "1LIF" else "RGB"
     if image.mode == "CMYK":
         return Raster(np.array(image), "CMYK", None, icc)
     if image.mode == "LAB":
@@ -243,9 +230,6 @@ def _from_pillow(image: Image.Image, icc: bytes | None) -> Raster:
     elif image.mode[0] == "I":
         values = np.clip(np.array(image), 0, 65535).astype(np.uint16)
     else:
-        plain, with_alpha = ("L", "LA") if space == "GRAY" else ("RGB", "RGBA")
+        plain, with_alpha = ("L", "LA") if image.mode[0] in "1L" else ("RGB", "RGBA")
         values = np.array(image.convert(with_alpha if image.has_transparency_data else plain))
-    if values.ndim == 2:
-        values = values[..., None]
-    colours, alpha = split_alpha(values, space)
-    return Raster(colours, space, alpha, icc)
+    return grey_or_rgb(values, icc)

@@ -5,21 +5,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
-import imagecodecs
 import numpy as np
 import tifffile
 from PIL import TiffImagePlugin
 
 from nst_lightning.images.codepoints import LINEAR
-from nst_lightning.images.color import (
-    FLOAT_NOTICE,
-    Array,
-    Raster,
-    Space,
-    full_range,
-    split_alpha,
-    unassociated,
-)
+from nst_lightning.images.color import FLOAT_NOTICE, Array, Raster, Space, full_range, split_alpha, unassociated
 from nst_lightning.images.limits import check_pixels
 from nst_lightning.images.mending.segments import samples
 from nst_lightning.images.opening import NotFiniteError, UnsupportedError
@@ -40,16 +31,6 @@ def is_deep_png(start: bytes) -> bool:
 def is_tiff(start: bytes) -> bool:
     """Whether a file that starts so is a TIFF or a BigTIFF of either byte order."""
     return start[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-
-
-def read_deep_png(data: bytes, icc: bytes | None) -> Raster:
-    """Decode a 16-bit PNG; transparency by colour key comes as alpha."""
-    values = np.asarray(imagecodecs.png_decode(data))
-    if values.ndim == 2:
-        values = values[..., None]
-    space: Space = "GRAY" if values.shape[2] <= 2 else "RGB"
-    colours, alpha = split_alpha(values, space)
-    return Raster(colours, space, alpha, icc)
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,13 @@
 """HEIC and HEIF, which phones write: by pillow-heif, with the extra ``heif``."""
 
 import re
+from dataclasses import replace
 from typing import Any, BinaryIO
 
 import numpy as np
 
 from nst_lightning.images.codepoints import CodePoints
-from nst_lightning.images.color import Raster, Space, full_range, split_alpha, unassociated
+from nst_lightning.images.color import Raster, full_range, grey_or_rgb, unassociated
 from nst_lightning.images.opening import MissingExtraError, UnsupportedError
 
 _BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"mif2", b"msf1"}
@@ -47,14 +48,13 @@ def read(file: BinaryIO) -> Raster:
         values = np.asarray(image)
     except RuntimeError as error:
         raise _explained(error) from error
-    values = full_range(values if values.ndim == 3 else values[..., None], int(image.info["bit_depth"]))
-    space: Space = "GRAY" if values.shape[2] <= 2 else "RGB"
-    colours, alpha = split_alpha(values, space)
-    if alpha is not None and image.premultiplied_alpha:
-        colours = unassociated(colours, alpha)
     said = image.info.get("nclx_profile")
     points = CodePoints(int(said["color_primaries"]), int(said["transfer_characteristics"])) if said else None
-    return Raster(colours, space, alpha, image.info.get("icc_profile") or None, points)
+    values = full_range(values, int(image.info["bit_depth"]))
+    raster = grey_or_rgb(values, image.info.get("icc_profile") or None, points)
+    if raster.alpha is not None and image.premultiplied_alpha:
+        return replace(raster, values=unassociated(raster.values, raster.alpha))
+    return raster
 
 
 def read_info(file: BinaryIO) -> dict[str, Any]:

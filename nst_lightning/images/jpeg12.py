@@ -7,7 +7,7 @@ import imagecodecs
 import numpy as np
 from PIL import Image
 
-from nst_lightning.images.color import Raster, full_range
+from nst_lightning.images.color import Raster, full_range, grey_or_rgb
 from nst_lightning.images.opening import UnsupportedError
 
 _BITS = 12
@@ -42,11 +42,9 @@ def read(file: BinaryIO, icc: bytes | None) -> Raster:
     """
     file.seek(0)
     values = np.asarray(imagecodecs.jpeg8_decode(file.read()))
-    if values.ndim == 2:
-        values = values[..., None]
-    if values.shape[2] not in (1, 3):
+    if values.ndim == 3 and values.shape[2] not in (1, 3):
         raise UnsupportedError(f"it is a JPEG of {_BITS} bits with {values.shape[2]} samples a pixel")
-    return Raster(full_range(values, _BITS), "GRAY" if values.shape[2] == 1 else "RGB", None, icc)
+    return grey_or_rgb(full_range(values, _BITS), icc)
 
 
 def _place_of_bits(file: BinaryIO) -> int | None:

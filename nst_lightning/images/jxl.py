@@ -1,12 +1,12 @@
 """JPEG XL, with the extra ``jxl``: samples by imagecodecs, and the profile that is theirs by pillow-jxl-plugin."""
 
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import imagecodecs
 import numpy as np
 
 from nst_lightning.images import bmff
-from nst_lightning.images.color import Raster, Space, full_range, split_alpha
+from nst_lightning.images.color import Raster, full_range, grey_or_rgb
 from nst_lightning.images.opening import MissingExtraError
 
 _CONTAINER = b"\0\0\0\x0cJXL \r\n\x87\n"
@@ -35,7 +35,7 @@ def read_size(file: BinaryIO) -> tuple[int, int, int]:
         MissingExtraError: There is no pillow-jxl-plugin.
         ValueError: The header is cut.
     """
-    _check_extra()
+    _decoder()  # or it says what to install
     header = _header(file)
     return header.height, header.width, 1
 
@@ -52,26 +52,16 @@ def read(file: BinaryIO) -> Raster:
     values = np.asarray(imagecodecs.jpegxl_decode(data, index=0))
     # Integers come in the range of the codestream, whatever that is.
     values = values.astype(np.float32) if values.dtype.kind == "f" else full_range(values, bits)
-    if values.ndim == 2:
-        values = values[..., None]
-    space: Space = "GRAY" if values.shape[2] <= 2 else "RGB"
-    colours, alpha = split_alpha(values, space)
-    return Raster(colours, space, alpha, _profile(data))
+    # The profile of the samples as libjxl gives them out, which for lossy files may not be that of the original.
+    return grey_or_rgb(values, bytes(_decoder()(data)[3]) or None)
 
 
-def _check_extra() -> None:
+def _decoder() -> Any:
     try:
-        import pillow_jxl  # noqa: F401, PLC0415 - an extra
+        from pillow_jxl import Decoder  # noqa: PLC0415 - an extra
     except ImportError as error:
         raise MissingExtraError("a JPEG XL picture", "jxl") from error
-
-
-def _profile(data: bytes) -> bytes | None:
-    """The profile of the samples as libjxl gives them out, which for lossy files may not be that of the original."""
-    _check_extra()
-    from pillow_jxl import Decoder  # noqa: PLC0415 - an extra
-
-    return bytes(Decoder(num_threads=1)(data)[3]) or None
+    return Decoder(num_threads=1)
 
 
 def _header(file: BinaryIO) -> _Header:

@@ -6,7 +6,7 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 
 from nst_lightning.images.codepoints import LINEAR
-from nst_lightning.images.color import FLOAT_NOTICE, Array, Raster, Space, split_alpha
+from nst_lightning.images.color import FLOAT_NOTICE, Array, Raster, grey_or_rgb
 from nst_lightning.images.opening import NotFiniteError, UnsupportedError
 
 _HEADER_BYTES = 4096  # longest header that is read, with its comments
@@ -66,9 +66,7 @@ def read(file: BinaryIO) -> Raster:
         values = values.astype(np.uint8 if header.peak == 255 else np.uint16)
     else:
         values = np.minimum(values.astype(np.float32) / np.float32(header.peak), 1)
-    space: Space = "GRAY" if header.channels <= 2 else "RGB"
-    colours, alpha = split_alpha(values, space)
-    return Raster(colours, space, alpha)
+    return grey_or_rgb(values)
 
 
 def _read_header(file: BinaryIO) -> _Header:
