@@ -42,33 +42,19 @@ from nst_lightning.runs.overwriting import refuse_inputs
 
 @dataclass
 class Job:
-    """A run that is ready to begin: all of it is checked, and its folder is there.
+    """A run that is ready to begin: all of it is checked, and its folder is there."""
 
-    Attributes:
-        config: The whole configuration.
-        resumed: What is continued, if anything is.
-        data: The request and its pictures.
-        model: The module.
-        settings: The trainer's arguments as they are asked for.
-        callbacks: Those that the command brings along.
-        processes: How many this process has to start, itself included.
-        all_processes: How many take part on all machines.
-        folder: The run's.
-        root_is_new: Whether the folder of runs was made for it.
-        lock: What keeps the folder from other runs; processes that help this one come with it.
-    """
-
-    config: Namespace
-    resumed: Resumed | None
-    data: StyleTransferData
-    model: StyleTransfer
-    settings: dict[str, Any]
-    callbacks: list[Callback]
-    processes: int
-    all_processes: int
-    folder: Path
-    root_is_new: bool
-    lock: BaseFileLock | None = None
+    config: Namespace  # the whole configuration
+    resumed: Resumed | None  # what is continued, if anything is
+    data: StyleTransferData  # the request and its pictures
+    model: StyleTransfer  # the module
+    settings: dict[str, Any]  # the trainer's arguments as they are asked for
+    callbacks: list[Callback]  # those that the command brings along
+    processes: int  # how many this process has to start, itself included
+    all_processes: int  # how many take part on all machines
+    folder: Path  # the run's
+    root_is_new: bool  # whether the folder of runs was made for it
+    lock: BaseFileLock | None = None  # what keeps the folder from other runs; processes that help this one come with it
     trainer: StyleTrainer = field(init=False)
 
     def make_trainer(self) -> None:

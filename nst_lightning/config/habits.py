@@ -127,15 +127,10 @@ def _plain(path: str) -> str:
 
 
 class Habit(NamedTuple):
-    """What an option of another program becomes here.
+    """What an option of another program becomes here."""
 
-    Attributes:
-        use: Puts its values into the command.
-        values: How many it has, at most.
-    """
-
-    use: Callable[[_Draft, list[str]], None]
-    values: int = 1
+    use: Callable[[_Draft, list[str]], None]  # puts its values into the command
+    values: int = 1  # how many it has, at most
 
 
 def _renamed(flag: str, change: Callable[[str], str] = str) -> Habit:
@@ -381,19 +376,12 @@ def is_picture(word: str) -> bool:
 
 
 class _Word(NamedTuple):
-    """One option and what follows it, or words without an option.
+    """One option and what follows it, or words without an option."""
 
-    Attributes:
-        typed: The option as it was typed, or nothing.
-        name: Without dashes in front.
-        values: What follows up to the next option.
-        attached: Whether the first value was attached by ``=``.
-    """
-
-    typed: str
-    name: str
-    values: list[str]
-    attached: bool
+    typed: str  # the option as it was typed, or nothing
+    name: str  # without dashes in front
+    values: list[str]  # what follows up to the next option
+    attached: bool  # whether the first value was attached by ``=``
 
 
 def _words(args: Sequence[str]) -> list[_Word]:

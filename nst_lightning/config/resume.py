@@ -32,19 +32,12 @@ _INCIDENTAL = ("ckpt_path", "output", "trainer.default_root_dir", "snapshot_ever
 
 
 class Resumed(NamedTuple):
-    """What is to be continued.
+    """What is to be continued."""
 
-    Attributes:
-        path: The checkpoint.
-        folder: The run's folder, or None if the checkpoint does not lie in one.
-        configuration: The run's own configuration, flat, by dotted key.
-        ended: Whether a callback had ended the run there, and what it leaves is yet to be written.
-    """
-
-    path: Path
-    folder: Path | None
-    configuration: dict[str, Any]
-    ended: bool
+    path: Path  # the checkpoint
+    folder: Path | None  # the run's folder, or None if the checkpoint does not lie in one
+    configuration: dict[str, Any]  # the run's own configuration, flat, by dotted key
+    ended: bool  # whether a callback had ended the run there, and what it leaves is yet to be written
 
 
 def resume(args: Sequence[str], parse: Callable[[list[str]], Namespace]) -> tuple[list[str], Resumed | None]:

@@ -27,19 +27,12 @@ from nst_lightning.errors import UserError
 
 
 class _Place(NamedTuple):
-    """Where classes may be named.
+    """Where classes may be named."""
 
-    Attributes:
-        base: What they are.
-        packages: What knows them by a word.
-        many: Whether a list is meant; one alone is then no list.
-        bare: Whether one alone does, too.
-    """
-
-    base: type
-    packages: tuple[ModuleType, ...]
-    many: bool = False
-    bare: bool = True
+    base: type  # what they are
+    packages: tuple[ModuleType, ...]  # what knows them by a word
+    many: bool = False  # whether a list is meant; one alone is then no list
+    bare: bool = True  # whether one alone does, too
 
 
 _CLASSES = {

@@ -26,41 +26,24 @@ _ASPECT_HEIGHT = 65536  # pixels of an imagined picture with the aspect asked fo
 
 @dataclass(frozen=True)
 class Request:
-    """A request whose files are there and whose numbers make sense; see `StyleTransferData` for what they mean.
+    """A request whose files are there and whose numbers make sense; see `StyleTransferData` for what they mean."""
 
-    Attributes:
-        content: Path of the content, or None for a texture.
-        styles: The styles, with their masks; paths are texts.
-        size: Pixels of the result's side.
-        side: Which side sizes mean.
-        style_size: Pixels of the styles' side, or None for as large as they are, and the result is.
-        style_follows: Whether styles shrink with the stage.
-        init: content, white, grey, noise, or the path of a picture.
-        seed: Of the noise.
-        resample: Filter that resizes pictures.
-        color: Whose colours the result has.
-        content_mask: Path of the content's mask, or None.
-        content_floor: What of the content's weight is left where its mask is black, in [0, 1].
-        content_shape: Height and width of the content, in pixels of its own; of a texture their ratio alone counts.
-        style_shapes: Height and width of each style, in pixels of its own.
-        least_style_side: Pixels that a style's short side has at least, where no size is asked for.
-    """
-
-    content: str | None
-    styles: tuple[Style, ...]
-    size: int
-    side: Side
-    style_size: int | None
-    style_follows: bool
-    init: str
-    seed: int
-    resample: Resample
-    color: Color
-    content_mask: str | None
-    content_floor: float
+    content: str | None  # path of the content, or None for a texture
+    styles: tuple[Style, ...]  # the styles, with their masks; paths are texts
+    size: int  # pixels of the result's side
+    side: Side  # which side sizes mean
+    style_size: int | None  # pixels of the styles' side, or None for as large as they are, and the result is
+    style_follows: bool  # whether styles shrink with the stage
+    init: str  # content, white, grey, noise, or the path of a picture
+    seed: int  # of the noise
+    resample: Resample  # filter that resizes pictures
+    color: Color  # whose colours the result has
+    content_mask: str | None  # path of the content's mask, or None
+    content_floor: float  # what of the content's weight is left where its mask is black, in [0, 1]
+    # Height and width of the content, in pixels of its own; of a texture their ratio alone counts.
     content_shape: tuple[int, int]
-    style_shapes: tuple[tuple[int, int], ...]
-    least_style_side: int = SMALLEST_SIZE
+    style_shapes: tuple[tuple[int, int], ...]  # height and width of each style, in pixels of its own
+    least_style_side: int = SMALLEST_SIZE  # pixels that a style's short side has at least, where no size is asked for
 
     @property
     def start_picture(self) -> str | None:

@@ -19,17 +19,11 @@ from nst_lightning.objective.masks import Masks
 
 
 class StageImages(NamedTuple):
-    """The tensors of one stage.
+    """The tensors of one stage."""
 
-    Attributes:
-        content: (1, 3, h, w), float32, sRGB in [0, 1].
-        styles: Pairs of the same and a share; shares sum to 1, in each region.
-        masks: Which parts count; None for all.
-    """
-
-    content: Tensor
-    styles: list[tuple[Tensor, float]]
-    masks: Masks | None = None
+    content: Tensor  # (1, 3, h, w), float32, sRGB in [0, 1]
+    styles: list[tuple[Tensor, float]]  # pairs of the same and a share; shares sum to 1, in each region
+    masks: Masks | None = None  # which parts count; None for all
 
     def to(self, image: Tensor) -> StageImages:
         """The same on the device of an image, in its type."""

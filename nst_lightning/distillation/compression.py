@@ -29,17 +29,11 @@ _RIDGE = 1e-4  # relative to the mean square of a regressor
 
 @dataclass(frozen=True)
 class LayerReport:
-    """What a layer lost.
+    """What a layer lost."""
 
-    Attributes:
-        name: The layer after its ReLU.
-        selection: Fraction of the teacher's energy that its chosen channels do not explain.
-        student: Fraction that the student's own channels do not explain.
-    """
-
-    name: str
-    selection: float
-    student: float
+    name: str  # the layer after its ReLU
+    selection: float  # fraction of the teacher's energy that its chosen channels do not explain
+    student: float  # fraction that the student's own channels do not explain
 
 
 def choose_channels(features: Tensor, count: int) -> tuple[list[int], Tensor]:

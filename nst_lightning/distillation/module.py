@@ -35,17 +35,11 @@ _MOMENT_PAIRS = 40  # number of pairs from which the inputs' second moments are 
 
 
 class Waypoint(NamedTuple):
-    """An intermediate image of a style transfer with the student.
+    """An intermediate image of a style transfer with the student."""
 
-    Attributes:
-        image: (1, 3, H, W), RGB.
-        style: (1, 3, h, w), what the run was after.
-        start: The teacher's style distance of each layer where the run began; `style_distances`.
-    """
-
-    image: Tensor
-    style: Tensor
-    start: Grams
+    image: Tensor  # (1, 3, H, W), RGB
+    style: Tensor  # (1, 3, h, w), what the run was after
+    start: Grams  # the teacher's style distance of each layer where the run began; `style_distances`
 
 
 class Distillation(LightningModule):

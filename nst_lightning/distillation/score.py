@@ -32,15 +32,10 @@ CONTENT_LAYER = "relu4_2"
 
 @dataclass(frozen=True)
 class Result:
-    """What VGG-19 says of a picture.
+    """What VGG-19 says of a picture."""
 
-    Attributes:
-        closed: Layer -> fraction of the style gap closed, 1 - ‖G - A‖ / ‖G_content - A‖.
-        content: ‖F - P‖ / ‖P‖ at relu4_2.
-    """
-
-    closed: dict[str, float]
-    content: float
+    closed: dict[str, float]  # layer -> fraction of the style gap closed, 1 - ‖G - A‖ / ‖G_content - A‖
+    content: float  # ‖F - P‖ / ‖P‖ at relu4_2
 
     def mean(self, layers: Sequence[str]) -> float:
         """Mean fraction closed over some layers."""

@@ -33,19 +33,13 @@ TAPS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu4_2", "relu5_1")
 
 
 class CompactWeights(NamedTuple):
-    """A student's weights, float32.
+    """A student's weights, float32."""
 
-    Attributes:
-        convolutions: From conv1_1 on.
-        maps: Tapped layer -> (C, c) matrix that brings its c channels to the C of VGG-19, for layers that have fewer.
-        metadata: How it was made.
-        sha256: Of the file.
-    """
-
-    convolutions: list[Weights]
+    convolutions: list[Weights]  # from conv1_1 on
+    # Tapped layer -> (C, c) matrix that brings its c channels to the C of VGG-19, for layers that have fewer.
     maps: dict[str, Tensor]
-    metadata: dict[str, str]
-    sha256: str
+    metadata: dict[str, str]  # how it was made
+    sha256: str  # of the file
 
 
 def read_compact_weights(path: Path, *, argument: str = "model.extractor.weights") -> CompactWeights:

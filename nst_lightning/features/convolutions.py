@@ -45,19 +45,12 @@ LAST_OF_BLOCK = frozenset(f"conv{block}_{depth}" for block, depth in enumerate(B
 
 
 class Weights(NamedTuple):
-    """A convolution.
+    """A convolution."""
 
-    Attributes:
-        weight: (out, in, 3, 3); with fewer of either where the other factors are there, see `FactoredFilter`.
-        bias: (out,).
-        expansion: (out, r), what follows a convolution that returns r channels.
-        reduction: (q, in), what comes before a convolution of q channels.
-    """
-
-    weight: Tensor
-    bias: Tensor
-    expansion: Tensor | None = None
-    reduction: Tensor | None = None
+    weight: Tensor  # (out, in, 3, 3); with fewer of either where the other factors are there, see `FactoredFilter`
+    bias: Tensor  # (out,)
+    expansion: Tensor | None = None  # (out, r), what follows a convolution that returns r channels
+    reduction: Tensor | None = None  # (q, in), what comes before a convolution of q channels
 
 
 class Convolution(nn.Conv2d):

@@ -35,14 +35,11 @@ _NAMED = re.compile(r"(|.*[./])(?:conv(\d)_(\d)|block(\d)_conv(\d))[._](weight|k
 
 
 class Stored(NamedTuple):
-    """What a file has of a network.
+    """What a file has of a network."""
 
-    Attributes:
-        convolutions: Pairs of weight (out, in, 3, 3) and bias (out,), float32, from conv1_1 on, as many as there are.
-        input_layer: Weight (3, 3, 1, 1) and bias (3,) of a 1x1 convolution of RGB in [0, 1] before them, or None.
-    """
-
+    # Pairs of weight (out, in, 3, 3) and bias (out,), float32, from conv1_1 on, as many as there are.
     convolutions: list[tuple[Tensor, Tensor]]
+    # Weight (3, 3, 1, 1) and bias (3,) of a 1x1 convolution of RGB in [0, 1] before them, or None.
     input_layer: tuple[Tensor, Tensor] | None
 
 

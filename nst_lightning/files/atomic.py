@@ -16,15 +16,10 @@ _UNFINISHED = ".nst-{}.tmp"
 
 @dataclass
 class Replacement:
-    """A new file on its way to its place.
+    """A new file on its way to its place."""
 
-    Attributes:
-        file: Open for reading and writing.
-        aside: Where the file that was in its place has gone; None while there is none.
-    """
-
-    file: BinaryIO
-    aside: Path | None = None
+    file: BinaryIO  # open for reading and writing
+    aside: Path | None = None  # where the file that was in its place has gone; None while there is none
 
 
 @contextlib.contextmanager

@@ -27,24 +27,16 @@ FLOAT_NOTICE = "has floating-point samples and no profile: they are taken as lin
 
 @dataclass(frozen=True)
 class Raster:
-    """Samples as a file holds them, upright, not yet colour managed.
+    """Samples as a file holds them, upright, not yet colour managed."""
 
-    Attributes:
-        values: ``(H, W, C)`` uint8, uint16 or float32; integers use their whole range, floats ``[0, 1]``.
-            CMYK is ink (0 is none); L*a*b* is as in profiles of ICC version 4: a* and b* offset by 128.
-        space: Colour space of ``values``; says what C is.
-        alpha: ``(H, W)`` float32 in ``[0, 1]``, or None. Colours are not multiplied by it.
-        icc: The embedded profile, or one for what else the file says; None for sRGB.
-        points: Code points of the colours where there is no profile, or None.
-        notice: What has been supposed of the colours, to be said when they are used; empty for nothing.
-    """
-
+    # ``(H, W, C)`` uint8, uint16 or float32; integers use their whole range, floats ``[0, 1]``. CMYK is ink (0 is
+    # none); L*a*b* is as in profiles of ICC version 4: a* and b* offset by 128.
     values: Array
-    space: Space
-    alpha: Array | None = None
-    icc: bytes | None = None
-    points: CodePoints | None = None
-    notice: str = ""
+    space: Space  # colour space of ``values``; says what C is
+    alpha: Array | None = None  # ``(H, W)`` float32 in ``[0, 1]``, or None. Colours are not multiplied by it
+    icc: bytes | None = None  # the embedded profile, or one for what else the file says; None for sRGB
+    points: CodePoints | None = None  # code points of the colours where there is no profile, or None
+    notice: str = ""  # what has been supposed of the colours, to be said when they are used; empty for nothing
 
 
 @functools.cache
@@ -238,7 +230,7 @@ def split_alpha(values: Array, space: Space) -> tuple[Array, Array | None]:
 
 
 def grey_or_rgb(values: Array, icc: bytes | None = None, points: CodePoints | None = None) -> Raster:
-    """A raster of samples ``(H, W)`` or ``(H, W, 1 to 4)``: one or two a pixel are grey, else RGB; an even one is alpha."""
+    """Take ``(H, W)`` or ``(H, W, C)`` as grey (C of 1 or 2) or RGB (3 or 4); the last of an even C is alpha."""
     if values.ndim == 2:
         values = values[..., None]
     space: Space = "GRAY" if values.shape[2] <= 2 else "RGB"

@@ -29,21 +29,13 @@ _EXIF_TAG, _LOCATION_TAG, _XMP_TAG = 34665, 34853, 700
 
 @dataclass(frozen=True)
 class Content:
-    """What goes into a file.
+    """What goes into a file."""
 
-    Attributes:
-        values: ``(H, W, 3 or 4)``, uint8 for 8 bits a sample and uint16 for more.
-        bits: Bits a sample that are used.
-        quality: 1 to 100, for formats that have it.
-        space: Colour space of the values.
-        metadata: What is said of the picture.
-    """
-
-    values: Array
-    bits: int
-    quality: int
-    space: ColorSpace
-    metadata: Metadata
+    values: Array  # ``(H, W, 3 or 4)``, uint8 for 8 bits a sample and uint16 for more
+    bits: int  # bits a sample that are used
+    quality: int  # 1 to 100, for formats that have it
+    space: ColorSpace  # colour space of the values
+    metadata: Metadata  # what is said of the picture
 
     def exif(self, limit: int = 1 << 24) -> bytes:
         """EXIF as a TIFF of its own, or nothing."""
@@ -56,23 +48,14 @@ Encoder = Callable[[BinaryIO, Content], None]
 
 @dataclass(frozen=True)
 class Format:
-    """What a format can hold.
+    """What a format can hold."""
 
-    Attributes:
-        name: Its usual name.
-        bits: Bits a sample that it can hold.
-        alpha: Whether it can hold alpha.
-        longest_side: Largest height or width in pixels.
-        encode: Writes a file.
-        any_space: Whether it can hold another colour space than sRGB.
-    """
-
-    name: str
-    bits: tuple[int, ...]
-    alpha: bool
-    longest_side: int
-    encode: Encoder
-    any_space: bool = True
+    name: str  # its usual name
+    bits: tuple[int, ...]  # bits a sample that it can hold
+    alpha: bool  # whether it can hold alpha
+    longest_side: int  # largest height or width in pixels
+    encode: Encoder  # writes a file
+    any_space: bool = True  # whether it can hold another colour space than sRGB
 
 
 def format_of(path: Path, bits: int, name: str = "output", color_space: str = "srgb") -> Format:

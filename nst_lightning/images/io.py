@@ -123,17 +123,11 @@ def read_image(
 
 
 class MaskSamples(NamedTuple):
-    """A picture whose samples are numbers and no colours.
+    """A picture whose samples are numbers and no colours."""
 
-    Attributes:
-        grey: ``(1, 1, H, W)`` float32 in ``[0, 1]``, the samples as stored; of a coloured picture their luma.
-        alpha: The same of its alpha; None for a picture that is opaque everywhere.
-        chroma: Mean difference of the largest and the smallest of red, green and blue where the picture is visible.
-    """
-
-    grey: Tensor
-    alpha: Tensor | None
-    chroma: float
+    grey: Tensor  # ``(1, 1, H, W)`` float32 in ``[0, 1]``, the samples as stored; of a coloured picture their luma
+    alpha: Tensor | None  # the same of its alpha; None for a picture that is opaque everywhere
+    chroma: float  # mean difference of the largest and the smallest of red, green and blue where the picture is visible
 
 
 def read_mask_samples(path: str | Path, name: str = "mask") -> MaskSamples:

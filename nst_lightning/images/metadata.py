@@ -17,25 +17,16 @@ _TO_PNG = ("Title", "Author", "Description", "Copyright", "Creation Time", "Comm
 
 @dataclass
 class Metadata:
-    """What is said of a picture.
+    """What is said of a picture."""
 
-    Attributes:
-        main: EXIF's first directory: values by tag, each with its TIFF type.
-        exif: EXIF's own directory, the same.
-        location: EXIF's place, the same.
-        xmp: XMP properties.
-        texts: Texts of a PNG by keyword.
-        dpi: Pixels an inch across and down, or None.
-        settings: How the picture was made, by this program.
-    """
-
+    # EXIF's first directory: values by tag, each with its TIFF type.
     main: dict[int, tuple[int, Any]] = field(default_factory=dict)
-    exif: dict[int, tuple[int, Any]] = field(default_factory=dict)
-    location: dict[int, tuple[int, Any]] = field(default_factory=dict)
-    xmp: list[ElementTree.Element] = field(default_factory=list)
-    texts: dict[str, str] = field(default_factory=dict)
-    dpi: tuple[float, float] | None = None
-    settings: dict[str, str] = field(default_factory=dict)
+    exif: dict[int, tuple[int, Any]] = field(default_factory=dict)  # EXIF's own directory, the same
+    location: dict[int, tuple[int, Any]] = field(default_factory=dict)  # EXIF's place, the same
+    xmp: list[ElementTree.Element] = field(default_factory=list)  # XMP properties
+    texts: dict[str, str] = field(default_factory=dict)  # texts of a PNG by keyword
+    dpi: tuple[float, float] | None = None  # pixels an inch across and down, or None
+    settings: dict[str, str] = field(default_factory=dict)  # how the picture was made, by this program
 
     @property
     def software(self) -> str:

@@ -27,17 +27,11 @@ _LARGEST = 1 << 20  # most bytes of a profile: readers of PNG, Pillow among them
 
 @dataclass(frozen=True)
 class ColorSpace:
-    """A space to write in.
+    """A space to write in."""
 
-    Attributes:
-        name: As it is asked for.
-        icc: Its profile; the same bytes each time.
-        cicp: Its primaries and transfer function as ITU-T H.273 numbers them; 2 is unspecified.
-    """
-
-    name: str
-    icc: bytes
-    cicp: tuple[int, int] = (2, 2)
+    name: str  # as it is asked for
+    icc: bytes  # its profile; the same bytes each time
+    cicp: tuple[int, int] = (2, 2)  # its primaries and transfer function as ITU-T H.273 numbers them; 2 is unspecified
 
     @property
     def is_srgb(self) -> bool:

@@ -16,20 +16,13 @@ _ADOBE_RGB, _UNCALIBRATED = 2, 0xFFFF
 
 
 class Tags(NamedTuple):
-    """Colours of a picture.
+    """Colours of a picture."""
 
-    Attributes:
-        icc: The profile in the file, or one for what else it says.
-        points: Code points, where there is no profile.
-        narrow: Whether colours lie in the range of video: 16 to 235 of 8 bits.
-        bits: Bits a sample where Pillow would return only 8; else 8.
-        crop: Left, top, width and height of the part that is to be shown, before it is turned; None for all.
-    """
-
-    icc: bytes | None = None
-    points: CodePoints | None = None
-    narrow: bool = False
-    bits: int = 8
+    icc: bytes | None = None  # the profile in the file, or one for what else it says
+    points: CodePoints | None = None  # code points, where there is no profile
+    narrow: bool = False  # whether colours lie in the range of video: 16 to 235 of 8 bits
+    bits: int = 8  # bits a sample where Pillow would return only 8; else 8
+    # Left, top, width and height of the part that is to be shown, before it is turned; None for all.
     crop: tuple[int, int, int, int] | None = None
 
 

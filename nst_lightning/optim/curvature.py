@@ -19,15 +19,10 @@ _LARGEST_LOG_CORRECTION = 7.0  # bound for each ring, against a few unlucky pair
 
 
 class Curvature(NamedTuple):
-    """An inverse Hessian that is diagonal in spatial frequency, as a factor on the metric.
+    """An inverse Hessian that is diagonal in spatial frequency, as a factor on the metric."""
 
-    Attributes:
-        log_frequencies: Natural logarithms of frequencies in cycles per pixel, rising.
-        log_factors: Logarithm of the factor at each, over the number of the image's pixels.
-    """
-
-    log_frequencies: list[float]
-    log_factors: list[float]
+    log_frequencies: list[float]  # natural logarithms of frequencies in cycles per pixel, rising
+    log_factors: list[float]  # logarithm of the factor at each, over the number of the image's pixels
 
     def at(self, log_frequencies: Sequence[float], pixels: int) -> list[float]:
         """Factors at other frequencies, for an image of so many pixels; beyond the ends as at them."""

@@ -13,17 +13,11 @@ from typing import Any, NamedTuple
 
 
 class Position(NamedTuple):
-    """Where a run is.
+    """Where a run is."""
 
-    Attributes:
-        stage: Index of the stage.
-        done: Evaluations made in it.
-        closed: Whether callbacks have seen its end.
-    """
-
-    stage: int
-    done: int
-    closed: bool = False
+    stage: int  # index of the stage
+    done: int  # evaluations made in it
+    closed: bool = False  # whether callbacks have seen its end
 
 
 def written_at(checkpoint: dict[str, Any]) -> Position:

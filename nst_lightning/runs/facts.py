@@ -18,17 +18,11 @@ _NETWORK = "model.extractor"
 
 
 class InputFile(NamedTuple):
-    """A file that a run reads.
+    """A file that a run reads."""
 
-    Attributes:
-        given: Its path as it was given.
-        path: The same, absolute.
-        sha256: Of what it holds; empty in checkpoints of older versions.
-    """
-
-    given: str
-    path: str
-    sha256: str = ""
+    given: str  # its path as it was given
+    path: str  # the same, absolute
+    sha256: str = ""  # of what it holds; empty in checkpoints of older versions
 
     def is_same(self, path: str) -> bool:
         """Whether a path leads to this file, or to what it was moved to, along with the folder that it was named from.

@@ -15,17 +15,11 @@ _NAMED = 5  # runs that a message names
 
 
 class Pictures(NamedTuple):
-    """The pictures of which a run is to be continued.
+    """The pictures of which a run is to be continued."""
 
-    Attributes:
-        content: Its path, as a list of one; empty for a texture, None for any.
-        styles: Paths of the styles in their order, or None for any.
-        named: All of them as they were given, for messages.
-    """
-
-    content: Sequence[str] | None = None
-    styles: Sequence[str] | None = None
-    named: str = ""
+    content: Sequence[str] | None = None  # its path, as a list of one; empty for a texture, None for any
+    styles: Sequence[str] | None = None  # paths of the styles in their order, or None for any
+    named: str = ""  # all of them as they were given, for messages
 
     def are(self, files: Mapping[str, InputFile]) -> bool:
         """Whether a run was made of these."""

@@ -95,20 +95,13 @@ class Reached(NamedTuple):
 
     Lightning calls no callback in a fit that begins at ``max_steps``, and so nothing would be written that a run which
     was killed at its end still owes. At the end of a stage that has as many evaluations as are made, it does.
-
-    Attributes:
-        planned: Evaluations of each stage, the last of which is at its end.
-        max_steps: What the trainer had been given.
-        max_epochs: Likewise.
-        limit_train_batches: Likewise.
-        stopped: Whether it was a callback that ended it.
     """
 
-    planned: list[int]
-    max_steps: int
-    max_epochs: int
-    limit_train_batches: Any
-    stopped: bool
+    planned: list[int]  # evaluations of each stage, the last of which is at its end
+    max_steps: int  # what the trainer had been given
+    max_epochs: int  # likewise
+    limit_train_batches: Any  # likewise
+    stopped: bool  # whether it was a callback that ended it
 
     @classmethod
     def of(cls, trainer: Trainer, checkpoint: dict[str, Any], planned: Sequence[int], stopped: bool) -> Reached | None:

@@ -22,36 +22,21 @@ _LOSSES = "metrics.csv"
 
 @dataclass
 class Run:
-    """A run's folder.
+    """A run's folder."""
 
-    Attributes:
-        folder: Where it lies.
-        state: running, finished, cut short, failed, or ended for runs of earlier versions.
-        reason: What cut it short, or failed.
-        evaluations: How many it has made.
-        of: How many it was to make; None if that is not known.
-        changed: When it was last written.
-        content: The content's path, None for a texture.
-        styles: The styles' paths.
-        settings: Those that matter most and are not as usual.
-        result: The final picture.
-        thumbnail: One picture that shows the run: its figure, else the result, else the last snapshot.
-        bytes: All of it.
-        checkpoints: Its checkpoints, and what writing left behind that did not come to its end.
-    """
-
-    folder: Path
-    state: str
-    reason: str | None
-    evaluations: int
-    of: int | None
-    changed: datetime
-    content: str | None
-    styles: list[str]
-    settings: dict[str, Any]
-    result: Path | None
-    thumbnail: Path | None
-    bytes: int
+    folder: Path  # where it lies
+    state: str  # running, finished, cut short, failed, or ended for runs of earlier versions
+    reason: str | None  # what cut it short, or failed
+    evaluations: int  # how many it has made
+    of: int | None  # how many it was to make; None if that is not known
+    changed: datetime  # when it was last written
+    content: str | None  # the content's path, None for a texture
+    styles: list[str]  # the styles' paths
+    settings: dict[str, Any]  # those that matter most and are not as usual
+    result: Path | None  # the final picture
+    thumbnail: Path | None  # one picture that shows the run: its figure, else the result, else the last snapshot
+    bytes: int  # all of it
+    # Its checkpoints, and what writing left behind that did not come to its end.
     checkpoints: list[Path] = field(default_factory=list)
 
     @property
