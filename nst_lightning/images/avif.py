@@ -14,23 +14,21 @@ import imagecodecs
 from nst_lightning.errors import UserNotice
 from nst_lightning.images.bmff import boxes
 from nst_lightning.images.color import Array
+from nst_lightning.images.profiles import ColorSpace
 
 _LOSSLESS = 100
 _UNSPECIFIED = (2, 2)
 _IDENTITY, _BT601 = 0, 6  # matrices of ITU-T H.273; the first stores R, G and B as they are
 
 
-def encode_avif(
-    values: Array, bits: int, quality: int, cicp: tuple[int, int], icc: bytes, exif: bytes, xmp: bytes
-) -> bytes:
+def encode_avif(values: Array, bits: int, quality: int, space: ColorSpace, exif: bytes, xmp: bytes) -> bytes:
     """Encode a picture in full colour resolution.
 
     Args:
         values: ``(H, W, 3 or 4)``, uint8 for 8 bits and uint16 for 10 and 12.
         bits: 8, 10 or 12.
         quality: 1 to 100, which is lossless.
-        cicp: Primaries and transfer function as ITU-T H.273 numbers them.
-        icc: Profile, which readers heed before those numbers.
+        space: Colour space, of which readers heed the profile before the numbers.
         exif: EXIF as a TIFF of its own, or nothing.
         xmp: XMP packet, or nothing.
     """
@@ -40,14 +38,14 @@ def encode_avif(
         speed=6,
         bitspersample=bits,
         pixelformat="444",
-        primaries=cicp[0],
-        transfer=cicp[1],
+        primaries=space.cicp[0],
+        transfer=space.cicp[1],
         matrix=_IDENTITY if quality == _LOSSLESS else _BT601,
     )
     try:
-        return _with_boxes(bytes(encoded), icc, exif, xmp)
+        return _with_boxes(bytes(encoded), space.icc, exif, xmp)
     except (KeyError, ValueError, struct.error) as error:
-        if cicp == _UNSPECIFIED:
+        if space.cicp == _UNSPECIFIED:
             raise
         # A later encoder may lay its boxes out otherwise; the numbers of the colour space are in the file already.
         warnings.warn(f"AVIF without date, author, settings and profile: {error}", UserNotice, stacklevel=2)

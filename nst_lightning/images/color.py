@@ -124,7 +124,7 @@ def to_srgb(raster: Raster, path: Path, *, extended: bool = False) -> Array:
         except (RuntimeError, TypeError, ValueError) as error:  # imagecodecs' CmsError is a RuntimeError
             _warn(f"the colour profile in '{path}' cannot be used ({error}); its pixels are taken as sRGB")
     if raster.space == "LAB":
-        return to_unit(_transform(raster.values, "LAB", _lab_profile()))
+        return to_unit(transform(raster.values, "LAB", _lab_profile()))
     return unmanaged(raster)
 
 
@@ -158,8 +158,8 @@ def unmanaged(raster: Raster) -> Array:
 def _from_hdr(raster: Raster, points: CodePoints) -> Array:
     """Light of the display over that of white, clipped, to sRGB."""
     light = hdr_light(unmanaged(raster), points.transfer)
-    in_srgb = _transform(light, "RGB", linear_profile(points.primaries), linear_profile())  # not clipped: see there
-    return _transform(to_unit(in_srgb), "RGB", linear_profile())
+    in_srgb = transform(light, "RGB", linear_profile(points.primaries), linear_profile())  # not clipped: see there
+    return transform(to_unit(in_srgb), "RGB", linear_profile())
 
 
 def _through_profile(values: Array, space: Space, icc: bytes, extended: bool = False) -> Array:
@@ -171,8 +171,8 @@ def _through_profile(values: Array, space: Space, icc: bytes, extended: bool = F
     if space == "RGB" and _is_srgb(icc):
         return to_unit(values)
     if extended and space == "RGB":
-        return extended_encoded(_transform(to_unit(values), space, icc, linear_profile()))
-    return to_unit(_transform(to_unit(values) if values.dtype.kind == "f" else values, space, icc))
+        return extended_encoded(transform(to_unit(values), space, icc, linear_profile()))
+    return to_unit(transform(to_unit(values) if values.dtype.kind == "f" else values, space, icc))
 
 
 @functools.lru_cache(maxsize=8)
@@ -184,11 +184,11 @@ def _is_srgb(icc: bytes) -> bool:
     """
     steps = np.linspace(0, 65535, 9).astype(np.uint16)
     lattice = np.stack(np.meshgrid(steps, steps, steps), axis=-1).reshape(27, 27, 3)
-    moved = to_unit(_transform(lattice, "RGB", icc)) - to_unit(lattice)
+    moved = to_unit(transform(lattice, "RGB", icc)) - to_unit(lattice)
     return bool(np.abs(moved).max() < 0.5 / 255)
 
 
-def _transform(values: Array, space: Space, icc: bytes, target: bytes | None = None) -> Array:
+def transform(values: Array, space: Space, icc: bytes, target: bytes | None = None) -> Array:
     """From a profile to sRGB, or to another profile, with littleCMS.
 
     Args:

@@ -34,11 +34,11 @@ _SMALLEST_SIDE = 2
 
 
 class _Reader(Protocol):
-    """A module that reads one kind of file; size is height, width and EXIF orientation."""
+    """A module that reads one kind of file, whose size (height and width) it knows as the picture is shown."""
 
     def accepts(self, start: bytes) -> bool: ...
 
-    def read_size(self, file: BinaryIO) -> tuple[int, int, int]: ...
+    def read_size(self, file: BinaryIO) -> tuple[int, int]: ...
 
     def read(self, file: BinaryIO) -> Raster: ...
 
@@ -99,7 +99,7 @@ def read_raster(path: Path, name: str, needed: tuple[int, int] | None = None) ->
 def _raster(header: Header, needed: tuple[int, int] | None, stored: BinaryIO) -> Raster:
     file = with_picture_first(stored) if "tiff" in header.decoder else stored
     if header.decoder == "raw":
-        raster = raw.read_raw(file)
+        raster = raw.read(file)
     elif header.decoder in _OTHER_READERS:
         raster = _OTHER_READERS[header.decoder].read(file)
     elif header.decoder == "tiff":
@@ -129,16 +129,13 @@ def _reduce(image: Image.Image, factor: int, needed: tuple[int, int] | None) -> 
 def _header(file: BinaryIO) -> Header:
     start = file.read(_START_BYTES)
     file.seek(0)
-    if raw.is_raw(file):
-        height, width = raw.read_raw_size(file)
-        check_pixels(height * width, file)
-        return Header(height, width, 1, "raw")
-    reader = next((name for name, module in _OTHER_READERS.items() if module.accepts(start)), None)
+    accepting = (name for name, module in _OTHER_READERS.items() if module.accepts(start))
+    reader = "raw" if raw.is_raw(file) else next(accepting, None)
     if reader is not None:
-        height, width, orientation = _OTHER_READERS[reader].read_size(file)
+        height, width = raw.read_size(file) if reader == "raw" else _OTHER_READERS[reader].read_size(file)
         check_pixels(height * width, file)
-        decoder = reader
-    elif deep.is_tiff(start):
+        return Header(height, width, 1, reader)
+    if deep.is_tiff(start):
         file = with_picture_first(file)
         tiff = deep.read_tiff_header(file)
         height, width = tiff.height, tiff.width

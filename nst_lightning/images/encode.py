@@ -7,7 +7,7 @@ import struct
 import warnings
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -24,6 +24,7 @@ from nst_lightning.images.metadata import Metadata, png_texts
 from nst_lightning.images.profiles import ColorSpace
 from nst_lightning.images.xmp import JPEG_SEGMENT, jpeg_segments, xmp_packet
 
+_EXIF_HEAD = b"Exif\0\0"
 _EXIF_TAG, _LOCATION_TAG, _XMP_TAG = 34665, 34853, 700
 
 
@@ -102,7 +103,7 @@ def encode(kind: Format, file: BinaryIO, content: Content) -> None:
             raise
         file.seek(0)
         file.truncate()
-        kind.encode(file, Content(content.values, content.bits, content.quality, content.space, Metadata()))
+        kind.encode(file, replace(content, metadata=Metadata()))
         reason = " ".join(str(error).split()) or type(error).__name__
         warnings.warn(
             f"written without date, author and settings, which {kind.name} does not take: {reason}",
@@ -112,20 +113,21 @@ def encode(kind: Format, file: BinaryIO, content: Content) -> None:
 
 
 def _jpeg(file: BinaryIO, content: Content) -> None:
-    metadata = content.metadata
+    metadata, exif = content.metadata, content.exif(JPEG_SEGMENT - len(_EXIF_HEAD))
     Image.fromarray(content.values).save(
         file,
         "JPEG",
         quality=content.quality,
         subsampling="4:4:4",  # styles are made of coloured strokes as fine as the pixels
         icc_profile=content.space.icc,
-        exif=_with_head(content.exif(JPEG_SEGMENT - 6)),
+        exif=_EXIF_HEAD + exif if exif else b"",
         extra=jpeg_segments(metadata),
         **({"dpi": metadata.dpi} if metadata.dpi else {}),
     )
 
 
 def _webp(file: BinaryIO, content: Content) -> None:
+    exif = content.exif()
     # exact: store colours under full transparency, which resampling may bring to light.
     Image.fromarray(content.values).save(
         file,
@@ -133,13 +135,9 @@ def _webp(file: BinaryIO, content: Content) -> None:
         lossless=True,
         exact=True,
         icc_profile=content.space.icc,
-        exif=_with_head(content.exif()),
+        exif=_EXIF_HEAD + exif if exif else b"",
         xmp=xmp_packet(content.metadata),
     )
-
-
-def _with_head(exif: bytes) -> bytes:
-    return b"Exif\0\0" + exif if exif else b""
 
 
 def _png(file: BinaryIO, content: Content) -> None:
@@ -189,11 +187,7 @@ def _tiff(file: BinaryIO, content: Content) -> None:
         resolution=metadata.dpi,
         resolutionunit=2 if metadata.dpi else None,
         extratags=[
-            *(
-                (tag, kind, len(value), value, True)
-                for tag, (kind, value) in written.items()
-                if isinstance(value, bytes)
-            ),
+            *((tag, kind, len(text), text, True) for tag, (kind, text) in written.items() if isinstance(text, bytes)),
             *([(_XMP_TAG, TiffTags.BYTE, len(packet), packet, True)] if packet else []),
             *((name, TiffTags.LONG, 1, 8, True) for name, _ in pointers),
         ],
@@ -211,18 +205,8 @@ def _tiff(file: BinaryIO, content: Content) -> None:
 
 
 def _avif(file: BinaryIO, content: Content) -> None:
-    space = content.space
-    file.write(
-        encode_avif(
-            content.values,
-            content.bits,
-            content.quality,
-            space.cicp,
-            space.icc,
-            content.exif(),
-            xmp_packet(content.metadata),
-        )
-    )
+    exif, xmp = content.exif(), xmp_packet(content.metadata)
+    file.write(encode_avif(content.values, content.bits, content.quality, content.space, exif, xmp))
 
 
 def _jxl(file: BinaryIO, content: Content) -> None:
@@ -254,15 +238,7 @@ _WEBP = Format("WebP", (8,), alpha=True, longest_side=16_383, encode=_webp)  # 1
 _AVIF = Format("AVIF", (8, 10, 12), alpha=True, longest_side=32_768, encode=_avif)  # what libavif decodes by default
 # The longest side of libjxl's level 5, which is what decoders must take.
 _JXL = Format("JPEG XL", (8, 16), alpha=True, longest_side=2**18, encode=_jxl, any_space=False)
-FORMATS = {
-    ".png": _PNG,
-    ".jpg": _JPEG,
-    ".jpeg": _JPEG,
-    ".tif": _TIFF,
-    ".tiff": _TIFF,
-    ".webp": _WEBP,
-    ".avif": _AVIF,
-    ".jxl": _JXL,
-}
+FORMATS = {".png": _PNG, ".jpg": _JPEG, ".jpeg": _JPEG, ".tif": _TIFF, ".tiff": _TIFF, ".webp": _WEBP, ".avif": _AVIF}
+FORMATS[".jxl"] = _JXL
 _BITS = sorted({bits for kind in FORMATS.values() for bits in kind.bits})
 _INSTEAD = {".heic": "HEIC", ".heif": "HEIF", ".hif": "HEIF"}

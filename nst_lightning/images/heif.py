@@ -1,4 +1,8 @@
-"""HEIC and HEIF, which phones write: by pillow-heif, with the extra ``heif``."""
+"""HEIC and HEIF, which phones write: by pillow-heif, with the extra ``heif``.
+
+All that reads a file raises MissingExtraError where there is no pillow-heif, and UnsupportedError where the picture is
+coded by something that this build of it lacks.
+"""
 
 import re
 from dataclasses import replace
@@ -25,24 +29,14 @@ def accepts(start: bytes) -> bool:
     return bool(brands & _BRANDS) and not brands & _AVIF_BRANDS
 
 
-def read_size(file: BinaryIO) -> tuple[int, int, int]:
-    """Height and width as the container turns the picture, and 1: EXIF has no word in it (ISO/IEC 23008-12).
-
-    Raises:
-        MissingExtraError: There is no pillow-heif.
-        UnsupportedError: The picture is coded by something that this build of it lacks.
-    """
+def read_size(file: BinaryIO) -> tuple[int, int]:
+    """Height and width as the container turns the picture: EXIF has no word in it (ISO/IEC 23008-12)."""
     width, height = _primary(file).size
-    return height, width, 1
+    return height, width
 
 
 def read(file: BinaryIO) -> Raster:
-    """Decode the primary picture with the bits it has.
-
-    Raises:
-        MissingExtraError: There is no pillow-heif.
-        UnsupportedError: The picture is coded by something that this build of it lacks.
-    """
+    """Decode the primary picture with the bits it has."""
     image = _primary(file)
     try:
         values = np.asarray(image)
@@ -58,11 +52,7 @@ def read(file: BinaryIO) -> Raster:
 
 
 def read_info(file: BinaryIO) -> dict[str, Any]:
-    """EXIF and XMP of the primary picture, by the names that Pillow has for them.
-
-    Raises:
-        MissingExtraError: There is no pillow-heif.
-    """
+    """EXIF and XMP of the primary picture, by the names that Pillow has for them."""
     return dict(_primary(file).info)
 
 

@@ -22,14 +22,14 @@ def accepts(start: bytes) -> bool:
     return start.startswith((_BOX, _CODESTREAM))
 
 
-def read_size(file: BinaryIO) -> tuple[int, int, int]:
-    """Height, width and 1, for upright.
+def read_size(file: BinaryIO) -> tuple[int, int]:
+    """Height and width.
 
     Raises:
         ValueError: There is no code stream, or its header is cut.
     """
     right, bottom, left, top = struct.unpack_from(">4I", _stream(file), 8)  # SIZ (ISO/IEC 15444-1, A.5.1)
-    return max(bottom - top, 0), max(right - left, 0), 1
+    return max(bottom - top, 0), max(right - left, 0)
 
 
 def read(file: BinaryIO) -> Raster:

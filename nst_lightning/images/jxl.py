@@ -28,8 +28,8 @@ def accepts(start: bytes) -> bool:
     return start.startswith((_CONTAINER, _CODESTREAM))
 
 
-def read_size(file: BinaryIO) -> tuple[int, int, int]:
-    """Height and width as the decoder turns the picture, and 1: EXIF has no word in it (ISO/IEC 18181-2).
+def read_size(file: BinaryIO) -> tuple[int, int]:
+    """Height and width as the decoder turns the picture: EXIF has no word in it (ISO/IEC 18181-2).
 
     Raises:
         MissingExtraError: There is no pillow-jxl-plugin.
@@ -37,7 +37,7 @@ def read_size(file: BinaryIO) -> tuple[int, int, int]:
     """
     _decoder()  # or it says what to install
     header = _header(file)
-    return header.height, header.width, 1
+    return header.height, header.width
 
 
 def read(file: BinaryIO) -> Raster:

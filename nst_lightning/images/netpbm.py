@@ -30,10 +30,10 @@ def accepts(start: bytes) -> bool:
     return header is not None and (header.kind in (b"F", b"f", b"7") or header.peak > 255)
 
 
-def read_size(file: BinaryIO) -> tuple[int, int, int]:
-    """Height, width and 1, for upright."""
+def read_size(file: BinaryIO) -> tuple[int, int]:
+    """Height and width."""
     header = _read_header(file)
-    return header.height, header.width, 1
+    return header.height, header.width
 
 
 def read(file: BinaryIO) -> Raster:

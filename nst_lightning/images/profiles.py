@@ -6,21 +6,18 @@ import functools
 import re
 import struct
 import warnings
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import imagecodecs
 import numpy as np
 
 from nst_lightning.errors import UserError, UserNotice
 from nst_lightning.images.codepoints import adobe_rgb_profile, linear_profile
-from nst_lightning.images.color import Array, extended_linear, srgb_profile
+from nst_lightning.images.color import Array, extended_linear, srgb_profile, to_unit, transform
 
 NAMES = ("srgb", "display-p3", "adobe-rgb", "content")
 _ALIASES = {"p3": "display-p3", "adobergb1998": "adobe-rgb", "a98rgb": "adobe-rgb"}
-_D65 = (0.3127, 0.3290, 1.0)  # x, y, Y
-_DISPLAY_P3 = (0.680, 0.320, 0.265, 0.690, 0.150, 0.060)  # SMPTE EG 432-1: x, y of red, green, blue
+_P3_PRIMARIES, _SRGB_CURVE = 12, 13  # of ITU-T H.273
 _DARKEST_GREY = 0.35  # least light of middle grey over sRGB's: linear light has 0.21, a gamma of 1.8 has 0.42
 _LARGEST = 1 << 20  # most bytes of a profile: readers of PNG, Pillow among them, drop larger ones silently
 
@@ -56,10 +53,11 @@ def check_color_space(name: str) -> str:
 def color_space(name: str) -> ColorSpace:
     """The space of a name that ``check_color_space`` gave, but for ``content``."""
     if name == "display-p3":
-        return ColorSpace(name, _display_p3_profile(), (12, 13))
+        return ColorSpace(name, _display_p3_profile(), (_P3_PRIMARIES, _SRGB_CURVE))
     if name == "adobe-rgb":
-        return ColorSpace(name, _undated(adobe_rgb_profile()))
-    return ColorSpace("srgb", srgb_profile(), (1, 13))
+        profile = adobe_rgb_profile()
+        return ColorSpace(name, profile[:24] + srgb_profile()[24:36] + profile[36:])  # dated as that one is
+    return ColorSpace("srgb", srgb_profile(), (1, _SRGB_CURVE))
 
 
 def space_of_content(profile: bytes | None, path: Path | None) -> ColorSpace:
@@ -112,34 +110,24 @@ def to_space(rgb: Array, space: ColorSpace) -> Array:
     Raises:
         RuntimeError: The profile is of no use.
     """
-    moved = imagecodecs.cms_transform(
-        extended_linear(rgb),
-        linear_profile(),
-        space.icc,
-        colorspace="rgb",
-        outcolorspace="rgb",
-        outdtype="float32",
-        intent=imagecodecs.CMS.INTENT.RELATIVE_COLORIMETRIC,
-        flags=imagecodecs.CMS.FLAGS.BLACKPOINTCOMPENSATION | imagecodecs.CMS.FLAGS.NOOPTIMIZE,
-    )
-    return np.asarray(np.clip(moved, 0, 1)).reshape(rgb.shape)
+    return to_unit(transform(extended_linear(rgb), "RGB", linear_profile(), space.icc))
 
 
 def _display_p3_profile() -> bytes:
     """LittleCMS' own sRGB profile, whose curve is exact, with P3's primaries, which it computes for D65 under D50."""
-    # Its generic RGB profile has curves as tables only.
-    colorants = _tags(bytes(imagecodecs.cms_profile("rgb", whitepoint=_D65, primaries=_DISPLAY_P3, gamma=1.0)))
-    name = "Display P3"
+    colorants = _tags(linear_profile(_P3_PRIMARIES))
     # ICC.1:2022, 10.15: multiLocalizedUnicodeType with one record.
-    text = name.encode("utf-16-be")
+    text = "Display P3".encode("utf-16-be")
     description = b"mluc" + struct.pack(">4xII2s2sII", 1, 12, b"en", b"US", len(text), 28) + text
     changed = {tag: colorants[tag] for tag in (b"rXYZ", b"gXYZ", b"bXYZ", b"chrm")}
-    return _with_tags(srgb_profile(), {**changed, b"desc": description})
-
-
-def _undated(profile: bytes) -> bytes:
-    """Put a fixed date into a profile; see ``srgb_profile``."""
-    return profile[:24] + srgb_profile()[24:36] + profile[36:]
+    # A copy of sRGB's profile with these tags.
+    tags = {**_tags(srgb_profile()), **changed, b"desc": description}
+    table, data = struct.pack(">I", len(tags)), b""
+    start = 132 + 12 * len(tags)
+    for name, value in tags.items():
+        table += struct.pack(">4sII", name, start + len(data), len(value))
+        data += value + b"\0" * (-len(value) % 4)
+    return struct.pack(">I", start + len(data)) + srgb_profile()[4:128] + table + data
 
 
 def _tags(profile: bytes) -> dict[bytes, bytes]:
@@ -147,14 +135,3 @@ def _tags(profile: bytes) -> dict[bytes, bytes]:
     (count,) = struct.unpack(">I", profile[128:132])
     entries = struct.iter_unpack(">4sII", profile[132 : 132 + 12 * count])
     return {name: profile[offset : offset + size] for name, offset, size in entries}
-
-
-def _with_tags(profile: bytes, changed: Mapping[bytes, bytes]) -> bytes:
-    """A profile with other values of some tags."""
-    tags = {**_tags(profile), **changed}
-    table, data = struct.pack(">I", len(tags)), b""
-    start = 132 + 12 * len(tags)
-    for name, value in tags.items():
-        table += struct.pack(">4sII", name, start + len(data), len(value))
-        data += value + b"\0" * (-len(value) % 4)
-    return struct.pack(">I", start + len(data)) + profile[4:128] + table + data

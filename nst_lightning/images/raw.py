@@ -27,17 +27,12 @@ _SIGNATURES = (
     (0, b"FOVb"),  # X3F
     (0, b"ARRI"),
 )
-_SAID = re.compile(
-    r": (Unexpected end of file|data corrupted at )"
-)  # written by LibRaw's default handler of data errors
+# What LibRaw's default handler of data errors writes.
+_SAID = re.compile(r": (Unexpected end of file|data corrupted at )")
 
 
 def is_raw(file: BinaryIO) -> bool:
-    """Whether a file holds what a sensor saw, whatever previews lie in it, too.
-
-    Args:
-        file: Read from its start; it stands there again afterwards.
-    """
+    """Whether a file holds what a sensor saw, whatever previews lie in it, too; it stands at its start afterwards."""
     file.seek(0)
     start = file.read(32)
     file.seek(0)
@@ -48,7 +43,7 @@ def is_raw(file: BinaryIO) -> bool:
     return found
 
 
-def read_raw_size(file: BinaryIO) -> tuple[int, int]:
+def read_size(file: BinaryIO) -> tuple[int, int]:
     """Height and width of a raw file's picture, upright, without developing it.
 
     Raises:
@@ -66,7 +61,7 @@ def read_raw_size(file: BinaryIO) -> tuple[int, int]:
         return (width, height) if sizes.flip & 4 else (height, width)
 
 
-def read_raw(file: BinaryIO) -> Raster:
+def read(file: BinaryIO) -> Raster:
     """Develop a raw file as dcraw does: camera's white balance, upright, brightened until 1 % of it is white.
 
     Returns:
@@ -80,11 +75,8 @@ def read_raw(file: BinaryIO) -> Raster:
     lines: list[str] = []
     try:
         with _opened(file) as raw, caught_lines(_SAID, lines):
-            values = raw.postprocess(
-                use_camera_wb=True,
-                output_bps=16,
-                gamma=(2.4, 12.92),  # sRGB's; LibRaw's own is that of BT.709
-            )
+            # The gamma is sRGB's; LibRaw's own is that of BT.709.
+            values = raw.postprocess(use_camera_wb=True, output_bps=16, gamma=(2.4, 12.92))
     finally:
         # It says so by a line on standard error; some kinds it goes on with, whatever lay in memory.
         if any("end of file" in line for line in lines):

@@ -183,7 +183,7 @@ def test_srgb_profile_costs_no_conversion(tmp_path, monkeypatch):
     path = tmp_path / "x.png"
     Image.fromarray(np.arange(48, dtype=np.uint8).reshape(4, 4, 3)).save(path, icc_profile=srgb_profile())
     before = pixels(path)
-    monkeypatch.setattr(color, "_transform", lambda *arguments: pytest.fail("converted"))
+    monkeypatch.setattr(color, "transform", lambda *arguments: pytest.fail("converted"))
     np.testing.assert_array_equal(pixels(path), before)
 
 

@@ -11,18 +11,8 @@ from PIL import PngImagePlugin
 from nst_lightning.images.mending.damage import Mended, told
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_NEEDED = {
-    b"PLTE",
-    b"tRNS",
-    b"cICP",
-    b"iCCP",
-    b"sRGB",
-    b"gAMA",
-    b"cHRM",
-    b"sBIT",
-    b"pHYs",
-    b"eXIf",
-}  # beside IHDR and IDAT
+# Kinds of chunks that are kept, beside IHDR and IDAT.
+_NEEDED = {b"PLTE", b"tRNS", b"cICP", b"iCCP", b"sRGB", b"gAMA", b"cHRM", b"sBIT", b"pHYs", b"eXIf"}
 _SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # samples of a pixel by colour type
 # Of the passes of an interlaced picture: first column and row, and steps (PNG, third edition, 8.1).
 _PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
