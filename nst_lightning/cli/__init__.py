@@ -18,7 +18,8 @@ from nst_lightning.process.ownership import claim_process
 from nst_lightning.process.rounding import round_alike
 from nst_lightning.process.waiting import wait_briefly
 
-# Subcommand -> module whose `main(args)` runs it, and what it does. Modules are imported when they are run.
+# Subcommand -> module whose `main(args)` runs it and returns the exit code, and what it does. Modules are imported when
+# they are run. Each raises UserError if something asked for cannot be done, and what `main` below raises for signals.
 SUBCOMMANDS = {
     "fit": ("nst_lightning.cli.arguments", "make a picture from a content and a style image"),
     "runs": ("nst_lightning.cli.runs", "list runs, and free the disk of what finished ones no longer need"),

@@ -12,17 +12,7 @@ from nst_lightning.config.habits import check_words
 
 
 def main(args: Sequence[str]) -> int:
-    """Run ``nst fit``.
-
-    Args:
-        args: Command line after the subcommand.
-
-    Returns:
-        The exit code.
-
-    Raises:
-        UserError: If something asked for cannot be done.
-    """
+    """Run ``nst fit`` with the command line after the subcommand; returns the exit code."""
     if "--version" in args:
         print(f"nst_lightning {__version__}")  # noqa: T201
         return 0

@@ -25,15 +25,7 @@ from nst_lightning.files.paths import expand
 from nst_lightning.hardware.accelerator import Accelerator, choose_accelerator, choose_precision, describe
 from nst_lightning.runs.provenance import source_commit
 
-SUITES = {
-    "peak": "test_peak.py",
-    "evaluation": "test_evaluation.py",
-    "optimizer": "test_optimizer.py",
-    "overhead": "test_overhead.py",
-    "memory": "test_memory.py",
-    "target": "test_target.py",
-    "tiling": "test_tiling.py",
-}
+SUITES = ("peak", "evaluation", "optimizer", "overhead", "memory", "target", "tiling")  # each in test_NAME.py
 SLOW = {"tiling"}  # only when they are asked for
 PACKAGES = ("torch", "torchvision", "lightning", "pytest-benchmark", "numpy")
 
@@ -59,11 +51,8 @@ def _parse(args: Sequence[str]) -> argparse.Namespace:
         description="Measure the project against plain PyTorch in one run, on every accelerator that is there.",
         allow_abbrev=False,
     )
-    parser.add_argument(
-        "--suites",
-        default=",".join(suite for suite in SUITES if suite not in SLOW),
-        help="comma-separated (default: %(default)s)",
-    )
+    usual = ",".join(suite for suite in SUITES if suite not in SLOW)
+    parser.add_argument("--suites", default=usual, help="comma-separated (default: %(default)s)")
     parser.add_argument("--accelerators", default="auto", help="cpu, cuda, mps, or auto for all (default: auto)")
     parser.add_argument("--precisions", default="auto", help="32-true, bf16-mixed, or auto for all that are native")
     parser.add_argument("--sizes", default="256,512,1024,2048", help="long sides in pixels (default: %(default)s)")
@@ -93,16 +82,10 @@ def _parse(args: Sequence[str]) -> argparse.Namespace:
 
 
 def main(args: Sequence[str]) -> int:
-    """Run ``nst benchmark``.
-
-    Args:
-        args: Command line after the subcommand.
+    """Run ``nst benchmark`` with the command line after the subcommand.
 
     Returns:
-        0, or 1 if a suite failed (what it measured before is kept).
-
-    Raises:
-        UserError: If something asked for cannot be done.
+        The exit code: 0, or 1 if a suite failed (what it measured before is kept).
     """
     options = _parse(args)
     folder = expand(options.output, "--output")
@@ -134,7 +117,7 @@ def _measure(options: argparse.Namespace) -> tuple[int, list[dict[str, Any]]]:
             *("--rootdir", str(suites), "--benchmark-only", "--benchmark-disable-gc", "--benchmark-quiet"),
             *(f"--benchmark-json={report}", f"--rounds={options.rounds}"),
             *(f"--{name}={getattr(options, name)}" for name in ("accelerators", "precisions", "sizes")),
-            *(str(suites / SUITES[suite]) for suite in options.suites.split(",")),
+            *(str(suites / f"test_{suite}.py") for suite in options.suites.split(",")),
         ]
         code = subprocess.run(command, check=False).returncode
         if not report.is_file() or not report.stat().st_size:
@@ -169,14 +152,7 @@ def _seconds(value: float) -> str:
 
 
 def table(benchmarks: list[dict[str, Any]]) -> list[Row]:
-    """Lines with medians, spread and the ratio to the baseline of the same run.
-
-    Args:
-        benchmarks: Measurements with their facts, as in the JSON file.
-
-    Returns:
-        One row each, in the order measured.
-    """
+    """A line for each measurement of the JSON file: median, spread, and the ratio to the same run's baseline."""
     comparable = ("suite", "accelerator", "size")
     baselines = {_facts(b, *comparable): b for b in benchmarks if b.get("program") == "baseline"}
     rows = []
@@ -229,11 +205,7 @@ def format_table(rows: list[Row]) -> str:
 
 
 def draw(benchmarks: list[dict[str, Any]], path: Path) -> bool:
-    """Plot seconds per evaluation against size, and memory against size where tiles were measured.
-
-    Args:
-        benchmarks: As in the JSON file.
-        path: PNG file to write.
+    """Plot seconds per evaluation against size, and memory where tiles were measured, into a PNG file.
 
     Returns:
         Whether there was anything to plot.

@@ -30,19 +30,7 @@ _CONNECTION = re.compile(r"gloo|nccl|connection", re.IGNORECASE)  # who says tha
 
 
 def main(args: Sequence[str]) -> int:
-    """Run ``nst fit``.
-
-    Args:
-        args: Command line after the subcommand.
-
-    Returns:
-        The exit code.
-
-    Raises:
-        UserError: If something asked for cannot be done.
-        KeyboardInterrupt: After Ctrl-C, when everything is written.
-        SystemExit: After SIGTERM, likewise.
-    """
+    """Run ``nst fit`` with the command line after the subcommand; returns the exit code."""
     try:
         return _fit(args)
     finally:
@@ -52,7 +40,6 @@ def main(args: Sequence[str]) -> int:
 
 
 def _fit(args: Sequence[str]) -> int:
-    """Do it, in a process that is afterwards as it was."""
     with process_as_before(), lightning_quiet(), contextlib.ExitStack() as stack:
         warnings.simplefilter("always", UserNotice)
         warnings.showwarning = _show_warning

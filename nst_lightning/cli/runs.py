@@ -57,17 +57,7 @@ def _parse(args: Sequence[str]) -> argparse.Namespace:
 
 
 def main(args: Sequence[str]) -> int:
-    """Run ``nst runs``.
-
-    Args:
-        args: Command line after the subcommand.
-
-    Returns:
-        The exit code.
-
-    Raises:
-        UserError: If something asked for cannot be done.
-    """
+    """Run ``nst runs`` with the command line after the subcommand; returns the exit code."""
     options = _parse(args)
     if owns_process() and hasattr(signal, "SIGPIPE"):  # which Windows lacks
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # end without a word where head or less has read enough
@@ -75,7 +65,7 @@ def main(args: Sequence[str]) -> int:
     if options.clean:
         _clean(runs, options)
     elif options.json:
-        print(json.dumps([_facts(run) for run in runs], indent=1))  # noqa: T201
+        print(json.dumps([_facts(run) for run in runs], indent=1, default=_plain))  # noqa: T201
     else:
         for run in runs:
             print("\n".join(_lines(run)))  # noqa: T201
@@ -136,26 +126,12 @@ def _words(value: Any) -> str:
 
 
 def _facts(run: Run) -> dict[str, Any]:
-    """A run as plain data."""
-    paths = {name: None if path is None else str(path) for name, path in vars(run).items() if name in _PATHS}
-    return {
-        "name": run.folder.name,
-        **paths,
-        "state": run.state,
-        "reason": run.reason,
-        "evaluations": run.evaluations,
-        "of": run.of,
-        "changed": run.changed.isoformat(timespec="seconds"),
-        "content": run.content,
-        "styles": run.styles,
-        "settings": run.settings,
-        "bytes": run.bytes,
-        "checkpoint_bytes": run.checkpoint_bytes,
-        "checkpoints": [str(path) for path in run.checkpoints],
-    }
+    """A run for programs; `_plain` is for what JSON has no form for."""
+    return {"name": run.folder.name, **vars(run), "checkpoint_bytes": run.checkpoint_bytes}
 
 
-_PATHS = ("folder", "result", "thumbnail")
+def _plain(value: Any) -> str:
+    return value.isoformat(timespec="seconds") if isinstance(value, datetime) else str(value)
 
 
 def _size(count: int) -> str:

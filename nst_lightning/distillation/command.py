@@ -21,17 +21,7 @@ class _DistillCLI(LightningCLI):
 
 
 def main(args: Sequence[str]) -> int:
-    """Run ``nst distill``.
-
-    Args:
-        args: Command line after the subcommand.
-
-    Returns:
-        The exit code.
-
-    Raises:
-        UserError: If something asked for cannot be done.
-    """
+    """Run ``nst distill`` with the command line after the subcommand; returns the exit code."""
     with lightning_quiet():
         cli = _DistillCLI(
             Distillation,

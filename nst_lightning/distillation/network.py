@@ -56,10 +56,9 @@ class CompactNetwork(Extractor):
         )
         self.maps = nn.ParameterDict(
             {
-                tap: nn.Parameter(torch.eye(teacher_widths[index], self.widths[index]))
-                for tap in TAPS
-                for index in [NAMES.index(tap.replace("relu", "conv"))]
-                if self.widths[index] != teacher_widths[index]
+                name.replace("conv", "relu"): nn.Parameter(torch.eye(theirs, ours))
+                for name, theirs, ours in zip(NAMES, teacher_widths, self.widths, strict=True)
+                if name.replace("conv", "relu") in TAPS and theirs != ours
             }
         )
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)

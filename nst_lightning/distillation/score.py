@@ -41,6 +41,15 @@ class Result:
         """Mean fraction closed over some layers."""
         return statistics.fmean(self.closed[layer] for layer in layers)
 
+    def over(self, teachers: Result) -> dict[str, float]:
+        """Shares of the teacher's closed gap on the style layers, others and relu5_1, and of its content distance."""
+        return {
+            "share": self.mean(STYLE_LAYERS) / teachers.mean(STYLE_LAYERS),
+            "share_unseen": self.mean(UNSEEN_LAYERS) / teachers.mean(UNSEEN_LAYERS),
+            "share_relu5_1": self.closed["relu5_1"] / teachers.closed["relu5_1"],
+            "content": self.content / teachers.content,
+        }
+
 
 @torch.no_grad()
 def judge(judge_network: Extractor, picture: Tensor, content: Tensor, style: Tensor) -> Result:
@@ -104,14 +113,7 @@ def parse(args: Sequence[str]) -> argparse.Namespace:
 
 
 def main(args: Sequence[str]) -> int:
-    """Run ``nst score``.
-
-    Args:
-        args: Command line after the subcommand.
-
-    Returns:
-        The exit code.
-    """
+    """Run ``nst score`` with the command line after the subcommand; returns the exit code."""
     arguments = parse(args)
     with freed_memory_kept():
         return _judge_all(arguments)
@@ -161,10 +163,7 @@ def _row(
         "pair": name,
         "teacher": asdict(theirs),
         "student": asdict(ours),
-        "share": ours.mean(STYLE_LAYERS) / theirs.mean(STYLE_LAYERS),
-        "share_unseen": ours.mean(UNSEEN_LAYERS) / theirs.mean(UNSEEN_LAYERS),
-        "share_relu5_1": ours.closed["relu5_1"] / theirs.closed["relu5_1"],
-        "content": ours.content / theirs.content,
+        **ours.over(theirs),
         "seconds": {"student": fast, "teacher": slow},
         "cosines": dict(zip(map(str, steps), cosines, strict=True)),
     }

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from nst_lightning.distillation.network import CompactNetwork
 from nst_lightning.distillation.optimization import ImageOptimization
-from nst_lightning.distillation.score import STYLE_LAYERS, UNSEEN_LAYERS, Result, judge
+from nst_lightning.distillation.score import Result, judge
 from nst_lightning.distillation.storage import save_student
 from nst_lightning.features import CompactVGG19, Extractor
 
@@ -58,18 +58,11 @@ class HeldOutScore:
             style: The same.
 
         Returns:
-            ``share`` on the style layers, ``share_unseen``, ``share_relu5_1``, and the ``content`` distance, each over
-            the teacher's.
+            See `Result.over`.
         """
         if index not in self._of_teacher:
             self._of_teacher[index] = self._result(self.teacher, content, style)
-        theirs, ours = self._of_teacher[index], self._result(student, content, style)
-        return {
-            "share": ours.mean(STYLE_LAYERS) / theirs.mean(STYLE_LAYERS),
-            "share_unseen": ours.mean(UNSEEN_LAYERS) / theirs.mean(UNSEEN_LAYERS),
-            "share_relu5_1": ours.closed["relu5_1"] / theirs.closed["relu5_1"],
-            "content": ours.content / theirs.content,
-        }
+        return self._result(student, content, style).over(self._of_teacher[index])
 
     def _result(self, extractor: Extractor, content: Tensor, style: Tensor) -> Result:
         picture, _, _ = ImageOptimization(extractor, content, style).run(self.evaluations)

@@ -109,16 +109,9 @@ def input_moments(student: CompactNetwork, images: Iterable[Tensor]) -> dict[nn.
         assert isinstance(padding, tuple)
         add(cast("nn.Parameter", layer.weight), F.unfold(inputs[0], kernel, padding=padding)[0])
 
-    layers = [
-        layer
-        for index in range(len(NAMES))
-        for layer in (student.reduction(index), student.convolution(index), student.expansion(index))
-        if layer is not None
-    ]
+    layers = [layer for index in range(len(NAMES)) for layer in student.factors(index)]
     handles = [layer.register_forward_pre_hook(look) for layer in layers]
-    count = 0
-    for image in images:
-        count += 1
+    for count, image in enumerate(images, start=1):  # noqa: B007 - used below
         for tap, features in student(image).items():
             if tap in student.maps:
                 add(student.maps[tap], features.flatten(2)[0])

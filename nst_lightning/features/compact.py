@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -14,8 +14,8 @@ from safetensors import safe_open
 from torch import Tensor
 
 from nst_lightning.errors import UserError
-from nst_lightning.features.convolutions import Weights
-from nst_lightning.features.extractor import Extractor, Walk, channel_means
+from nst_lightning.features.convolutions import Weights, in_units
+from nst_lightning.features.extractor import Extractor, Walk, channel_means, unit
 from nst_lightning.features.topology import Algorithm, Padding, Pooling, VGGNetwork, check_choice
 from nst_lightning.features.vgg import CAFFE_UNIT, Units
 from nst_lightning.features.weights import CONVOLUTIONS
@@ -124,7 +124,7 @@ class CompactVGG19(VGGNetwork):
         loaded = read_compact_weights(path)
         scale = CAFFE_UNIT if units == "normalised" else 1.0  # see `VGG19`
         again = partial(_read_again, path, scale)
-        super().__init__(_in_units(loaded.convolutions, scale), pooling, rescale_pooling, padding, convolution, again)
+        super().__init__(in_units(loaded.convolutions, scale), pooling, rescale_pooling, padding, convolution, again)
         self.unit_activations = unit_activations
         where = "the package" if weights is None else weights
         self.origin = f"compact VGG-19 from {where} (sha256 {loaded.sha256[:8]})"
@@ -141,30 +141,15 @@ class CompactVGG19(VGGNetwork):
     def rescaled(self, images: Sequence[Tensor], walk: Walk) -> Extractor:
         """A copy whose projected channels each have a mean of 1 over these images; see `VGG19`."""
         taps = [tap for tap in TAPS if tap in self.reachable()]
-        sums = {tap: torch.zeros(()) for tap in taps}
-        for image in images:
-            for tap, x, fraction in walk(image, taps):
-                sums[tap] = sums[tap].to(image) + channel_means(x) * (fraction / len(images))
         scaled = copy.deepcopy(self)
         scaled.unit_activations = False
-        for tap, narrow in sums.items():
+        for tap, narrow in channel_means(images, walk, taps).items():
             projection = self.projection(tap)
             if projection is None:
                 projection = torch.eye(len(narrow)).to(narrow)
-            mean = projection @ narrow
-            floor = 0.1 * mean.mean()
-            unit = torch.where(floor > 0, mean.clamp(min=floor), torch.ones_like(mean))
-            setattr(scaled, f"projection_{tap}", projection / unit[:, None])
+            setattr(scaled, f"projection_{tap}", projection / unit(projection @ narrow)[:, None])
         return scaled
 
 
-def _in_units(convolutions: Iterable[Weights], scale: float) -> list[Weights]:
-    """Divide all activations by a number; see `VGG19`."""
-    return [
-        Weights(weight if i else weight / scale, bias / scale, *factors)
-        for i, (weight, bias, *factors) in enumerate(convolutions)
-    ]
-
-
 def _read_again(path: Path, scale: float) -> list[Weights]:
-    return _in_units(read_compact_weights(path).convolutions, scale)
+    return in_units(read_compact_weights(path).convolutions, scale)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -51,6 +51,15 @@ class Weights(NamedTuple):
     bias: Tensor  # (out,)
     expansion: Tensor | None = None  # (out, r), what follows a convolution that returns r channels
     reduction: Tensor | None = None  # (q, in), what comes before a convolution of q channels
+
+
+def in_units(convolutions: Iterable[Sequence[Tensor | None]], scale: float) -> list[Weights]:
+    """Divide all activations by a number; only the first weight and all biases carry it.
+
+    Rectifiers and pooling commute with positive factors.
+    """
+    given = (Weights(*found) for found in convolutions)  # type: ignore[arg-type]
+    return [w._replace(weight=w.weight if i else w.weight / scale, bias=w.bias / scale) for i, w in enumerate(given)]
 
 
 class Convolution(nn.Conv2d):

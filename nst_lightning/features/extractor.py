@@ -144,6 +144,17 @@ class Extractor(nn.Module):
         return max((self.strides[layer], layer) for layer in layers)
 
 
-def channel_means(features: Tensor) -> Tensor:
-    """Mean of each channel over cells, (1, C, h, w) -> (C,), in float32 or wider."""
-    return features.to(torch.promote_types(features.dtype, torch.float32)).mean(dim=(0, 2, 3))
+def channel_means(images: Sequence[Tensor], walk: Walk, layers: Collection[str]) -> dict[str, Tensor]:
+    """Mean of each channel of layers over the cells of all images, (C,) a layer, in float32 or wider."""
+    means: dict[str, Tensor] = {}
+    for image in images:
+        for layer, x, fraction in walk(image, layers):
+            mean = x.to(torch.promote_types(x.dtype, torch.float32)).mean(dim=(0, 2, 3)) * (fraction / len(images))
+            means[layer] = means[layer] + mean if layer in means else mean
+    return means
+
+
+def unit(mean: Tensor) -> Tensor:
+    """What to divide channels of these mean activations by; a layer that is silent stays as it is."""
+    floor = 0.1 * float(mean.mean())
+    return mean.clamp(min=floor) if floor > 0 else torch.ones_like(mean)

@@ -45,12 +45,10 @@ class VGGNetwork(ConvolutionStack):
 
     Args:
         convolutions: Float32 weights from conv1_1 on; they must fit together.
-        pooling: Max as in the trained network, average as Gatys et al. advise, or l2 (root mean square).
-        rescale_pooling: For average and l2: multiply by the factor that keeps magnitudes at those of max pooling.
-        padding: What the first layer sees beyond the border: zeros (the mean colour) or the nearest pixel.
-        convolution: Algorithm of wide layers: direct; winograd, with fewer products and more rounding (2e-6 of a
-            layer's values in float32, 0.006 in bfloat16); or auto, which is winograd on a CPU (a third less time for
-            an evaluation) and direct elsewhere and in float64.
+        pooling: See `VGG19`, as for the next three.
+        rescale_pooling: For average and l2.
+        padding: Of the first layer.
+        convolution: Algorithm of wide layers.
         again: Reads the convolutions once more, for when they are needed as they were given.
 
     Raises:

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from nst_lightning.errors import UserNotice
-from nst_lightning.features.convolutions import CONVOLUTION_NAMES, Weights
-from nst_lightning.features.extractor import Extractor, Walk, channel_means
+from nst_lightning.features.convolutions import CONVOLUTION_NAMES, Weights, in_units
+from nst_lightning.features.extractor import Extractor, Walk, channel_means, unit
 from nst_lightning.features.topology import Algorithm, Padding, Pooling, VGGNetwork, check_choice
 from nst_lightning.features.weights import Layout, load_vgg19_weights, read_vgg19_weights
 
@@ -65,7 +65,7 @@ class VGG19(VGGNetwork):
         loaded = load_vgg19_weights(weights, layout=layout, sha256=sha256)
         scale = CAFFE_UNIT if units == "normalised" and loaded.family == "caffe" else 1.0
         again = partial(_read_again, loaded.path, layout, loaded.sha256, scale)
-        super().__init__(_in_units(loaded.convolutions, scale), pooling, rescale_pooling, padding, convolution, again)
+        super().__init__(in_units(loaded.convolutions, scale), pooling, rescale_pooling, padding, convolution, again)
         self.unit_activations = unit_activations
         self.origin, self.family = loaded.origin, loaded.family
         if expected not in {"any", loaded.family}:
@@ -89,22 +89,12 @@ class VGG19(VGGNetwork):
             walk: Yields features of an image in pieces, with the fraction of the layer's cells.
         """
         names = [name.replace("conv", "relu") for name in CONVOLUTION_NAMES[: len(self.convolutions)]]
-        sums = {name: torch.zeros(0) for name in names}
-        for image in images:
-            for name, x, fraction in walk(image, names):
-                mean = channel_means(x) * (fraction / len(images))
-                sums[name] = mean if not len(sums[name]) else sums[name] + mean
+        means = channel_means(images, walk, names)
         scaled = copy.deepcopy(self)
         scaled.unit_activations = False
-        scaled._again = partial(_with_unit_means, self._again, [_unit(sums[name]).cpu() for name in names])
+        scaled._again = partial(_with_unit_means, self._again, [unit(means[name]).cpu() for name in names])
         scaled._restore(self._convolution(0).weight.dtype)
         return scaled
-
-
-def _unit(mean: Tensor) -> Tensor:
-    """What to divide channels of these mean activations by; a layer that is silent stays as it is."""
-    floor = 0.1 * float(mean.mean())
-    return mean.clamp(min=floor) if floor > 0 else torch.ones_like(mean)
 
 
 def _with_unit_means(again: Callable[[], Iterable[Weights]], means: Sequence[Tensor]) -> list[Weights]:
@@ -117,13 +107,5 @@ def _with_unit_means(again: Callable[[], Iterable[Weights]], means: Sequence[Ten
     return scaled
 
 
-def _in_units(convolutions: Iterable[tuple[Tensor, Tensor]], scale: float) -> list[Weights]:
-    """Divide all activations by a number; only the first weight and all biases carry it.
-
-    Rectifiers and pooling commute with positive factors.
-    """
-    return [Weights(w if i else w / scale, b / scale) for i, (w, b) in enumerate(convolutions)]
-
-
 def _read_again(path: Path, layout: Layout, sha256: str, scale: float) -> list[Weights]:
-    return _in_units(read_vgg19_weights(path, layout=layout, sha256=sha256).convolutions, scale)
+    return in_units(read_vgg19_weights(path, layout=layout, sha256=sha256).convolutions, scale)

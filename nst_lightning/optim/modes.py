@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -23,13 +23,13 @@ def has_modes(optimizer: Optimizer) -> bool:
 def to_stepping(optimizer: Optimizer) -> None:
     """Let an optimiser step from now on."""
     if has_modes(optimizer):
-        _modal(optimizer).train()
+        cast("Any", optimizer).train()
 
 
 def to_result(optimizer: Optimizer) -> None:
     """Put what an optimiser has found into its parameters."""
     if has_modes(optimizer):
-        _modal(optimizer).eval()
+        cast("Any", optimizer).eval()
 
 
 @contextlib.contextmanager
@@ -51,7 +51,3 @@ def showing_result(optimizer: Optimizer, parameter: Tensor) -> Iterator[None]:
         to_stepping(optimizer)
         with torch.no_grad():
             parameter.copy_(stepped_from)
-
-
-def _modal(optimizer: Any) -> Any:
-    return optimizer

@@ -21,13 +21,9 @@ from nst_lightning.features.kernels.strips import (
 
 
 class FilterBank(Protocol):
-    """A way to convolve with one frozen weight (K, C, 3, 3), strip by strip.
+    """A way to convolve with one frozen weight (K, C, 3, 3), strip by strip."""
 
-    Attributes:
-        channels: C.
-    """
-
-    channels: int
+    channels: int  # C
 
     def convolve(self, source: Source, sink: Sink, bias: Tensor | None) -> None:
         """Convolve with zero padding of 1, and add the bias."""

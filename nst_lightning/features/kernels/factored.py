@@ -45,20 +45,18 @@ class FactoredFilter:
         self._narrow.input_gradient(_MappedSource(source, self._expansion), sink)
 
 
-class _MappedSource:
+class _MappedSource(Source):
     """Rows of a source, each position times a matrix."""
 
     def __init__(self, source: Source, matrix: Tensor) -> None:
         self._source, self._matrix = source, matrix
         self.shape = source.shape[0], source.shape[1], matrix.shape[1]
-        self.most_channels = source.most_channels
 
-    def read(self, first: int, into: Tensor) -> None:
-        """Compute rows from ``first`` on."""
-        into.copy_(self.rows(first, len(into)))
+    @property
+    def most_channels(self) -> int:
+        return self._source.most_channels
 
     def rows(self, first: int, count: int) -> Tensor:
-        """Compute some rows."""
         values = self._source.rows(first, count)
         return torch.mm(values.view(-1, values.shape[-1]), self._matrix).view(count, values.shape[1], -1)
 
@@ -71,7 +69,6 @@ class _MappedSink:
         self.result, self.most_channels = sink.result, sink.most_channels
 
     def write(self, top: int, rows: Tensor) -> None:
-        """Compute rows and pass them on."""
         flat = rows.reshape(-1, rows.shape[-1])
         mapped = torch.mm(flat, self._matrix) if self._bias is None else torch.addmm(self._bias, flat, self._matrix)
         self._sink.write(top, mapped.view(*rows.shape[:2], -1))

@@ -15,39 +15,30 @@ from torch import Tensor
 Pool = Literal["max", "average"]
 
 
-class Source(Protocol):
-    """Input of a convolution: a map of (height, width, channels).
+class Source:
+    """Input of a convolution: a map of (height, width, channels)."""
 
-    Attributes:
-        shape: Height, width and channels.
-    """
-
-    shape: tuple[int, int, int]
+    shape: tuple[int, int, int]  # height, width and channels
 
     @property
     def most_channels(self) -> int:
         """Largest number of channels that a row has on its way."""
-        ...
+        return self.shape[2]
 
     def read(self, first: int, into: Tensor) -> None:
         """Fill ``into`` (rows, width, channels) with the rows from ``first`` on."""
-        ...
+        into.copy_(self.rows(first, len(into)))
 
     def rows(self, first: int, count: int) -> Tensor:
         """Some rows (count, width, channels), contiguous, to read only."""
-        ...
+        raise NotImplementedError
 
 
 class Sink(Protocol):
-    """Result of a convolution.
+    """Result of a convolution."""
 
-    Attributes:
-        result: (1, C, H, W).
-        most_channels: Largest number of channels that a row has on its way.
-    """
-
-    result: Tensor
-    most_channels: int
+    result: Tensor  # (1, C, H, W)
+    most_channels: int  # largest number of channels that a row has on its way
 
     def write(self, top: int, rows: Tensor) -> None:
         """Write (n, width, channels), the rows from ``top`` on; both are even but for the last ones.
@@ -63,15 +54,11 @@ def _rows(feature_map: Tensor) -> Tensor:
 
 
 def _empty(like: Tensor, channels: int, height: int, width: int, dtype: torch.dtype | None = None) -> Tensor:
-    return torch.empty(
-        (1, channels, height, width),
-        dtype=dtype or like.dtype,
-        device=like.device,
-        memory_format=torch.channels_last,
-    )
+    shape, innermost = (1, channels, height, width), torch.channels_last
+    return torch.empty(shape, dtype=dtype or like.dtype, device=like.device, memory_format=innermost)
 
 
-class MapSource:
+class MapSource(Source):
     """A map as it is.
 
     Args:
@@ -82,37 +69,17 @@ class MapSource:
         self._values = _rows(x)
         self.shape = x.shape[2], x.shape[3], x.shape[1]
 
-    @property
-    def most_channels(self) -> int:
-        """Number of channels."""
-        return self.shape[2]
-
-    def read(self, first: int, into: Tensor) -> None:
-        """Copy rows from ``first`` on."""
-        into.copy_(self._values[first : first + into.shape[0]])
-
     def rows(self, first: int, count: int) -> Tensor:
         """Some rows, a view if channels lie innermost."""
         return self._values[first : first + count].contiguous()
 
 
-class _ComputedSource:
-    """Rows that are computed when they are asked for."""
+class _ComputedSource(Source):
+    """Rows that are computed when they are asked for, by a `read` of its own."""
 
-    shape: tuple[int, int, int]
     _gradient: Tensor
 
-    @property
-    def most_channels(self) -> int:
-        """Number of channels."""
-        return self.shape[2]
-
-    def read(self, first: int, into: Tensor) -> None:
-        """Compute rows from ``first`` on."""
-        raise NotImplementedError
-
     def rows(self, first: int, count: int) -> Tensor:
-        """Compute some rows into new memory."""
         into = self._gradient.new_empty(count, *self.shape[1:])
         self.read(first, into)
         return into

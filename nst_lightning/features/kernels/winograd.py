@@ -125,12 +125,7 @@ def _convolve(source: Source, matrices: tuple[Tensor, Tensor, Tensor], sink: Sin
 
 
 def _padded_strips(source: Source, rows: int, like: Tensor) -> Iterator[tuple[int, int, Tensor]]:
-    """Read a map with a border of one pixel, zero beyond the map.
-
-    Args:
-        source: The map.
-        rows: Rows of tiles at a time.
-        like: Type and device.
+    """Read a map with a border of one pixel, zero beyond the map, so many rows of tiles at a time.
 
     Yields:
         The first row of tiles, how many there are, and (4 n + 2, 4 across + 2, C) values, overwritten by the next.
