@@ -22,15 +22,10 @@ _IDENTITY, _BT601 = 0, 6  # matrices of ITU-T H.273; the first stores R, G and B
 
 
 def encode_avif(values: Array, bits: int, quality: int, space: ColorSpace, exif: bytes, xmp: bytes) -> bytes:
-    """Encode a picture in full colour resolution.
+    """Encode ``(H, W, 3 or 4)``, uint8 for 8 bits and uint16 for 10 and 12, in full colour resolution.
 
-    Args:
-        values: ``(H, W, 3 or 4)``, uint8 for 8 bits and uint16 for 10 and 12.
-        bits: 8, 10 or 12.
-        quality: 1 to 100, which is lossless.
-        space: Colour space, of which readers heed the profile before the numbers.
-        exif: EXIF as a TIFF of its own, or nothing.
-        xmp: XMP packet, or nothing.
+    Quality goes to 100, which is lossless; readers heed the profile of the colour space before its numbers. EXIF, as a
+    TIFF of its own, and XMP may be empty.
     """
     encoded = imagecodecs.avif_encode(
         values,

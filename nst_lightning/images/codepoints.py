@@ -84,15 +84,10 @@ def adobe_rgb_profile() -> bytes:
 
 
 def profile_of_gamma(gamma: float, points: Sequence[Point] | None) -> bytes | None:
-    """An ICC profile for what PNG's gAMA and cHRM say, as browsers read them.
+    """An ICC profile for what PNG's gAMA (1 / 2.2, say) and cHRM (white, red, green, blue) say, as browsers read them.
 
-    Args:
-        gamma: The exponent that light was encoded with, such as 1 / 2.2.
-        points: Chromaticities of white, red, green and blue; None for those of sRGB.
-
-    Returns:
-        The profile; None for what is sRGB but for its toe (most programs that write these chunks mean sRGB),
-        and for numbers that make no colour space.
+    None for what is sRGB but for its toe (most programs that write these chunks mean sRGB), and for numbers that make
+    no colour space. Without points those of sRGB are meant.
     """
     white, *corners = points or (_D65, *_SRGB_PRIMARIES)
     plain = (_D65, *_SRGB_PRIMARIES)

@@ -13,15 +13,13 @@ from PIL import ImageCms
 
 from nst_lightning.errors import UserNotice
 from nst_lightning.images.codepoints import CodePoints, hdr_code_points, linear_profile, profile_of
-from nst_lightning.images.transfer import PQ, WHITE_OF_HDR, hdr_light
+from nst_lightning.images.transfer import PQ, WHITE_OF_HDR, hdr_light, srgb_light
 
 Array = NDArray[Any]
 Space = Literal["GRAY", "RGB", "CMYK", "LAB"]
 
-_CHANNELS: dict[Space, int] = {"GRAY": 1, "RGB": 3, "CMYK": 4, "LAB": 3}
+CHANNELS: dict[Space, int] = {"GRAY": 1, "RGB": 3, "CMYK": 4, "LAB": 3}
 _ICC_SPACE: dict[bytes, Space] = {b"GRAY": "GRAY", b"RGB ": "RGB", b"CMYK": "CMYK", b"Lab ": "LAB"}
-
-
 FLOAT_NOTICE = "has floating-point samples and no profile: they are taken as linear light, and white is 1"
 
 
@@ -56,8 +54,7 @@ def extended_linear(rgb: Array) -> Array:
 
     So values beyond ``[0, 1]`` mean the colours that sRGB does not hold.
     """
-    size = np.abs(rgb)
-    return np.copysign(np.where(size <= 0.04045, size / 12.92, ((size + 0.055) / 1.055) ** 2.4), rgb).astype(np.float32)
+    return np.copysign(srgb_light(np.abs(rgb)), rgb).astype(np.float32)
 
 
 def extended_encoded(linear: Array) -> Array:
@@ -189,13 +186,7 @@ def _is_srgb(icc: bytes) -> bool:
 
 
 def transform(values: Array, space: Space, icc: bytes, target: bytes | None = None) -> Array:
-    """From a profile to sRGB, or to another profile, with littleCMS.
-
-    Args:
-        values: ``(H, W, C)``.
-        space: What C is.
-        icc: Profile of ``values``.
-        target: RGB profile of the result; None for sRGB.
+    """From a profile of ``(H, W, C)`` to sRGB, or to another RGB profile, with littleCMS.
 
     Returns:
         ``(H, W, 3)`` uint16; float32 if that is given, which between linear profiles may leave ``[0, 1]``.
@@ -218,12 +209,8 @@ def transform(values: Array, space: Space, icc: bytes, target: bytes | None = No
 
 
 def split_alpha(values: Array, space: Space) -> tuple[Array, Array | None]:
-    """Part ``(H, W, C)`` into its colours and, where there is one channel more, its alpha.
-
-    Returns:
-        Colours ``(H, W, C)`` and alpha ``(H, W)`` float32 in ``[0, 1]`` or None.
-    """
-    colours = _CHANNELS[space]
+    """Part samples into colours ``(H, W, C)`` and, where there is a channel more, alpha ``(H, W)`` in ``[0, 1]``."""
+    colours = CHANNELS[space]
     if values.shape[2] == colours:
         return values, None
     return values[..., :colours], to_unit(values[..., colours])

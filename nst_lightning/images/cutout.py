@@ -15,14 +15,8 @@ from nst_lightning.images.io import Picture
 def uncovered(picture: Picture, name: str = "image") -> Picture:
     """The colours of what is visible, carried on smoothly where nothing is.
 
-    A network sees white around a cut-out, at its border too, and statistics count it.
-
-    Args:
-        picture: As it was read, on white.
-        name: Configuration argument that gave it, for messages.
-
-    Returns:
-        The same for an opaque picture; else with its own colours wherever it is not transparent altogether.
+    A network sees white around a cut-out, at its border too, and statistics count it. An opaque picture comes back as
+    it is, any other with its own colours wherever it is not transparent altogether.
 
     Raises:
         UserError: If nothing of it is visible.
@@ -40,12 +34,8 @@ def uncovered(picture: Picture, name: str = "image") -> Picture:
 def _carried_on(weighted: Tensor, alpha: Tensor) -> Tensor:
     """Pull and push (Gortler et al. 1996, The Lumigraph, section 3.5.1): averages over ever larger areas fill gaps.
 
-    Args:
-        weighted: (1, 3, h, w), colours times alpha.
-        alpha: (1, 1, h, w), of at least 0 and not 0 everywhere.
-
-    Returns:
-        (1, 3, h, w), the colours where alpha is above 0.
+    Takes colours (1, 3, h, w) times alpha (1, 1, h, w), at least 0 and not 0 everywhere; returns colours, unchanged
+    where alpha is above 0.
     """
     seen = alpha > 0
     colours = weighted / torch.where(seen, alpha, 1)

@@ -54,14 +54,7 @@ class Header:
 
 
 def read_header(path: Path, name: str) -> Header:
-    """Read the size of a picture without decoding it.
-
-    Args:
-        path: The file.
-        name: Configuration argument that gave the path, for messages.
-
-    Returns:
-        The header; its size is that after EXIF orientation.
+    """Read the size of a picture, after EXIF orientation, without decoding it; messages begin with `name`.
 
     Raises:
         UserError: The file cannot be read as a picture, or the picture is too large or too small.
@@ -77,16 +70,9 @@ def read_header(path: Path, name: str) -> Header:
 
 
 def read_raster(path: Path, name: str, needed: tuple[int, int] | None = None) -> Raster:
-    """Decode the first frame of a picture, upright.
+    """Decode the first frame of a picture, upright, in the colour space of the file; messages begin with `name`.
 
-    Args:
-        path: The file.
-        name: Configuration argument that gave the path, for messages.
-        needed: Height and width that the picture will be used in: a JPEG that is very large comes smaller, but not
-            smaller than this.
-
-    Returns:
-        Samples in the colour space of the file.
+    If `needed` says in which height and width it will be used, a very large JPEG comes smaller, but not below them.
 
     Raises:
         UserError: As ``read_header``, or the file is truncated, damaged or not finite.
@@ -110,20 +96,20 @@ def _raster(header: Header, needed: tuple[int, int] | None, stored: BinaryIO) ->
     else:
         large = header.height * header.width > LARGE
         with open_image(file, readable_formats()) as image, without_pillows_limit() if large else nullcontext():
-            if image.format in ("JPEG", "MPO"):
-                _reduce(image, reduction(header.height, header.width, needed), needed)
+            factor = reduction(header.height, header.width, needed) if image.format in ("JPEG", "MPO") else 1
+            if factor > 1:
+                image.draft(None, (image.width // factor, image.height // factor))
+                if needed is None:
+                    remark(f"is read in 1/{factor} of its size, as memory does not hold more")
             raster = _decoded(image, file, header.decoder)
     alpha = None if raster.alpha is None else _upright(raster.alpha, header.orientation)
     return replace(raster, values=_upright(raster.values, header.orientation), alpha=alpha)
 
 
-def _reduce(image: Image.Image, factor: int, needed: tuple[int, int] | None) -> None:
-    """Let a JPEG be decoded in a fraction of its size."""
-    if factor == 1:
-        return
-    image.draft(None, (image.width // factor, image.height // factor))
-    if needed is None:
-        remark(f"is read in 1/{factor} of its size, as memory does not hold more")
+SUFFIXES = frozenset(
+    [".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".avif", ".heic", ".heif", ".jxl", ".jp2", ".bmp"]
+)
+"""Ends of names that pictures in a folder are known by; a file that is given is known by what is in it."""
 
 
 def _header(file: BinaryIO) -> Header:

@@ -10,7 +10,16 @@ import tifffile
 from PIL import TiffImagePlugin
 
 from nst_lightning.images.codepoints import LINEAR
-from nst_lightning.images.color import FLOAT_NOTICE, Array, Raster, Space, full_range, split_alpha, unassociated
+from nst_lightning.images.color import (
+    CHANNELS,
+    FLOAT_NOTICE,
+    Array,
+    Raster,
+    Space,
+    full_range,
+    split_alpha,
+    unassociated,
+)
 from nst_lightning.images.limits import check_pixels
 from nst_lightning.images.mending.segments import samples
 from nst_lightning.images.opening import NotFiniteError, UnsupportedError
@@ -19,7 +28,6 @@ _EXTRA_ASSOCIATED, _EXTRA_UNASSOCIATED = 1, 2  # TIFF 6.0, ExtraSamples
 _WHITE_IS_ZERO, _CIELAB, _ICCLAB, _ITULAB = 0, 8, 9, 10  # PhotometricInterpretation
 _SPACES: dict[int, Space] = {_WHITE_IS_ZERO: "GRAY", 1: "GRAY", 2: "RGB", 5: "CMYK", _CIELAB: "LAB", _ICCLAB: "LAB"}
 _WEBP = 50001  # a compression that Pillow knows and its builds leave out
-_LEAST_SAMPLES: dict[Space, int] = {"GRAY": 1, "RGB": 3, "CMYK": 4, "LAB": 3}
 _MOST_SAMPLES = 16  # samples of a pixel, more than any picture has; each needs the memory of a grey picture
 
 
@@ -93,13 +101,12 @@ def read_deep_tiff(file: BinaryIO) -> Raster:
         values = values.reshape(page.imagelength, page.imagewidth, page.samplesperpixel)
         space = _SPACES[int(page.photometric)]
         extras = tuple(int(extra) for extra in page.extrasamples)
-        photometric = page.photometric
-        icc, bits = page.iccprofile, page.bitspersample
+        photometric, icc, bits = page.photometric, page.iccprofile, page.bitspersample
     linear = values.dtype.kind == "f" and icc is None and space in ("GRAY", "RGB")
     if space == "LAB":
         values = _lab(values, as_icc=photometric == _ICCLAB)
     values = _native(values, bits)
-    colours = _LEAST_SAMPLES[space]
+    colours = CHANNELS[space]
     if photometric == _WHITE_IS_ZERO:
         values = values.copy()
         values[..., 0] = (1 if values.dtype.kind == "f" else np.iinfo(values.dtype).max) - values[..., 0]
@@ -122,7 +129,7 @@ def _check_supported(page: Any) -> None:
         )
     if page.dtype is None or page.dtype.kind not in "uf":
         raise UnsupportedError("its samples are neither unsigned integers nor floating-point numbers")
-    if not _LEAST_SAMPLES[space] <= page.samplesperpixel <= _MOST_SAMPLES:
+    if not CHANNELS[space] <= page.samplesperpixel <= _MOST_SAMPLES:
         raise UnsupportedError(f"it has {page.samplesperpixel} samples a pixel for {space}")
     if page.imagedepth != 1:
         raise UnsupportedError("it holds a volume")

@@ -33,13 +33,9 @@ _TEXTS = {DESCRIPTION, 271, 272, _SOFTWARE, 306, 315, 33432, 36867, 36868, 36880
 
 
 def exif_block(metadata: Metadata, size: tuple[int, int], srgb: bool, limit: int = 1 << 24) -> bytes:
-    """EXIF for a new file, as a TIFF of its own; empty where there is nothing to say.
+    """EXIF for a new file of a height and width, as a TIFF of its own; empty where there is nothing to say.
 
-    Args:
-        metadata: What to say.
-        size: Height and width in pixels.
-        srgb: Whether the pixels are in sRGB.
-        limit: The most bytes it may have; the longest values give way.
+    Where it would have more bytes than the limit, the longest values give way.
     """
     if not (metadata.main or metadata.exif or metadata.location or metadata.software or metadata.dpi):
         return b""
@@ -118,13 +114,7 @@ def directory_of(file: BinaryIO, offset: int | None = None) -> Directory:
 
 
 def add_exif(metadata: Metadata, file: BinaryIO, keep_location: bool) -> None:
-    """Copy what a new picture may say from the EXIF of a file.
-
-    Args:
-        metadata: Where it goes.
-        file: A TIFF, or EXIF on its own.
-        keep_location: Whether that includes the place.
-    """
+    """Copy what a new picture may say from a TIFF, or EXIF on its own; with the place if ``keep_location``."""
     main = directory_of(file)
     metadata.main = dict(_chosen(main, _COPIED_MAIN))
     _add_resolution(metadata, main)

@@ -18,10 +18,11 @@ _DRAWING = "open it in Inkscape or a browser and save it as PNG in the size that
 _FRAME = "save one frame of it as PNG"
 _UNPACK = "unpack it and give a picture in it"
 _OTHER = "choose a picture"
+_UNDOTTED = "give the file of the same name without the leading '._'"
 _FLOAT = "open it in a program for such files, choose the exposure and save it as PNG or TIFF"
 
 # Where the bytes begin, the bytes, and what they say. Formats that are read have no place here.
-_SIGNATURES: tuple[tuple[int, bytes, str, str], ...] = (
+_SIGNATURES: tuple[tuple[int, bytes | tuple[bytes, ...], str, str], ...] = (
     # Programs that paint
     (0, b"8BPS", "a Photoshop document", "open it in Photoshop, GIMP or Krita and save it as PNG or TIFF"),
     (0, b"gimp xcf", "a GIMP document (XCF)", "open it in GIMP and export it as PNG or TIFF"),
@@ -31,8 +32,7 @@ _SIGNATURES: tuple[tuple[int, bytes, str, str], ...] = (
     (0, b"BLENDER", "a Blender document", "render it to PNG or TIFF"),
     # Pictures of kinds that are not read
     (0, b"\x76\x2f\x31\x01", "an OpenEXR picture", _FLOAT),
-    (0, b"#?RADIANCE", "a Radiance HDR picture", _FLOAT),
-    (0, b"#?RGBE", "a Radiance HDR picture", _FLOAT),
+    (0, (b"#?RADIANCE", b"#?RGBE"), "a Radiance HDR picture", _FLOAT),
     (0, b"\0\0\1\0", "an icon (ICO)", _SAVE),
     (0, b"icns", "an icon of macOS (ICNS)", _SAVE),
     (0, b"SIMPLE  =", "a FITS file", _FLOAT),
@@ -51,8 +51,7 @@ _SIGNATURES: tuple[tuple[int, bytes, str, str], ...] = (
     (0, b"\x8bJNG", "a JNG picture", _SAVE),
     (0, b"AT&TFORM", "a DjVu document", _SAVE),
     # Drawings and documents
-    (0, b"%!PS", "a PostScript drawing (EPS)", _DRAWING),
-    (0, b"\xc5\xd0\xd3\xc6", "a PostScript drawing (EPS)", _DRAWING),
+    (0, (b"%!PS", b"\xc5\xd0\xd3\xc6"), "a PostScript drawing (EPS)", _DRAWING),
     (0, b"\xd7\xcd\xc6\x9a", "a Windows drawing (WMF)", _DRAWING),
     (40, b" EMF", "a Windows drawing (EMF)", _DRAWING),
     (0, b"\xd0\xcf\x11\xe0", "a document of an office program", "save the picture in it as PNG"),
@@ -65,8 +64,7 @@ _SIGNATURES: tuple[tuple[int, bytes, str, str], ...] = (
     (0, b"#!AMR", "a sound file (AMR)", _OTHER),
     (0, b"\x1a\x45\xdf\xa3", "a video (Matroska or WebM)", _FRAME),
     (0, b"FLV\1", "a video (FLV)", _FRAME),
-    (0, b"\0\0\1\xba", "a video (MPEG)", _FRAME),
-    (0, b"\0\0\1\xb3", "a video (MPEG)", _FRAME),
+    (0, (b"\0\0\1\xba", b"\0\0\1\xb3"), "a video (MPEG)", _FRAME),
     (0, b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", "a video or sound file (Windows Media)", _FRAME),
     # Archives
     (0, b"PK\5\6", "an empty ZIP archive", _OTHER),
@@ -83,36 +81,25 @@ _SIGNATURES: tuple[tuple[int, bytes, str, str], ...] = (
     (0, b"SQLite format 3\0", "an SQLite database", _OTHER),
     (0, b"\x7fELF", "a program", _OTHER),
     (0, b"MZ", "a program of Windows", _OTHER),
-    (0, b"OTTO", "a font", _OTHER),
-    (0, b"\0\1\0\0\0", "a font", _OTHER),
-    (0, b"wOF", "a font", _OTHER),
+    (0, (b"OTTO", b"\0\1\0\0\0", b"wOF"), "a font", _OTHER),
     (0, b"L\0\0\0\1\x14\2\0", "a shortcut of Windows", "give the path of the file that it leads to"),
-    (
-        0,
-        b"\0\5\x16\7",
-        "what macOS notes about a file, not the file",
-        "give the file of the same name without the leading '._'",
-    ),
+    (0, b"\0\5\x16\7", "what macOS notes about a file, not the file", _UNDOTTED),
     (0, b"version https://git-lfs", "a Git LFS pointer, not the file itself", "fetch it with git lfs pull"),
 )
 
 # Containers that hold many kinds, by the name of the kind within.
 _RIFF = {
-    b"WAVE": ("a sound file (WAV)", _OTHER),
-    b"AVI ": ("a video (AVI)", _FRAME),
-    b"ACON": ("an animated cursor (ANI)", _SAVE),
-    b"RMID": ("a sound file (MIDI)", _OTHER),
-    b"CDR": ("a CorelDRAW document", _DRAWING),
+    b"WAVE": Kind("a sound file (WAV)", _OTHER),
+    b"AVI ": Kind("a video (AVI)", _FRAME),
+    b"ACON": Kind("an animated cursor (ANI)", _SAVE),
+    b"RMID": Kind("a sound file (MIDI)", _OTHER),
 }
-_FORM = {
-    b"AIFF": ("a sound file (AIFF)", _OTHER),
-    b"AIFC": ("a sound file (AIFF)", _OTHER),
-    b"ILBM": ("an Amiga picture (IFF)", _SAVE),
-}
+_AIFF = Kind("a sound file (AIFF)", _OTHER)
+_FORM = {b"AIFF": _AIFF, b"AIFC": _AIFF, b"ILBM": Kind("an Amiga picture (IFF)", _SAVE)}
 _BRANDS = {  # of ISO base media files; those of AVIF and HEIF are pictures
-    b"M4A ": ("a sound file (M4A)", _OTHER),
-    b"M4B ": ("a sound file (M4B)", _OTHER),
-    b"qt  ": ("a video (MOV)", _FRAME),
+    b"M4A ": Kind("a sound file (M4A)", _OTHER),
+    b"M4B ": Kind("a sound file (M4B)", _OTHER),
+    b"qt  ": Kind("a video (MOV)", _FRAME),
 }
 _VIDEO_BRAND = re.compile(rb"isom|iso[2-9]|mp4[12]|avc1|M4V|3gp|3g2|dash|MSNV|f4v|mmp4|XAVC", re.IGNORECASE)
 _ZIPPED = {
@@ -127,14 +114,7 @@ _MPEG_SOUND = re.compile(rb"\xff[\xf1-\xf3\xf9-\xfb][^\xff]")  # frames of MP3 (
 
 
 def kind_of(start: bytes) -> Kind | None:
-    """Tell what a file is that is surely not read as a picture.
-
-    Args:
-        start: Its first `KNOWN_BYTES`, or all that there are.
-
-    Returns:
-        Its kind, or None where it may be a picture, or nothing is known of it.
-    """
+    """Tell by its first `KNOWN_BYTES` what a file is that is surely not read as a picture; None for any other."""
     return _signed(start) or _container(start) or _text(start)
 
 
@@ -162,8 +142,10 @@ def _chunked(start: bytes) -> Kind | None:
     if within == b"WEBP":
         return None
     if start.startswith(b"FORM"):
-        return Kind(*_FORM.get(within, ("an IFF file", _OTHER)))
-    return Kind(*_RIFF.get(within if within[:3] != b"CDR" else b"CDR", ("a RIFF file without a picture", _OTHER)))
+        return _FORM.get(within, Kind("an IFF file", _OTHER))
+    if within[:3] == b"CDR":
+        return Kind("a CorelDRAW document", _DRAWING)
+    return _RIFF.get(within, Kind("a RIFF file without a picture", _OTHER))
 
 
 def _base_media(start: bytes) -> Kind | None:
@@ -171,7 +153,7 @@ def _base_media(start: bytes) -> Kind | None:
         return Kind("a video (MOV)", _FRAME)
     brand = start[8:12]
     if brand in _BRANDS:
-        return Kind(*_BRANDS[brand])
+        return _BRANDS[brand]
     return Kind("a video (MP4)", _FRAME) if _VIDEO_BRAND.match(brand) else None
 
 

@@ -26,12 +26,9 @@ class TooLargeError(UnsupportedError):
 
 
 def check_pixels(pixels: int, file: BinaryIO, *, reducible: bool = False) -> None:
-    """Refuse a picture that is larger than memory, before any of it is allocated.
+    """Refuse a picture of so many pixels that is larger than memory, before any of it is allocated.
 
-    Args:
-        pixels: Its height times its width.
-        file: The picture; it is left where it stands.
-        reducible: Whether it can be decoded in an eighth of its size (a JPEG).
+    One that is `reducible`, a JPEG, can be decoded in an eighth of its size. The file is left where it stands.
 
     Raises:
         TooLargeError: It is, or its file is far too small for so many pixels.
@@ -51,14 +48,10 @@ def check_pixels(pixels: int, file: BinaryIO, *, reducible: bool = False) -> Non
 def reduction(height: int, width: int, needed: tuple[int, int] | None) -> int:
     """How much smaller to decode a JPEG that is large, by libjpeg's reduced inverse transforms.
 
-    Args:
-        height: Its height in pixels.
-        width: Its width.
-        needed: Height and width that it is needed in; None for as large as it is.
-
     Returns:
-        1, 2, 4 or 8. A picture below `LARGE` is decoded as it is, if memory holds it; else it has twice the size
-        needed, that what is left to shrink decides how sharp the result is, and less only where memory lacks.
+        1, 2, 4 or 8. A picture below `LARGE`, or of which no height and width are `needed`, is decoded as it is, if
+        memory holds it; else it has twice the size needed, that what is left to shrink decides how sharp the result
+        is, and less only where memory lacks.
 
     Raises:
         TooLargeError: Memory does not hold it in the size needed.

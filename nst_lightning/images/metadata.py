@@ -57,9 +57,7 @@ def add_png_texts(metadata: Metadata, info: Mapping[str, Any]) -> None:
 def without_folders(configuration: Any, *, files: bool = False) -> Any:
     """A configuration that can be shown to anyone: of each path the file's name, and nothing of a folder.
 
-    Args:
-        configuration: Nested mappings and lists as YAML has them.
-        files: Whether all paths in it are those of files; by default only the part ``data`` is so.
+    With `files` all paths in it are those of files; by default only those in ``data`` are surely so.
     """
     if isinstance(configuration, dict):
         return {

@@ -9,12 +9,8 @@ from pathlib import Path
 
 
 def advice(path: Path) -> str:
-    """What to type instead of the name of a file that does not exist.
-
-    Args:
-        path: The name, as pathlib writes it: of ``https://`` one slash is left.
-    """
-    name = str(path)
+    """What to type instead of the name of a file that does not exist."""
+    name = str(path)  # in which pathlib leaves one slash of ``https://``
     near = None if "*" in name else _near(path)
     if near is not None:
         return f"did you mean {near}?"

@@ -35,16 +35,10 @@ class RawFileError(ValueError):
 
 
 class MissingExtraError(ValueError):
-    """What reads a kind of picture is not installed.
-
-    Args:
-        kind: Such a picture, with its article.
-        extra: The extra of this package that brings it.
-    """
+    """What reads a kind of picture (named with its article) is not installed; an extra of this package brings it."""
 
     def __init__(self, kind: str, extra: str) -> None:
         super().__init__(f"reading {kind} needs the extra '{extra}'")
-        self.kind = kind
         self.extra = extra
 
 
@@ -75,15 +69,8 @@ def remark(text: str) -> None:
 def opened(path: Path, name: str) -> Iterator[BinaryIO]:
     """Open a picture for decoding; whatever goes wrong, then or in the body, becomes a UserError.
 
-    Args:
-        path: The file.
-        name: Configuration argument that gave the path; each message starts with it.
-
-    Yields:
-        The file, at its start.
-
     Raises:
-        UserError: One line with the argument, what it needs, what it got and what to do.
+        UserError: One line with the argument that gave the path, what it needs, what it got and what to do.
 
     Warns:
         UserNotice: What was said by `remark` in the body.
@@ -96,7 +83,12 @@ def opened(path: Path, name: str) -> Iterator[BinaryIO]:
         with path.open("rb") as file, quiet():
             start = file.read(KNOWN_BYTES)
             file.seek(0)
-            _check_kind(start, path, name)
+            kind = kind_of(start)
+            if kind is not None:
+                raise UserError(
+                    f"{name}: needs a JPEG, PNG, WebP, TIFF, AVIF, HEIC or JPEG XL picture, got '{path}', which is "
+                    f"{kind.name}; {kind.advice}"
+                )
             yield file
     except UserError:
         raise
@@ -150,15 +142,6 @@ def _damage(error: Exception) -> str:
         return "the file is truncated"
     reason = str(error) or type(error).__name__
     return "the file is damaged" + ("" if _OF_LIBRARY.search(reason) else f" ({reason})")
-
-
-def _check_kind(start: bytes, path: Path, name: str) -> None:
-    kind = kind_of(start)
-    if kind is not None:
-        raise UserError(
-            f"{name}: needs a JPEG, PNG, WebP, TIFF, AVIF, HEIC or JPEG XL picture, got '{path}', which is "
-            f"{kind.name}; {kind.advice}"
-        )
 
 
 def _check_regular(path: Path, name: str) -> None:

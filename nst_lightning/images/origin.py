@@ -26,12 +26,7 @@ _LARGEST_BOX = 1 << 26
 
 
 def read_origin(path: Path, *, name: str = "data.content", keep_location: bool = False) -> Metadata:
-    """What a file says of itself that a picture made from it says, too.
-
-    Args:
-        path: The file.
-        name: Configuration argument that gave it, for the notice.
-        keep_location: Whether that includes where it was photographed.
+    """What a file says of itself that a picture made from it says, too; with its place if ``keep_location``.
 
     Warns:
         UserNotice: That cannot be read; the result is empty.
@@ -102,7 +97,6 @@ def _info(file: BinaryIO) -> tuple[dict[str, Any], Any]:
             info: dict[Any, Any] = {**image.info}
             iptc = IptcImagePlugin.getiptcinfo(image)
             if image.format == "PNG":
-                file.seek(8)
                 info |= _png_info(file)
             return info, iptc
     except UnidentifiedImageError:  # for another reader, whose files say nothing of this sort
@@ -110,11 +104,8 @@ def _info(file: BinaryIO) -> tuple[dict[str, Any], Any]:
 
 
 def _png_info(file: BinaryIO) -> dict[str, Any]:
-    """What the chunks of a PNG say, also behind the pixels, where ExifTool puts it and Pillow looks only when decoding.
-
-    Args:
-        file: The file, behind its signature.
-    """
+    """What the chunks of a PNG say, behind the pixels, too, where ExifTool puts it and Pillow looks late."""
+    file.seek(8)
     stream = PngImagePlugin.PngStream(file)
     while len(start := file.read(8)) == 8:
         length, kind = struct.unpack(">I4s", start)

@@ -61,11 +61,7 @@ def color_space(name: str) -> ColorSpace:
 
 
 def space_of_content(profile: bytes | None, path: Path | None) -> ColorSpace:
-    """The space that a picture came in.
-
-    Args:
-        profile: Its ICC profile; None for a picture without one, which is sRGB.
-        path: Its file, for the notice.
+    """The space that a picture came in, by its profile; one without any is sRGB.
 
     Warns:
         UserNotice: A picture in sRGB values cannot be brought into it; sRGB is used.
@@ -98,14 +94,8 @@ def space_of_content(profile: bytes | None, path: Path | None) -> ColorSpace:
 def to_space(rgb: Array, space: ColorSpace) -> Array:
     """Bring sRGB values into a colour space; what lies outside of it is clipped there, and not before.
 
-    Relative colorimetric with black point compensation, as in reading.
-
-    Args:
-        rgb: ``(H, W, 3)`` float32, gamma-encoded sRGB; beyond ``[0, 1]`` as ``extended_linear`` understands it.
-        space: Where to.
-
-    Returns:
-        ``(H, W, 3)`` float32 in ``[0, 1]``.
+    Takes ``(H, W, 3)`` float32, gamma-encoded sRGB, beyond ``[0, 1]`` as ``extended_linear`` understands it; returns
+    the same in ``[0, 1]``. Relative colorimetric with black point compensation, as in reading.
 
     Raises:
         RuntimeError: The profile is of no use.

@@ -58,16 +58,9 @@ def with_luma(picture: Tensor, wanted: Tensor) -> Tensor:
 def match_luma(
     picture: Tensor, reference: Tensor, weights: Tensor | None = None, reference_weights: Tensor | None = None
 ) -> Tensor:
-    """Bring the mean and deviation of luma to those of another picture (Gatys et al. 2016, as above).
+    """Bring the mean and deviation of luma (1, 1, h, w) to those of another picture (Gatys et al. 2016, as above).
 
-    Args:
-        picture: (1, 1, h, w).
-        reference: (1, 1, H, W).
-        weights: (1, 1, h, w), how much each pixel counts; None: all alike.
-        reference_weights: (1, 1, H, W), the same.
-
-    Returns:
-        (1, 1, h, w), clamped to [0, 1].
+    Weights of the same shapes say how much each pixel counts, None that all count alike. The result is in [0, 1].
     """
     mean, variance = _mean_and_variance(picture, weights)
     wanted, target = _mean_and_variance(reference, reference_weights)
@@ -167,15 +160,9 @@ def _combined(matrix: Tensor, channels: list[Tensor]) -> list[Tensor]:
 
 
 def _with_distribution(values: Tensor, sample: Tensor, target: Tensor) -> Tensor:
-    """Move values to the quantiles that have their rank; equal values get the middle one of theirs.
+    """Move values (h, w) to the quantiles of `target` (m,) that have their rank.
 
-    Args:
-        values: (h, w).
-        sample: (n,) of them, which define ranks.
-        target: (m,), of the distribution to come.
-
-    Returns:
-        (h, w).
+    Ranks are those in `sample` (n,), which are some of the values; equal values get the middle one of theirs.
     """
     knots, counts = torch.unique_consecutive(sample.sort().values, return_counts=True)
     levels = (counts.cumsum(0).double() - counts / 2) / len(sample)
@@ -209,9 +196,8 @@ def _moments(picture: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
     """Mean (3,) and covariance (3, 3) of colours, in float64 on the CPU: three numbers a picture."""
     pixels = picture.detach().cpu().double()[0].flatten(1)
     counts = None if weights is None else weights.detach().cpu().double().flatten()
-    covariance = torch.cov(pixels, correction=0, aweights=counts) + _SMALLEST_VARIANCE * torch.eye(
-        3, dtype=torch.float64
-    )
+    covariance = torch.cov(pixels, correction=0, aweights=counts)
+    covariance += _SMALLEST_VARIANCE * torch.eye(3, dtype=torch.float64)
     return (pixels.mean(1) if counts is None else pixels @ (counts / counts.sum())), covariance
 
 

@@ -78,9 +78,7 @@ def caught_lines(pattern: re.Pattern[str], lines: list[str]) -> Iterator[None]:
     This turns away the file descriptor, which is the whole process's: one thread at a time, for as short as can be;
     whatever else was written meanwhile is written where it belongs afterwards.
 
-    Args:
-        pattern: Matches the library's lines.
-        lines: Gets them when the body has ended.
+    When the body has ended ``lines`` get those that match the pattern.
     """
     with _stderr, tempfile.TemporaryFile() as caught:
         try:

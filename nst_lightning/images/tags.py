@@ -27,12 +27,7 @@ class Tags(NamedTuple):
 
 
 def read_tags(image: Image.Image, file: BinaryIO) -> Tags:
-    """What a picture's file says of its colours.
-
-    Args:
-        image: As opened by Pillow, not decoded.
-        file: The same file; it is left anywhere.
-    """
+    """What a picture's file says of its colours; Pillow has opened and not decoded it, and it is left anywhere."""
     icc = image.info.get("icc_profile") or None
     if image.format == "PNG":
         return _png(file, icc)
@@ -103,12 +98,8 @@ def _clean_aperture(content: bytes, width: int, height: int) -> tuple[int, int, 
         return None
     crop_width, crop_height, right, down = (Fraction(*numbers[place : place + 2]) for place in range(0, 8, 2))
     left, top = (width - crop_width) / 2 + right, (height - crop_height) / 2 + down
-    if (
-        min(crop_width, crop_height) < 1
-        or min(left, top) < 0
-        or left + crop_width > width
-        or top + crop_height > height
-    ):
+    beyond = min(left, top) < 0 or left + crop_width > width or top + crop_height > height
+    if min(crop_width, crop_height) < 1 or beyond:
         return None
     return int(left), int(top), int(crop_width), int(crop_height)
 

@@ -24,11 +24,7 @@ class _Page(NamedTuple):
 
 
 def is_raw_tiff(file: BinaryIO) -> bool:
-    """Whether the picture of a TIFF is what a camera's sensor saw, to be developed; a preview of it may be there.
-
-    Args:
-        file: A TIFF, read from wherever it stands.
-    """
+    """Whether the picture of a TIFF is what a camera's sensor saw, to be developed; a preview of it may be there."""
     with tifffile.TiffFile(file) as tiff:
         pages = _pages(tiff)
         first = pages[0]
@@ -42,13 +38,8 @@ def with_picture_first(file: BinaryIO) -> BinaryIO:
     """Let a TIFF whose first page is a reduced one begin with the full picture.
 
     That is the largest page not marked as reduced or as a mask, among the first page's own (SubIFDs) and those that
-    follow. Its orientation and profile are the first page's where it has none of its own.
-
-    Args:
-        file: A TIFF.
-
-    Returns:
-        The same file, at its start; or one that begins so and has the rest from ``file``.
+    follow. Its orientation and profile are the first page's where it has none of its own. Returns the same file, at its
+    start; or one that begins so and has the rest from ``file``.
     """
     with tifffile.TiffFile(file) as tiff:
         pages = _pages(tiff)

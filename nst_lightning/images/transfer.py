@@ -25,7 +25,8 @@ def _smpte240(code: Array) -> Array:
     return np.asarray(np.where(code < 0.0912, code / 4.0, ((code + 0.1115) / 1.1115) ** (1 / 0.45)))
 
 
-def _srgb(code: Array) -> Array:
+def srgb_light(code: Array) -> Array:
+    """The curve of sRGB, from values of at least 0 to light."""
     return np.asarray(np.where(code <= 0.04045, code / 12.92, ((code + 0.055) / 1.055) ** 2.4))
 
 
@@ -42,7 +43,7 @@ CURVES: dict[int, Callable[[Array], Array]] = {
     8: _power(1.0),
     11: _bt709,  # xvYCC, within [0, 1]
     12: _bt709,  # BT.1361, within [0, 1]
-    SRGB: _srgb,
+    SRGB: srgb_light,
     14: _bt709,  # BT.2020 with 10 bits
     15: _bt709,  # BT.2020 with 12 bits
     17: lambda code: np.asarray(np.minimum(code**2.6 * (52.37 / 48), 1)),  # SMPTE ST 428-1: digital cinema
@@ -51,14 +52,10 @@ CURVES: dict[int, Callable[[Array], Array]] = {
 
 
 def hdr_light(code: Array, transfer: int) -> Array:
-    """Light of an HDR picture on the display that it was made for, by Rec. ITU-R BT.2100.
+    """Light of an HDR picture, PQ or HLG, on the display that it was made for, by Rec. ITU-R BT.2100.
 
-    Args:
-        code: ``(H, W, 3)`` float32 in ``[0, 1]``, with the primaries of BT.2020 in the case of HLG.
-        transfer: ``PQ`` or ``HLG``.
-
-    Returns:
-        The same shape, linear; 1 is white (``WHITE_OF_HDR``), and highlights are above.
+    Takes ``(H, W, 3)`` float32 in ``[0, 1]``, with the primaries of BT.2020 in the case of HLG; returns the same shape,
+    linear, where 1 is white (``WHITE_OF_HDR``) and highlights are above.
     """
     if transfer == PQ:  # BT.2100, table 4: the EOTF
         m1, m2 = np.float32(2610 / 16384), np.float32(2523 / 4096 * 128)

@@ -182,9 +182,8 @@ def add_iptc(metadata: Metadata, records: Mapping[tuple[int, int], Any]) -> None
         tag = f"{{{_NAMESPACES[prefix]}}}{local}"
         if not values or tag in known:
             continue
-        texts = [
-            _plain(value.decode(encoding, "replace")) for value in (values if isinstance(values, list) else [values])
-        ]
+        values = values if isinstance(values, list) else [values]
+        texts = [_plain(value.decode(encoding, "replace")) for value in values]
         if record == (2, 55):
             texts = [re.sub(r"^(\d{4})(\d\d)(\d\d)$", r"\1-\2-\3", texts[0])]
         element = ElementTree.Element(tag)

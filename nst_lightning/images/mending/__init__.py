@@ -28,12 +28,9 @@ _NO_DAMAGE = (CutError, MissingExtraError, NotFiniteError, RawFileError, Unsuppo
 
 
 def attempt(file: BinaryIO, action: Callable[[BinaryIO], _Result], *, pixels: bool) -> _Result:
-    """Read something from a picture; if the file is damaged, from what can be made of it.
+    """Read something from a picture, from its start; if the file is damaged, from what can be made of it.
 
-    Args:
-        file: The picture.
-        action: Reads it, from its start.
-        pixels: Whether it reads pixels: only then is it worth going through the whole file, and are there notices.
+    Only if pixels are read is it worth going through the whole file, and are there notices.
 
     Raises:
         CutError: More than a quarter of the pixels are missing.
@@ -47,14 +44,14 @@ def attempt(file: BinaryIO, action: Callable[[BinaryIO], _Result], *, pixels: bo
             return action(file)
         except _NO_DAMAGE:
             raise
-        except UnidentifiedImageError:
-            begin = _begin(file)
+        except Exception as error:
+            begin = _begin(file) if isinstance(error, UnidentifiedImageError) else 0
             if begin:
-                return _from(begin, file, action, pixels)
-            mended = _without_notes(file, pixels)
-            if mended is None:
-                raise
-        except Exception:
+                file.seek(begin)
+                result = attempt(io.BytesIO(file.read()), action, pixels=pixels)
+                if pixels:
+                    remark(f"has {begin} bytes before the picture, which are passed over")
+                return result
             mended = _without_notes(file, pixels)
             if mended is None:
                 raise
@@ -89,11 +86,3 @@ def _begin(file: BinaryIO) -> int:
     file.seek(0)
     start = file.read(_MOST_BEFORE + len(_PNG))
     return min((place for place in (start.find(_JPEG), start.find(_PNG)) if place > 0), default=0)
-
-
-def _from(begin: int, file: BinaryIO, action: Callable[[BinaryIO], _Result], pixels: bool) -> _Result:
-    file.seek(begin)
-    result = attempt(io.BytesIO(file.read()), action, pixels=pixels)
-    if pixels:
-        remark(f"has {begin} bytes before the picture, which are passed over")
-    return result

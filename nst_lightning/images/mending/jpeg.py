@@ -53,9 +53,6 @@ class _Structure(NamedTuple):
 def mend(data: bytes) -> Mended | None:
     """Close a JPEG that does not end, and tell how much of it is missing; None if it ends.
 
-    Args:
-        data: The file, from SOI on.
-
     Raises:
         CutError: More than a quarter of the pixels are missing.
     """
@@ -65,10 +62,10 @@ def mend(data: bytes) -> Mended | None:
     if data.endswith(bytes(16)):  # room that was made for the file and never filled
         data = data.rstrip(b"\0")
     data = data.rstrip(b"\xff")  # half of a marker, or of what stands for 255
-    missing = _missing(data, structure)
-    if not missing and _in_passes(structure):
-        return Mended(data + _END, "is cut short: its finest detail is missing")
-    return Mended(data + _END, told(missing))
+    if not _in_passes(structure):
+        return Mended(data + _END, told(_missing_blocks(data, structure)))
+    missing = _missing_coefficients(structure)
+    return Mended(data + _END, told(missing) if missing else "is cut short: its finest detail is missing")
 
 
 def early_end(data: bytes) -> float:
@@ -76,17 +73,13 @@ def early_end(data: bytes) -> float:
     structure = _read(data)
     if structure.frame is None or not structure.scans or _in_passes(structure):
         return 0.0
-    return _missing(data[: structure.end], structure)
+    return _missing_blocks(data[: structure.end], structure)
 
 
 def has_spare_bytes(data: bytes, image: Image.Image) -> bool:
     """Whether all blocks were there before the coded bytes ended: somewhere between, bytes are not those written.
 
-    Damage within a restart interval, if not the last one, is not seen so.
-
-    Args:
-        data: The file, from SOI on.
-        image: The picture that it was decoded to, not reduced.
+    Damage within a restart interval, if not the last one, is not seen so. The image is what was decoded, not reduced.
     """
     structure = _read(data)
     if structure.frame is None or structure.frame.kind not in _HUFFMAN or _in_passes(structure):
@@ -116,9 +109,8 @@ def without_notes(data: bytes) -> Mended | None:
             parts.append(data[place:begin])
             place, left = end, True
     parts.append(data[place:])
-    return (
-        Mended(b"".join(parts), "has notes (such as EXIF) that cannot be read; they are left aside") if left else None
-    )
+    said = "has notes (such as EXIF) that cannot be read; they are left aside"
+    return Mended(b"".join(parts), said) if left else None
 
 
 def _read(data: bytes) -> _Structure:
@@ -162,12 +154,6 @@ def _in_passes(structure: _Structure) -> bool:
     assert structure.frame is not None
     several = len(structure.scans[0].components) < len(structure.frame.blocks)
     return structure.frame.kind in _PROGRESSIVE or several
-
-
-def _missing(data: bytes, structure: _Structure) -> float:
-    if _in_passes(structure):
-        return _missing_coefficients(structure)
-    return _missing_blocks(data, structure)
 
 
 def _missing_coefficients(structure: _Structure) -> float:

@@ -15,14 +15,7 @@ _ROW_BY_ROW = ("TIFF", "GIF", "BMP", "DIB", "PPM", "TGA")
 
 
 def load(image: Image.Image, file: BinaryIO) -> Image.Image:
-    """Decode a picture, or as much of it as can be.
-
-    Args:
-        image: Opened by Pillow, not decoded.
-        file: The file that it was opened from.
-
-    Returns:
-        The picture, decoded: ``image``, or another one.
+    """Decode a picture that Pillow has opened from a file, or as much of it as can be; returns it, or another one.
 
     Raises:
         CutError: The file ends early, and more than a quarter of the pixels are missing.

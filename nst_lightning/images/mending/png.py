@@ -32,12 +32,7 @@ def accepts(start: bytes) -> bool:
 
 
 def mend(data: bytes, pixels: bool) -> Mended | None:
-    """Rebuild a PNG if a checksum in it is wrong or its end is missing; None if it is sound.
-
-    Args:
-        data: The file.
-        pixels: Whether its pixels will be read; else only what comes before them is looked at.
-    """
+    """Rebuild a PNG if a checksum in it is wrong or, where pixels are read, its end is missing; None if it is sound."""
     last = b""
     for chunk in _chunks(data):
         last = chunk.kind
@@ -49,14 +44,7 @@ def mend(data: bytes, pixels: bool) -> Mended | None:
 
 
 def rebuild(data: bytes, pixels: bool) -> Mended | None:
-    """Make a PNG anew of what its pixels need.
-
-    Args:
-        data: The file.
-        pixels: As above.
-
-    Returns:
-        The new file, or None where the parts without which there is no picture (IHDR, PLTE) are not sound.
+    """Make a PNG anew of what its pixels need; None where IHDR or PLTE, without which there are none, is not sound.
 
     Raises:
         CutError: More than a quarter of the pixels are missing.
@@ -105,9 +93,8 @@ def _chunks(data: bytes) -> Iterator[_Chunk]:
         content = data[place + 8 : place + 8 + length]
         check = data[place + 8 + length : place + 12 + length]
         whole = len(check) == 4
-        yield _Chunk(
-            kind, content, whole and int.from_bytes(check, "big") == zlib.crc32(content, zlib.crc32(kind)), whole
-        )
+        sound = whole and int.from_bytes(check, "big") == zlib.crc32(content, zlib.crc32(kind))
+        yield _Chunk(kind, content, sound, whole)
         if kind == b"IEND":
             return
         place += 12 + length

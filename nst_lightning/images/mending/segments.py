@@ -9,13 +9,7 @@ from nst_lightning.images.opening import is_cut, remark
 
 
 def samples(page: Any) -> Any:
-    """All samples of a page, zero where a strip or tile cannot be decoded.
-
-    Args:
-        page: A tifffile.TiffPage.
-
-    Returns:
-        As ``page.asarray()``.
+    """All samples of a tifffile.TiffPage, as its ``asarray()`` has them; zero where a strip or tile is not decodable.
 
     Raises:
         CutError: The file ends early, and more than a quarter of the pixels are missing.

@@ -17,10 +17,6 @@ def accepts(start: bytes) -> bool:
 def mend(data: bytes, pixels: bool) -> Mended | None:
     """Give a WebP the length that its chunks have, and zeros for what its last chunk lacks; None if it is sound.
 
-    Args:
-        data: The file.
-        pixels: Whether its pixels will be read.
-
     Raises:
         CutError: More than a quarter of the first frame is missing.
     """
