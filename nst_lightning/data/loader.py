@@ -12,11 +12,8 @@ class StageBatch:
     """What an evaluation is of; all evaluations of a stage are given the same object.
 
     It holds no tensors, so that the trainer has nothing to move in each step: those of a large picture would take
-    memory all through the stage, and are needed only where its targets are taken.
-
-    Args:
-        stage: Index of the stage.
-        images: Makes content, styles with their shares, and masks of the stage, on the CPU.
+    memory all through the stage, and are needed only where its targets are taken. Nor is it a dataclass, of which the
+    trainer would make a copy each time. Images are made on the CPU.
     """
 
     def __init__(self, stage: int, images: Callable[[], StageImages]) -> None:
@@ -25,14 +22,9 @@ class StageBatch:
 
 @dataclass
 class EvaluationLoader:
-    """Gives a stage's batch once for each of its evaluations; it can resume in the middle.
+    """Gives a stage's batch once for each of its evaluations; it can resume in the middle."""
 
-    Args:
-        length: Number of evaluations.
-        batch: What all of them are given.
-    """
-
-    length: int
+    length: int  # number of evaluations
     batch: StageBatch
     position: int = field(default=0, init=False)
 

@@ -27,12 +27,7 @@ _COLOURFUL = 0.02  # mean chroma of what is no drawing in greys: of photographs 
 
 
 def is_same_shape(size: tuple[int, int], shape: tuple[int, int]) -> bool:
-    """Whether two pictures have one shape, but for rounding to pixels and a hundredth of the aspect.
-
-    Args:
-        size: Height and width of a picture.
-        shape: Those that it is to fit.
-    """
+    """Whether a picture of a height and width has a shape, but for rounding to pixels and a hundredth of the aspect."""
     (h, w), (height, width) = size, shape
     return abs(h * width - w * height) <= max(h * width, w * height) * _SHAPE_TOLERANCE + max(width, height)
 
@@ -68,13 +63,9 @@ class MaskFiles:
     def masks(
         self, request: Request, scale: float, alpha: Tensor | None, style_alphas: Sequence[Tensor | None]
     ) -> Masks | None:
-        """Read and resize the masks for a stage; None if there are none.
+        """Read and resize the masks that a request names for a stage of a scale; None if there are none.
 
-        Args:
-            request: Names them.
-            scale: Of the stage.
-            alpha: What is seen of the content, (1, 1, H, W) of any size, or None for all of it.
-            style_alphas: The same of each style.
+        What is seen of the content and of each style is (1, 1, H, W) of any size, or None for all of it.
 
         Raises:
             UserError: If a file cannot be read.
@@ -136,10 +127,6 @@ def read_mask(path: str | Path, argument: str = "mask") -> Tensor:
     picture is transparent, colours say that it is a cut-out and no mask that was drawn, and its opacity alone counts;
     so it does of a shape in black, of which nothing would be left.
 
-    Args:
-        path: The file.
-        argument: What names the mask in messages.
-
     Returns:
         (1, 1, H, W) in [0, 1].
 
@@ -176,11 +163,7 @@ def read_mask(path: str | Path, argument: str = "mask") -> Tensor:
 
 
 def _check_no_labels(grey: Tensor, argument: str) -> None:
-    """Refuse labels counted up from 0 beside the 255 of data sets in which it means that a pixel has none.
-
-    Raises:
-        UserError: With the values.
-    """
+    """Refuse labels counted up from 0 beside the 255 of data sets in which it means that a pixel has none."""
     values = torch.unique(grey)
     if len(values) > _DARK * 255 + 2:
         return

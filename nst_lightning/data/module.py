@@ -11,7 +11,6 @@ from typing import Any, Literal
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
-from nst_lightning.data.finishing import Finishing
 from nst_lightning.data.loader import EvaluationLoader, StageBatch
 from nst_lightning.data.mask_files import MaskFiles
 from nst_lightning.data.request import Color, Side, resolve_request
@@ -126,20 +125,15 @@ class StyleTransferData(LightningDataModule):
         Raises:
             UserError: If a file cannot be read.
         """
-        _ = self._finish
+        _ = self._pictures
 
     @cached_property
     def _pictures(self) -> Pictures:
         return Pictures(self.request, self._masks, self._keep_gamut)
 
-    @cached_property
-    def _finish(self) -> Finishing:
-        return Finishing(self._pictures, self.request.color)
-
     def _read_anew(self) -> None:
         """Forget what was read, since it is to be read in another way."""
-        for name in ("_pictures", "_finish"):
-            self.__dict__.pop(name, None)
+        self.__dict__.pop("_pictures", None)
 
     @property
     def is_grey(self) -> bool:
@@ -192,7 +186,7 @@ class StyleTransferData(LightningDataModule):
         Returns:
             The same shape and range.
         """
-        return self._finish(image, extended)
+        return self._pictures.finished(image, extended)
 
     def train_dataloader(self) -> Any:
         """The current stage, once for each of its evaluations."""

@@ -35,10 +35,8 @@ _FIRST, _LEAST = 200, 10
 def default_stages(longest: int, shortest: int | None = None, least: int = 1) -> list[Stage]:
     """Stages of doubling size: 200 evaluations at about `COARSEST`, then 100, 50 and so on, at least 10.
 
-    Args:
-        longest: Long side of the result in pixels.
-        shortest: Its short side; that of a strip may ask for a larger coarsest stage.
-        least: Pixels that the short side has at the coarsest stage, at least, if it has them in the result.
+    The sides are the result's, in pixels. A strip may have a larger coarsest stage: its short side has at `least` so
+    many pixels there, if it has them in the result.
     """
     doublings = max(0, round(math.log2(max(longest, 1) / COARSEST)))
     while doublings and shortest is not None and round(shortest * 0.5**doublings) < least:
@@ -60,9 +58,9 @@ def make_schedule(
     Args:
         evaluations: Length of a run of one stage at full size; with explicit stages they share it, as they did theirs.
         stages: Explicit stages, from coarse to fine. With neither of the two the run has `default_stages`.
-        longest: Long side of the result in pixels, which the default depends on.
-        shortest: Its short side, and
-        least: the pixels that it has at the coarsest of the default stages; see there.
+        longest: Long side of the result in pixels, which the default depends on; see there for the next two, too.
+        shortest: Its short side.
+        least: What that has at the coarsest stage.
 
     Raises:
         UserError: If a number makes no sense.

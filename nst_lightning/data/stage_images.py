@@ -11,9 +11,9 @@ from torch import Tensor
 from nst_lightning.data.mask_files import MaskFiles, is_same_shape
 from nst_lightning.data.request import Request
 from nst_lightning.errors import UserNotice
-from nst_lightning.images.cutout import uncovered
+from nst_lightning.images.cutout import on_white, uncovered
 from nst_lightning.images.io import Picture, read_image
-from nst_lightning.images.recolor import as_grey, is_grey, luma, match_colors, match_histogram, match_luma
+from nst_lightning.images.recolor import as_grey, is_grey, luma, match_colors, match_histogram, match_luma, with_luma
 from nst_lightning.images.resize import resize
 from nst_lightning.objective.masks import Masks
 
@@ -32,20 +32,9 @@ class StageImages(NamedTuple):
 
 
 class Pictures:
-    """The pictures of a request at their own sizes.
+    """The pictures of a request at their own sizes; a file that cannot be read is a UserError.
 
-    Args:
-        request: What to read.
-        masks: Its masks.
-        extended: Whether the content keeps the colours that sRGB does not hold, as values beyond [0, 1].
-
-    Attributes:
-        content: The content; plain grey of one pixel for a texture.
-        styles: The styles.
-        is_grey: Whether none of them has any colour, so that the result shall have none.
-
-    Raises:
-        UserError: If a file cannot be read.
+    If they are `extended` the content keeps the colours that sRGB does not hold, as values beyond [0, 1].
     """
 
     def __init__(self, request: Request, masks: MaskFiles, extended: bool = False) -> None:
@@ -61,9 +50,11 @@ class Pictures:
             for item, needed in zip(request.styles, request.style_sizes(), strict=True)
         ]
         self._start: Tensor | None = None
+        self._seen: tuple[Tensor, Tensor | None] | None = None  # content and alpha at the size finished last
         if request.start_picture is not None:
             start = read_image(request.start_picture, name="data.init", needed=size)
             self._start = _middle(start.pixels, request.content_shape)
+        # Whether none has any colour, so that the result shall have none.
         self.is_grey = all(is_grey(picture.pixels) for picture in (self.content, *self.styles))
 
     def plain(self, scale: float = 1.0) -> StageImages:
@@ -123,6 +114,26 @@ class Pictures:
         """The content's alpha channel at a height and width, (1, 1, h, w) in [0, 1], or None."""
         alpha = self.content.alpha
         return None if alpha is None else resize(alpha, size).clamp(0, 1)
+
+    def finished(self, image: Tensor, extended: bool = False) -> Tensor:
+        """An image as it is to be seen; see `StyleTransferData.finished`."""
+        color = self._request.color
+        if self.is_grey:
+            image = as_grey(image)
+        if color not in {"luminance", "recolor"} and self.content.alpha is None:
+            return image
+        size = (image.shape[-2], image.shape[-1])
+        if self._seen is None or tuple(self._seen[0].shape[-2:]) != size:
+            # Kept: snapshots come at one size, and soon.
+            self._seen = self.content_at(size), self.alpha_at(size)
+        content, alpha = self._seen
+        if color == "luminance":
+            image = with_luma(content, luma(image.clamp(0, 1)))
+        elif color == "recolor":
+            image = match_colors(image, content, alpha, alpha, clamp=not extended)
+        if alpha is not None:
+            image = on_white(image, alpha)
+        return image if extended else image.clamp(0, 1)
 
     def _resized(self, pixels: Tensor, size: tuple[int, int]) -> Tensor:
         # Resizing overshoots; its values stay in the picture's own range, which is wider than [0, 1] only on request.

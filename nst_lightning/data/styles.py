@@ -49,15 +49,10 @@ StyleLike: TypeAlias = Union[str, Style, Mapping[str, Any], Path]  # noqa: UP007
 
 
 def picture_path(value: object, argument: str, allowed: str = "a path") -> str:
-    """The path of a picture's file, from what was given for it.
-
-    Args:
-        value: A path as text or as an object, or a name of the demo's pictures.
-        argument: What it was given for, for messages.
-        allowed: What may be given for it.
+    """The path of a picture's file, from a path as text or as an object, or a name of the demo's pictures.
 
     Raises:
-        UserError: If it is something else, such as a picture in memory.
+        UserError: If it is something else than is `allowed` for the argument, such as a picture in memory.
     """
     if isinstance(value, (str, os.PathLike)):
         path = os.fspath(value)

@@ -57,11 +57,7 @@ class WholeFiles(CheckpointIO):
 
     @staticmethod
     def _check_room(checkpoint: Mapping[str, Any], path: Path) -> None:
-        """Leave room for the final picture, which is worth more than a checkpoint.
-
-        Raises:
-            OSError: If the disk has too little.
-        """
+        """Leave room for the final picture, which is worth more than a checkpoint; else it is an OSError."""
         image = checkpoint["state_dict"]["image"] if "state_dict" in checkpoint else None
         picture = image.nbytes if image is not None else 0  # more than any format takes
         needed = sum(tensor.nbytes for tensor in _tensors(checkpoint)) + picture
@@ -106,11 +102,7 @@ def _tensors(tree: Any) -> Iterator[torch.Tensor]:
 
 
 def read_checkpoint(path: Path, *, lazily: bool = False) -> dict[str, Any]:
-    """Read a checkpoint on the CPU; nothing in the file is executed.
-
-    Args:
-        path: The file.
-        lazily: Leave tensors on the disk until they are used.
+    """Read a checkpoint on the CPU, lazily with tensors left on the disk until they are used; nothing is executed.
 
     Raises:
         UserError: If it is damaged or something else.
@@ -130,12 +122,7 @@ def read_checkpoint(path: Path, *, lazily: bool = False) -> dict[str, Any]:
 
 
 def add_new_settings(checkpoint: dict[str, Any], groups: Sequence[Mapping[str, Any]]) -> None:
-    """Give the optimiser in a checkpoint the settings that its version did not have, in place.
-
-    Args:
-        checkpoint: As Lightning loads it.
-        groups: The groups of parameters of the optimiser that goes on, whose settings are taken.
-    """
+    """Give the optimiser in a checkpoint the settings that its version did not have, as the groups say, in place."""
     for state in checkpoint.get("optimizer_states", [])[:1]:  # one of weights alone has none
         for saved, group in zip(state["param_groups"], groups, strict=False):
             saved.update({**group, **saved})

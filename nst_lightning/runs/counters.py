@@ -30,14 +30,9 @@ def written_at(checkpoint: dict[str, Any]) -> Position:
 
 
 def next_position(checkpoint: dict[str, Any], evaluations: Sequence[int]) -> Position:
-    """Where a run goes on from a checkpoint.
+    """Where a run goes on from a checkpoint; its stages may not have the evaluations that were asked for then.
 
-    Args:
-        checkpoint: As it was read.
-        evaluations: Of each stage that is to be run, which may not be those that were asked for then.
-
-    Returns:
-        The position; at the end of the last stage callbacks see that end, again if they have seen it then.
+    At the end of the last stage callbacks see that end, again if they have seen it then.
     """
     stage, done, closed = written_at(checkpoint)
     if stage >= len(evaluations):
@@ -53,13 +48,7 @@ def is_over(position: Position, evaluations: Sequence[int]) -> bool:
 
 
 def set_position(checkpoint: dict[str, Any], position: Position, evaluations: Sequence[int]) -> None:
-    """Make Lightning go on at a position, in place.
-
-    Args:
-        checkpoint: As Lightning loads it.
-        position: One of `next_position`.
-        evaluations: Of each stage.
-    """
+    """Make Lightning go on from a checkpoint at a position of `next_position`, in place."""
     loop = checkpoint["loops"]["fit_loop"]
     batches, steps = loop["epoch_loop.batch_progress"], checkpoint["global_step"]
     stage, done, _ = position

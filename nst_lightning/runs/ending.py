@@ -11,11 +11,8 @@ from nst_lightning.runs.folder import RECORD
 def is_written(folder: Path | None, output: Path | None = None) -> bool:
     """Whether a run whose last evaluation is made has also written its picture, its figure and how it ended.
 
-    It may have been killed in between; then all of it can still be written, from the last checkpoint.
-
-    Args:
-        folder: The run's; None for a checkpoint that lies in none.
-        output: Where the picture is to be besides.
+    It may have been killed in between; then all of it can still be written, from the last checkpoint. A checkpoint may
+    lie in no folder, and the picture is to be at `output` besides.
     """
     if folder is None or not any(folder.glob("result.*")) or (output is not None and not output.exists()):
         return False

@@ -36,27 +36,18 @@ class InputFile(NamedTuple):
         return was_moved and bool(self.sha256) and Path(found).is_file() and sha256_of(found) == self.sha256
 
 
-def make_facts(
-    files: Mapping[str, str],
-    networks: Sequence[str],
-    evaluations: Sequence[int],
-) -> dict[str, Any]:
+def make_facts(files: Mapping[str, str], networks: Sequence[str], evaluations: Sequence[int]) -> dict[str, Any]:
     """What a checkpoint says of its run, as plain data.
 
-    Args:
-        files: Argument and path of each picture and mask.
-        networks: Of each stage: where the weights come from, with the first digits of their SHA-256.
-        evaluations: Of each stage.
+    That is of each picture and mask, of where each stage's weights come from (with the first digits of their SHA-256),
+    and of its evaluations.
     """
     found = {argument: InputFile(path, absolute(path), sha256_of(path)) for argument, path in files.items()}
     for stage, origin in enumerate(networks, start=1):
         digits = re.search(r"sha256 (\w+)", origin)
         if digits:
             found[f"{_NETWORK} of stage {stage}"] = InputFile(origin, "", digits.group(1))
-    return {
-        "files": {argument: list(file) for argument, file in found.items()},
-        "evaluations": list(evaluations),
-    }
+    return {"files": {argument: list(file) for argument, file in found.items()}, "evaluations": list(evaluations)}
 
 
 def files_of(facts: Mapping[str, Any]) -> dict[str, InputFile]:
@@ -79,13 +70,8 @@ def styles_of(files: Mapping[str, InputFile]) -> list[InputFile]:
 def check_files(checkpoint: Path, then: Mapping[str, Any], now: Mapping[str, Any], *, same_network: bool) -> None:
     """Refuse to go on with another file than the run was made from, be it that one path holds something else now.
 
-    A mask, or a picture to begin with, that was added or left out on purpose is an option like any other.
-
-    Args:
-        checkpoint: The checkpoint's file, for messages.
-        then: Its facts.
-        now: The facts of the run that is to go on.
-        same_network: Whether the network is asked for as it was then, so that its weights have to be the same.
+    A mask, or a picture to begin with, that was added or left out on purpose is an option like any other. Weights have
+    to be the same if the network is asked for as it was then.
 
     Raises:
         UserError: For the first file that is not the same.

@@ -57,10 +57,7 @@ def find_requeued(root: Path, pictures: Pictures) -> Path | None:
 def find_last(root: Path, pictures: Pictures, ending: str = "") -> Path:
     """The newest whole checkpoint below a folder of runs, of the same pictures if they are given.
 
-    Args:
-        root: Folder of runs.
-        pictures: Of which it has to be.
-        ending: What names of run folders must end with, before their number.
+    Names of run folders must end with `ending`, before their number.
 
     Raises:
         UserError: If there is none.

@@ -30,10 +30,7 @@ def limited(evaluations: Sequence[int], limit: float | None) -> list[int]:
 def used_up(settings: Mapping[str, Any], checkpoint: dict[str, Any], evaluations: Sequence[int]) -> dict[str, Any]:
     """The limits of the trainer by which a run ended, with the values that lift them.
 
-    Args:
-        settings: The run's configuration, flat, by dotted key.
-        checkpoint: The last of the run.
-        evaluations: Of each of its stages; empty if they are not known.
+    Settings are the run's, flat, by dotted key; evaluations of its stages are empty if they are not known.
     """
     steps, epochs, share = (settings.get(name) for name in _NONE)
     stage, done, _ = written_at(checkpoint)
@@ -51,13 +48,7 @@ def used_up(settings: Mapping[str, Any], checkpoint: dict[str, Any], evaluations
 
 
 def check_room(path: Path, settings: Mapping[str, Any], checkpoint: dict[str, Any], evaluations: Sequence[int]) -> None:
-    """Refuse to go on where nothing is left to do.
-
-    Args:
-        path: The checkpoint's file, for messages.
-        settings: The configuration of the run that is to go on, flat.
-        checkpoint: What is to be continued.
-        evaluations: Of each stage.
+    """Refuse to go on from a checkpoint where nothing is left to do by the flat settings of the run that goes on.
 
     Raises:
         NothingLeftError: If all evaluations are made.
@@ -105,13 +96,10 @@ class Reached(NamedTuple):
 
     @classmethod
     def of(cls, trainer: Trainer, checkpoint: dict[str, Any], planned: Sequence[int], stopped: bool) -> Reached | None:
-        """Set a trainer's limits so for a checkpoint that it continues; None if there is more to do.
+        """Set a trainer's limits so, before its loop begins, for a checkpoint that it continues.
 
-        Args:
-            trainer: Before its loop begins.
-            checkpoint: What it continues.
-            planned: Evaluations of each stage under its limits.
-            stopped: Whether a callback had ended the run, and it shall end there.
+        Returns:
+            None if more evaluations are planned, and no callback had stopped the run, which shall then end there.
         """
         stage, done, _ = written_at(checkpoint)
         loop = trainer.fit_loop
@@ -145,13 +133,9 @@ def renew(checkpoint: dict[str, Any], callbacks: Sequence[Callback]) -> None:
 
 
 def reason_of_end(trainer: Trainer, evaluations: Sequence[int], received: int | None, max_time: Any) -> str | None:
-    """What ended a run before its last evaluation; None if nothing did.
+    """What ended a run before its last evaluation: a signal, by its number, a limit, a callback; None if nothing did.
 
-    Args:
-        trainer: After the run.
-        evaluations: Of each stage.
-        received: Number of the signal that the run was stopped by, if it was.
-        max_time: As the trainer was given it, which makes a Timer of it.
+    The trainer makes a Timer of the `max_time` that it was given.
     """
     if trainer.global_step >= sum(evaluations):
         return None

@@ -83,13 +83,10 @@ def _read(folder: Path) -> Run:
         state, reason = "cut short", "killed"
     elif state is None:
         state = "ended" if result is not None else "cut short"
-    pictures = [
-        path for path in (folder / "figure.png", result, *snapshots[-1:]) if path is not None and path.is_file()
-    ]
+    pictures = [path for path in (folder / "figure.png", result, *snapshots[-1:]) if path and path.is_file()]
     files = [path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()]
-    times = [
-        path.stat().st_mtime for path in (folder / RECORD, folder / _LOSSES, folder / CONFIGURATION) if path.exists()
-    ]
+    written = [path for path in (folder / RECORD, folder / _LOSSES, folder / CONFIGURATION) if path.exists()]
+    changed = max((path.stat().st_mtime for path in written), default=folder.stat().st_mtime)
     made = [path for path in files if path.suffix == ".ckpt" and path.parent in {folder, folder / CHECKPOINTS}]
     left = [path for path in files if path.name.startswith(".nst-") and path.suffix == ".tmp"]
     data = _group(configuration, "data")
@@ -97,15 +94,15 @@ def _read(folder: Path) -> Run:
     style: Any = data.get("style")
     styles = style if isinstance(style, list) else [style]
     named = [item.get("path") if isinstance(item, dict) else item for item in styles]
-    steps, written = _last_step(folder / _LOSSES), record.get("evaluations")
-    written = written if isinstance(written, int) else 0
+    steps, recorded = _last_step(folder / _LOSSES), record.get("evaluations")
+    recorded = recorded if isinstance(recorded, int) else 0
     return Run(
         folder=folder,
         state=state,
         reason=reason,
-        evaluations=max(written, steps) if state in {"running", "cut short"} else steps,
+        evaluations=max(recorded, steps) if state in {"running", "cut short"} else steps,
         of=record.get("of"),
-        changed=datetime.fromtimestamp(max(times, default=folder.stat().st_mtime), tz=timezone.utc),
+        changed=datetime.fromtimestamp(changed, tz=timezone.utc),
         content=_path(begin, data.get("content")),
         styles=[path for path in (_path(begin, name) for name in named) if path is not None],
         settings=_settings(configuration),

@@ -22,12 +22,9 @@ _INCIDENTAL = ("ckpt_path", "output", "fallback", "snapshot_every", "checkpoint_
 
 
 def run_fingerprint(configuration: str, inputs: Sequence[Path], version: str) -> str:
-    """A name for a run's settings and the pictures it reads: equal for runs that make the same picture.
+    """A name for a run's settings in YAML and the pictures' bytes: equal for runs that make the same picture.
 
-    Args:
-        configuration: The whole configuration, in YAML.
-        inputs: The pictures, whose bytes count.
-        version: Of the program, which may make another picture of the same.
+    Another version of the program may make another one.
 
     Raises:
         OSError: A picture is no longer there.
@@ -55,12 +52,7 @@ def refuse_inputs(output: str | Path | None, inputs: Sequence[Path]) -> None:
 
 
 def may_be_replaced(path: Path, settings: dict[str, str]) -> bool:
-    """Whether a file is an earlier result of the same settings that has come no further.
-
-    Args:
-        path: The file.
-        settings: The new picture's.
-    """
+    """Whether a file is an earlier result of the new picture's settings that has come no further."""
     try:
         earlier = read_metadata(path)
     except UserError:
