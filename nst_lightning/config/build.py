@@ -92,10 +92,7 @@ class Job:
 
 
 def build(args: Sequence[str]) -> Job:
-    """Check what is asked for, and build all but the trainer.
-
-    Args:
-        args: Command line after ``nst fit``.
+    """Check what the command line after ``nst fit`` asks for, and build all but the trainer.
 
     Raises:
         UserError: With whatever is wrong.
@@ -122,7 +119,10 @@ def build(args: Sequence[str]) -> Job:
     root_is_new = not root.exists()
     folder = goes_on_in
     if folder is None:
-        folder = _new_folder(root, data) if is_first(all_processes) else root  # those that help write nothing
+        folder = root  # of those that help and write nothing
+        if is_first(all_processes):
+            pictures = (data.request.content or "texture", data.request.styles[0].path)
+            folder = create_run_folder(root, "_".join(Path(name).stem for name in pictures), job_name())
     job = Job(config, resumed, data, model, settings, callbacks, processes, all_processes, folder, root_is_new)
     _lock(job)
     if resumed is not None:
@@ -182,12 +182,6 @@ def _keep_hyperparameters(model: StyleTransfer, resolved: str) -> None:
     model.configuration = yaml.safe_dump({PATHS_FROM: str(Path.cwd())}, allow_unicode=True) + resolved
     own = in_folder(yaml.safe_load(resolved)["model"], Path.cwd())
     model.save_hyperparameters({**own, "_instantiator": "lightning.pytorch.cli.instantiate_module"})
-
-
-def _new_folder(root: Path, data: StyleTransferData) -> Path:
-    """Make a folder named after the pictures."""
-    names = (data.request.content or "texture", data.request.styles[0].path)
-    return create_run_folder(root, "_".join(Path(name).stem for name in names), job_name())
 
 
 def _lock(job: Job) -> None:

@@ -67,7 +67,6 @@ class _Draft:
     unknown: list[str] = field(default_factory=list)
 
     def put(self, flag: str, value: str | None) -> None:
-        """Add an option, once."""
         self.options = [(other, old) for other, old in self.options if other != flag]
         self.options.append((flag, value))
 
@@ -295,8 +294,7 @@ HABITS: dict[str, Habit] = {
     **_each("style_layers", _layers("Gram")),
     **_each("content_layers content_layer", _layers("Content")),
     **_each("original_colors preserve_colors preserve_color keep_colors color_control", Habit(_colors)),
-    **_each("gpu gpus device gpu_id d", Habit(_device)),
-    **_each("devices", Habit(_device)),
+    **_each("gpu gpus device devices gpu_id d", Habit(_device)),
     **_each("cuda use_cuda use_gpu", _switch("--trainer.accelerator", "auto", "cpu")),
     **_each("no_cuda cpu use_cpu no_gpu", _switch("--trainer.accelerator", "cpu", "auto")),
     **_each("mps", _switch("--trainer.accelerator", "mps", "auto")),
@@ -330,10 +328,7 @@ HABITS: dict[str, Habit] = {
 
 
 def check_words(args: Sequence[str]) -> None:
-    """Answer words that no option of ours explains.
-
-    Args:
-        args: Command line after ``nst fit``.
+    """Answer words of the command line after ``nst fit`` that no option of ours explains.
 
     Raises:
         UserError: With the command to type instead.

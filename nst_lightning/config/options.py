@@ -54,12 +54,7 @@ OUTPUT_OPTIONS: list[tuple[str, Any, Any, str]] = [
     ("checkpoint_seconds", float, 120.0, "Seconds between checkpoints; 0 with checkpoint_every 0 writes none."),
     ("checkpoint_keep", int, 2, "How many checkpoints are kept."),
     ("checkpoint_finished", int, 1, "How many a finished run keeps, to go on with more evaluations; 0 keeps none."),
-    (
-        "fallback",
-        Optional[str],
-        None,
-        "Folder for the final picture if no other place takes it.",
-    ),
+    ("fallback", Optional[str], None, "Folder for the final picture if no other place takes it."),
     (
         "log",
         log.Kind,
@@ -73,17 +68,10 @@ OUTPUT_OPTIONS: list[tuple[str, Any, Any, str]] = [
 
 
 class FitCLI(LightningCLI):
-    """Parse everything and build nothing; `nst_lightning.config.build` goes on from here.
-
-    Args:
-        args: Command line after ``nst fit``.
-
-    Attributes:
-        resumed: What is to be continued, if anything is.
-    """
+    """Parse the command line after ``nst fit`` and build nothing; `nst_lightning.config.build` goes on from here."""
 
     def __init__(self, args: Sequence[str]) -> None:
-        self.resumed: Resumed | None = None
+        self.resumed: Resumed | None = None  # what is to be continued, if anything is
         super().__init__(
             StyleTransfer,
             StyleTransferData,

@@ -45,9 +45,7 @@ _CONFIG_FLAGS = ("-c", "--config")
 def expand_presets(args: Sequence[str], *, goes_on: bool = False) -> list[str]:
     """Replace the value of every ``--config`` by a path, or by text in YAML where its paths begin at another folder.
 
-    Args:
-        args: Command line after ``nst fit``.
-        goes_on: Whether a run is to go on where it left its results, and not to be made again here.
+    A run that goes on does so where it left its results; else it is made again here.
 
     Raises:
         UserError: If it is neither a file nor a preset, or not YAML.
@@ -101,12 +99,7 @@ def _readable(name: str, goes_on: bool) -> str:
 
 
 def mentions(args: Sequence[str], key: str) -> bool:
-    """Whether a command line, or a configuration that it names, says something of a key.
-
-    Args:
-        args: As `expand_presets` gave them.
-        key: The key.
-    """
+    """Whether a command line as `expand_presets` gave it, or a configuration that it names, says something of a key."""
     texts = [
         Path(arg).read_text(encoding="utf-8") if flag in _CONFIG_FLAGS and "\n" not in arg else arg
         for flag, arg in zip(["", *args], args, strict=False)
@@ -245,9 +238,8 @@ def _shorten(message: str) -> str:
     several = re.search(r"Multiple subclasses with name (\w+)\. .*?: (.*)\.", message)
     if key and several:
         name, paths = several.groups()
-        return (
-            f"{key.group(1)}: must name one class, got {name}, which are {paths}; did you mean {paths.split(', ')[0]}?"
-        )
+        first = paths.split(", ")[0]
+        return f"{key.group(1)}: must name one class, got {name}, which are {paths}; did you mean {first}?"
     other = re.search(r"does not correspond to a subclass of (\w+)", message)
     if key and other and value:
         return f"{key.group(1)}: must name a class of the kind {other.group(1)}, got {value.group(1)[:80]}; {_HELP}"

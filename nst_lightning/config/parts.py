@@ -31,11 +31,7 @@ _WRITING = (Export, Figure, Snapshots, Record, Signals)
 
 
 def default_callbacks(config: Namespace, resolved: str) -> list[Callback]:
-    """What each run by the command brings along.
-
-    Args:
-        config: The whole configuration.
-        resolved: The same in YAML, for the picture's metadata.
+    """What each run by the command brings along; the configuration in YAML goes into the picture's metadata.
 
     Raises:
         UserError: If the picture cannot be written as asked.
@@ -68,11 +64,7 @@ def given_parts(settings: Mapping[str, Any], name: str) -> list[Any]:
 
 
 def check_parts(settings: Mapping[str, Any], losses: Iterable[str]) -> None:
-    """Refuse parts of the trainer that cannot do their work here.
-
-    Args:
-        settings: The trainer's arguments.
-        losses: Names of the losses, which may be monitored.
+    """Refuse parts of the trainer that cannot do their work here; the losses are what may be monitored.
 
     Raises:
         UserError: With the part.
@@ -88,10 +80,6 @@ def trainer_arguments(settings: Mapping[str, Any], defaults: Sequence[Callback])
     """The trainer's arguments, with our own callbacks and plugins where none take their places.
 
     A callback from the configuration takes the place of the default one of its class; any bar that of ours.
-
-    Args:
-        settings: The trainer's arguments as they are asked for.
-        defaults: Our callbacks.
     """
     settings = dict(settings)
     given, plugins = given_parts(settings, "callbacks"), given_parts(settings, "plugins")

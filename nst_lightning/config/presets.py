@@ -29,10 +29,7 @@ def preset_names() -> list[str]:
 
 
 def find_config(name: str) -> Path:
-    """Find a configuration.
-
-    Args:
-        name: A file, or the bare name of a preset.
+    """Find a configuration by the path of a file or the bare name of a preset.
 
     Raises:
         UserError: If it is neither.

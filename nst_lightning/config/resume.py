@@ -44,11 +44,7 @@ def resume(args: Sequence[str], parse: Callable[[list[str]], Namespace]) -> tupl
     """Put a resumed run's own configuration before the arguments, which win over it.
 
     Whether a run is to be continued, where it lies and of which pictures it is may be said by the arguments themselves
-    or by a configuration that they name.
-
-    Args:
-        args: Command line after ``nst fit``.
-        parse: What makes a configuration of a command line, without building anything.
+    or by a configuration that they name, which `parse` makes of a command line without building anything.
 
     Returns:
         The arguments to parse, and what is continued, if anything is.
@@ -113,13 +109,7 @@ def _output(configuration: Mapping[str, Any]) -> Path | None:
 
 
 def check_resumed(resumed: Resumed, now: Mapping[str, Any], model: StyleTransfer, data: StyleTransferData) -> bool:
-    """Find out before the run whether it can continue from a checkpoint; nothing in the file is executed.
-
-    Args:
-        resumed: What is to be continued.
-        now: The configuration of the run that is to go on, flat.
-        model: As it is built.
-        data: As it is built.
+    """Find out before the run whether it, with its flat configuration of now, can continue from a checkpoint.
 
     Returns:
         Whether all evaluations are made, and what a run leaves at its end is yet to be written.
@@ -159,13 +149,7 @@ def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
 
 
 def say_resumed(resumed: Resumed, now: dict[str, Any], *, at_end: bool) -> None:
-    """Say from where a run goes on, what is left to do, and what is not as it was.
-
-    Args:
-        resumed: What is continued.
-        now: The configuration of the run that goes on, flat.
-        at_end: Whether only what a run leaves at its end is to be written.
-    """
+    """Say from where a run goes on, maybe only to write what it leaves at its end, and what is not as it was."""
     then = resumed.configuration  # nothing, if a program wrote the checkpoint
     changed = differences(then, {**now, "trainer.precision": then.get("trainer.precision", "auto")}) if then else []
     also = f"; not as then: {', '.join(changed)}" if changed else ""

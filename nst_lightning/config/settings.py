@@ -58,9 +58,6 @@ _SPEC = ("class_path", "init_args", "dict_kwargs")
 def check_settings(args: Sequence[str]) -> None:
     """Look at the values of options, and into configurations, for what can be said better here than by the parser.
 
-    Args:
-        args: Command line after ``nst fit``, presets replaced by paths.
-
     Raises:
         UserError: With the nearest name that would do, or the form of a list.
     """
