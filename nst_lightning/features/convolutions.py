@@ -96,12 +96,7 @@ class Convolution(nn.Conv2d):
         return least is not None and fewer >= least[0] and more >= least[1]
 
     def filters(self, *, winograd: bool, choose: bool) -> FilterBank | None:
-        """The fast form.
-
-        Args:
-            winograd: Whether Winograd's algorithm may be taken where it pays.
-            choose: Whether the layer is to have a form of its own also where it does not.
-        """
+        """The fast form: Winograd's algorithm if it may be taken and pays; else, to choose one, the direct."""
         bank: FilterBank
         if winograd and self.wide:
             bank = WinogradFilter(self.weight)

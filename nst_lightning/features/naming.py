@@ -52,10 +52,6 @@ def find_convolutions(tensors: Mapping[str, Tensor], path: Path) -> Stored:
 
     Widths are free, so that narrow test networks have the same form. A file may end before conv5_4.
 
-    Args:
-        tensors: By name.
-        path: Of the file, for messages.
-
     Raises:
         UserError: If they are not there, or not VGG-19's.
     """

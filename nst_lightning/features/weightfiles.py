@@ -38,10 +38,7 @@ _CONVERT = (
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Read all tensors of a file: safetensors, PyTorch's formats old and new, or NumPy's .npz.
-
-    Args:
-        path: The file; its contents say what it is, not its suffix.
+    """Read all tensors of a file: safetensors, PyTorch's formats old and new, or NumPy's .npz, whatever its suffix.
 
     Returns:
         Tensors by name; those in nested mappings have the names of all levels, with dots between them.

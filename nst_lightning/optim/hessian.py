@@ -21,13 +21,8 @@ _PRIOR_PAIRS = 5  # weight of a prior, in pairs measured here
 class InverseHessian:
     """H of some parameters, as far as the pairs in an optimiser's state tell it.
 
-    Args:
-        parameters: Of which the sizes are read now.
-        exponent: Of the metric; None without one.
-        group: The optimiser's options, read at every step.
-
-    Attributes:
-        coordinates: In which gradients, steps and directions are vectors.
+    The sizes of the parameters are read now, the optimiser's options (`group`) at every step; the exponent is the
+    metric's, None without one. Gradients, steps and directions are vectors in its `coordinates`.
     """
 
     def __init__(self, parameters: Sequence[Tensor], exponent: float | None, group: Mapping[str, Any]) -> None:
@@ -39,12 +34,10 @@ class InverseHessian:
         self._prior: Tensor | None = None  # tensor on the device, made at its first use
 
     def direction(self, state: dict[str, Any], g: Tensor, finite: Tensor) -> Tensor:
-        """Store the newest pair if it is good, then compute ``H g``, or g without pairs.
+        """Store the newest pair if it is good, then compute ``H g``, or g without pairs, of a gradient (n,).
 
-        Args:
-            state: The optimiser's; the gradient before this one is overwritten.
-            g: Gradient (n,), in the metric's coordinates.
-            finite: Whether loss and gradient are; if not the history restarts.
+        The gradient before this one, in the state, is overwritten. If this one or the loss is not finite the history
+        restarts.
         """
         group, history, step = self._group, PairHistory(state, self._sizes), state["last_step"]
         # In place, since nobody needs it any more: images may be large.
@@ -87,16 +80,10 @@ class InverseHessian:
 def initial_hessian(
     products: InnerProducts, rings: list[int], relaxation: float, prior: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """Choose the initial inverse Hessian γC.
-
-    Args:
-        products: Of the pairs.
-        rings: Number of rings of each parameter.
-        relaxation: Factor on γ.
-        prior: (rings,) factors known from another size, or None.
+    """Choose the initial inverse Hessian γC, maybe with a prior of (rings,) factors known from another size.
 
     Returns:
-        C as (rings,) factors, and γ; 1 without pairs and prior.
+        C as (rings,) factors, and γ, on which the relaxation is a factor; 1 without pairs and prior.
     """
     ss, yy, sy, count = products.ss, products.yy, products.sy[-1, -1], products.number
     scales = ring_scales(ss.sum(1), yy.diagonal(dim1=1, dim2=2).sum(1), rings)
@@ -112,14 +99,9 @@ def initial_hessian(
 
 
 def _coefficients(products: InnerProducts, scales: Tensor, gamma: Tensor) -> tuple[Tensor, Tensor]:
-    """Coefficients of the columns of S and of Y in H g, (m,) each by slot.
+    """Coefficients of the columns of S and of Y in H g, (m,) each by slot, with C as (rings,) scales.
 
     Slots not in use become identity rows of R with no weight.
-
-    Args:
-        products: Of pairs and gradient.
-        scales: (rings,), C.
-        gamma: γ, a scalar.
     """
     sy, diagonal = products.sy, products.sy.diagonal()
     ycy, ycg = torch.tensordot(scales, products.yy, 1), scales @ products.yg

@@ -41,6 +41,7 @@ from nst_lightning.optim.pairs import chunks, empty_pairs
 
 HistoryDtype = Literal["float32", "bfloat16"]
 Rules = Literal["image", "torch"]
+_Numbers = Mapping[str, float]
 
 _IMAGE_DIMENSIONS = 3
 
@@ -247,12 +248,7 @@ class LBFGS(Optimizer):
             }
 
 
-def _check(
-    positive: Mapping[str, float],
-    not_negative: Mapping[str, float],
-    counts: Mapping[str, int],
-    choices: Mapping[str, str],
-) -> None:
+def _check(positive: _Numbers, not_negative: _Numbers, counts: Mapping[str, int], choices: Mapping[str, str]) -> None:
     """Refuse options out of their ranges; of the positive ones only the longest step may be infinite."""
     hint = "; the default is a good start"
     for name, value in positive.items():
@@ -278,11 +274,8 @@ def _exponent(group: Mapping[str, Any], parameters: Sequence[Tensor]) -> float |
 def _step_length(group: Mapping[str, Any], direction: Tensor, change: Tensor, known: Tensor) -> Tensor:
     """Factor on a direction, a positive scalar.
 
-    Args:
-        group: The optimiser's options.
-        direction: (n,) in the coordinates of the metric.
-        change: The same in the parameters' own values.
-        known: Whether there is a curvature, a boolean scalar; without it the step has the size of a first one.
+    The direction is (n,) in the coordinates of the metric, the change it makes in the parameters' own values. Without a
+    known curvature (a boolean scalar) the step has the size of a first one.
     """
     if group["rules"] == "torch":
         first = (1 / torch.linalg.vector_norm(direction, ord=1)).clamp(max=1.0) * group["lr"]

@@ -91,15 +91,8 @@ class SpectralMetric:
 class Coordinates:
     """Parameters as one vector: in the coordinates of a `SpectralMetric` for each, or their values laid end to end.
 
-    Args:
-        parameters: Of which the sizes are read now.
-        exponent: Of the metric; None for the values themselves.
-        rings: Number of rings of each parameter's metric; 1 makes one ring of all.
-
-    Attributes:
-        metrics: One a parameter, or None.
-        numel: Number of coordinates.
-        ring_sizes: Coordinates of each ring of each parameter.
+    Their sizes are read now. The exponent is the metric's, None for the values themselves; 1 makes one ring of all.
+    There are `numel` coordinates, of each ring of each parameter `ring_sizes`.
     """
 
     def __init__(self, parameters: Sequence[Tensor], exponent: float | None, rings: int) -> None:

@@ -34,12 +34,7 @@ def to_result(optimizer: Optimizer) -> None:
 
 @contextlib.contextmanager
 def showing_result(optimizer: Optimizer, parameter: Tensor) -> Iterator[None]:
-    """Hold the result in the parameter for a while, and restore to the last bit what is stepped from.
-
-    Args:
-        optimizer: While it steps.
-        parameter: Its only one.
-    """
+    """Hold the result in the only parameter for a while, and restore to the last bit what is stepped from."""
     if not has_modes(optimizer):
         yield
         return

@@ -32,14 +32,7 @@ class InnerProducts(NamedTuple):
 
 
 def empty_pairs(like: Tensor, rings: int, pairs: int, stored: torch.dtype) -> dict[str, Tensor]:
-    """Buffers of a history without pairs.
-
-    Args:
-        like: (n,) vector whose length and device the buffers have.
-        rings: Number of rings of all parameters.
-        pairs: Number of slots m.
-        stored: Dtype of the vectors.
-    """
+    """Buffers of a history without pairs: m slots for vectors of a stored dtype, of the length and device of `like`."""
     device = like.device
     small = widest_dtype(device)  # the small matrices cost nothing in double precision
     return {
@@ -53,12 +46,7 @@ def empty_pairs(like: Tensor, rings: int, pairs: int, stored: torch.dtype) -> di
 
 
 class PairHistory:
-    """View of an optimiser's state as a history of pairs.
-
-    Args:
-        state: With what `empty_pairs` returned.
-        sizes: Number of coordinates of each ring.
-    """
+    """View of an optimiser's state, with what `empty_pairs` returned, as pairs in rings of so many coordinates."""
 
     def __init__(self, state: dict[str, Any], sizes: list[int]) -> None:
         self._state, self._sizes = state, sizes
@@ -75,12 +63,7 @@ class PairHistory:
         return vectors if vectors.dtype == stored else vectors.to(stored).to(vectors.dtype)
 
     def products_of_pair(self, step: Tensor, change: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Squared length of a step s, sᵀy, and squared length of the change of the gradient y, as they would be stored.
-
-        Args:
-            step: (n,).
-            change: (n,).
-        """
+        """Of a step s and the change of the gradient y, (n,) each, as they would be stored: sᵀs, sᵀy and yᵀy."""
         pair = torch.zeros(2, 2, device=step.device, dtype=step.dtype)
         for chunk in self._chunks(step.dtype):
             both = self._rounded(torch.stack([step[chunk], change[chunk]]))
@@ -89,14 +72,10 @@ class PairHistory:
         return ss, sy, yy
 
     def store(self, step: Tensor, change: Tensor, gradient: Tensor, accept: Tensor, finite: Tensor) -> InnerProducts:
-        """Store a pair, and compute all inner products in one pass over the history.
+        """Store a step and change of the gradient, and compute all inner products in one pass over the history.
 
-        Args:
-            step: (n,).
-            change: (n,), of the gradient.
-            gradient: (n,).
-            accept: Whether the pair is stored, a boolean scalar.
-            finite: Whether the history goes on; if not it restarts without pairs.
+        Vectors are (n,). Two boolean scalars say whether to accept the pair, and whether the history goes on, being
+        finite, or restarts without pairs.
         """
         state, m = self._state, self._slots
         # A refused pair writes its slot's old content back, so the slot moves on only when the pair is stored.
@@ -133,15 +112,7 @@ class PairHistory:
         return InnerProducts(sy, yy, ss, s_g, y_g, order, used, state["count"])
 
     def combine(self, of_s: Tensor, of_y: Tensor, factors: Tensor, gradient: Tensor, out: Tensor) -> Tensor:
-        """S a + c (g - Y b), chunk by chunk.
-
-        Args:
-            of_s: (m,), a by slot.
-            of_y: (m,), b by slot.
-            factors: (rings,), c.
-            gradient: (n,), g.
-            out: (n,), where the result is written.
-        """
+        """S a + c (g - Y b), chunk by chunk into `out`; a and b are (m,), by slot, c is (rings,), g (n,)."""
         of_rings = factors.unbind()
         for chunk in self._chunks(gradient.dtype):
             parts = _rings_of(self._sizes, chunk)

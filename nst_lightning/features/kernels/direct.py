@@ -12,11 +12,7 @@ _STRIP = 1 << 22  # bytes: small strips fit a core's cache, large ones make matr
 
 
 class DirectFilter:
-    """A frozen 3x3 filter bank.
-
-    Args:
-        weight: (K, C, 3, 3); its type is that of the arithmetic.
-    """
+    """A frozen 3x3 filter bank of a weight (K, C, 3, 3), whose type is that of the arithmetic."""
 
     def __init__(self, weight: Tensor) -> None:
         innermost = torch.channels_last

@@ -59,11 +59,7 @@ def _empty(like: Tensor, channels: int, height: int, width: int, dtype: torch.dt
 
 
 class MapSource(Source):
-    """A map as it is.
-
-    Args:
-        x: (1, C, H, W).
-    """
+    """A map (1, C, H, W) as it is."""
 
     def __init__(self, x: Tensor) -> None:
         self._values = _rows(x)
@@ -86,12 +82,7 @@ class _ComputedSource(Source):
 
 
 class ReluSource(_ComputedSource):
-    """The gradient before ReLU.
-
-    Args:
-        gradient: After ReLU, (1, C, H, W).
-        result: What ReLU returned, (1, C, H, W).
-    """
+    """The gradient before ReLU, from that after it and what ReLU returned, (1, C, H, W) both."""
 
     def __init__(self, gradient: Tensor, result: Tensor) -> None:
         self._gradient, self._result = _rows(gradient), _rows(result)
@@ -104,13 +95,9 @@ class ReluSource(_ComputedSource):
 
 
 class PooledSource(_ComputedSource):
-    """The gradient before ReLU and pooling over windows of 2x2.
+    """The gradient (1, C, H, W) before ReLU and pooling over windows of 2x2.
 
-    Args:
-        gradient: After pooling, (1, C, H // 2, W // 2).
-        codes: From `PooledSink`.
-        size: H and W.
-        pool: Kind of pooling.
+    It comes from that after pooling, (1, C, H // 2, W // 2), and the codes of `PooledSink`; the size is H and W.
     """
 
     def __init__(self, gradient: Tensor, codes: Tensor, size: tuple[int, int], pool: Pool) -> None:
@@ -144,15 +131,7 @@ class PooledSource(_ComputedSource):
 
 
 class MapSink:
-    """A map, after ReLU if asked for.
-
-    Args:
-        like: Type and device.
-        channels: C.
-        height: H.
-        width: W.
-        relu: Whether negative values become zero.
-    """
+    """A map, after ReLU if asked for, of a type and on a device like another's."""
 
     def __init__(self, like: Tensor, channels: int, height: int, width: int, relu: bool = False) -> None:
         self.result = _empty(like, channels, height, width)
@@ -173,14 +152,8 @@ class PooledSink:
     """A map after ReLU, pooled over windows of 2x2, and a byte a window that says where its gradient goes.
 
     Bit 2 i + j of a code is set if the pixel at row i and column j of the window counts: for the mean each positive
-    one, for the maximum one of the largest, if it is positive: the left column's, and of that the upper.
-
-    Args:
-        like: Type and device.
-        channels: C.
-        height: Of the map that is pooled.
-        width: Of the map that is pooled.
-        pool: Kind of pooling.
+    one, for the maximum one of the largest, if it is positive: the left column's, and of that the upper. Height and
+    width are those of the map that is pooled.
     """
 
     def __init__(self, like: Tensor, channels: int, height: int, width: int, pool: Pool) -> None:

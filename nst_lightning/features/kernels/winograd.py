@@ -63,11 +63,7 @@ def _scales_for_bfloat16(rows: Tensor) -> Tensor:
 
 
 class WinogradFilter:
-    """A frozen 3x3 filter bank, transformed once.
-
-    Args:
-        weight: (K, C, 3, 3); its type is that of the arithmetic.
-    """
+    """A frozen 3x3 filter bank of a weight (K, C, 3, 3), whose type is that of the arithmetic, transformed once."""
 
     def __init__(self, weight: Tensor) -> None:
         transforms = _transforms()
