@@ -129,16 +129,10 @@ def _fit_layer(
     chosen: list[int],
     projection: Tensor,
 ) -> None:
-    """Fill in a layer of the student.
+    """Fill in the layer of an index, at which the maps are, of a student whose earlier layers are done.
 
-    Args:
-        student: Whose earlier layers are done.
-        teacher: The network with all channels.
-        index: Of the layer.
-        maps: Positioned at it.
-        targets: (N, C), the teacher's values before ReLU.
-        chosen: Channels of the teacher that the student has.
-        projection: (C, c) map of the layer before, from the student's channels to the teacher's.
+    Targets (N, C) are the teacher's values before ReLU; the student has the channels chosen of them. The projection
+    (C, c) is the map of the layer before, from the student's channels to the teacher's.
     """
     full = teacher.convolution(index)
     convolution = torch.nn.Conv2d(len(projection[0]), len(chosen), 3, padding=1)

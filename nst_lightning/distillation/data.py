@@ -43,9 +43,8 @@ def split_folder(folder: Path, *, argument: str) -> tuple[list[Path], list[Path]
 
 def read_scaled(path: Path, size: int) -> Tensor:
     """Read a picture with its short side at a size: (1, 3, h, w), RGB in [0, 1]."""
-    pixels = read_image(path).pixels
-    pixels = pixels if pixels.ndim == 4 else pixels[None]
-    return resize(pixels.float(), target_size(pixels.shape[-2], pixels.shape[-1], size, "short")).clamp(0, 1)
+    picture = read_image(path)
+    return resize(picture.pixels, target_size(picture.height, picture.width, size, "short")).clamp(0, 1)
 
 
 class _Pairs(Dataset[Pair]):
@@ -134,10 +133,8 @@ class DistillationData(LightningDataModule):
 
     def val_dataloader(self) -> DataLoader[Pair]:
         """Held-out pairs, cut to the crop's size."""
-        pairs = [
-            Pair(*(picture[0, :, : self.crop, : self.crop] for picture in pair))
-            for pair in self.held_out(self.held_out_pairs, self.crop)
-        ]
+        whole = self.held_out(self.held_out_pairs, self.crop)
+        pairs = [Pair(*(picture[0, :, : self.crop, : self.crop] for picture in pair)) for pair in whole]
         return DataLoader(cast("Dataset[Pair]", pairs))
 
     def pair(self, index: int) -> Pair:
@@ -146,10 +143,6 @@ class DistillationData(LightningDataModule):
 
     def held_out(self, count: int, size: int) -> list[tuple[Tensor, Tensor]]:
         """Pairs of whole pictures, (1, 3, h, w) each with the short side at a size, that training never sees."""
-        return [
-            (
-                read_scaled(self.held_out_photos[i % len(self.held_out_photos)], size),
-                read_scaled(self.held_out_art[i % len(self.held_out_art)], size),
-            )
-            for i in range(count)
-        ]
+        photos, art = self.held_out_photos, self.held_out_art
+        chosen = [(photos[i % len(photos)], art[i % len(art)]) for i in range(count)]
+        return [(read_scaled(photo, size), read_scaled(painting, size)) for photo, painting in chosen]

@@ -154,13 +154,7 @@ def teacher_network(teacher: VGG19) -> CompactNetwork:
 def check_sizes(
     widths: Sequence[int], full: Sequence[int], ranks: Sequence[int] | None, input_ranks: Sequence[int] | None
 ) -> None:
-    """Refuse widths and ranks that no student can have.
-
-    Args:
-        widths: Channels asked for.
-        full: The teacher's.
-        ranks: Of what convolutions return, or None.
-        input_ranks: Of what they see, or None.
+    """Refuse widths and ranks that no student of a teacher with full widths can have.
 
     Raises:
         UserError: If their numbers or sizes do not fit the teacher or each other.

@@ -14,12 +14,9 @@ from nst_lightning.optim import LBFGS
 
 
 class ImageOptimization:
-    """Optimisation of an image for the balanced objective with one encoder.
+    """Optimisation of an image for the balanced objective with one encoder, in its compute type.
 
-    Args:
-        extractor: The encoder, in its compute type.
-        content: (1, 3, H, W), RGB in [0, 1].
-        style: (1, 3, h, w).
+    Content (1, 3, H, W) and style (1, 3, h, w) are RGB in [0, 1].
     """
 
     def __init__(self, extractor: Extractor, content: Tensor, style: Tensor) -> None:

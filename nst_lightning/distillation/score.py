@@ -53,14 +53,7 @@ class Result:
 
 @torch.no_grad()
 def judge(judge_network: Extractor, picture: Tensor, content: Tensor, style: Tensor) -> Result:
-    """Score a picture with VGG-19 in float32.
-
-    Args:
-        judge_network: VGG-19.
-        picture: (1, 3, H, W), RGB, clamped to [0, 1] here.
-        content: (1, 3, H, W).
-        style: (1, 3, h, w).
-    """
+    """Score a picture (1, 3, H, W), clamped to [0, 1] here, with VGG-19 in float32; the style is (1, 3, h, w)."""
     layers = [*STYLE_LAYERS, *UNSEEN_LAYERS, CONTENT_LAYER]
     found, before, goal = (judge_network(image, layers) for image in (picture.clamp(0, 1), content, style))
     closed = {}
@@ -77,9 +70,8 @@ def _pairs(arguments: argparse.Namespace) -> list[tuple[str, Path, Path]]:
         art = split_folder(expand(arguments.art, "art"), argument="art")[1]
         chosen = [(photos[i % len(photos)], art[i % len(art)]) for i in range(arguments.count)]
     else:
-        chosen = [
-            (expand(c, "content"), expand(s, "style")) for c, s in zip(arguments.content, arguments.style, strict=True)
-        ]
+        given = zip(arguments.content, arguments.style, strict=True)
+        chosen = [(expand(content, "content"), expand(style, "style")) for content, style in given]
     return [(f"{content.stem}_{style.stem}", content, style) for content, style in chosen]
 
 

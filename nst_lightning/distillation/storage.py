@@ -22,14 +22,7 @@ EIGHT_BITS_FROM = 1 << 16  # number of values from which a tensor is; its errors
 
 
 def eight_bits(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Round to whole numbers from -127 to 127, and the factor that brings each output channel back.
-
-    Args:
-        weight: (K, ...).
-
-    Returns:
-        int8 of the same shape, and (K,) in float32.
-    """
+    """Round (K, ...) to whole numbers from -127 to 127, int8, with a factor (K,) that brings each channel back."""
     largest = weight.detach().float().flatten(1).abs().amax(1).clamp(min=torch.finfo(torch.float32).tiny)
     scale = largest / 127
     return (weight.detach().float() / scale.view(-1, *[1] * (weight.ndim - 1))).round().to(torch.int8), scale

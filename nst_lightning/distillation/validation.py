@@ -17,13 +17,7 @@ from nst_lightning.features import CompactVGG19, Extractor
 
 
 def shipped_form(student: CompactNetwork, dtype: torch.dtype, device: torch.device) -> CompactVGG19:
-    """The student as it would ship: in half precision and with the fast algorithms, frozen.
-
-    Args:
-        student: The network in training.
-        dtype: What it computes in.
-        device: Where.
-    """
+    """The student in training as it would ship, to compute in a dtype: half precision, fast algorithms, frozen."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "student.safetensors"
         save_student(path, student, {})
@@ -49,17 +43,7 @@ class HeldOutScore:
         self._of_teacher: dict[int, Result] = {}
 
     def __call__(self, student: Extractor, index: int, content: Tensor, style: Tensor) -> dict[str, float]:
-        """Score one pair.
-
-        Args:
-            student: The student in the form in which it ships.
-            index: Of the pair.
-            content: (1, 3, H, W), RGB in [0, 1].
-            style: The same.
-
-        Returns:
-            See `Result.over`.
-        """
+        """Score the student, as it ships, on the pair of an index, (1, 3, H, W) in [0, 1]; see `Result.over`."""
         if index not in self._of_teacher:
             self._of_teacher[index] = self._result(self.teacher, content, style)
         return self._result(student, content, style).over(self._of_teacher[index])

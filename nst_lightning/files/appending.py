@@ -10,10 +10,7 @@ from pathlib import Path
 def append(path: Path, data: bytes, length: int) -> int:
     """Add to the end of a file, and wait until it is on the disk; returns its new length.
 
-    Args:
-        path: The file.
-        data: What to add.
-        length: Bytes that it has; more are the rest of an attempt that failed, and are removed.
+    Bytes beyond the length that it has are the rest of an attempt that failed, and are removed.
 
     Raises:
         OSError: The file cannot be written to, or the disk is full; then it holds what it held.

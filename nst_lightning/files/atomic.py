@@ -91,11 +91,9 @@ def copy(source: Path, path: Path, replaceable: Callable[[Path], bool] | None, o
 
 
 def sweep(folder: Path, owner: str = "") -> None:
-    """Remove what a process that was killed has left unfinished in a folder.
+    """Remove what a process that was killed has left unfinished in a folder, not in those below it.
 
-    Args:
-        folder: The folder; those below it are not looked at.
-        owner: Whose; by default everybody's, so nobody else may be writing there.
+    By default that is everybody's and not one owner's, so nobody else may be writing there.
     """
     with contextlib.suppress(OSError):
         for path in list(folder.glob(_UNFINISHED.format(f"{owner}*"))):
@@ -158,18 +156,13 @@ def check_replaceable(path: Path) -> None:
         OSError: The folder does not exist or cannot be written to.
     """
     temporary, _ = _beside(path)
-    try:
-        _try_without_a_name(temporary.parent)
+    try:  # a file without a name, of which nothing stays if the process is killed; only some file systems can
+        os.close(os.open(temporary.parent, getattr(os, "O_TMPFILE", os.O_CREAT) | os.O_WRONLY))
     except OSError:
         try:
             temporary.open("xb").close()
         finally:
             _remove(temporary)
-
-
-def _try_without_a_name(folder: Path) -> None:
-    """Make a file that has no name, of which nothing stays if the process is killed; only some file systems can."""
-    os.close(os.open(folder, getattr(os, "O_TMPFILE", os.O_CREAT) | os.O_WRONLY))
 
 
 def _beside(path: Path, owner: str = "") -> tuple[Path, Path]:

@@ -19,10 +19,6 @@ def expand(path: str | os.PathLike[str], name: str = "path") -> Path:
     A shell does so only where a word begins, not in ``--output=~/x.png``, and nobody does in YAML. As in a shell, a
     name such as ``~x.png`` that is nobody's stays as it is, and ``./~`` means a file or folder of this name.
 
-    Args:
-        path: As it was given.
-        name: Argument that gave it, for messages.
-
     Raises:
         UserError: If there is no such home folder, and no folder of that name either.
     """
@@ -78,13 +74,7 @@ def in_folder(tree: Any, folder: Path) -> Any:
     """Make the relative paths of files in a configuration absolute, which begin at a folder.
 
     What is no file there is left as it is: it may be no path, or a file that was moved along with the current folder.
-
-    Args:
-        tree: Nested mappings and lists, whose strings may be paths.
-        folder: Where the paths begin.
-
-    Returns:
-        A copy.
+    Returns a copy of the tree, which is nested mappings and lists.
     """
     if isinstance(tree, Mapping):
         return {key: in_folder(value, folder) for key, value in tree.items()}
