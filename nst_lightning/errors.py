@@ -1,5 +1,7 @@
 """What reaches the user as one line: errors, with exit code 2, and notices."""
 
+import warnings
+
 
 class UserError(Exception):
     """Something the user asked for cannot be done; the message is one line that says how to mend it.
@@ -16,3 +18,8 @@ class UserError(Exception):
 
 class UserNotice(UserWarning):
     """Something the user should know while the run goes on; the command line prints it as one line."""
+
+
+def notice(text: str, stacklevel: int = 2) -> None:
+    """Give a `UserNotice`, as ``warnings.warn`` does where this is called; by default it is of the caller's caller."""
+    warnings.warn(text, UserNotice, stacklevel=stacklevel + 1)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import re
 import shutil
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,7 +27,7 @@ from nst_lightning.engine.complaints import complaint, complaint_in
 from nst_lightning.engine.module import StyleTransfer
 from nst_lightning.engine.refusals import check_flags
 from nst_lightning.engine.trainer import StyleTrainer
-from nst_lightning.errors import UserError, UserNotice
+from nst_lightning.errors import UserError, notice
 from nst_lightning.files.atomic import replacing, sweep
 from nst_lightning.files.lenient import only_the_file
 from nst_lightning.files.paths import PATHS_FROM, expand, in_folder
@@ -135,9 +134,7 @@ def _count_processes(settings: Namespace) -> tuple[int, int]:
     count = count_devices(choose_accelerator(settings.accelerator).value, settings.devices)
     left = check_launcher(count * settings.num_nodes, settings.num_nodes)
     if left is not None:
-        warnings.warn(
-            f"{left} in the environment means another program's processes; unset it", UserNotice, stacklevel=1
-        )
+        notice(f"{left} in the environment means another program's processes; unset it", stacklevel=1)
     return 1 if started_by_another() or settings.strategy != "auto" else count, count * settings.num_nodes
 
 

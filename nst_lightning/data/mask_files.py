@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor
 
 from nst_lightning.data.styles import Style
-from nst_lightning.errors import UserError, UserNotice
+from nst_lightning.errors import UserError, notice
 from nst_lightning.images.io import check_image, read_mask_samples
 from nst_lightning.images.resize import resize
 from nst_lightning.objective.masks import Mask, Masks
@@ -148,7 +147,7 @@ def read_mask(path: str | Path, argument: str = "mask") -> Tensor:
                 "make a mask of each label, or brighten it"
             )
         if chroma > _COLOURFUL:
-            _warn(f"{argument}: is in colours, which count as bright as they are (red 0.30, green 0.59, blue 0.11)")
+            notice(f"{argument}: is in colours, which count as bright as they are (red 0.30, green 0.59, blue 0.11)")
         else:
             _warn_if_dim(brightest, argument)
         return grey
@@ -156,7 +155,7 @@ def read_mask(path: str | Path, argument: str = "mask") -> Tensor:
         return alpha
     if brightest < _DARK:
         if bool((alpha > 0).any()):
-            _warn(f"{argument}: a black shape on a transparent ground; the shape is what counts")
+            notice(f"{argument}: a black shape on a transparent ground; the shape is what counts")
         return alpha
     _warn_if_dim(brightest, argument)
     return grey * alpha
@@ -179,8 +178,4 @@ def _check_no_labels(grey: Tensor, argument: str) -> None:
 
 def _warn_if_dim(brightest: float, argument: str) -> None:
     if 0 < brightest < _DIM:
-        _warn(f"{argument}: its brightest part counts {brightest:.0%}, as bright as it is; what is to count is white")
-
-
-def _warn(text: str) -> None:
-    warnings.warn(text, UserNotice, stacklevel=4)
+        notice(f"{argument}: its brightest part counts {brightest:.0%}, as bright as it is; what is to count is white")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import NamedTuple
 
 import torch
@@ -10,7 +9,7 @@ from torch import Tensor
 
 from nst_lightning.data.mask_files import MaskFiles, is_same_shape
 from nst_lightning.data.request import Request
-from nst_lightning.errors import UserNotice
+from nst_lightning.errors import notice
 from nst_lightning.images.cutout import on_white, uncovered
 from nst_lightning.images.io import Picture, read_image
 from nst_lightning.images.recolor import as_grey, is_grey, luma, match_colors, match_histogram, match_luma, with_luma
@@ -147,11 +146,8 @@ def _middle(start: Tensor, shape: tuple[int, int]) -> Tensor:
     (height, width), (h, w) = shape, start.shape[-2:]
     if is_same_shape((h, w), shape):
         return start
-    warnings.warn(
-        f"data.init: has another shape ({w}x{h} px) than the picture ({width}x{height} px); its middle is taken",
-        UserNotice,
-        stacklevel=3,
-    )
+    said = f"has another shape ({w}x{h} px) than the picture ({width}x{height} px); its middle is taken"
+    notice(f"data.init: {said}", stacklevel=3)
     rows, columns = max(1, min(h, round(w * height / width))), max(1, min(w, round(h * width / height)))
     top, left = (h - rows) // 2, (w - columns) // 2
     return start[..., top : top + rows, left : left + columns]

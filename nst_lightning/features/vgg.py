@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from nst_lightning.errors import UserNotice
+from nst_lightning.errors import notice
 from nst_lightning.features.convolutions import CONVOLUTION_NAMES, Weights, in_units
 from nst_lightning.features.extractor import Extractor, Walk, channel_means, unit
 from nst_lightning.features.topology import Algorithm, Padding, Pooling, VGGNetwork, check_choice
@@ -69,11 +68,7 @@ class VGG19(VGGNetwork):
         self.unit_activations = unit_activations
         self.origin, self.family = loaded.origin, loaded.family
         if expected not in {"any", loaded.family}:
-            warnings.warn(
-                f"the published numbers belong to the {expected} weights, these are: {self.origin}",
-                UserNotice,
-                stacklevel=2,
-            )
+            notice(f"the published numbers belong to the {expected} weights, these are: {self.origin}")
 
     @torch.no_grad()
     def rescaled(self, images: Sequence[Tensor], walk: Walk) -> Extractor:

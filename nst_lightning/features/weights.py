@@ -12,7 +12,6 @@ import contextlib
 import os
 import re
 import sys
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -23,7 +22,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from nst_lightning.errors import UserError, UserNotice
+from nst_lightning.errors import UserError, notice
 from nst_lightning.features.naming import CONVOLUTIONS as CONVOLUTIONS  # noqa: PLC0414 - known from here
 from nst_lightning.features.naming import find_convolutions
 from nst_lightning.features.weightfiles import read_tensors
@@ -113,10 +112,9 @@ def load_vgg19_weights(
 
 def _download(url: str, path: Path) -> Path:
     """Fetch torchvision's file, and leave nothing behind if that fails, which is a UserError of one line."""
-    warnings.warn(
+    notice(
         f"VGG-19's weights are not on this machine: fetching {_DOWNLOAD} once, from {url} to {path}; Ctrl-C stops "
         f"it and leaves nothing behind; {_WITHOUT}",
-        UserNotice,
         stacklevel=4,
     )
     new = [folder for folder in (path.parent, path.parent.parent) if not folder.exists()]

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
-from nst_lightning.errors import UserError, UserNotice
+from nst_lightning.errors import UserError, notice
 
 
 @contextlib.contextmanager
@@ -17,4 +16,4 @@ def only_the_file(path: str | Path, verb: str = "write") -> Iterator[None]:
         yield
     except (OSError, UserError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        warnings.warn(f"could not {verb} {path}: {reason}; the run goes on", UserNotice, stacklevel=3)
+        notice(f"could not {verb} {path}: {reason}; the run goes on", stacklevel=3)

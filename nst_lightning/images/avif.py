@@ -7,11 +7,10 @@ the file that the latter makes (ISO/IEC 14496-12, 8.11, and 23008-12, 6.5.5 and 
 from __future__ import annotations
 
 import struct
-import warnings
 
 import imagecodecs
 
-from nst_lightning.errors import UserNotice
+from nst_lightning.errors import notice
 from nst_lightning.images.bmff import boxes
 from nst_lightning.images.color import Array
 from nst_lightning.images.profiles import ColorSpace
@@ -43,7 +42,7 @@ def encode_avif(values: Array, bits: int, quality: int, space: ColorSpace, exif:
         if space.cicp == _UNSPECIFIED:
             raise
         # A later encoder may lay its boxes out otherwise; the numbers of the colour space are in the file already.
-        warnings.warn(f"AVIF without date, author, settings and profile: {error}", UserNotice, stacklevel=2)
+        notice(f"AVIF without date, author, settings and profile: {error}")
         return bytes(encoded)
 
 

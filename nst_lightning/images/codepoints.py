@@ -104,17 +104,21 @@ def profile_of_gamma(gamma: float, points: Sequence[Point] | None) -> bytes | No
         return None
 
 
+def icc_tags(profile: bytes) -> dict[bytes, bytes]:
+    """Tags of a profile (ICC.1:2022, 7.3), as far as there are any in it."""
+    count = int.from_bytes(profile[128:132], "big")
+    places = range(132, min(132 + 12 * count, len(profile) - 11), 12)
+    entries = (struct.unpack_from(">4sII", profile, place) for place in places)
+    return {name: profile[offset : offset + size] for name, offset, size in entries}
+
+
 def hdr_code_points(icc: bytes) -> CodePoints | None:
     """Code points in a profile's tag ``cicp`` (ICC.1:2022, 9.2.17) if of HDR, which its tables only approach."""
-    if len(icc) < 132:
+    tag = icc_tags(icc).get(b"cicp", b"")
+    if len(tag) < 12 or tag[:4] != b"cicp":
         return None
-    (count,) = struct.unpack_from(">I", icc, 128)
-    for place in range(132, min(132 + 12 * count, len(icc) - 11), 12):
-        tag, offset, size = struct.unpack_from(">4sII", icc, place)
-        if tag == b"cicp" and size >= 12 and icc[offset : offset + 4] == b"cicp" and offset + 12 <= len(icc):
-            points = CodePoints(icc[offset + 8], icc[offset + 9])
-            return points if points.hdr and points.known else None
-    return None
+    points = CodePoints(tag[8], tag[9])
+    return points if points.hdr and points.known else None
 
 
 def _matrix_profile(corners: Sequence[Point], white: Point, **curve: Any) -> bytes:

@@ -1,7 +1,6 @@
 """From the numbers in a file to sRGB: ICC profiles, greyscale, CMYK and L*a*b*, and alpha over white."""
 
 import functools
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -11,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ImageCms
 
-from nst_lightning.errors import UserNotice
+from nst_lightning.errors import notice
 from nst_lightning.images.codepoints import CodePoints, hdr_code_points, linear_profile, profile_of
 from nst_lightning.images.transfer import PQ, WHITE_OF_HDR, hdr_light, srgb_light
 
@@ -98,12 +97,13 @@ def to_srgb(raster: Raster, path: Path, *, extended: bool = False) -> Array:
             had to be supposed of the colours.
     """
     if raster.notice:
-        _warn(f"'{path}' {raster.notice}")
+        notice(f"'{path}' {raster.notice}", stacklevel=3)
     points = raster.points if raster.icc is None else hdr_code_points(raster.icc)
     if points is not None and points.hdr and points.known and raster.space in ("GRAY", "RGB"):
-        _warn(
+        notice(
             f"'{path}' is an HDR picture ({'PQ' if points.transfer == PQ else 'HLG'}): its white of {WHITE_OF_HDR:.0f} "
-            "cd/m2 becomes white, and so does what is brighter"
+            "cd/m2 becomes white, and so does what is brighter",
+            stacklevel=3,
         )
         return _from_hdr(raster, points)
     icc = raster.icc
@@ -111,22 +111,21 @@ def to_srgb(raster: Raster, path: Path, *, extended: bool = False) -> Array:
         if points.known and not points.hdr:
             icc = profile_of(points)
         else:
-            _warn(
+            notice(
                 f"the colours of '{path}' have code points (CICP {points.primaries}/{points.transfer}) that are not "
-                "known here; its pixels are taken as sRGB"
+                "known here; its pixels are taken as sRGB",
+                stacklevel=3,
             )
     if icc is not None:
         try:
             return _through_profile(raster.values, raster.space, icc, extended)
         except (RuntimeError, TypeError, ValueError) as error:  # imagecodecs' CmsError is a RuntimeError
-            _warn(f"the colour profile in '{path}' cannot be used ({error}); its pixels are taken as sRGB")
+            notice(
+                f"the colour profile in '{path}' cannot be used ({error}); its pixels are taken as sRGB", stacklevel=3
+            )
     if raster.space == "LAB":
         return to_unit(transform(raster.values, "LAB", _lab_profile()))
     return unmanaged(raster)
-
-
-def _warn(text: str) -> None:
-    warnings.warn(text, UserNotice, stacklevel=4)
 
 
 def profile_of_raster(raster: Raster) -> bytes | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import struct
-import warnings
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -16,7 +15,7 @@ import numpy as np
 import tifffile
 from PIL import Image, PngImagePlugin, TiffTags
 
-from nst_lightning.errors import UserError, UserNotice
+from nst_lightning.errors import UserError, notice
 from nst_lightning.images.avif import encode_avif
 from nst_lightning.images.color import Array, extended_linear
 from nst_lightning.images.exif import directory_bytes, exif_block, exif_directory, main_directory
@@ -105,11 +104,7 @@ def encode(kind: Format, file: BinaryIO, content: Content) -> None:
         file.truncate()
         kind.encode(file, replace(content, metadata=Metadata()))
         reason = " ".join(str(error).split()) or type(error).__name__
-        warnings.warn(
-            f"written without date, author and settings, which {kind.name} does not take: {reason}",
-            UserNotice,
-            stacklevel=2,
-        )
+        notice(f"written without date, author and settings, which {kind.name} does not take: {reason}")
 
 
 def _jpeg(file: BinaryIO, content: Content) -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any, BinaryIO
 
 from PIL import TiffTags
 from PIL.TiffImagePlugin import ImageFileDirectory_v2 as Directory
 
-from nst_lightning.errors import UserNotice
+from nst_lightning.errors import notice
 from nst_lightning.images.metadata import LARGEST_VALUE, Metadata
 
 # EXIF 3.0 (CIPA DC-008) by its numbers. Not all that a file has: thumbnails and maker notes show and describe another
@@ -43,7 +42,7 @@ def exif_block(metadata: Metadata, size: tuple[int, int], srgb: bool, limit: int
     while len(block := _tiff(main, exif, metadata.location)) > limit:
         longest = max((main, exif), key=lambda part: _longest(part)[1])
         tag = _longest(longest)[0]
-        warnings.warn(f"the content's EXIF tag {tag} is too long here, and left out", UserNotice, stacklevel=2)
+        notice(f"the content's EXIF tag {tag} is too long here, and left out")
         del longest[tag]
     return block
 

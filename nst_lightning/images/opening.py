@@ -3,7 +3,6 @@
 import contextlib
 import re
 import stat
-import warnings
 from collections.abc import Iterator
 from contextvars import ContextVar
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import BinaryIO
 
 from PIL import Image, UnidentifiedImageError
 
-from nst_lightning.errors import UserError, UserNotice
+from nst_lightning.errors import UserError, notice
 from nst_lightning.images.kinds import KNOWN_BYTES, kind_of
 from nst_lightning.images.missing import advice
 from nst_lightning.images.silence import quiet
@@ -24,17 +23,21 @@ _OF_LIBRARY = re.compile(r"[a-z]_[a-z]|[a-z][A-Z]|decoder object|^\w+Error$")  #
 _AGAIN = "save it again or choose another picture"
 
 
-class UnsupportedError(ValueError):
+class KnownError(ValueError):
+    """What is the matter with a file, which is no damage that could be mended."""
+
+
+class UnsupportedError(KnownError):
     """The file is sound, and holds something that is not read as a picture."""
 
     advice = "save it as RGB with 8 or 16 bits"
 
 
-class RawFileError(ValueError):
+class RawFileError(KnownError):
     """A raw file of a camera, and nothing to develop it with."""
 
 
-class MissingExtraError(ValueError):
+class MissingExtraError(KnownError):
     """What reads a kind of picture (named with its article) is not installed; an extra of this package brings it."""
 
     def __init__(self, kind: str, extra: str) -> None:
@@ -42,11 +45,11 @@ class MissingExtraError(ValueError):
         self.extra = extra
 
 
-class CutError(ValueError):
+class CutError(KnownError):
     """Too much of a picture is missing; the message says how much."""
 
 
-class NotFiniteError(ValueError):
+class NotFiniteError(KnownError):
     """Floating-point samples hold NaN or infinity."""
 
 
@@ -97,7 +100,7 @@ def opened(path: Path, name: str) -> Iterator[BinaryIO]:
     finally:
         _remarks.reset(token)
     for text in remarks:
-        warnings.warn(f"'{path}' {text}", UserNotice, stacklevel=4)
+        notice(f"'{path}' {text}", stacklevel=4)
 
 
 def _explained(error: Exception, path: Path, start: bytes) -> str:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import io
-import struct
-import warnings
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from PIL import Image, IptcImagePlugin, PngImagePlugin, UnidentifiedImageError
 
-from nst_lightning.errors import UserError, UserNotice
+from nst_lightning.errors import UserError, notice
 from nst_lightning.images import bmff, heif, jpeg12, jxl
 from nst_lightning.images.decode import readable_formats
 from nst_lightning.images.deep import is_tiff
@@ -19,6 +17,7 @@ from nst_lightning.images.exif import DESCRIPTION, add_exif, directory_of
 from nst_lightning.images.limits import open_image
 from nst_lightning.images.metadata import Metadata, add_png_texts
 from nst_lightning.images.opening import opened
+from nst_lightning.images.tags import png_places
 from nst_lightning.images.xmp import add_iptc, add_xmp, extended_packet, settings_in, settings_of
 
 _XMP = 700  # tag of a TIFF
@@ -36,7 +35,7 @@ def read_origin(path: Path, *, name: str = "data.content", keep_location: bool =
             return _read(file, keep_location)
     except UserError as error:
         reason = str(error).rsplit("; ", 1)[0]
-        warnings.warn(f"date, author and so on are not kept: {reason}", UserNotice, stacklevel=2)
+        notice(f"date, author and so on are not kept: {reason}")
         return Metadata()
 
 
@@ -105,15 +104,11 @@ def _info(file: BinaryIO) -> tuple[dict[str, Any], Any]:
 
 def _png_info(file: BinaryIO) -> dict[str, Any]:
     """What the chunks of a PNG say, behind the pixels, too, where ExifTool puts it and Pillow looks late."""
-    file.seek(8)
     stream = PngImagePlugin.PngStream(file)
-    while len(start := file.read(8)) == 8:
-        length, kind = struct.unpack(">I4s", start)
-        begin = file.tell()
+    for kind, begin, length in png_places(file):
         if kind in {b"tEXt", b"zTXt", b"iTXt", b"eXIf"}:
             with contextlib.suppress(ValueError):  # one that unfolds to more than it may
                 stream.call(kind, begin, length)
-        file.seek(begin + length + 4)
     return {str(key): value for key, value in stream.im_info.items()}
 
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import functools
 import re
 import struct
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from nst_lightning.errors import UserError, UserNotice
-from nst_lightning.images.codepoints import adobe_rgb_profile, linear_profile
+from nst_lightning.errors import UserError, notice
+from nst_lightning.images.codepoints import adobe_rgb_profile, icc_tags, linear_profile
 from nst_lightning.images.color import Array, extended_linear, srgb_profile, to_unit, transform
 
 NAMES = ("srgb", "display-p3", "adobe-rgb", "content")
@@ -83,11 +82,7 @@ def space_of_content(profile: bytes | None, path: Path | None) -> ColorSpace:
             if grey > _DARKEST_GREY:
                 return space
             reason = "its values are linear light, whose steps show in the dark"
-    warnings.warn(
-        f"color_space: the profile of '{path}' cannot be written with ({reason}); sRGB is taken",
-        UserNotice,
-        stacklevel=2,
-    )
+    notice(f"color_space: the profile of '{path}' cannot be written with ({reason}); sRGB is taken")
     return plain
 
 
@@ -105,23 +100,16 @@ def to_space(rgb: Array, space: ColorSpace) -> Array:
 
 def _display_p3_profile() -> bytes:
     """LittleCMS' own sRGB profile, whose curve is exact, with P3's primaries, which it computes for D65 under D50."""
-    colorants = _tags(linear_profile(_P3_PRIMARIES))
+    colorants = icc_tags(linear_profile(_P3_PRIMARIES))
     # ICC.1:2022, 10.15: multiLocalizedUnicodeType with one record.
     text = "Display P3".encode("utf-16-be")
     description = b"mluc" + struct.pack(">4xII2s2sII", 1, 12, b"en", b"US", len(text), 28) + text
     changed = {tag: colorants[tag] for tag in (b"rXYZ", b"gXYZ", b"bXYZ", b"chrm")}
     # A copy of sRGB's profile with these tags.
-    tags = {**_tags(srgb_profile()), **changed, b"desc": description}
+    tags = {**icc_tags(srgb_profile()), **changed, b"desc": description}
     table, data = struct.pack(">I", len(tags)), b""
     start = 132 + 12 * len(tags)
     for name, value in tags.items():
         table += struct.pack(">4sII", name, start + len(data), len(value))
         data += value + b"\0" * (-len(value) % 4)
     return struct.pack(">I", start + len(data)) + srgb_profile()[4:128] + table + data
-
-
-def _tags(profile: bytes) -> dict[bytes, bytes]:
-    """Tags of a profile (ICC.1:2022, 7.3)."""
-    (count,) = struct.unpack(">I", profile[128:132])
-    entries = struct.iter_unpack(">4sII", profile[132 : 132 + 12 * count])
-    return {name: profile[offset : offset + size] for name, offset, size in entries}

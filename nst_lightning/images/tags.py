@@ -1,8 +1,8 @@
 """What a file says of its colours beside a profile, and Pillow does not tell or heed."""
 
 import io
-import os
 import struct
+from collections.abc import Iterator
 from fractions import Fraction
 from typing import BinaryIO, NamedTuple
 
@@ -40,18 +40,23 @@ def read_tags(image: Image.Image, file: BinaryIO) -> Tags:
     return Tags(icc)
 
 
+def png_places(file: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
+    """The chunks of a PNG: kind, where the content begins, at which the file is, and how long it is."""
+    place = 8
+    while file.seek(place) and len(start := file.read(8)) == 8:
+        length, kind = struct.unpack(">I4s", start)
+        yield kind, place + 8, length
+        place += 12 + length
+
+
 def png_chunks(file: BinaryIO, wanted: set[bytes], *, behind_pixels: bool = False) -> dict[bytes, bytes]:
     """Content of the first chunk of each kind in a PNG, of those before the pixels or of all."""
     found: dict[bytes, bytes] = {}
-    file.seek(8)
-    while len(start := file.read(8)) == 8:
-        length, kind = struct.unpack(">I4s", start)
+    for kind, _, length in png_places(file):
         if kind == b"IDAT" and not behind_pixels:
             break
         if kind in wanted and kind not in found:
             found[kind] = file.read(length)
-            length = 0
-        file.seek(length + 4, os.SEEK_CUR)
     return found
 
 

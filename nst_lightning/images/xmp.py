@@ -6,14 +6,13 @@ import hashlib
 import json
 import re
 import struct
-import warnings
 from collections.abc import Mapping
 from typing import Any
 from xml.etree import ElementTree
 
 from PIL import Image
 
-from nst_lightning.errors import UserNotice
+from nst_lightning.errors import notice
 from nst_lightning.images.metadata import Metadata
 
 _NAMESPACES = {
@@ -99,7 +98,7 @@ def jpeg_segments(metadata: Metadata) -> bytes:
     pointer.text = name.decode()
     first = _JPEG_XMP + _packet([*metadata.xmp, pointer])
     if len(first) > JPEG_SEGMENT:
-        warnings.warn("the content's XMP is too long for JPEG, and left out", UserNotice, stacklevel=2)
+        notice("the content's XMP is too long for JPEG, and left out")
         first = _JPEG_XMP + _packet([pointer])
     step = JPEG_SEGMENT - len(_JPEG_EXTENSION) - len(name) - 8
     parts = [

@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from typing import Any
 import torch
 from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
 
-from nst_lightning.errors import UserError, UserNotice
+from nst_lightning.errors import UserError, notice
 from nst_lightning.files.atomic import replacing
 from nst_lightning.files.folders import make_folder
 from nst_lightning.files.lenient import only_the_file
@@ -51,7 +50,7 @@ class WholeFiles(CheckpointIO):
             with replacing(path) as file:
                 torch.save(checkpoint, file)
         except (OSError, RuntimeError) as error:  # torch wraps what a full disk says
-            warnings.warn(f"no checkpoint {path}: {_reason(error)}; the run goes on", UserNotice, stacklevel=2)
+            notice(f"no checkpoint {path}: {_reason(error)}; the run goes on")
         else:
             self._newest = os.path.realpath(path)
 

@@ -11,20 +11,11 @@ from PIL import UnidentifiedImageError
 
 from nst_lightning.images.mending import jpeg, png, webp
 from nst_lightning.images.mending.damage import Mended
-from nst_lightning.images.opening import (
-    CutError,
-    MissingExtraError,
-    NotFiniteError,
-    RawFileError,
-    UnsupportedError,
-    remark,
-)
+from nst_lightning.images.opening import KnownError, remark
 
 _Result = TypeVar("_Result")
 _MOST_BEFORE = 512  # most bytes skipped before a picture, such as a server's script sends before it
 _JPEG, _PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
-# Errors that say what is the matter, and no damage.
-_NO_DAMAGE = (CutError, MissingExtraError, NotFiniteError, RawFileError, UnsupportedError, MemoryError)
 
 
 def attempt(file: BinaryIO, action: Callable[[BinaryIO], _Result], *, pixels: bool) -> _Result:
@@ -42,7 +33,7 @@ def attempt(file: BinaryIO, action: Callable[[BinaryIO], _Result], *, pixels: bo
         file.seek(0)
         try:
             return action(file)
-        except _NO_DAMAGE:
+        except (KnownError, MemoryError):
             raise
         except Exception as error:
             begin = _begin(file) if isinstance(error, UnidentifiedImageError) else 0
