@@ -37,12 +37,9 @@ class LayerReport:
 
 
 def choose_channels(features: Tensor, count: int) -> tuple[list[int], Tensor]:
-    """Pivoted Cholesky factorisation of the second moments, which is pivoted QR of the features.
+    """Pivoted Cholesky factorisation of the second moments, which is pivoted QR of (N, C) features.
 
-    Args:
-        features: (N, C) samples. Channels are weighed by the root of their size: between equal say for each, and a
-            choice made by the few strongest.
-        count: How many channels to choose.
+    Channels are weighed by the root of their size: between equal say for each, and a choice made by the few strongest.
 
     Returns:
         Indices in the order of choice, and the fraction of energy that is left after 1, 2, ... C of them.
@@ -88,17 +85,8 @@ def compress(
     The deepest layer has one position for 256 pixels and some two thousand weights a channel: it takes hundreds of
     images of 224 px to fit those rather than learn the images by heart.
 
-    Args:
-        teacher: The network with all channels.
-        widths: Channels of the student's conv1_1 ... conv5_1.
-        images: (1, 3, h, w) each, RGB in [0, 1].
-        samples: Positions to sample in a layer.
-        seed: Of the sampling.
-        ranks: Of what the student's convolutions return, 0 for those that are not factored; none if left out.
-        input_ranks: Of what they see, 0 for all channels; only for those that have a rank.
-
-    Returns:
-        The student, and what each layer lost.
+    For widths, ranks and input_ranks see `CompactNetwork`. Images are (1, 3, h, w), RGB in [0, 1]; samples are positions
+    of a layer, about. Returns the student, and what each layer lost.
     """
     student = CompactNetwork(widths, teacher.widths, ranks, input_ranks)
     maps = LayerSamples(teacher, images, samples, seed)
@@ -194,15 +182,11 @@ def leading_inputs(weight: Tensor, moments: Tensor, count: int) -> tuple[Tensor,
 
     Chosen are those whose part in the results has most energy, as if neighbouring positions were independent. With
     the inputs' second moments S and W's rows of all 3x3 taps, W S^½ = U D Qᵀ gives the combinations Qᵀ S^-½ x, whose
-    own moments are the identity, and the filters W S^½ Q.
-
-    Args:
-        weight: (r, C, 3, 3).
-        moments: (C, C), positive definite, float64.
-        count: q.
+    own moments are the identity, and the filters W S^½ Q. The weight is (r, C, 3, 3), the moments are (C, C), positive
+    definite and float64.
 
     Returns:
-        Filters (r, q, 3, 3) and the matrix (q, C), in the weight's type.
+        Filters (r, q, 3, 3) and the matrix (q, C), in the weight's type, q being the count.
     """
     root, inverse = roots(moments)
     flat = weight.to(moments).permute(0, 2, 3, 1).flatten(0, 2) @ root

@@ -61,16 +61,7 @@ def grow(
     samples: int = 60_000,
     seed: int = 0,
 ) -> CompactNetwork:
-    """Make a student of higher ranks that errs less than the old one.
-
-    Args:
-        old: A student in factors.
-        teacher: The network with all channels.
-        images: (1, 3, h, w) each, RGB in [0, 1].
-        ranks: Of what the convolutions of the new student return; see `check_growth`.
-        input_ranks: Of what they see.
-        samples: Positions to sample in a layer.
-        seed: Of the sampling.
+    """Make a student of higher ranks that errs less than the old one, from images (1, 3, h, w), RGB in [0, 1].
 
     Raises:
         UserError: See `check_growth`.

@@ -18,13 +18,7 @@ class LayerSamples:
     """What teacher and student see in one layer after the other, on all images.
 
     For each layer `targets`, then any of `responses` and `patches`, then `pass_on`. Feature maps of one layer of all
-    images are in memory, in half precision.
-
-    Args:
-        teacher: The network with all channels.
-        images: (1, 3, h, w) each, RGB in [0, 1].
-        samples: Positions to sample in a layer, about.
-        seed: Of the sampling.
+    images are in memory, in half precision. Images are (1, 3, h, w), RGB in [0, 1]; a layer has about so many samples.
     """
 
     def __init__(self, teacher: CompactNetwork, images: Sequence[Tensor], samples: int, seed: int) -> None:

@@ -81,11 +81,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def parse(args: Sequence[str]) -> argparse.Namespace:
-    """Read the command line.
-
-    Raises:
-        UserError: If it does not make sense.
-    """
+    """Read the command line; a UserError if it does not make sense."""
     parser = _Parser("nst score", description=__doc__, allow_abbrev=False)
     parser.add_argument("--student", help="weights of the student (.safetensors); by default those in the package")
     parser.add_argument("--content", nargs="+", default=[], help="content pictures")

@@ -29,11 +29,8 @@ def shipped_form(student: CompactNetwork, dtype: torch.dtype, device: torch.devi
 class HeldOutScore:
     """Fraction of the teacher's closed style gap that the student closes on held-out pairs; see ``nst score``.
 
-    The teacher's own run on a pair is made once and cached.
-
-    Args:
-        teacher: VGG-19 in float32. It may compute in another type later; what judges is a copy.
-        evaluations: Length of a run.
+    The teacher's own run on a pair is made once and cached. It is VGG-19 in float32 now and may compute in another type
+    later; what judges is a copy.
     """
 
     def __init__(self, teacher: Extractor, evaluations: int) -> None:

@@ -88,11 +88,7 @@ def _roots(moments: Tensor) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def input_moments(student: CompactNetwork, images: Iterable[Tensor]) -> dict[nn.Parameter, Tensor]:
-    """Second moments of what each weight of a student is multiplied with.
-
-    Args:
-        student: The network.
-        images: (1, 3, h, w) each, RGB in [0, 1].
+    """Second moments of what each weight of a student is multiplied with, over images (1, 3, h, w) in [0, 1].
 
     Returns:
         (D, D) for every weight and map; for a convolution D counts channels and taps.

@@ -98,7 +98,6 @@ class Extractor(nn.Module):
         Args:
             images: (1, 3, H, W), RGB in [0, 1].
             walk: Yields features of an image in pieces, with the fraction of the layer's cells.
-
         """
         raise NotImplementedError(f"{type(self).__name__} has no rescaled()")
 

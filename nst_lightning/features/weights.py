@@ -172,7 +172,8 @@ def read_vgg19_weights(path: Path, *, layout: Layout = "auto", sha256: str | Non
     elif digest.startswith("dcbb9e9d"):
         family = "torchvision"
     if layout == "auto":
-        layout = "caffe" if family == "caffe" and _expects_bgr_255(convolutions) else "torchvision"
+        takes_bgr = float(convolutions[0][0].abs().mean()) < 8 * _CAFFE_CONV1_1_MAGNITUDE
+        layout = "caffe" if family == "caffe" and takes_bgr else "torchvision"
     if input_layer is not None:
         convolutions[0] = _fold_input_layer(*convolutions[0], *input_layer)
     elif layout == "caffe":
@@ -193,10 +194,6 @@ def _is_caffe_network(convolutions: list[tuple[Tensor, Tensor]]) -> bool:
         return False
     norms = convolutions[1][0].flatten(1).norm(dim=1)[: len(_CAFFE_CONV1_2)]
     return len(norms) == len(_CAFFE_CONV1_2) and bool(torch.allclose(norms, torch.tensor(_CAFFE_CONV1_2), rtol=0.01))
-
-
-def _expects_bgr_255(convolutions: list[tuple[Tensor, Tensor]]) -> bool:
-    return float(convolutions[0][0].abs().mean()) < 8 * _CAFFE_CONV1_1_MAGNITUDE
 
 
 def _fold_caffe_input(weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:

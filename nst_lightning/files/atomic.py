@@ -28,13 +28,8 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
     Until then it lies beside ``path`` under another name, since only within one file system is a rename
     atomic; on an exception it is removed and whatever ``path`` held stays. A link is written through. File and folder
-    are on the disk when the context has ended, so that they outlive the machine, not only the process.
-
-    Args:
-        path: The file to write; its folder must exist.
-
-    Yields:
-        The new file, open for reading and writing; its permissions are those that the umask gives.
+    are on the disk when the context has ended, so that they outlive the machine, not only the process. The folder must
+    exist; the new file's permissions are those that the umask gives.
 
     Raises:
         OSError: The folder cannot be written to, or the disk is full.
@@ -48,13 +43,8 @@ def keeping(path: Path, replaceable: Callable[[Path], bool] | None, owner: str =
     """As ``replacing``, but a file that is there already is moved aside unless it may be lost.
 
     It goes to a number that is free: ``picture.png`` to ``picture_001.png``. At every moment each file is whole under
-    one name, also if several processes do so at once.
-
-    Args:
-        path: The file to write; its folder must exist.
-        replaceable: Says of the file that is there whether it may be lost; asked when the new one is written. None
-            for always.
-        owner: Who writes, in letters and digits, for `sweep`.
+    one name, also if several processes do so at once. Whether it may be lost is asked of `replaceable` when the new one
+    is written, None meaning always; who writes, in letters and digits, is told to `sweep`.
 
     Yields:
         The new file; when the context has ended, it says where the old one went, in the words that the path was given

@@ -47,12 +47,8 @@ def from_its_folder(configuration: dict[str, Any], *, outputs: bool = False, run
     """A run's configuration as it means from any folder.
 
     It keeps paths as they were typed, and under `PATHS_FROM` the folder that they begin at. What is no file there any
-    more is looked for from the current folder.
-
-    Args:
-        configuration: As it was written; others come back as they are.
-        outputs: Also lead where the results went, for a run that goes on and is not made again.
-        runs: Also lead to the folder of runs, where the run that goes on is looked for.
+    more is looked for from the current folder. For a run that goes on, `outputs` also lead where the results went, and
+    `runs` to the folder where it is looked for.
     """
     configuration = dict(configuration)
     folder = configuration.pop(PATHS_FROM, None)

@@ -84,13 +84,9 @@ def to_srgb(raster: Raster, path: Path, *, extended: bool = False) -> Array:
     pictures between display spaces: colours inside both gamuts stay what they are. In an HDR picture
     203 cd/m2 become white (Report ITU-R BT.2408), and highlights above are clipped to it.
 
-    Args:
-        raster: The picture as the file holds it.
-        path: The file, for the warning.
-        extended: Keep the colours of an RGB profile that sRGB does not hold, as values beyond ``[0, 1]``.
-
     Returns:
-        ``(H, W, 3)`` float32 in ``[0, 1]``, or beyond if `extended`; alpha is not applied.
+        ``(H, W, 3)`` float32 in ``[0, 1]``; if `extended`, colours of an RGB profile that sRGB does not hold are values
+        beyond. Alpha is not applied.
 
     Warns:
         UserWarning: The profile is damaged or made for another colour space; it is left aside. Or something

@@ -40,14 +40,8 @@ def with_luma(picture: Tensor, wanted: Tensor) -> Tensor:
 
     The same number added to R, G and B changes Y' and neither Cb nor Cr, nor I and Q (Gatys et al. 2016, Preserving
     Color in Neural Artistic Style Transfer, transfers luminance so). Luma stops where a channel would leave [0, 1];
-    clamping channels one by one would change the colour.
-
-    Args:
-        picture: (1, 3, H, W), RGB in [0, 1]; a colour that is beyond gets no farther beyond.
-        wanted: (1, 1, H, W).
-
-    Returns:
-        (1, 3, H, W), RGB in [0, 1], or as far beyond as `picture`.
+    clamping channels one by one would change the colour. The picture is (1, 3, H, W), RGB in [0, 1], and the wanted
+    luma (1, 1, H, W); a colour that is beyond gets no farther beyond.
     """
     low, high = picture.amin(1, keepdim=True), picture.amax(1, keepdim=True)
     change = wanted - luma(picture)
@@ -85,17 +79,8 @@ def match_colors(
 
     The optimal transport between Gaussians (Pitié and Kokaram 2007, The Linear Monge-Kantorovitch Linear Colour
     Mapping), on gamma-encoded values, whose steps are about equal to the eye; in linear light a few highlights would
-    make up the covariance.
-
-    Args:
-        picture: (1, 3, h, w), RGB in [0, 1].
-        reference: (1, 3, H, W), the same.
-        weights: (1, 1, h, w), how much each pixel counts; None: all alike. All pixels are moved.
-        reference_weights: (1, 1, H, W), the same.
-        clamp: Keep the result in [0, 1].
-
-    Returns:
-        (1, 3, h, w), clamped to [0, 1] if asked for.
+    make up the covariance. Pictures are (1, 3, h, w), RGB in [0, 1], and weights, which say how much each pixel counts,
+    (1, 1, h, w), or None where all count alike; all pixels are moved, and clamped to [0, 1] if asked for.
     """
     mean, covariance = _moments(picture, weights)
     wanted, target = _moments(reference, reference_weights)
@@ -117,15 +102,8 @@ def match_histogram(
     channels themselves, whose histograms thus become the reference's. Equal colours stay equal, and rotations are the
     same in each call. The paper's second step, against enlarged grain, is left out.
 
-    Args:
-        picture: (1, 3, h, w), RGB in [0, 1], gamma-encoded as in `match_colors`. Of a large one each map is made from
-            pixels on a regular grid, and applied to all.
-        reference: (1, 3, H, W), the same.
-        weights: (1, 1, h, w); pixels with more than half of the largest weight count; None: all. All are moved.
-        reference_weights: (1, 1, H, W), the same.
-
-    Returns:
-        (1, 3, h, w), clamped to [0, 1].
+    Shapes are as in `match_colors`. Of a large picture each map is made from pixels on a regular grid, and applied to
+    all; pixels with more than half of the largest weight count. The result is clamped to [0, 1].
     """
     moved = list(picture[0])
     counted, wanted_ones = _counted(picture, weights), _counted(reference, reference_weights)

@@ -25,17 +25,9 @@ class SpectralMetric:
     ring: rings have equal width in log f, and each is a slice. Channels are transformed one by one, so that tables and
     whatever lies between are of the size of one channel.
 
-    Args:
-        shape: Shape of the image, (..., H, W).
-        exponent: a; 0 is the identity.
-        device: Device of the tables.
-        dtype: float32 or float64.
-        rings: Number of rings; those without a frequency are left out.
-
-    Attributes:
-        numel: Number of coordinates.
-        sizes: Number of coordinates of each ring, from low to high frequency.
-        centres: Mean natural logarithm of the frequencies of each ring.
+    The shape is the image's, (..., H, W); an exponent a of 0 is the identity; tables are float32 or float64.
+    There are `numel` coordinates. Of each ring, from low to high frequency, `sizes` has their number and `centres` the
+    mean natural logarithm of its frequencies; rings without a frequency are left out.
     """
 
     def __init__(

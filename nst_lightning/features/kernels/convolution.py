@@ -65,14 +65,9 @@ class _Convolution(torch.autograd.Function):
 
 
 def frozen_conv2d(x: Tensor, filters: FilterBank, bias: Tensor, relu: bool = False, pool: Pool | None = None) -> Tensor:
-    """3x3 convolution with zero padding of 1 and a frozen filter, and what follows it in a network.
+    """3x3 convolution of (1, C, H, W) with zero padding of 1 and a frozen filter, and what follows it in a network.
 
-    Args:
-        x: (1, C, H, W), of the filter's type.
-        filters: From the weight (K, C, 3, 3).
-        bias: (K,).
-        relu: Whether ReLU follows.
-        pool: Pooling over windows of 2x2 that follows ReLU, which it implies.
+    That may be ReLU, and pooling over windows of 2x2 behind it, which implies it. The bias is (K,).
 
     Returns:
         (1, K, H, W), or (1, K, H // 2, W // 2) if pooled; channels innermost.

@@ -20,10 +20,7 @@ from nst_lightning.features.kernels.strips import Sink, Source
 class FactoredFilter:
     """A frozen filter bank of low rank.
 
-    Args:
-        narrow: The narrow filters, (r, q, 3, 3).
-        expansion: (K, r).
-        reduction: (q, C); without it q is C.
+    Narrow filters are (r, q, 3, 3), the expansion behind them (K, r), the reduction before (q, C); without it q is C.
     """
 
     def __init__(self, narrow: FilterBank, expansion: Tensor, reduction: Tensor | None = None) -> None:
