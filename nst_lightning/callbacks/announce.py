@@ -19,11 +19,11 @@ class Announce(Callback):
         self._due = True
 
     def setup(self, *_: Any, **__: Any) -> None:
-        """Say it in each run; see Callback."""
+        """Say it in each run."""
         self._due = True
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: StyleTransfer) -> None:  # type: ignore[override]
-        """Say it, now that no callback has found a fault with the trainer; see Callback."""
+        """Say it, now that no callback has found a fault with the trainer."""
         due, self._due = self._due, False
         if due and trainer.is_global_zero:
             seconds = pl_module.planner.seconds(pl_module.device)

@@ -35,12 +35,12 @@ class Averaging(Callback):
         return None if self._sum is None else self._sum / (1 - self.decay**self._count)
 
     def setup(self, trainer: Trainer, pl_module: StyleTransfer, stage: str) -> None:  # type: ignore[override]
-        """Forget an earlier run, which may have been cut short; see Callback."""
+        """Forget an earlier run, which may have been cut short."""
         self._sum, self._count = None, 0
 
     @torch.no_grad()
     def on_train_batch_end(self, trainer: Trainer, pl_module: StyleTransfer, *_: Any) -> None:  # type: ignore[override]
-        """Take the image in; see Callback."""
+        """Take the image in."""
         image = pl_module.image.detach()
         if self._sum is None or self._sum.shape != image.shape:
             self._sum, self._count = torch.zeros_like(image), 0
@@ -49,7 +49,7 @@ class Averaging(Callback):
 
     @torch.no_grad()
     def on_train_epoch_end(self, trainer: Trainer, pl_module: StyleTransfer) -> None:  # type: ignore[override]
-        """Put the average in the image's place, before it is enlarged or written; see Callback.
+        """Put the average in the image's place, before it is enlarged or written.
 
         Images of a stage that went astray are not worth averaging: there the best one stays.
         """
@@ -59,14 +59,14 @@ class Averaging(Callback):
         self._sum = None
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run needs to average as the uninterrupted one; see Callback."""
+        """What a resumed run needs to average as the uninterrupted one."""
         return {"sum": self._sum, "count": self._count}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on averaging; see Callback."""
+        """Go on averaging."""
         self._sum, self._count = state_dict["sum"], state_dict["count"]
 
     def on_train_start(self, trainer: Trainer, pl_module: StyleTransfer) -> None:  # type: ignore[override]
-        """Bring what a checkpoint held to the device; see Callback."""
+        """Bring what a checkpoint held to the device."""
         if self._sum is not None:
             self._sum = self._sum.to(pl_module.image)

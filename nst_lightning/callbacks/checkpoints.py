@@ -56,14 +56,14 @@ class Checkpoints(ModelCheckpoint):
         self._stopping = False  # since before the end of the stage
 
     def setup(self, trainer: Trainer, pl_module: StyleTransfer, stage: str) -> None:  # type: ignore[override]
-        """Find the place, without a warning that a resumed run's folder is in use; see Callback."""
+        """Find the place, without a warning that a resumed run's folder is in use."""
         self.dirpath = str(Path(trainer.default_root_dir) / FOLDER)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             super().setup(trainer, pl_module, stage)
 
     def on_train_start(self, trainer: Trainer, pl_module: StyleTransfer) -> None:  # type: ignore[override]
-        """Say so now if the disk will not take them; see Callback."""
+        """Say so now if the disk will not take them."""
         super().on_train_start(trainer, pl_module)
         # One more than are kept: a new one is whole before an old one goes.
         needed = (self.save_top_k + 1) * pl_module.planner.checkpoint_bytes()
@@ -78,7 +78,7 @@ class Checkpoints(ModelCheckpoint):
                 )
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Remember which files to remove, if the run goes on in its folder; see Callback."""
+        """Remember which files to remove, if the run goes on in its folder."""
         folder = Path(str(self.dirpath))  # whose name may be another than then, if the current folder is
 
         def here(path: str) -> str:
@@ -101,7 +101,7 @@ class Checkpoints(ModelCheckpoint):
     def on_train_batch_end(  # type: ignore[override]
         self, trainer: Trainer, pl_module: StyleTransfer, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Write if it is time, or the last evaluation; see Callback.
+        """Write if it is time, or the last evaluation.
 
         At the end of a stage, too, before callbacks see it: a longer run goes on from the image as it is.
         """
@@ -113,7 +113,7 @@ class Checkpoints(ModelCheckpoint):
             save_now(self, trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: StyleTransfer) -> None:  # type: ignore[override]
-        """Write if the stage's end ended the run, which goes on with the next stage; see Callback."""
+        """Write if the stage's end ended the run, which goes on with the next stage."""
         if not trainer.should_stop or self._stopping:
             return
         if last_step_saved(self) == trainer.global_step:
@@ -122,7 +122,7 @@ class Checkpoints(ModelCheckpoint):
             save_now(self, trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: StyleTransfer) -> None:  # type: ignore[override]
-        """Make room if nothing is left to do: the picture is written by now; see Callback."""
+        """Make room if nothing is left to do: the picture is written by now."""
         super().on_train_end(trainer, pl_module)
         if trainer.global_step < pl_module.total_evaluations or not trainer.is_global_zero:
             return

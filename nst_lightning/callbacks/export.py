@@ -79,7 +79,7 @@ class Export(Callback):
             format_of(Path("result.png"), bits, "bits", self.color_space)
 
     def setup(self, trainer: Trainer, pl_module: StyleTransfer, stage: str) -> None:  # type: ignore[override]
-        """Read what the picture keeps of the content's file, as long as that is there; see Callback."""
+        """Read what the picture keeps of the content's file, as long as that is there."""
         data = getattr(trainer, "datamodule", None)
         if not isinstance(data, StyleTransferData):  # the module says so
             return
@@ -170,18 +170,18 @@ class Export(Callback):
         return found
 
     def on_train_start(self, trainer: Trainer, pl_module: StyleTransfer) -> None:  # type: ignore[override]
-        """Owe a picture from now on; see Callback."""
+        """Owe a picture from now on."""
         self._due = True
         if self.output and trainer.ckpt_path is not None and trainer.is_global_zero:
             sweep(self.output.parent, _owner(trainer))
 
     def on_train_end(self, trainer: Trainer, pl_module: StyleTransfer) -> None:  # type: ignore[override]
-        """Write the picture; see Callback."""
+        """Write the picture."""
         self._write(trainer, pl_module)
         self._due = False
 
     def on_exception(self, trainer: Trainer, pl_module: StyleTransfer, exception: BaseException) -> None:  # type: ignore[override]
-        """Write what there is, if there is anything; see Callback."""
+        """Write what there is, if there is anything."""
         due, self._due = self._due, False
         if due and trainer.global_step > 0:
             self._write(trainer, pl_module)

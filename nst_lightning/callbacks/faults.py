@@ -27,16 +27,16 @@ class Faults(Callback):
         self._known = 0
 
     def setup(self, trainer: Trainer, pl_module: StyleTransfer, stage: str) -> None:  # type: ignore[override]
-        """Forget an earlier run, which may have been cut short; see Callback."""
+        """Forget an earlier run, which may have been cut short."""
         self._known = 0
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
-        """Look every n evaluations; see Callback."""
+        """Look every n evaluations."""
         if trainer.global_step % self.every == 0:
             self._look(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: StyleTransfer) -> None:  # type: ignore[override]
-        """Look before the next stage brings a new optimiser; see Callback."""
+        """Look before the next stage brings a new optimiser."""
         self._look(trainer)
         self._known = 0
 

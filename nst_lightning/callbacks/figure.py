@@ -37,11 +37,11 @@ class Figure(Callback):
         self._steps: set[int] = set()
 
     def setup(self, trainer: Trainer, pl_module: StyleTransfer, stage: str) -> None:  # type: ignore[override]
-        """Forget an earlier run, which may have been cut short; see Callback."""
+        """Forget an earlier run, which may have been cut short."""
         self._strip = []
 
     def on_train_start(self, trainer: Trainer, pl_module: StyleTransfer) -> None:  # type: ignore[override]
-        """Choose the evaluations to show and keep the start; see Callback."""
+        """Choose the evaluations to show and keep the start."""
         total = (
             pl_module.total_evaluations
             if trainer.max_steps < 0
@@ -61,12 +61,12 @@ class Figure(Callback):
         self._strip.append((trainer.global_step, (seen * 255).round().to(torch.uint8)))
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: StyleTransfer, *_: Any) -> None:  # type: ignore[override]
-        """Keep a small copy where one is to be shown; see Callback."""
+        """Keep a small copy where one is to be shown."""
         if trainer.global_step in self._steps:
             self._keep(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: StyleTransfer) -> None:  # type: ignore[override]
-        """Write the figure; see Callback."""
+        """Write the figure."""
         if not trainer.is_global_zero:
             return
         data = trainer.datamodule  # type: ignore[attr-defined]
@@ -90,11 +90,11 @@ class Figure(Callback):
             write_image(path, torch.cat(rows, dim=-2))
 
     def state_dict(self) -> dict[str, Any]:
-        """The strip so far, so that the figure of a continued run shows its beginning, too; see Callback."""
+        """The strip so far, so that the figure of a continued run shows its beginning, too."""
         return {"strip": self._strip[-self.frames :]}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on with the strip; see Callback."""
+        """Go on with the strip."""
         self._strip = list(state_dict["strip"])
 
 

@@ -45,17 +45,17 @@ class Metrics(Callback):
         self._before = 0.0  # seconds of the runs that this one continues
 
     def setup(self, trainer: Trainer, pl_module: StyleTransfer, stage: str) -> None:  # type: ignore[override]
-        """Forget an earlier run, which may have been cut short; see Callback."""
+        """Forget an earlier run, which may have been cut short."""
         self._rows.clear()
         self._begin = self._before = 0.0
 
     def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
-        """Start the clock with the first evaluation; see Callback."""
+        """Start the clock with the first evaluation."""
         if not self._begin:
             self._begin = time.perf_counter() - self._before
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: StyleTransfer, *_: Any) -> None:  # type: ignore[override]
-        """Keep a row, and write the rows kept every n evaluations; see Callback."""
+        """Keep a row, and write the rows kept every n evaluations."""
         assert pl_module.evaluation is not None
         loss, parts = pl_module.evaluation
         values = torch.cat([loss.detach().view(1), parts])
@@ -94,27 +94,27 @@ class Metrics(Callback):
             self._pending = ""
 
     def on_train_start(self, trainer: Trainer, pl_module: StyleTransfer) -> None:  # type: ignore[override]
-        """Begin a new table, or go on with a resumed run's; see Callback."""
+        """Begin a new table, or go on with a resumed run's."""
         self._pending, self._length = "", None
 
     def on_train_end(self, trainer: Trainer, pl_module: StyleTransfer) -> None:  # type: ignore[override]
-        """Write the rest; see Callback."""
+        """Write the rest."""
         self._write(trainer, pl_module)
 
     def on_exception(self, trainer: Trainer, pl_module: StyleTransfer, exception: BaseException) -> None:  # type: ignore[override]
-        """Write the rest: what was computed is kept; see Callback."""
+        """Write the rest: what was computed is kept."""
         self._write(trainer, pl_module)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: StyleTransfer, checkpoint: dict[str, Any]) -> None:  # type: ignore[override]
-        """Write the rows: who continues from the checkpoint shall find all before it in the file; see Callback."""
+        """Write the rows: who continues from the checkpoint shall find all before it in the file."""
         self._write(trainer, pl_module)
 
     def state_dict(self) -> dict[str, Any]:
-        """Seconds so far, so that a continued run counts on; see Callback."""
+        """Seconds so far, so that a continued run counts on."""
         return {"seconds": self._before}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on counting; see Callback."""
+        """Go on counting."""
         self._before = state_dict["seconds"]
 
 

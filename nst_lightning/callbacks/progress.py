@@ -48,7 +48,7 @@ class Progress(ProgressBar):
         self._enabled = True
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: StyleTransfer) -> None:  # type: ignore[override]
-        """Open the display in the first stage, below the line that `Announce` says; see Callback."""
+        """Open the display in the first stage, below the line that `Announce` says."""
         kind = log.kind()
         if self._display is not None or not self._enabled or kind == "none":
             return
@@ -59,7 +59,7 @@ class Progress(ProgressBar):
             self._display = _Lines(total, done, self.seconds if kind == "lines" else 0.0)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: StyleTransfer, *_: Any) -> None:  # type: ignore[override]
-        """Move every n evaluations, and when they take long; see Callback."""
+        """Move every n evaluations, and when they take long."""
         if self._display is None:
             return
         if trainer.global_step % self.every == 0 or time.monotonic() - self._last > _SLOW:
@@ -73,13 +73,13 @@ class Progress(ProgressBar):
         self._display.move(_State(trainer.global_step, loss, module.current_stage + 1, len(module.stages)))
 
     def on_train_end(self, trainer: Trainer, pl_module: StyleTransfer) -> None:  # type: ignore[override]
-        """Show the end and close; see Callback."""
+        """Show the end and close."""
         if self._display is not None:
             self._update(trainer, pl_module)
             self._close()
 
     def on_exception(self, trainer: Trainer, pl_module: StyleTransfer, exception: BaseException) -> None:  # type: ignore[override]
-        """Close, so that what follows starts on a line of its own; see Callback."""
+        """Close, so that what follows starts on a line of its own."""
         self._close()
 
     def _close(self) -> None:

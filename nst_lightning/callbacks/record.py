@@ -29,12 +29,12 @@ class Record(Callback):
         self._due = False  # whether this run has begun and has not come to its end
 
     def on_train_start(self, trainer: Trainer, pl_module: StyleTransfer) -> None:  # type: ignore[override]
-        """Say that it runs; see Callback."""
+        """Say that it runs."""
         self._due = True
         self._write(trainer, pl_module, "running", None)
 
     def teardown(self, trainer: Trainer, pl_module: StyleTransfer, stage: str) -> None:  # type: ignore[override]
-        """Say how it ended, now that everything else is written; see Callback."""
+        """Say how it ended, now that everything else is written."""
         due, self._due = self._due, False
         if not due:
             return
@@ -44,7 +44,7 @@ class Record(Callback):
         self._write(trainer, pl_module, "finished" if reason is None else "cut short", reason, all_written=True)
 
     def on_exception(self, trainer: Trainer, pl_module: StyleTransfer, exception: BaseException) -> None:  # type: ignore[override]
-        """Say what ended it; see Callback."""
+        """Say what ended it."""
         self._due = False
         wanted = isinstance(exception, (KeyboardInterrupt, SystemExit))
         reason = " ".join(str(exception).split())[:300] or type(exception).__name__

@@ -47,12 +47,12 @@ class Signals(Callback):
         self._of_program: dict[int, Any] = {}
 
     def setup(self, trainer: Trainer, pl_module: StyleTransfer, stage: str) -> None:  # type: ignore[override]
-        """Look at the program's handlers, before Lightning puts its own there; see Callback."""
+        """Look at the program's handlers, before Lightning puts its own there."""
         self.received = self._requeue = None
         self._of_program = {number: signal.getsignal(number) for number in ENDING}
 
     def on_train_start(self, trainer: Trainer, pl_module: StyleTransfer) -> None:  # type: ignore[override]
-        """Listen from now on; see Callback."""
+        """Listen from now on."""
         if threading.current_thread() is not threading.main_thread():
             return
 
@@ -91,7 +91,7 @@ class Signals(Callback):
         hand_on(number, self._of_program[number])
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: StyleTransfer, *_: Any) -> None:  # type: ignore[override]
-        """Do between two evaluations what a signal asked for; see Callback."""
+        """Do between two evaluations what a signal asked for."""
         if trainer.world_size > 1:
             self._agree(trainer, pl_module)
         if self.received is not None:  # a least number of evaluations does not hold against a signal
@@ -109,12 +109,12 @@ class Signals(Callback):
         self._requeue = int(most[1]) or None
 
     def on_train_end(self, trainer: Trainer, pl_module: StyleTransfer) -> None:  # type: ignore[override]
-        """Let others clean up before the program hears of it; see Callback."""
+        """Let others clean up before the program hears of it."""
         if self.received is not None:
             self._come_last(trainer)
 
     def teardown(self, trainer: Trainer, pl_module: StyleTransfer, stage: str) -> None:  # type: ignore[override]
-        """Listen no longer, and let the program have the signal; see Callback."""
+        """Listen no longer, and let the program have the signal."""
         self._listen_no_longer()
         if self.received is None:
             return
@@ -125,7 +125,7 @@ class Signals(Callback):
             hand_on(number, handler)
 
     def on_exception(self, trainer: Trainer, pl_module: StyleTransfer, exception: BaseException) -> None:  # type: ignore[override]
-        """Listen no longer; see Callback.
+        """Listen no longer.
 
         Lightning's own Trainer would turn KeyboardInterrupt into SystemExit after this, and knows no place after that
         where it could be turned back. So it does here what Lightning would do next, and lets the exception go on.

@@ -53,7 +53,7 @@ class Snapshots(Callback):
         self._pending: Future[None] | None = None
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: StyleTransfer, *_: Any) -> None:  # type: ignore[override]
-        """Hand a copy to the writer; see Callback."""
+        """Hand a copy to the writer."""
         step = trainer.global_step
         if not self.every or step % self.every:
             return
@@ -71,15 +71,15 @@ class Snapshots(Callback):
             pending.result()
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: StyleTransfer, checkpoint: dict[str, Any]) -> None:  # type: ignore[override]
-        """Wait for the last picture: who continues shall find all before it in the folder; see Callback."""
+        """Wait for the last picture: who continues shall find all before it in the folder."""
         self._wait()
 
     def teardown(self, trainer: Trainer, pl_module: StyleTransfer, stage: str) -> None:  # type: ignore[override]
-        """Wait for the last picture; see Callback."""
+        """Wait for the last picture."""
         self._finish()
 
     def on_exception(self, trainer: Trainer, pl_module: StyleTransfer, exception: BaseException) -> None:  # type: ignore[override]
-        """Wait for the last picture; see Callback."""
+        """Wait for the last picture."""
         self._finish()
 
     def _finish(self) -> None:

@@ -44,11 +44,11 @@ class Watch(Callback):
         self._told: set[str] = set()
 
     def setup(self, trainer: Trainer, pl_module: StyleTransfer, stage: str) -> None:  # type: ignore[override]
-        """Forget an earlier run, which may have been cut short; see Callback."""
+        """Forget an earlier run, which may have been cut short."""
         self._begin()
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: StyleTransfer, optimizer: Any) -> None:  # type: ignore[override]
-        """Compare the image that was just evaluated with the best one; see Callback."""
+        """Compare the image that was just evaluated with the best one."""
         assert pl_module.evaluation is not None
         loss, image = pl_module.evaluation.loss.detach(), pl_module.image.detach()
         self._losses.append(loss)
@@ -61,12 +61,12 @@ class Watch(Callback):
         self._best_loss = torch.where(better, loss, self._best_loss)
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
-        """Look every n evaluations; see Callback."""
+        """Look every n evaluations."""
         if len(self._losses) >= self.every:
             self._look(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: StyleTransfer) -> None:  # type: ignore[override]
-        """Go back to the best image if the last ones are much worse, before it is enlarged or written; see Callback."""
+        """Go back to the best image if the last ones are much worse, before it is enlarged or written."""
         pl_module.settle()
         self._look(trainer)
         if self._image is not None and not self._last <= _WORSE * self._best < float("inf"):
@@ -110,7 +110,7 @@ class Watch(Callback):
             warnings.warn(text, UserNotice, stacklevel=1)
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run needs to end as the uninterrupted one; see Callback."""
+        """What a resumed run needs to end as the uninterrupted one."""
         return {
             "image": self._image,
             "best_loss": self._best_loss,
@@ -119,13 +119,13 @@ class Watch(Callback):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on watching; see Callback."""
+        """Go on watching."""
         self._image, self._best_loss = state_dict["image"], state_dict["best_loss"]
         self._first, self._best, self._last, self._above, self._without = state_dict["counts"]
         self._losses = list(state_dict["losses"])
 
     def on_train_start(self, trainer: Trainer, pl_module: StyleTransfer) -> None:  # type: ignore[override]
-        """Bring what a checkpoint held to the device; see Callback."""
+        """Bring what a checkpoint held to the device."""
         if self._image is not None:
             self._image = self._image.to(pl_module.image)
             self._best_loss = self._best_loss.to(pl_module.image)

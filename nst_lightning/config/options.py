@@ -92,14 +92,14 @@ class FitCLI(LightningCLI):
         )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add where results go; see LightningCLI."""
+        """Add where results go."""
         for name, type_, default, text in OUTPUT_OPTIONS:
             parser.add_argument(f"--{name}", type=type_, default=default, help=text)
         # A class to begin with lets `--model.extractor.pooling average` work on its own.
         parser.set_defaults({"model.extractor": {"class_path": "nst_lightning.features.VGG19"}})
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Parse, without LightningCLI's warning about sys.argv; see LightningCLI."""
+        """Parse, without LightningCLI's warning about sys.argv."""
         check_settings(expand_presets(args))
         args, self.resumed = resume(args, parser.parse_args)
         self.config = parser.parse_args(args)
@@ -119,7 +119,7 @@ class FitCLI(LightningCLI):
             )
 
     def instantiate_classes(self) -> None:
-        """Leave it to `build`; see LightningCLI."""
+        """Leave it to `build`."""
 
 
 def _plain(tree: Any) -> Any:

@@ -42,7 +42,7 @@ class Logs(Callback):
         self._told = False
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: StyleTransfer, *_: Any) -> None:  # type: ignore[override]
-        """Keep the losses, and hand over what is due; see Callback."""
+        """Keep the losses, and hand over what is due."""
         assert pl_module.evaluation is not None
         step = trainer.global_step
         if trainer.log_every_n_steps and step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
@@ -84,20 +84,20 @@ class Logs(Callback):
             warnings.warn(text, UserNotice, stacklevel=1)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: StyleTransfer) -> None:  # type: ignore[override]
-        """Hand over what a stage gave; see Callback."""
+        """Hand over what a stage gave."""
         self._write(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: StyleTransfer) -> None:  # type: ignore[override]
-        """Hand over the rest and the last picture; see Callback."""
+        """Hand over the rest and the last picture."""
         self._write(trainer, pl_module)
         self._show(trainer, pl_module)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: StyleTransfer, checkpoint: dict[str, Any]) -> None:  # type: ignore[override]
-        """Hand over all losses so far: who continues from the checkpoint does not come by them; see Callback."""
+        """Hand over all losses so far: who continues from the checkpoint does not come by them."""
         self._write(trainer, pl_module)
 
     def on_exception(self, trainer: Trainer, pl_module: StyleTransfer, exception: BaseException) -> None:  # type: ignore[override]
-        """Hand over the rest: what was computed is kept; see Callback."""
+        """Hand over the rest: what was computed is kept."""
         self._write(trainer, pl_module)
 
 

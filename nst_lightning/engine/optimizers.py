@@ -15,15 +15,10 @@ from nst_lightning.errors import UserError
 
 
 class OptimizerSetup(NamedTuple):
-    """What the user names.
+    """What the user names."""
 
-    Attributes:
-        optimizer: Takes the parameters.
-        lr_scheduler: Takes the optimiser.
-    """
-
-    optimizer: OptimizerCallable
-    lr_scheduler: LRSchedulerCallable | None
+    optimizer: OptimizerCallable  # takes the parameters
+    lr_scheduler: LRSchedulerCallable | None  # takes the optimiser
 
     def build(self, image: nn.Parameter, settings: Mapping[str, Any], losses: Sequence[str]) -> Any:
         """Build what a LightningModule's ``configure_optimizers`` returns.

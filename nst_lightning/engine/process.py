@@ -27,7 +27,7 @@ class ProcessSettings(Callback):
         self._undo = contextlib.ExitStack()
 
     def on_fit_start(self, trainer: Trainer, pl_module: StyleTransfer) -> None:  # type: ignore[override]
-        """Set what the run needs, now that nothing is refused any more; see Callback."""
+        """Set what the run needs, now that nothing is refused any more."""
         # First of all callbacks, so that no error of another one passes it over.
         trainer.callbacks = [self, *(other for other in trainer.callbacks if other is not self)]  # type: ignore[attr-defined]
         longest = max(trainer.datamodule.stage_size())  # type: ignore[attr-defined]
@@ -38,9 +38,9 @@ class ProcessSettings(Callback):
             self._undo.enter_context(random_states_kept(pl_module.device))
 
     def teardown(self, *_: Any, **__: Any) -> None:
-        """Put everything back; see Callback."""
+        """Put everything back."""
         self._undo.close()
 
     def on_exception(self, *_: Any) -> None:
-        """Put everything back; see Callback."""
+        """Put everything back."""
         self._undo.close()

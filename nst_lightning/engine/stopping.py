@@ -15,7 +15,7 @@ class LookEarly(Callback):
     """
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
-        """Ask them; see Callback."""
+        """Ask them."""
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, EarlyStopping):
                 callback.on_validation_end(trainer, pl_module)

@@ -181,11 +181,11 @@ class VGGNetwork(ConvolutionStack):
                     x = x * self.pooling_scale
 
     def forward(self, image: Tensor, layers: Iterable[str]) -> Features:
-        """Compute feature maps; see the base class."""
+        """Compute feature maps."""
         return dict(self.iterate(image, layers))
 
     def iterate(self, image: Tensor, layers: Iterable[str]) -> Iterator[tuple[str, Tensor]]:
-        """Yield feature maps in order of depth, and go no deeper than the last; see the base class."""
+        """Yield feature maps in order of depth, and go no deeper than the last."""
         missing = wanted = set(layers)
         if not wanted:
             return

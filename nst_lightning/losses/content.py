@@ -48,15 +48,10 @@ def _divisor(normalization: ContentNormalization, values: int, energy: Tensor) -
 
 
 class ContentTarget(NamedTuple):
-    """What `Content` compares with.
+    """What `Content` compares with."""
 
-    Attributes:
-        features: (1, C, h, w) of the content.
-        energy: Sum of their squares, after projection, a scalar.
-    """
-
-    features: Tensor
-    energy: Tensor
+    features: Tensor  # (1, C, h, w) of the content
+    energy: Tensor  # sum of their squares, after projection, a scalar
 
 
 class ContentMap:

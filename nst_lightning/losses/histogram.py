@@ -62,33 +62,20 @@ def bin_counts(values: Tensor, bins: _Bins) -> Tensor:
 
 
 class StyleQuantiles(NamedTuple):
-    """The style's distribution of each channel.
+    """The style's distribution of each channel."""
 
-    Attributes:
-        quantiles: (C, Q), ascending, at equal steps of probability.
-        least: (C,), of all styles.
-        greatest: (C,), of all styles.
-    """
-
-    quantiles: Tensor
-    least: Tensor
-    greatest: Tensor
+    quantiles: Tensor  # (C, Q), ascending, at equal steps of probability
+    least: Tensor  # (C,), of all styles
+    greatest: Tensor  # (C,), of all styles
 
 
 class HistogramTarget(NamedTuple):
-    """What `Histogram` compares with.
+    """What `Histogram` compares with."""
 
-    Attributes:
-        bins: Of the image's counts.
-        quantiles: Of the style, (C, Q).
-        scale: What to divide by, a scalar.
-        edges: The style's values at the edges of the bins, (C, bins + 1), once the image's cells were counted.
-    """
-
-    bins: _Bins
-    quantiles: Tensor
-    scale: Tensor
-    edges: Tensor | None = None
+    bins: _Bins  # of the image's counts
+    quantiles: Tensor  # of the style, (C, Q)
+    scale: Tensor  # what to divide by, a scalar
+    edges: Tensor | None = None  # the style's values at the edges of the bins, (C, bins + 1), for one evaluation
 
 
 class Histogram(Term):

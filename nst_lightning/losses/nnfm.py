@@ -130,17 +130,11 @@ class NNFM(Term):
 
 
 class NNFMTarget(NamedTuple):
-    """What `NNFM` compares with.
+    """What `NNFM` compares with."""
 
-    Attributes:
-        styles: (n, C) of each style, of about length 1, and its share of the blend.
-        soft: Added to squared lengths, a scalar.
-        scale: What to divide by, a scalar.
-    """
-
-    styles: list[tuple[Tensor, float]]
-    soft: Tensor
-    scale: Tensor
+    styles: list[tuple[Tensor, float]]  # (n, C) of each style, of about length 1, and its share of the blend
+    soft: Tensor  # added to squared lengths, a scalar
+    scale: Tensor  # what to divide by, a scalar
 
 
 def _directions(cells: Tensor, soft: Tensor) -> Tensor:

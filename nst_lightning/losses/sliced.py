@@ -23,17 +23,11 @@ def unit_directions(count: int, channels: int, seed: int = 0) -> Tensor:
 
 
 class SlicedTarget(NamedTuple):
-    """What `SlicedWasserstein` compares with.
+    """What `SlicedWasserstein` compares with."""
 
-    Attributes:
-        directions: (n, C), of length 1.
-        projections: Of the style, (n, cells of the image), ascending.
-        scale: What to divide by, a scalar.
-    """
-
-    directions: Tensor
-    projections: Tensor
-    scale: Tensor
+    directions: Tensor  # (n, C), of length 1
+    projections: Tensor  # of the style, (n, cells of the image), ascending
+    scale: Tensor  # what to divide by, a scalar
 
 
 class SlicedWasserstein(Term):

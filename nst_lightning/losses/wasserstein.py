@@ -106,13 +106,7 @@ def wasserstein_distance(moments: Moments, target: Moments, values: Tensor) -> T
 
 
 class StyleGaussian(NamedTuple):
-    """What `Wasserstein` compares with.
-
-    Attributes:
-        moments: Of a style.
-        axes: Of its covariance.
-        share: Of the style in the blend; shares sum to 1.
-    """
+    """What `Wasserstein` compares with: a style, its covariance's axes, and its share of the blend."""
 
     moments: Moments
     axes: PrincipalAxes

@@ -17,13 +17,7 @@ Measures: TypeAlias = list[tuple[Key, Tensor]]
 
 
 class Comparison(NamedTuple):
-    """An image is compared with targets.
-
-    Attributes:
-        objective: Terms and weights.
-        traversal: The way through pictures.
-        targets: What it is compared with.
-    """
+    """An image is compared with targets."""
 
     objective: Objective
     traversal: Traversal

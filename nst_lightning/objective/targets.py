@@ -70,25 +70,15 @@ def _of_part(group: str, region: int | None, masks: Masks, seen: float) -> tuple
 
 @dataclass(frozen=True)
 class Targets:
-    """All that an evaluation compares with.
+    """All that an evaluation compares with."""
 
-    Attributes:
-        of_layers: Part and layer -> what `Term.target` made.
-        weights: Of cells and pixels.
-        content: (1, 3, H, W), if a term compares pixels with it; the very tensor that was given.
-    """
-
-    of_layers: Mapping[Key, Any]
-    weights: Weights
-    content: Tensor | None = None
+    of_layers: Mapping[Key, Any]  # part and layer -> what `Term.target` made
+    weights: Weights  # of cells and pixels
+    content: Tensor | None = None  # (1, 3, H, W), if a term compares pixels with it; the very tensor that was given
 
 
 @dataclass(frozen=True)
 class StyleTargets:
-    """The style's part of `Targets`, which depends on nothing else: it may be kept for other content pictures.
+    """The style's part of `Targets`, which depends on nothing else: it may be kept for other content pictures."""
 
-    Attributes:
-        of_layers: Part and layer -> what `Term.style_target` made.
-    """
-
-    of_layers: Mapping[Key, Any]
+    of_layers: Mapping[Key, Any]  # part and layer -> what `Term.style_target` made

@@ -20,33 +20,20 @@ from nst_lightning.objective.objective import Key, Objective
 
 
 class Visit(NamedTuple):
-    """A part of the objective at a layer of a tile.
-
-    Attributes:
-        key: Part and layer.
-        layer: The layer, as the part's term is told of it.
-        features: (1, C, rows, columns) of the tile's core.
-        window: Where these cells lie, and how much they count.
-    """
+    """A part of the objective at a layer of a tile."""
 
     key: Key
-    layer: Layer
-    features: Tensor
+    layer: Layer  # as the part's term is told of it
+    features: Tensor  # (1, C, rows, columns) of the tile's core
     window: Window
 
 
 class Way(NamedTuple):
-    """A way through a picture.
+    """A way through a picture."""
 
-    Attributes:
-        sharing: For which references, by `Reference.sharing`.
-        tiles: What this process sees.
-        processes: Whom it adds sums up with.
-    """
-
-    sharing: set[str]
-    tiles: list[Tile]
-    processes: Collective
+    sharing: set[str]  # for which references, by `Reference.sharing`
+    tiles: list[Tile]  # that this process sees
+    processes: Collective  # whom it adds sums up with
 
 
 class Traversal:
@@ -144,11 +131,10 @@ class Traversal:
         for name, features in self._extractor.iterate(crop, [layer for layer in self.strides if layer in layers]):
             stride = self.strides[name]
             if tuple(features.shape[-2:]) != (height // stride, width // stride):
+                expected = f"{width // stride}x{height // stride} cells of layer {name} for {width}x{height} px"
                 raise UserError(
-                    f"model.extractor: {type(self._extractor).__name__} must return {width // stride}x"
-                    f"{height // stride} cells of layer {name} for {width}x{height} px (its stride is {stride}; rounded "
-                    f"down), got {features.shape[-1]}x{features.shape[-2]}; cut the image to a multiple of the stride "
-                    "first"
+                    f"model.extractor: {type(self._extractor).__name__} must return {expected} (stride {stride}, rounded "
+                    f"down), got {features.shape[-1]}x{features.shape[-2]}; cut the image to a multiple of the stride"
                 )
             if tile.is_whole:
                 yield name, features, Window.whole(features)

@@ -42,7 +42,7 @@ class WholeFiles(CheckpointIO):
         self._newest = ""  # that is whole
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
-        """Write; see CheckpointIO."""
+        """Write."""
         path = Path(path)
         try:
             make_folder(path.parent)
@@ -75,7 +75,7 @@ class WholeFiles(CheckpointIO):
         return content
 
     def remove_checkpoint(self, path: Any) -> None:
-        """Remove, unless it is the newest that is whole; see CheckpointIO."""
+        """Remove, unless it is the newest that is whole."""
         if os.path.realpath(path) != self._newest:
             with only_the_file(path, "remove"):
                 Path(path).unlink(missing_ok=True)
