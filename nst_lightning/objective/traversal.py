@@ -133,8 +133,8 @@ class Traversal:
             if tuple(features.shape[-2:]) != (height // stride, width // stride):
                 expected = f"{width // stride}x{height // stride} cells of layer {name} for {width}x{height} px"
                 raise UserError(
-                    f"model.extractor: {type(self._extractor).__name__} must return {expected} (stride {stride}, rounded "
-                    f"down), got {features.shape[-1]}x{features.shape[-2]}; cut the image to a multiple of the stride"
+                    f"model.extractor: {type(self._extractor).__name__} must return {expected} (stride {stride}, "
+                    f"rounded down), got {features.shape[-1]}x{features.shape[-2]}; cut the image to its multiple"
                 )
             if tile.is_whole:
                 yield name, features, Window.whole(features)
