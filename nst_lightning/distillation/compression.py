@@ -85,8 +85,8 @@ def compress(
     The deepest layer has one position for 256 pixels and some two thousand weights a channel: it takes hundreds of
     images of 224 px to fit those rather than learn the images by heart.
 
-    For widths, ranks and input_ranks see `CompactNetwork`. Images are (1, 3, h, w), RGB in [0, 1]; about so many samples
-    of a layer's positions are looked at. Returns the student, and what each layer lost.
+    For widths, ranks and input_ranks see `CompactNetwork`. Images are (1, 3, h, w), RGB in [0, 1]. About so many
+    samples of a layer are looked at. Returns the student, and what each layer lost.
     """
     student = CompactNetwork(widths, teacher.widths, ranks, input_ranks)
     maps = LayerSamples(teacher, images, samples, seed)
