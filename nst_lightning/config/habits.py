@@ -384,16 +384,13 @@ def _words(args: Sequence[str]) -> list[_Word]:
     for arg in args:
         last = words[-1]
         wants_value = last.typed and not last.values
-        if not _is_option(arg) or (wants_value and (is_picture(arg) or Path(arg).is_file()) and "=" not in arg):
+        is_option = arg[:1] in _DASHES and bool(arg.strip(_DASHES)) and not _is_number(arg)
+        if not is_option or (wants_value and (is_picture(arg) or Path(arg).is_file()) and "=" not in arg):
             last.values.append(arg)
         else:
             typed, equals, value = arg.partition("=")
             words.append(_Word(typed, typed.strip(_DASHES), [value] if equals else [], bool(equals)))
     return words
-
-
-def _is_option(arg: str) -> bool:
-    return arg[:1] in _DASHES and bool(arg.strip(_DASHES)) and not _is_number(arg)
 
 
 def _is_number(text: str) -> bool:

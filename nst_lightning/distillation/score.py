@@ -143,7 +143,8 @@ def _row(
     steps = [0, evaluations // 10, evaluations // 2]
     reference, slow, way = by_teacher.run(evaluations, steps=steps)
     picture, fast, _ = by_student.run(evaluations)
-    cosines = [_cosine(by_teacher.gradient(image), by_student.gradient(image)) for image in way]
+    gradients = ((by_teacher.gradient(image), by_student.gradient(image)) for image in way)
+    cosines = [float(F.cosine_similarity(one.flatten(), other.flatten(), dim=0)) for one, other in gradients]
     theirs = judge(judge_network, reference, content, style)
     ours = judge(judge_network, picture, content, style)
     write_image(folder / f"{name}.png", torch.cat([reference, picture], dim=3).clamp(0, 1))
@@ -155,10 +156,6 @@ def _row(
         "seconds": {"student": fast, "teacher": slow},
         "cosines": dict(zip(map(str, steps), cosines, strict=True)),
     }
-
-
-def _cosine(one: Tensor, other: Tensor) -> float:
-    return float(F.cosine_similarity(one.flatten(), other.flatten(), dim=0))
 
 
 def _line(row: dict[str, Any]) -> str:

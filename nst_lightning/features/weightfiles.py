@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from nst_lightning.errors import UserError
@@ -52,9 +54,10 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     foreign = foreign or _FOREIGN_SUFFIXES.get(path.suffix.lower())
     if foreign is not None:
         raise UserError(f"{path}: must be .safetensors, .pth or .npz, got {foreign}; {_CONVERT}")
-    read = _reader(path, start)
     try:
-        content = read(path)
+        content = _content(path, start)
+    except UserError:
+        raise
     except Exception as error:  # damaged files raise half a dozen types; none of their texts fits on a line
         raise UserError(f"{path}: cannot be read as weights ({_reason(error)}); {_remedy(error)}") from None
     if not isinstance(content, Mapping):
@@ -62,36 +65,20 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     return dict(_flat(content, ""))
 
 
-def _reader(path: Path, start: bytes) -> Callable[[Path], Any]:
+def _content(path: Path, start: bytes) -> Any:
+    names: list[str] = []
     if start.startswith(b"PK"):
-        try:
-            with zipfile.ZipFile(path) as file:
-                names = file.namelist()
-        except (zipfile.BadZipFile, OSError):
-            return _read_pytorch  # which says what is wrong
-        if any(name.endswith(".npy") for name in names):
-            return _read_npz
-        if any("/code/" in name for name in names):
-            raise UserError(f"{path}: must hold a state dict, got a TorchScript program; save its state_dict()")
-        return _read_pytorch
-    if start[8:9] == b"{" or path.suffix == ".safetensors":
-        return _read_safetensors
-    return _read_pytorch
-
-
-def _read_safetensors(path: Path) -> Mapping[str, Tensor]:
-    from safetensors.torch import load_file  # noqa: PLC0415
-
-    return load_file(path)
-
-
-def _read_pytorch(path: Path) -> Any:
+        # PyTorch says below what is wrong with one that is damaged.
+        with contextlib.suppress(zipfile.BadZipFile, OSError), zipfile.ZipFile(path) as file:
+            names = file.namelist()
+    elif start[8:9] == b"{" or path.suffix == ".safetensors":
+        return load_file(path)
+    if any(name.endswith(".npy") for name in names):
+        with np.load(path, allow_pickle=False) as arrays:
+            return {name: torch.from_numpy(arrays[name]) for name in arrays if arrays[name].dtype.kind in "fiu"}
+    if any("/code/" in name for name in names):
+        raise UserError(f"{path}: must hold a state dict, got a TorchScript program; save its state_dict()")
     return torch.load(path, map_location="cpu", weights_only=True)
-
-
-def _read_npz(path: Path) -> Mapping[str, Tensor]:
-    with np.load(path, allow_pickle=False) as file:
-        return {name: torch.from_numpy(file[name]) for name in file.files if file[name].dtype.kind in "fiu"}
 
 
 def _flat(tree: Mapping[Any, Any], prefix: str) -> Iterator[tuple[str, Tensor]]:

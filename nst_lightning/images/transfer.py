@@ -21,10 +21,6 @@ def _bt709(code: Array) -> Array:
     return np.asarray(np.where(code < 4.5 * b, code / 4.5, ((code + a - 1) / a) ** (1 / 0.45)))
 
 
-def _smpte240(code: Array) -> Array:
-    return np.asarray(np.where(code < 0.0912, code / 4.0, ((code + 0.1115) / 1.1115) ** (1 / 0.45)))
-
-
 def srgb_light(code: Array) -> Array:
     """The curve of sRGB, from values of at least 0 to light."""
     return np.asarray(np.where(code <= 0.04045, code / 12.92, ((code + 0.055) / 1.055) ** 2.4))
@@ -39,7 +35,7 @@ CURVES: dict[int, Callable[[Array], Array]] = {
     4: _power(2.2),  # BT.470 System M
     5: _power(2.8),  # BT.470 System B, G
     6: _bt709,  # BT.601
-    7: _smpte240,
+    7: lambda code: np.asarray(np.where(code < 0.0912, code / 4.0, ((code + 0.1115) / 1.1115) ** (1 / 0.45))),
     8: _power(1.0),
     11: _bt709,  # xvYCC, within [0, 1]
     12: _bt709,  # BT.1361, within [0, 1]
