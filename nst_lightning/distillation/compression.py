@@ -142,8 +142,7 @@ def _fit_layer(
 def _factorise(convolution: torch.nn.Conv2d, responses: Tensor, student: CompactNetwork, index: int) -> Tensor:
     """Put a convolution into a layer of low rank: E Eᵀ (y - ȳ) + ȳ, E being leading principal components of y.
 
-    Returns:
-        What comes before E, (r, C, 3, 3).
+    Returns what comes before E, (r, C, 3, 3).
     """
     expansion = student.expansion(index)
     assert expansion is not None and expansion.bias is not None and convolution.bias is not None

@@ -49,15 +49,10 @@ def compare(
     *,
     gradients: bool,
 ) -> dict[str, Tensor]:
-    """The parts of the loss on one pair, each a scalar.
+    """The parts of the loss on one pair of (1, 3, H, W), RGB, nominally in [0, 1], each a scalar.
 
-    Args:
-        teacher: VGG-19.
-        student: The network in training.
-        image: (1, 3, H, W), RGB, nominally in [0, 1].
-        style: (1, 3, h, w), the same.
-        start: The style distances that the gap's error is relative to; by default those of the image itself.
-        gradients: Whether gradients are compared; without, their parts are 0.
+    The gap's error is relative to the style distances at the start, by default those of the image itself. Without
+    gradients their parts are 0.
 
     Returns:
         Relative errors ``features``, ``gram`` and ``gap`` (of differences of Gram matrices), and one minus the cosine

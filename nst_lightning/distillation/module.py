@@ -182,13 +182,7 @@ class Distillation(LightningModule):
         return compare(self.teacher, self.student, image, style, start, gradients=gradients)
 
     def run(self, content: Tensor, style: Tensor, evaluations: int = 100) -> list[Waypoint]:
-        """Transfer a style with the student as it is, and return intermediate images.
-
-        Args:
-            content: (1, 3, H, W), RGB in [0, 1].
-            style: The same.
-            evaluations: Length of the run.
-        """
+        """Transfer a style to a content, (1, 3, H, W) in [0, 1], with the student; returns images on the way."""
         steps = [round(evaluations ** (i / 3)) - 1 for i in range(1, 4)]
         student = shipped_form(self.student, self._computes_in, self.device)
         with torch.enable_grad():

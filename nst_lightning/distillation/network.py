@@ -23,11 +23,8 @@ NAMES = CONVOLUTION_NAMES[: len(TEACHER_WIDTHS)]
 class CompactNetwork(Extractor):
     """A trainable VGG-19 of any widths and ranks, for batches; the extractor that ships is `CompactVGG19`.
 
-    Args:
-        widths: Channels of conv1_1 ... conv5_1.
-        teacher_widths: The teacher's.
-        ranks: Of what each convolution returns, 0 for those that are not factored; see `FactoredFilter`.
-        input_ranks: Of what each convolution sees, 0 for all channels; only for those that have a rank.
+    Widths are the channels of conv1_1 ... conv5_1. Ranks are of what each convolution returns, 0 for those that are not
+    factored (see `FactoredFilter`), and for these of what it sees, 0 for all channels.
     """
 
     strides = CompactVGG19.strides
@@ -98,15 +95,7 @@ class CompactNetwork(Extractor):
         return self.maps[layer].detach() if layer in self.maps else None
 
     def forward(self, image: Tensor, layers: Iterable[str] = TAPS) -> Features:
-        """Compute narrow features.
-
-        Args:
-            image: (B, 3, H, W), RGB in [0, 1].
-            layers: Layers to return.
-
-        Returns:
-            (B, c, h, w) a layer, c being the student's own width.
-        """
+        """Compute narrow features of (B, 3, H, W), RGB in [0, 1]: (B, c, h, w) a layer, c being the student's width."""
         wanted, found = set(layers), {}
         x = (image - self.mean) / self.std
         for index, name in enumerate(NAMES):

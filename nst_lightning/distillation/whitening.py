@@ -24,14 +24,11 @@ _POSITIONS = 400  # positions sampled from a feature map
 
 
 class WhitenedAdam(torch.optim.Optimizer):
-    """Adam (Kingma and Ba, 2015) on the whitened weights.
+    """Adam (Kingma and Ba, 2015) on the whitened weights, which have a layer's outputs first.
 
-    Args:
-        parameters: What to train; a layer's weight has its outputs first.
-        moments: Weight -> (D, D) second moments of its D inputs, for those that have such; see `input_moments`.
-        rate: Size of a step relative to the root mean square of a whitened weight, about the relative change that it
-            makes to what the layer returns.
-        betas: Decay of the averages of gradients and of their squares.
+    Moments are the second ones (D, D) of the D inputs of a weight, for those that have such; see `input_moments`. The
+    rate is the size of a step relative to the root mean square of a whitened weight, about the relative change that it
+    makes to what the layer returns; betas are the decay of the averages of gradients and of their squares.
     """
 
     def __init__(

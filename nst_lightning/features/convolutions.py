@@ -110,9 +110,8 @@ class Convolution(nn.Conv2d):
 class ConvolutionStack(Extractor):
     """Frozen convolutions in VGG-19's order, in memory down to the deepest layer that was asked for.
 
-    Args:
-        convolutions: Float32 weights from conv1_1 on; they must fit together.
-        again: Reads the convolutions once more, for when they are needed as they were given.
+    Weights are float32, from conv1_1 on, and must fit together; `again` reads them once more, for when they are needed
+    as they were given.
     """
 
     def __init__(self, convolutions: Iterable[Weights], again: Callable[[], Iterable[Weights]]) -> None:

@@ -16,21 +16,13 @@ Walk: TypeAlias = Callable[[Tensor, Collection[str]], Iterator[tuple[str, Tensor
 
 
 class MemoryUse(NamedTuple):
-    """Memory of an evaluation with its gradient.
+    """Memory of an evaluation with its gradient."""
 
-    Attributes:
-        fixed: Bytes whatever the image: filters and working space.
-        pixel: Bytes a pixel.
-        part: Bytes a pixel more when only a part of each map is looked at, as in tiles.
-        values: Layer -> features a pixel.
-        itemsize: Bytes of one.
-    """
-
-    fixed: int
-    pixel: float
-    part: float
-    values: Mapping[str, float]
-    itemsize: int
+    fixed: int  # bytes whatever the image: filters and working space
+    pixel: float  # bytes a pixel
+    part: float  # bytes a pixel more when only a part of each map is looked at, as in tiles
+    values: Mapping[str, float]  # layer -> features a pixel
+    itemsize: int  # bytes of one
 
 
 class Extractor(nn.Module):

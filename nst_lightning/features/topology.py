@@ -43,16 +43,7 @@ POOLS: dict[Pooling, Callable[[Tensor], Tensor]] = {"max": max_pool, "average": 
 class VGGNetwork(ConvolutionStack):
     """Frozen convolutions in VGG-19's order, only as deep as the deepest layer asked for.
 
-    Args:
-        convolutions: Float32 weights from conv1_1 on; they must fit together.
-        pooling: See `VGG19`, as for the next three.
-        rescale_pooling: For average and l2.
-        padding: Of the first layer.
-        convolution: Algorithm of wide layers.
-        again: Reads the convolutions once more, for when they are needed as they were given.
-
-    Raises:
-        UserError: If a choice does not exist.
+    For the convolutions see `ConvolutionStack`, for the choices `VGG19`; one that does not exist is a UserError.
     """
 
     strides = {name: stride for conv, relu, stride in layer_names() for name in (conv, relu)}  # noqa: RUF012

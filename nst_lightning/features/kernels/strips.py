@@ -65,6 +65,10 @@ class MapSource(Source):
         self._values = _rows(x)
         self.shape = x.shape[2], x.shape[3], x.shape[1]
 
+    def read(self, first: int, into: Tensor) -> None:
+        """Copy rows from ``first`` on, once, in whatever order the map's dimensions lie."""
+        into.copy_(self._values[first : first + len(into)])
+
     def rows(self, first: int, count: int) -> Tensor:
         """Some rows, a view if channels lie innermost."""
         return self._values[first : first + count].contiguous()
