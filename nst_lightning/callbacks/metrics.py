@@ -8,21 +8,17 @@ import time
 from pathlib import Path
 from typing import Any
 
-import torch
-from lightning.pytorch import Callback, Trainer
-from torch import Tensor
+from lightning.pytorch import Trainer
 
+from nst_lightning.engine.ledger import Reader, Row
 from nst_lightning.engine.module import StyleTransfer
-from nst_lightning.errors import UserError
 from nst_lightning.files.appending import append
 from nst_lightning.files.atomic import replacing
 from nst_lightning.files.folders import make_folder
 from nst_lightning.files.lenient import only_the_file
 
-_SLOW = 30.0  # seconds after which rows are written, however few
 
-
-class Metrics(Callback):
+class Metrics(Reader):
     """Write ``metrics.csv``: step, stage, weighted losses by group and by layer, and seconds.
 
     Values stay on the device and are read together every n evaluations, so the loop never waits for one number. On an
@@ -33,20 +29,16 @@ class Metrics(Callback):
     """
 
     def __init__(self, every: int = 25) -> None:
-        if every < 1:
-            raise UserError(f"metrics.every: must be at least 1, got {every}")
-        self.every = every
-        self._rows: list[tuple[int, int, float, Tensor]] = []
+        super().__init__(every)
         self._pending = ""  # rows that the file does not hold yet
         self._first = 0  # step of the first of them
         self._length: int | None = None  # bytes of the file, once it holds nothing from there on but what we wrote
         self._begin = 0.0
-        self._written = time.perf_counter()  # when the file was
-        self._before = 0.0  # seconds of the runs that this one continues
+        self._before = 0.0  # seconds up to the last row taken, with those of runs that this one continues
 
     def setup(self, trainer: Trainer, pl_module: StyleTransfer, stage: str) -> None:  # type: ignore[override]
-        """Forget an earlier run, which may have been cut short."""
-        self._rows.clear()
+        """Forget an earlier run, which may have been cut short; see Callback."""
+        super().setup(trainer, pl_module, stage)
         self._begin = self._before = 0.0
 
     def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
@@ -54,32 +46,17 @@ class Metrics(Callback):
         if not self._begin:
             self._begin = time.perf_counter() - self._before
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: StyleTransfer, *_: Any) -> None:  # type: ignore[override]
-        """Keep a row, and write the rows kept every n evaluations."""
-        assert pl_module.evaluation is not None
-        loss, parts = pl_module.evaluation
-        values = torch.cat([loss.detach().view(1), parts])
-        self._before = time.perf_counter() - self._begin
-        self._rows.append((trainer.global_step, pl_module.current_stage, self._before, values))
-        if len(self._rows) >= self.every or time.perf_counter() - self._written > _SLOW:
-            self._write(trainer, pl_module)
-
-    def _write(self, trainer: Trainer, module: StyleTransfer) -> None:
-        if not trainer.is_global_zero:
-            self._rows.clear()
-        if not self._rows and not self._pending:
+    def take(self, trainer: Trainer, module: StyleTransfer, rows: list[Row]) -> None:
+        """Write rows, and those that could not be written before; see Reader."""
+        self._before = self._seconds(rows)
+        if not trainer.is_global_zero or not (rows or self._pending):
             return
         path = Path(trainer.default_root_dir) / "metrics.csv"
-        groups, columns = module.objective.part_groups, module.objective.group_names
-        values = torch.stack([row[-1] for row in self._rows]).tolist() if self._rows else []  # the one read
         text = io.StringIO(newline="")
         writer = csv.writer(text)
-        for (step, stage, seconds, _), (loss, *parts) in zip(self._rows, values, strict=True):
-            sums = [sum((p for p, g in zip(parts, groups, strict=True) if g == column), 0.0) for column in columns]
-            writer.writerow([step, stage, loss, *sums, *parts, f"{seconds:.6f}"])
-        self._first = self._rows[0][0] if self._rows and not self._pending else self._first
-        self._rows.clear()
-        self._written = time.perf_counter()
+        for row in rows:
+            writer.writerow([row.step, row.stage, *row.losses.values(), f"{row.time - self._begin:.6f}"])
+        self._first = rows[0].step if rows and not self._pending else self._first
         self._pending += text.getvalue()  # what cannot be written now is written next time
         with only_the_file(path):
             if self._length is not None and path.exists() and path.stat().st_size >= self._length:
@@ -97,21 +74,12 @@ class Metrics(Callback):
         """Begin a new table, or go on with a resumed run's."""
         self._pending, self._length = "", None
 
-    def on_train_end(self, trainer: Trainer, pl_module: StyleTransfer) -> None:  # type: ignore[override]
-        """Write the rest."""
-        self._write(trainer, pl_module)
-
-    def on_exception(self, trainer: Trainer, pl_module: StyleTransfer, exception: BaseException) -> None:  # type: ignore[override]
-        """Write the rest: what was computed is kept."""
-        self._write(trainer, pl_module)
-
-    def on_save_checkpoint(self, trainer: Trainer, pl_module: StyleTransfer, checkpoint: dict[str, Any]) -> None:  # type: ignore[override]
-        """Write the rows: who continues from the checkpoint shall find all before it in the file."""
-        self._write(trainer, pl_module)
+    def _seconds(self, rows: list[Row]) -> float:
+        return rows[-1].time - self._begin if rows else self._before
 
     def state_dict(self) -> dict[str, Any]:
-        """Seconds so far, so that a continued run counts on."""
-        return {"seconds": self._before}
+        """Seconds so far, so that a continued run counts on; see Callback."""
+        return {"seconds": self._seconds(self.rows)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on counting."""

@@ -13,31 +13,29 @@ from lightning.pytorch.callbacks import ProgressBar
 from nst_lightning.callbacks.announce import planned_evaluations
 from nst_lightning.console import log
 from nst_lightning.console.bar import tqdm
+from nst_lightning.engine.ledger import Reader, Row
 from nst_lightning.engine.module import StyleTransfer
 from nst_lightning.errors import UserError
 from nst_lightning.planning.duration import in_words
 
-_SLOW = 2.0  # seconds after which a display moves anyway; reading one loss then costs nothing that shows
+_SLOW = 2.0  # seconds after which a display moves anyway; reading losses then costs nothing that shows
 
 
-class Progress(ProgressBar):
+class Progress(Reader, ProgressBar):
     """Show rate, time left and loss in the way that ``--log`` asks for.
 
     Args:
-        every: Evaluations between two updates, fewer where they take long; each reads the loss once.
+        every: Evaluations between two updates, fewer where they take long.
         seconds: Seconds between two lines, where lines take the place of the bar.
     """
 
     def __init__(self, every: int = 10, seconds: float = 10.0) -> None:
-        super().__init__()
-        if every < 1:
-            raise UserError(f"progress.every: must be at least 1, got {every}; 10 is a good start")
+        super().__init__(every, _SLOW)
         if not seconds >= 0:
             raise UserError(f"progress.seconds: must be at least 0, got {seconds}; 10 is a good start")
-        self.every, self.seconds = every, seconds
+        self.seconds = seconds
         self._enabled = True
         self._display: _Display | None = None
-        self._last = time.monotonic()  # when the display moved
 
     def disable(self) -> None:
         """See ProgressBar; Lightning calls it on all processes but the first."""
@@ -58,25 +56,16 @@ class Progress(ProgressBar):
         else:
             self._display = _Lines(total, done, self.seconds if kind == "lines" else 0.0)
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: StyleTransfer, *_: Any) -> None:  # type: ignore[override]
-        """Move every n evaluations, and when they take long."""
-        if self._display is None:
-            return
-        if trainer.global_step % self.every == 0 or time.monotonic() - self._last > _SLOW:
-            self._update(trainer, pl_module)
-
-    def _update(self, trainer: Trainer, module: StyleTransfer) -> None:
-        assert self._display is not None
-        self._last = time.monotonic()
-        evaluation = module.evaluation
-        loss = None if evaluation is None else float(evaluation.loss.detach())
-        self._display.move(_State(trainer.global_step, loss, module.current_stage + 1, len(module.stages)))
+    def take(self, trainer: Trainer, module: StyleTransfer, rows: list[Row]) -> None:
+        """Move to the last evaluation; see Reader."""
+        if self._display is not None and rows:
+            row = rows[-1]
+            self._display.move(_State(row.step, row.losses["loss"], row.stage + 1, len(module.stages)))
 
     def on_train_end(self, trainer: Trainer, pl_module: StyleTransfer) -> None:  # type: ignore[override]
-        """Show the end and close."""
-        if self._display is not None:
-            self._update(trainer, pl_module)
-            self._close()
+        """Show the end and close; see Callback."""
+        super().on_train_end(trainer, pl_module)
+        self._close()
 
     def on_exception(self, trainer: Trainer, pl_module: StyleTransfer, exception: BaseException) -> None:  # type: ignore[override]
         """Close, so that what follows starts on a line of its own."""

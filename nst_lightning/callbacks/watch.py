@@ -7,9 +7,10 @@ import warnings
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Trainer
 from torch import Tensor
 
+from nst_lightning.engine.ledger import Reader, Row
 from nst_lightning.engine.module import StyleTransfer
 from nst_lightning.errors import UserError, UserNotice
 
@@ -17,7 +18,7 @@ _WORSE = 1.1  # a last loss above so many times the best one means that the way 
 _PROGRESS = 1e-5  # a best loss that falls by less than this share is no progress
 
 
-class Watch(Callback):
+class Watch(Reader):
     """Keep the image with the lowest loss of a stage, and warn when the loss does not do what it should.
 
     The image kept is the one that the loss was computed of, before the step that followed. It takes the place of the
@@ -30,28 +31,27 @@ class Watch(Callback):
     """
 
     def __init__(self, every: int = 25, patience: int = 50) -> None:
-        for name, value in (("every", every), ("patience", patience)):
-            if value < 1:
-                raise UserError(f"watch.{name}: must be at least 1, got {value}; the default is a good start")
-        self.every, self.patience = every, patience
+        super().__init__(every)
+        if patience < 1:
+            raise UserError(f"watch.patience: must be at least 1, got {patience}; the default is a good start")
+        self.patience = patience
         self._begin()
 
     def _begin(self) -> None:
         self._image: Tensor | None = None
-        self._losses: list[Tensor] = []  # not looked at yet
         self._first, self._best, self._best_loss, self._last = float("inf"), float("inf"), torch.tensor(torch.inf), 0.0
         self._above = self._without = 0
         self._told: set[str] = set()
 
     def setup(self, trainer: Trainer, pl_module: StyleTransfer, stage: str) -> None:  # type: ignore[override]
-        """Forget an earlier run, which may have been cut short."""
+        """Forget an earlier run, which may have been cut short; see Callback."""
+        super().setup(trainer, pl_module, stage)
         self._begin()
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: StyleTransfer, optimizer: Any) -> None:  # type: ignore[override]
         """Compare the image that was just evaluated with the best one."""
         assert pl_module.evaluation is not None
         loss, image = pl_module.evaluation.loss.detach(), pl_module.image.detach()
-        self._losses.append(loss)
         if pl_module.is_short_of_memory:
             return
         if self._image is None or self._image.shape != image.shape:
@@ -60,15 +60,10 @@ class Watch(Callback):
         torch.where(better, image, self._image, out=self._image)
         self._best_loss = torch.where(better, loss, self._best_loss)
 
-    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
-        """Look every n evaluations."""
-        if len(self._losses) >= self.every:
-            self._look(trainer)
-
     def on_train_epoch_end(self, trainer: Trainer, pl_module: StyleTransfer) -> None:  # type: ignore[override]
         """Go back to the best image if the last ones are much worse, before it is enlarged or written."""
         pl_module.settle()
-        self._look(trainer)
+        self.take_all(trainer, pl_module)
         if self._image is not None and not self._last <= _WORSE * self._best < float("inf"):
             if self._best < float("inf"):
                 with torch.no_grad():
@@ -81,15 +76,9 @@ class Watch(Callback):
             )
         self._begin()
 
-    def _look(self, trainer: Trainer) -> None:
-        losses = torch.stack(self._losses).tolist() if self._losses else []  # the one read
-        self._losses.clear()
-        for loss in losses:
-            self._first = loss if self._first == float("inf") else self._first
-            self._above = self._above + 1 if not loss <= self._first else 0
-            self._without = 0 if loss < (1 - _PROGRESS) * self._best else self._without + 1
-            self._best = min(self._best, loss) if math.isfinite(loss) else self._best
-            self._last = loss
+    def take(self, trainer: Trainer, module: StyleTransfer, rows: list[Row]) -> None:
+        """Look at the losses; see Reader."""
+        self._count([row.losses["loss"] for row in rows])
         where = f"at evaluation {trainer.global_step}"
         if self._above >= self.patience:
             self._warn(
@@ -104,6 +93,14 @@ class Watch(Callback):
                 "model.evaluations would do, or another model.optimizer would go on",
             )
 
+    def _count(self, losses: list[float]) -> None:
+        for loss in losses:
+            self._first = loss if self._first == float("inf") else self._first
+            self._above = self._above + 1 if not loss <= self._first else 0
+            self._without = 0 if loss < (1 - _PROGRESS) * self._best else self._without + 1
+            self._best = min(self._best, loss) if math.isfinite(loss) else self._best
+            self._last = loss
+
     def _warn(self, kind: str, text: str) -> None:
         if kind not in self._told:
             self._told.add(kind)
@@ -115,18 +112,17 @@ class Watch(Callback):
             "image": self._image,
             "best_loss": self._best_loss,
             "counts": [self._first, self._best, self._last, self._above, self._without],
-            "losses": self._losses[:],
+            "losses": [row.losses["loss"] for row in self.rows],  # not counted yet; up to version 0.1 they are tensors
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on watching."""
         self._image, self._best_loss = state_dict["image"], state_dict["best_loss"]
         self._first, self._best, self._last, self._above, self._without = state_dict["counts"]
-        self._losses = list(state_dict["losses"])
+        self._count([float(loss) for loss in state_dict["losses"]])
 
     def on_train_start(self, trainer: Trainer, pl_module: StyleTransfer) -> None:  # type: ignore[override]
         """Bring what a checkpoint held to the device."""
         if self._image is not None:
             self._image = self._image.to(pl_module.image)
             self._best_loss = self._best_loss.to(pl_module.image)
-            self._losses = [loss.to(pl_module.image) for loss in self._losses]

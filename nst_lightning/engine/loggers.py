@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import time
 import warnings
 from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import CometLogger, Logger, MLFlowLogger, WandbLogger
 from torch import Tensor
 
+from nst_lightning.engine.ledger import Reader, Row
 from nst_lightning.errors import UserError, UserNotice
 
 if TYPE_CHECKING:  # the module brings this callback along when the trainer has loggers
     from nst_lightning.engine.module import StyleTransfer
 
-_SLOW = 30.0  # seconds after which losses are handed over, however few
 
-
-class Logs(Callback):
+class Logs(Reader):
     """Give every logger the losses, total, by group and by part, and the picture as it grows.
 
     Losses stay on the device and are read together, as in `Metrics`; the trainer's ``log_every_n_steps`` says which
@@ -32,37 +30,30 @@ class Logs(Callback):
     """
 
     def __init__(self, every: int = 25, picture_every: int = 50, longest: int = 1024) -> None:
-        for name, value, least in (("every", every, 1), ("picture_every", picture_every, 0), ("longest", longest, 1)):
+        super().__init__(every)
+        for name, value, least in (("picture_every", picture_every, 0), ("longest", longest, 1)):
             if value < least:
                 raise UserError(f"logs.{name}: must be at least {least}, got {value}; the default is a good start")
-        self.every, self.picture_every, self.longest = every, picture_every, longest
-        self._rows: list[tuple[int, int, Tensor]] = []
-        self._written = time.monotonic()
+        self.picture_every, self.longest = picture_every, longest
         self._pictured = -1  # step of the last picture
         self._told = False
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: StyleTransfer, *_: Any) -> None:  # type: ignore[override]
-        """Keep the losses, and hand over what is due."""
-        assert pl_module.evaluation is not None
+        """Hand over what is due; see Callback."""
+        super().on_train_batch_end(trainer, pl_module)
         step = trainer.global_step
-        if trainer.log_every_n_steps and step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
-            values = torch.stack(list(pl_module.objective.losses(pl_module.evaluation).values()))
-            self._rows.append((step, pl_module.current_stage, values))
-        if len(self._rows) >= self.every or (self._rows and time.monotonic() - self._written > _SLOW):
-            self._write(trainer, pl_module)
         if self.picture_every and step % self.picture_every == 0:
             self._show(trainer, pl_module)
 
-    def _write(self, trainer: Trainer, module: StyleTransfer) -> None:
-        rows, self._rows = self._rows, []
-        self._written = time.monotonic()
+    def take(self, trainer: Trainer, module: StyleTransfer, rows: list[Row]) -> None:
+        """Hand losses over; see Reader."""
+        every = trainer.log_every_n_steps  # type: ignore[attr-defined]
+        rows = [row for row in rows if every and row.step % every == 0]
         if not rows or not trainer.is_global_zero:
             return
-        names = module.objective.loss_names
-        read = torch.stack([values for _, _, values in rows]).tolist()  # the one read
-        for (step, stage, _), values in zip(rows, read, strict=True):
+        for row in rows:
             for logger in trainer.loggers:
-                logger.log_metrics({**dict(zip(names, values, strict=True)), "stage": float(stage)}, step)
+                logger.log_metrics({**row.losses, "stage": float(row.stage)}, row.step)
         for logger in trainer.loggers:
             logger.save()
 
@@ -84,21 +75,13 @@ class Logs(Callback):
             warnings.warn(text, UserNotice, stacklevel=1)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: StyleTransfer) -> None:  # type: ignore[override]
-        """Hand over what a stage gave."""
-        self._write(trainer, pl_module)
+        """Hand over what a stage gave; see Callback."""
+        self.take_all(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: StyleTransfer) -> None:  # type: ignore[override]
-        """Hand over the rest and the last picture."""
-        self._write(trainer, pl_module)
+        """Hand over the rest and the last picture; see Callback."""
+        super().on_train_end(trainer, pl_module)
         self._show(trainer, pl_module)
-
-    def on_save_checkpoint(self, trainer: Trainer, pl_module: StyleTransfer, checkpoint: dict[str, Any]) -> None:  # type: ignore[override]
-        """Hand over all losses so far: who continues from the checkpoint does not come by them."""
-        self._write(trainer, pl_module)
-
-    def on_exception(self, trainer: Trainer, pl_module: StyleTransfer, exception: BaseException) -> None:  # type: ignore[override]
-        """Hand over the rest: what was computed is kept."""
-        self._write(trainer, pl_module)
 
 
 def _takes_pictures(logger: Logger) -> bool:

@@ -14,6 +14,7 @@ from nst_lightning.data.loader import StageBatch
 from nst_lightning.data.module import StyleTransferData
 from nst_lightning.data.schedule import Stage
 from nst_lightning.engine.compat import has_trainer, look_at_each_evaluation
+from nst_lightning.engine.ledger import Ledger
 from nst_lightning.engine.loggers import Logs
 from nst_lightning.engine.optimizers import OptimizerSetup
 from nst_lightning.engine.process import ProcessSettings
@@ -107,7 +108,7 @@ class StyleTransfer(ResumableModule):
             if isinstance(callback, EarlyStopping):
                 look_at_each_evaluation(callback)  # an epoch is a stage
         given = trainer.callbacks  # type: ignore[attr-defined]
-        brought: list[Callback] = [ProcessSettings(), *([Logs()] if trainer.loggers else [])]
+        brought: list[Callback] = [Ledger(), ProcessSettings(), *([Logs()] if trainer.loggers else [])]
         brought += [LookEarly()] if any(isinstance(callback, EarlyStopping) for callback in given) else []
         return [own for own in brought if not any(isinstance(callback, type(own)) for callback in given)]
 

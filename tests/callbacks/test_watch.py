@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import warnings
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from nst_lightning.callbacks import Watch
+from nst_lightning.engine.ledger import Ledger
 from nst_lightning.errors import UserError, UserNotice
 from nst_lightning.objective.objective import Evaluation
 
@@ -16,11 +18,16 @@ from nst_lightning.objective.objective import Evaluation
 class Trainer:
     global_step = 0
 
+    def __init__(self, *callbacks):
+        self.callbacks = callbacks
+
 
 class Module:
     """As much of the module as is looked at."""
 
     is_short_of_memory = False
+    current_stage = 0
+    objective = SimpleNamespace(part_groups=["style"], group_names=["style"], loss_names=["loss", "style_loss", "gram"])
 
     def __init__(self):
         self.image = torch.nn.Parameter(torch.zeros(1, 3, 2, 2))
@@ -32,7 +39,8 @@ class Module:
 
 def watch(losses, **options):
     """One stage with these losses; the image before step n is n everywhere."""
-    watcher, trainer, module = Watch(every=5, **options), Trainer(), Module()
+    ledger, watcher = Ledger(), Watch(every=5, **options)
+    trainer, module = Trainer(watcher), Module()
     watcher.on_train_start(trainer, module)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -42,7 +50,8 @@ def watch(losses, **options):
             watcher.on_before_optimizer_step(trainer, module, None)
             module.image.data.fill_(step + 1)
             trainer.global_step += 1
-            watcher.on_train_batch_end(trainer)
+            ledger.on_train_batch_end(trainer, module)
+            watcher.on_train_batch_end(trainer, module)
         watcher.on_train_epoch_end(trainer, module)
     assert all(issubclass(w.category, UserNotice) for w in caught)
     return float(module.image.detach().flatten()[0]), [str(w.message) for w in caught]
@@ -87,18 +96,31 @@ def test_without_a_finite_loss_nothing_is_put_back():
 
 def test_after_a_restart_too_the_best_image_is_that_of_the_whole_stage():
     """The losses of three and of two evaluations, in one process and in two."""
-    trainer, module, losses = Trainer(), Module(), [5.0, 1.0, 4.0, 9.0, 9.0]
-    first, second = Watch(), Watch()
+    ledger, first, second = Ledger(), Watch(), Watch()
+    trainer, module, losses = Trainer(first), Module(), [5.0, 1.0, 4.0, 9.0, 9.0]
     for step, loss in enumerate(losses):
         if step == 3:
             second.load_state_dict(first.state_dict())
+            trainer.callbacks = (second,)
             second.on_train_start(trainer, module)
         module.image.data.fill_(step)
         module.evaluation = Evaluation(torch.tensor(loss), torch.tensor([loss]))
         (first if step < 3 else second).on_before_optimizer_step(trainer, module, None)
+        ledger.on_train_batch_end(trainer, module)
     with pytest.warns(UserNotice, match="the stage ends with loss 9 and had 1; the image that had it is kept"):
         second.on_train_epoch_end(trainer, module)
     assert torch.equal(module.image.detach(), torch.ones(1, 3, 2, 2))  # the image at step 1
+
+
+def test_a_checkpoint_of_version_0_1_holds_losses_that_are_still_to_be_counted():
+    watcher, trainer, module = Watch(), Trainer(), Module()
+    waiting = [torch.tensor(1.0), torch.tensor(9.0)]
+    kept = {"image": torch.ones(1, 3, 2, 2), "best_loss": waiting[0], "counts": [5.0, 5.0, 5.0, 0, 0]}
+    watcher.load_state_dict(kept | {"losses": waiting})
+    watcher.on_train_start(trainer, module)
+    with pytest.warns(UserNotice, match="the stage ends with loss 9 and had 1; the image that had it is kept"):
+        watcher.on_train_epoch_end(trainer, module)
+    assert torch.equal(module.image.detach(), torch.ones(1, 3, 2, 2))
 
 
 def test_settings_that_make_no_sense():
