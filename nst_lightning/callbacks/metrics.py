@@ -37,7 +37,7 @@ class Metrics(Reader):
         self._before = 0.0  # seconds up to the last row taken, with those of runs that this one continues
 
     def setup(self, trainer: Trainer, pl_module: StyleTransfer, stage: str) -> None:  # type: ignore[override]
-        """Forget an earlier run, which may have been cut short; see Callback."""
+        """Forget an earlier run, which may have been cut short."""
         super().setup(trainer, pl_module, stage)
         self._begin = self._before = 0.0
 
@@ -47,7 +47,7 @@ class Metrics(Reader):
             self._begin = time.perf_counter() - self._before
 
     def take(self, trainer: Trainer, module: StyleTransfer, rows: list[Row]) -> None:
-        """Write rows, and those that could not be written before; see Reader."""
+        """Write rows, and those that could not be written before."""
         self._before = self._seconds(rows)
         if not trainer.is_global_zero or not (rows or self._pending):
             return
@@ -78,7 +78,7 @@ class Metrics(Reader):
         return rows[-1].time - self._begin if rows else self._before
 
     def state_dict(self) -> dict[str, Any]:
-        """Seconds so far, so that a continued run counts on; see Callback."""
+        """Seconds so far, so that a continued run counts on."""
         return {"seconds": self._seconds(self.rows)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

@@ -57,13 +57,13 @@ class Progress(Reader, ProgressBar):
             self._display = _Lines(total, done, self.seconds if kind == "lines" else 0.0)
 
     def take(self, trainer: Trainer, module: StyleTransfer, rows: list[Row]) -> None:
-        """Move to the last evaluation; see Reader."""
+        """Move to the last evaluation."""
         if self._display is not None and rows:
             row = rows[-1]
             self._display.move(_State(row.step, row.losses["loss"], row.stage + 1, len(module.stages)))
 
     def on_train_end(self, trainer: Trainer, pl_module: StyleTransfer) -> None:  # type: ignore[override]
-        """Show the end and close; see Callback."""
+        """Show the end and close."""
         super().on_train_end(trainer, pl_module)
         self._close()
 

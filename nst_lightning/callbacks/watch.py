@@ -44,7 +44,7 @@ class Watch(Reader):
         self._told: set[str] = set()
 
     def setup(self, trainer: Trainer, pl_module: StyleTransfer, stage: str) -> None:  # type: ignore[override]
-        """Forget an earlier run, which may have been cut short; see Callback."""
+        """Forget an earlier run, which may have been cut short."""
         super().setup(trainer, pl_module, stage)
         self._begin()
 
@@ -77,7 +77,7 @@ class Watch(Reader):
         self._begin()
 
     def take(self, trainer: Trainer, module: StyleTransfer, rows: list[Row]) -> None:
-        """Look at the losses; see Reader."""
+        """Look at the losses."""
         self._count([row.losses["loss"] for row in rows])
         where = f"at evaluation {trainer.global_step}"
         if self._above >= self.patience:

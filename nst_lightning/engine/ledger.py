@@ -60,11 +60,11 @@ class Ledger(Callback):
         self._unread: WeakKeyDictionary[Row, Tensor] = WeakKeyDictionary()
 
     def on_fit_start(self, trainer: Trainer, pl_module: StyleTransfer) -> None:  # type: ignore[override]
-        """Come before the readers; see Callback."""
+        """Come before the readers."""
         trainer.callbacks = [self, *(other for other in trainer.callbacks if other is not self)]  # type: ignore[attr-defined]
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: StyleTransfer, *_: Any) -> None:  # type: ignore[override]
-        """Note an evaluation; see Callback."""
+        """Note an evaluation."""
         assert pl_module.evaluation is not None
         loss, parts = pl_module.evaluation
         step, stage, now = trainer.global_step, pl_module.current_stage, time.perf_counter()
@@ -97,12 +97,12 @@ class Reader(Callback):
         """Do something with rows, in order; there may be none."""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Forget an earlier run, which may have been cut short; see Callback."""
+        """Forget an earlier run, which may have been cut short."""
         super().setup(trainer, pl_module, stage)
         self.rows, self._taken = [], time.perf_counter()
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: StyleTransfer, *_: Any) -> None:  # type: ignore[override]
-        """Take rows if it is time; see Callback."""
+        """Take rows if it is time."""
         if len(self.rows) >= self.every or time.perf_counter() - self._taken > self._at_most:
             self.take_all(trainer, pl_module)
 

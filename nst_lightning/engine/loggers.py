@@ -39,14 +39,14 @@ class Logs(Reader):
         self._told = False
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: StyleTransfer, *_: Any) -> None:  # type: ignore[override]
-        """Hand over what is due; see Callback."""
+        """Hand over what is due."""
         super().on_train_batch_end(trainer, pl_module)
         step = trainer.global_step
         if self.picture_every and step % self.picture_every == 0:
             self._show(trainer, pl_module)
 
     def take(self, trainer: Trainer, module: StyleTransfer, rows: list[Row]) -> None:
-        """Hand losses over; see Reader."""
+        """Hand losses over."""
         every = trainer.log_every_n_steps  # type: ignore[attr-defined]
         rows = [row for row in rows if every and row.step % every == 0]
         if not rows or not trainer.is_global_zero:
@@ -75,11 +75,11 @@ class Logs(Reader):
             warnings.warn(text, UserNotice, stacklevel=1)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: StyleTransfer) -> None:  # type: ignore[override]
-        """Hand over what a stage gave; see Callback."""
+        """Hand over what a stage gave."""
         self.take_all(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: StyleTransfer) -> None:  # type: ignore[override]
-        """Hand over the rest and the last picture; see Callback."""
+        """Hand over the rest and the last picture."""
         super().on_train_end(trainer, pl_module)
         self._show(trainer, pl_module)
 
