@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
 import torch
-from lightning.pytorch.accelerators import AcceleratorRegistry
 
 from nst_lightning.errors import UserError
 from nst_lightning.hardware.host import host_memory
@@ -60,6 +59,9 @@ class Choice(NamedTuple):
 
 def available() -> list[str]:
     """The kinds of device that PyTorch finds here and Lightning has an accelerator for, the fastest first."""
+    # Here, as networks and losses need no Lightning, which takes seconds and 270 MiB.
+    from lightning.pytorch.accelerators import AcceleratorRegistry  # noqa: PLC0415
+
     found = torch.accelerator.current_accelerator(check_available=True)
     known = AcceleratorRegistry.available_accelerators()
     return [*([found.type] if found is not None and found.type in known else []), "cpu"]

@@ -108,16 +108,24 @@ def test_the_readmes_python_example_runs(tmp_path, monkeypatch, use_tiny_weights
 
 
 @pytest.mark.skipif(not README.is_file(), reason="needs the checkout's README")
-def test_the_readmes_callback_runs(tmp_path, monkeypatch, use_tiny_weights, pair):
+def test_the_readmes_term_runs(tmp_path, monkeypatch, use_tiny_weights, pair):
+    """Whole and in tiles."""
     text = README.read_text(encoding="utf-8")
-    (callback,) = re.findall(r"A callback:\n\n```python\n(.*?)```", text, re.DOTALL)
-    assert len([line for line in callback.splitlines() if line.strip()]) <= 10
-    (tmp_path / "readme_callback.py").write_text(callback, encoding="utf-8")
+    (term,) = re.findall(r"```python\n([^`]*StyleTerm[^`]*)```", text)
+    (terms,) = re.findall(r"terms: (\[.*\])\n", text)
+    assert len([line for line in term.splitlines() if line.strip()]) <= 15
+    (tmp_path / "my_package.py").write_text(term, encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.chdir(tmp_path)
-    pictures = ["--data.content", str(pair[0]), "--data.style", str(pair[1]), "--data.size", "32"]
-    callbacks = "--trainer.callbacks=[readme_callback.StopWhenSlow]"
-    assert main(["fit", *pictures, "--model.evaluations", "2", callbacks, "--trainer.accelerator", "cpu"]) == 0
+    command = ["fit", "--data.content", str(pair[0]), "--data.style", str(pair[1]), "--data.size", "96"]
+    command += ["--model.evaluations", "2", "--trainer.accelerator", "cpu", "--trainer.precision", "64-true"]
+    rows = []
+    for tile in ("null", "64"):
+        assert main([*command, f"--model.terms={terms}", f"--model.tile={tile}", "--output", f"{tile}.png"]) == 0
+        table = sorted(tmp_path.glob("runs/*/metrics.csv"))[-1].read_text(encoding="utf-8").splitlines()
+        rows.append([float(value) for value in table[-1].split(",")[2:-1]])
+        assert "channelmeans.relu1_1" in table[0]
+    assert rows[0] == pytest.approx(rows[1], rel=1e-8)
 
 
 @pytest.mark.skipif(not README.is_file(), reason="needs the checkout's README")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -200,3 +202,12 @@ def test_only_this_room_asks_what_kind_a_device_is():
         if QUESTIONS.search(text) and not name.startswith("hardware/"):
             asking.add(name)
     assert not asking
+
+
+def test_networks_and_losses_need_no_lightning():
+    """It takes seconds and hundreds of megabytes."""
+    rooms = ("features", "losses", "objective.evaluator", "optim", "images")
+    names = ", ".join(f"nst_lightning.{room}" for room in rooms)
+    code = f"import sys, {names}; print('lightning' in sys.modules)"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "False"
