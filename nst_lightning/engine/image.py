@@ -13,6 +13,7 @@ from nst_lightning.data.module import StyleTransferData
 from nst_lightning.engine.optimizers import one_evaluation_per_step
 from nst_lightning.errors import UserError
 from nst_lightning.images.resize import resize, target_size
+from nst_lightning.objective.objective import Objective
 from nst_lightning.optim.modes import showing_result, to_result, to_stepping
 
 
@@ -22,13 +23,12 @@ class ImageModule(LightningModule):
     Attributes:
         image: (1, 3, H, W), float32, nominally in [0, 1]; it takes its size when the data is known.
         went_back: Whether a callback has put the best image of the stage that has just ended in the place of its last.
-        keeps_content: Whether the content brings its own detail when the image is enlarged.
+        objective: What the image is optimised for.
     """
 
-    keeps_content: bool = True
-
-    def __init__(self) -> None:
+    def __init__(self, objective: Objective) -> None:
         super().__init__()
+        self.objective = objective
         self.image = nn.Parameter(torch.zeros(1, 3, 16, 16))
         self.went_back = False
         self._has_picture = False
@@ -117,7 +117,7 @@ class ImageModule(LightningModule):
         image = self.image.detach()
         if tuple(image.shape[-2:]) == size:
             return image
-        if not self.keeps_content:
+        if not self.objective.keeps_content:
             return resize(image, size)
         # Only the change is enlarged: the content brings its own detail at the new size.
         previous = resize(content, (image.shape[-2], image.shape[-1]))

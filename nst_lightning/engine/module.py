@@ -86,11 +86,6 @@ class StyleTransfer(ResumableModule):
         self._has_size = False  # whether the image has the size of the run that is about to begin
         self._build_optimizers()  # a wrong argument is found now, not after the pictures are read
 
-    @property
-    def keeps_content(self) -> bool:  # type: ignore[override]
-        """Whether the content brings its own detail when the image is enlarged."""
-        return self.objective.keeps_content
-
     def configure_callbacks(self) -> list[Callback]:
         """Begin a fit: the image has its size before callbacks see it, and losses have their loggers."""
         trainer, data = self.trainer, getattr(self.trainer, "datamodule", None)
@@ -201,6 +196,7 @@ class StyleTransfer(ResumableModule):
         """Build the optimiser, and what changes its rate."""
         return self._build_optimizers()
 
+    # Apart, as a subclass's own `configure_optimizers` is not to be called before its constructor is through.
     def _build_optimizers(self) -> Any:
         settings = {} if self._planner is None else self._planner.history(self.plans[self._planned])
         return self._optimizers.build(self.image, settings, self.objective.loss_names)

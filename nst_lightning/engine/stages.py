@@ -59,8 +59,8 @@ class StagedModule(ImageModule):
         memory: float | None,
         tile: int | Literal["auto"] | None,
     ) -> None:
-        super().__init__()
-        self.objective, self.extractor = objective, extractor
+        super().__init__(objective)
+        self.extractor = extractor
         self._schedule, self._optimizers = schedule, optimizers
         self.memory, self.tile = memory, tile
         self.stages = make_schedule(*schedule)
@@ -184,20 +184,21 @@ class StagedModule(ImageModule):
         """Evaluate in tiles or whole from now on."""
         processes = ProcessGroup() if self.trainer.world_size > 1 else None
         given = self.extractor_of(self.stages[self.current_stage]).to(self.device)
-        network = self._network(given, tile)
+        network = self._network(given)
         self.evaluator = None  # what it holds is not needed any more
         evaluator = Evaluator(self.objective, network, tile, stored_tiles, processes)
         evaluator.prepare(*images)
         self.evaluator = evaluator
 
-    def _network(self, given: Extractor, tile: int | None) -> Extractor:
+    def _network(self, given: Extractor) -> Extractor:
         """A network, rescaled to the pictures of the first stage that uses it if it asks for unit activations."""
         if not given.unit_activations:
             return given
         if given not in self._rescaled:
-            first = next(stage for stage in self.stages if self.extractor_of(stage) is given)
-            images = self._data.stage_images(first.scale).to(self.image)
-            walk = Traversal(self.objective, given, tile).walk
+            first = self._extractors().index(given)
+            images = self._data.stage_images(self.stages[first].scale).to(self.image)
+            # In that stage's tiles, wherever the run goes on from: another way of summing has other last bits.
+            walk = Traversal(self.objective, given, self.plans[first].tile).walk
             self._rescaled[given] = given.rescaled([images.content, *(style for style, _ in images.styles)], walk)
         return self._rescaled[given]
 

@@ -88,7 +88,7 @@ class Convolution(nn.Conv2d):
         return F.conv2d(F.conv2d(x, self.weight, padding=padding), self.expansion[:, :, None, None], self.bias)
 
     @property
-    def wide(self) -> bool:
+    def suits_winograd(self) -> bool:
         """Whether there are channels enough for Winograd's algorithm to pay."""
         narrow = self.expansion is not None
         least = (_WINOGRAD_CHANNELS_NARROW if narrow else WINOGRAD_CHANNELS).get(self.weight.dtype)
@@ -98,7 +98,7 @@ class Convolution(nn.Conv2d):
     def filters(self, *, winograd: bool, choose: bool) -> FilterBank | None:
         """The fast form: Winograd's algorithm if it may be taken and pays; else, to choose one, the direct."""
         bank: FilterBank
-        if winograd and self.wide:
+        if winograd and self.suits_winograd:
             bank = WinogradFilter(self.weight)
         elif choose:
             bank = DirectFilter(self.weight)

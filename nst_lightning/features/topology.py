@@ -102,7 +102,7 @@ class VGGNetwork(ConvolutionStack):
             convolution = cast("Convolution", layer)
             weight = convolution.weight
             values = per_pixel[name] = per_pixel[rectified] = len(convolution.bias) / stride**2
-            transformed = 5 if convolution.wide and self.convolution != "direct" else 2
+            transformed = 5 if convolution.suits_winograd and self.convolution != "direct" else 2
             fixed += transformed * weight.numel() * weight.dtype.itemsize
             fused = name in LAST_OF_BLOCK and not wanted & {name, rectified} and self.pooling != "l2"
             kept += values / 4 if fused else values * weight.dtype.itemsize

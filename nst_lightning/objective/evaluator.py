@@ -117,10 +117,6 @@ class Evaluator:
             raise RuntimeError("an evaluator needs targets: call prepare(content, styles) first")
         return Comparison(self.objective, self.traversal, self.targets)
 
-    def tiled(self, image: Tensor, gradient: Tensor | None) -> Tensor:
-        """Weighted parts, tile by tile; see `evaluate_tiled`."""
-        return evaluate_tiled(self._comparison, image, gradient, self.stored_tiles)
-
     def _whole(self, image: Tensor) -> Evaluation:
         if image.requires_grad:
             # A network with channels innermost hands its gradient back in that order; optimisers such as
@@ -148,7 +144,7 @@ class _Tiled(torch.autograd.Function):
         exact = widest_dtype(image.device)
         gradient = torch.zeros(image.shape, dtype=exact, device=image.device) if follow else None
         with torch.set_grad_enabled(follow):
-            parts = evaluator.tiled(image.detach(), gradient)
+            parts = evaluate_tiled(evaluator._comparison, image.detach(), gradient, evaluator.stored_tiles)
         if shares_memory(image.device) and image[0, 0].numel() >= _LARGE * evaluator.tile**2:
             hand_back_freed_memory()  # the optimiser's vectors do not fit into what the tiles leave in the heap
         ctx.gradient = None if gradient is None else gradient.to(image.dtype)
