@@ -5,6 +5,7 @@ from nst_lightning.callbacks.averaging import Averaging
 from nst_lightning.callbacks.checkpoints import Checkpoints
 from nst_lightning.callbacks.export import Export
 from nst_lightning.callbacks.faults import Faults
+from nst_lightning.callbacks.feedback import Feedback, Update
 from nst_lightning.callbacks.figure import Figure
 from nst_lightning.callbacks.metrics import Metrics
 from nst_lightning.callbacks.progress import Progress
@@ -20,6 +21,7 @@ __all__ = [
     "Checkpoints",
     "Export",
     "Faults",
+    "Feedback",
     "Figure",
     "Logs",
     "Metrics",
@@ -27,5 +29,6 @@ __all__ = [
     "Record",
     "Signals",
     "Snapshots",
+    "Update",
     "Watch",
 ]

@@ -8,6 +8,7 @@ import hashlib
 import os
 import tempfile
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -94,20 +95,6 @@ class Export(Callback):
         configuration = self.settings.get("Configuration")
         self._fingerprint = run_fingerprint(configuration, data.request.inputs, __version__) if configuration else ""
 
-    def _settings(self, trainer: Trainer, data: StyleTransferData) -> dict[str, str]:
-        """What the picture says of how it was made."""
-        settings = {
-            "Software": f"nst_lightning {__version__}",
-            EVALUATIONS: str(trainer.global_step),
-            "Content": Path(data.content_path or "").name,
-            "Style": ", ".join(Path(style.path).name for style in data.styles),
-            **self.settings,
-        }
-        if "Configuration" in settings:
-            shown = without_folders(yaml.safe_load(settings["Configuration"]))
-            settings["Configuration"] = yaml.safe_dump(shown, sort_keys=False, allow_unicode=True)
-        return settings | ({FINGERPRINT: self._fingerprint} if self._fingerprint else {})
-
     def _space(self, data: StyleTransferData) -> ColorSpace:
         if self.color_space != "content":
             return color_space(self.color_space)
@@ -119,7 +106,8 @@ class Export(Callback):
         data: StyleTransferData = trainer.datamodule  # type: ignore[attr-defined]
         suffix = self.output.suffix if self.output else ".png"
         result = Path(trainer.default_root_dir) / f"result{suffix}"
-        settings, space = self._settings(trainer, data), self._space(data)
+        settings, space = picture_settings(trainer, data, self.settings), self._space(data)
+        settings |= {FINGERPRINT: self._fingerprint} if self._fingerprint else {}
         picture, alpha = module.final_picture(extended=not space.is_srgb), data.alpha()
         run = Path(trainer.default_root_dir).resolve().name
         own = self._of_this_run(trainer, result)
@@ -185,6 +173,27 @@ class Export(Callback):
         due, self._due = self._due, False
         if due and trainer.global_step > 0:
             self._write(trainer, pl_module)
+
+
+def picture_settings(trainer: Trainer, data: StyleTransferData, more: Mapping[str, str]) -> dict[str, str]:
+    """What a picture says of how it was made.
+
+    Args:
+        trainer: Of the run.
+        data: Its pictures.
+        more: Texts to add; of the paths in ``Configuration``, which is YAML, the files' names.
+    """
+    settings = {
+        "Software": f"nst_lightning {__version__}",
+        EVALUATIONS: str(trainer.global_step),
+        "Content": Path(data.content_path or "").name,
+        "Style": ", ".join(Path(style.path).name for style in data.styles),
+        **more,
+    }
+    if "Configuration" in settings:
+        shown = without_folders(yaml.safe_load(settings["Configuration"]))
+        settings["Configuration"] = yaml.safe_dump(shown, sort_keys=False, allow_unicode=True)
+    return settings
 
 
 def _owner(trainer: Trainer) -> str:

@@ -19,6 +19,7 @@ from jsonargparse import Namespace
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch import Callback
 
+from nst_lightning.config.networks import Networks
 from nst_lightning.config.options import FitCLI
 from nst_lightning.config.parts import check_parts, default_callbacks, trainer_arguments
 from nst_lightning.config.resume import Resumed, check_resumed, flatten, say_resumed
@@ -29,6 +30,7 @@ from nst_lightning.engine.refusals import check_flags
 from nst_lightning.engine.trainer import StyleTrainer
 from nst_lightning.errors import UserError, notice
 from nst_lightning.files.atomic import replacing, sweep
+from nst_lightning.files.folders import make_folder
 from nst_lightning.files.lenient import only_the_file
 from nst_lightning.files.paths import PATHS_FROM, expand, in_folder
 from nst_lightning.hardware.accelerator import choose_accelerator, count_devices
@@ -37,6 +39,19 @@ from nst_lightning.process.workers import check_launcher, is_first, started_by_a
 from nst_lightning.runs.finding import job_name
 from nst_lightning.runs.folder import CONFIGURATION, check_folder, create_run_folder, hold
 from nst_lightning.runs.overwriting import refuse_inputs
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What a program that makes pictures gives a run, or spares it; the command ``nst fit`` gives nothing."""
+
+    networks: Networks | None = None  # built before
+    callbacks: Sequence[Callback] = ()  # beside the command's own
+    only: tuple[type[Callback], ...] = (Callback,)  # those of the command's own that are wanted
+    folder: Path | None = None  # the run's, in place of one below trainer.default_root_dir
+
+
+_NOTHING = Surroundings()
 
 
 @dataclass
@@ -90,7 +105,7 @@ class Job:
             self.lock.release()
 
 
-def build(args: Sequence[str]) -> Job:
+def build(args: Sequence[str], given: Surroundings = _NOTHING) -> Job:
     """Check what the command line after ``nst fit`` asks for, and build all but the trainer.
 
     Raises:
@@ -99,14 +114,14 @@ def build(args: Sequence[str]) -> Job:
     cli = FitCLI(args)
     config, resumed = cli.config, cli.resumed
     processes, all_processes = _count_processes(config.trainer)
-    goes_on_in = None if resumed is None else resumed.folder
+    goes_on_in = given.folder if resumed is None else resumed.folder
     root = check_folder(goes_on_in or expand(config.trainer.default_root_dir, "trainer.default_root_dir"))
     check_flags(config.trainer)
     # A configuration that repeats the run from its start.
     resolved = re.sub(r"^ckpt_path: .*$", "ckpt_path: null", cli.parser.dump(config), flags=re.MULTILINE)
-    callbacks = default_callbacks(config, resolved)
-    data = _build_data(config)
-    model, settings = _build_model(cli)
+    callbacks = [own for own in default_callbacks(config, resolved) if isinstance(own, given.only)]
+    data = build_data(config)
+    model, settings = build_model(cli, given.networks)
     data.keep_gamut(check_color_space(config.color_space) != "srgb")
     model.check(data)
     check_parts(settings, model.objective.loss_names)
@@ -116,17 +131,21 @@ def build(args: Sequence[str]) -> Job:
     refuse_inputs(config.output, data.request.inputs)
     _keep_hyperparameters(model, resolved)
     root_is_new = not root.exists()
-    folder = goes_on_in
-    if folder is None:
-        folder = root  # of those that help and write nothing
-        if is_first(all_processes):
-            pictures = (data.request.content or "texture", data.request.styles[0].path)
-            folder = create_run_folder(root, "_".join(Path(name).stem for name in pictures), job_name())
+    folder = _run_folder(root, data, all_processes) if goes_on_in is None else make_folder(goes_on_in)
+    callbacks += given.callbacks
     job = Job(config, resumed, data, model, settings, callbacks, processes, all_processes, folder, root_is_new)
     _lock(job)
     if resumed is not None:
         say_resumed(resumed, now, at_end=model.ends_where_stopped)
     return job
+
+
+def _run_folder(root: Path, data: StyleTransferData, processes: int) -> Path:
+    """Make a folder for a run, named after its pictures."""
+    if not is_first(processes):
+        return root  # of those that help and write nothing
+    pictures = (data.request.content or "texture", data.request.styles[0].path)
+    return create_run_folder(root, "_".join(Path(name).stem for name in pictures), job_name())
 
 
 def _count_processes(settings: Namespace) -> tuple[int, int]:
@@ -138,7 +157,7 @@ def _count_processes(settings: Namespace) -> tuple[int, int]:
     return 1 if started_by_another() or settings.strategy != "auto" else count, count * settings.num_nodes
 
 
-def _build_data(config: Namespace) -> StyleTransferData:
+def build_data(config: Namespace) -> StyleTransferData:
     """Find a missing picture before the model loads (or fetches) its weights."""
     if config.data.content is None and config.model.terms is None:
         raise UserError(
@@ -152,13 +171,19 @@ def _build_data(config: Namespace) -> StyleTransferData:
     return StyleTransferData(**options)
 
 
-def _build_model(cli: FitCLI) -> tuple[StyleTransfer, dict[str, Any]]:
+def build_model(cli: FitCLI, networks: Networks | None) -> tuple[StyleTransfer, dict[str, Any]]:
     """The model, and the trainer's arguments with the objects that the configuration names."""
+    asked = cli.config.clone() if networks is not None else cli.config
+    if networks is not None:
+        networks.put_into(asked.model)
     try:
-        parts = cli.parser.instantiate(cli.config, instantiate_groups=False)
-        return StyleTransfer(**parts.model), dict(parts.trainer)
+        parts = cli.parser.instantiate(asked, instantiate_groups=False)
+        model = StyleTransfer(**parts.model)
     except Exception as error:
         raise _line_behind(error) or error from None
+    if networks is not None:
+        networks.remember(cli.config.model, model)
+    return model, dict(parts.trainer)
 
 
 def _line_behind(error: BaseException | None) -> UserError | None:

@@ -98,6 +98,8 @@ def trainer_arguments(settings: Mapping[str, Any], defaults: Sequence[Callback])
     )
     if not any(isinstance(callback, ModelCheckpoint) for callback in callbacks):
         settings["enable_checkpointing"] = False  # or Lightning adds one of its own
+    if not any(isinstance(callback, ProgressBar) for callback in callbacks):
+        settings["enable_progress_bar"] = False  # likewise
     if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
         plugins = [*plugins, WholeFiles()]
     return {**settings, "callbacks": callbacks, "plugins": plugins}

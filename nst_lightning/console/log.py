@@ -18,6 +18,7 @@ Kind = Literal["auto", "bar", "lines", "json", "none"]
 
 _PREFIX = {"error": "nst: error: ", "warning": "nst: warning: ", "resumed": "nst: ", "stopped": "nst: "}
 _kind: Kind = "auto"
+_silenced = 0  # contexts of `silent` that are open
 
 
 @contextlib.contextmanager
@@ -33,6 +34,17 @@ def speaking(args: Sequence[str]) -> Iterator[None]:
         choose(before)
 
 
+@contextlib.contextmanager
+def silent() -> Iterator[None]:
+    """Say nothing but warnings and errors, whatever is chosen, as long as a program makes pictures for itself."""
+    global _silenced  # noqa: PLW0603 - likewise
+    _silenced += 1
+    try:
+        yield
+    finally:
+        _silenced -= 1
+
+
 def choose(kind: str) -> None:
     """Speak in another way; what is no way of speaking is for the parser to refuse."""
     global _kind  # noqa: PLW0603 - standard error is the process's own, too
@@ -43,6 +55,8 @@ def choose(kind: str) -> None:
 
 def kind() -> Kind:
     """How to speak now: never auto, which is a bar on a terminal or in a notebook with widgets, and lines elsewhere."""
+    if _silenced:
+        return "none"
     if _kind != "auto":
         return _kind
     return "bar" if is_widget() or (sys.stderr is not None and sys.stderr.isatty()) else "lines"

@@ -63,7 +63,7 @@ class ResumableModule(StagedModule):
 
     def __getstate__(self) -> dict[str, Any]:
         """What a copy needs, such as an average's: nothing of the run, whose loss hangs on the graph."""
-        of_run = dict.fromkeys(("evaluation", "evaluator", "_planner", "_pictures", "_batch"))
+        of_run = dict.fromkeys(("evaluation", "evaluator", "style_targets", "_planner", "_pictures", "_batch"))
         return {**super().__getstate__(), **of_run, "_rescaled": {}}
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]

@@ -213,6 +213,24 @@ def write_image(
     return new.aside
 
 
+def to_samples(pixels: Tensor, alpha: Tensor | None = None, bits: int = 8) -> Array:
+    """The samples that a file in sRGB holds after ``write_image``.
+
+    Args:
+        pixels: ``(1, 3, H, W)`` in ``[0, 1]``, composited on white.
+        alpha: ``(1, 1, H, W)`` in ``[0, 1]``, or None.
+        bits: 8 or 16.
+
+    Returns:
+        ``(H, W, 3)``, or ``(H, W, 4)`` with alpha; uint8 or uint16.
+
+    Example:
+        >>> to_samples(torch.full((1, 3, 1, 1), 0.5)).tolist()
+        [[[128, 128, 128]]]
+    """
+    return _to_samples(pixels, alpha, bits, color_space("srgb"))
+
+
 def check_writable(path: str | Path, *, name: str = "output", bits: int = 8, color_space: str = "srgb") -> None:
     """See to it that ``write_image`` will be able to write a file, before hours of work go into it.
 

@@ -1,0 +1,89 @@
+"""The best picture in a given time: how many evaluations, and at which size."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from nst_lightning.config.build import build_data, build_model
+from nst_lightning.config.networks import Networks
+from nst_lightning.config.options import FitCLI
+from nst_lightning.data.module import StyleTransferData
+from nst_lightning.data.schedule import Stage
+from nst_lightning.engine.module import StyleTransfer
+from nst_lightning.errors import UserError
+from nst_lightning.features import Extractor
+from nst_lightning.hardware.accelerator import choose_accelerator, choose_precision, compute_dtype, describe
+from nst_lightning.planning.duration import seconds_of_evaluation, seconds_per_pixel
+
+_SIZES = (2048, 1536, 1024, 768, 512, 384, 256)  # pixels that are tried, where none are asked for
+_ENOUGH = 0.6  # of a preset's evaluations: from there on a larger picture is the better use of time
+_MOST = 4.0  # times a preset's evaluations; more would not show
+_START = 0.6  # seconds for reading the pictures and writing the result
+_TARGETS = 2.0  # evaluations that the targets of a stage take about as long as
+
+
+def within(args: Sequence[str], seconds: float, networks: Networks | None = None, *, any_size: bool) -> list[str]:
+    """Options that make a run take about as long as it may.
+
+    Args:
+        args: The command line after ``nst fit``.
+        seconds: That are left for it.
+        networks: Built before.
+        any_size: Whether the size may be chosen, too: the largest that has time for most of the preset's evaluations.
+
+    Returns:
+        Options to add.
+
+    Raises:
+        UserError: If nothing can be made in that time, or the command line is wrong.
+    """
+    cli = FitCLI(args)
+    model, settings = build_model(cli, networks)
+    speeds: dict[Extractor, float] = {}
+    device = torch.device(choose_accelerator(settings["accelerator"]).value)
+    dtype = compute_dtype(choose_precision(settings["precision"], describe(device)).value)
+    data = build_data(cli.config)
+    own = data.request.size
+    for size in [side for side in _SIZES if side <= max(own, 2048)] if any_size else [own]:
+        stages = _stages(model, data, size)
+        costs = []
+        for stage in stages:
+            network = model.extractor_of(stage)
+            if network not in speeds:
+                network.set_compute_dtype(dtype)
+                speeds[network] = seconds_per_pixel(network.to(device), model.objective.layers, device)
+            height, width = replace(data.request, size=size).stage_size(stage.scale)
+            costs.append(seconds_of_evaluation(speeds[network], height * width))
+        planned = sum(stage.evaluations * cost for stage, cost in zip(stages, costs, strict=True))
+        left = seconds - _START - _TARGETS * sum(costs)
+        factor = min(_MOST, left / planned)
+        if factor >= _ENOUGH or size == (_SIZES[-1] if any_size else own):
+            break
+    if factor <= 0 or sum(max(1, round(stage.evaluations * factor)) for stage in stages) < 2 * len(stages):
+        raise UserError(
+            f"seconds: must be enough for some evaluations at {size} px, about {_START + 0.1 * planned:.0f}, got "
+            f"{seconds:.1f} after start-up; give more, or a smaller size"
+        )
+    return [f"--data.size={size}", *_length(cli, stages, factor)]
+
+
+def _stages(model: StyleTransfer, data: StyleTransferData, size: int) -> list[Stage]:
+    """The stages of a run at a size."""
+    data.request = replace(data.request, size=size)
+    model.check(data)
+    return model.stages
+
+
+def _length(cli: FitCLI, stages: Sequence[Stage], factor: float) -> list[str]:
+    lengths = [max(1, round(stage.evaluations * factor)) for stage in stages]
+    if cli.config.model.stages or len(stages) == 1:
+        return [f"--model.evaluations={sum(lengths)}"]
+    told: list[dict[str, Any]] = [
+        {"evaluations": length, "scale": stage.scale} for stage, length in zip(stages, lengths, strict=True)
+    ]
+    return [f"--model.stages={json.dumps(told)}", "--model.evaluations=null"]

@@ -1,0 +1,5 @@
+"""One call in Python."""
+
+from nst_lightning.session.session import Session
+
+stylize = Session(keep=False).stylize
