@@ -21,7 +21,8 @@ from nst_lightning.process.waiting import wait_briefly
 # Subcommand -> module whose `main(args)` runs it and returns the exit code, and what it does. Modules are imported when
 # they are run. Each raises UserError if something asked for cannot be done, and what `main` below raises for signals.
 SUBCOMMANDS = {
-    "fit": ("nst_lightning.cli.arguments", "make a picture from a content and a style image"),
+    "stylize": ("nst_lightning.cli.stylize", "make a picture from a photograph and a painting, in one line"),
+    "fit": ("nst_lightning.cli.arguments", "the same with every option, and YAML"),
     "runs": ("nst_lightning.cli.runs", "list runs, and free the disk of what finished ones no longer need"),
     "distill": ("nst_lightning.distillation.command", "train the compact encoder"),
     "score": ("nst_lightning.distillation.score", "judge the compact encoder by VGG-19"),
@@ -37,7 +38,7 @@ USAGE = "\n".join(
         "subcommands:",
         *(f"  {name:<11}{text}" for name, (_, text) in SUBCOMMANDS.items()),
         "",
-        "nst fit --data.content photo.jpg --data.style painting.jpg makes a picture.",
+        "nst stylize photo.jpg painting.jpg -o out.png makes a picture.",
         "nst SUBCOMMAND --help explains the options; nst --version says which version this is.",
     ]
 )

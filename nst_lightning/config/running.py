@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 from nst_lightning.config.build import Job
+from nst_lightning.console import log
+from nst_lightning.console.quiet import lightning_quiet
 from nst_lightning.engine.complaints import complaint
 from nst_lightning.errors import UserError
 from nst_lightning.hardware.memory import is_out_of_memory
+from nst_lightning.process.isolation import process_as_before
 
 
 def run(job: Job) -> None:
@@ -29,3 +35,10 @@ def run(job: Job) -> None:
             raise UserError(f"memory: ran out ({reason}); set model.tile or model.memory, or data.size lower") from None
         line = error if isinstance(error, UserError) else complaint(error)
         raise line or error from None
+
+
+@contextlib.contextmanager
+def unheard() -> Iterator[None]:
+    """Let a program's own runs say nothing, Lightning included, and find the process as it was before afterwards."""
+    with process_as_before(), lightning_quiet(), log.silent():
+        yield

@@ -18,19 +18,26 @@ Kind = Literal["auto", "bar", "lines", "json", "none"]
 
 _PREFIX = {"error": "nst: error: ", "warning": "nst: warning: ", "resumed": "nst: ", "stopped": "nst: "}
 _kind: Kind = "auto"
+_on_standard_output = False
 _silenced = 0  # contexts of `silent` that are open
 
 
 @contextlib.contextmanager
 def speaking(args: Sequence[str]) -> Iterator[None]:
-    """Speak as a command line asks for, even where it turns out to be wrong; as before when the context ends."""
+    """Speak as a command line asks for, even where it turns out to be wrong; as before when the context ends.
+
+    With ``--json`` everything is an event on standard output, for a program that reads there.
+    """
+    global _on_standard_output  # noqa: PLW0603 - standard output is the process's own
     before = _kind
     asked = [arg.partition("=")[2] for arg in args if arg.startswith("--log=")]
     asked += [after for arg, after in pairwise(args) if arg == "--log"]
-    choose(asked[-1] if asked else "auto")
+    choose("json" if "--json" in args else asked[-1] if asked else "auto")
+    _on_standard_output = "--json" in args
     try:
         yield
     finally:
+        _on_standard_output = False
         choose(before)
 
 
@@ -48,6 +55,8 @@ def silent() -> Iterator[None]:
 def choose(kind: str) -> None:
     """Speak in another way; what is no way of speaking is for the parser to refuse."""
     global _kind  # noqa: PLW0603 - standard error is the process's own, too
+    if _on_standard_output:
+        return
     _kind = next((known for known in get_args(Kind) if known == kind), "auto")
     if _kind == "json" and os.environ.get("LOCAL_RANK", "0") != "0":
         _kind = "lines"  # the first process reads what the others say
@@ -74,8 +83,9 @@ def say(event: str, text: str, *, asked: bool = False, **facts: Any) -> None:
     if kind() == "none" and not asked and event not in {"warning", "error"}:
         return
     with contextlib.suppress(OSError, ValueError, AttributeError):  # nobody listens any more; the run goes on
-        sys.stderr.write(_line(event, text, facts))
-        sys.stderr.flush()
+        stream = sys.stdout if _on_standard_output else sys.stderr
+        stream.write(_line(event, text, facts))
+        stream.flush()
 
 
 def say_in_handler(event: str, text: str, **facts: Any) -> None:
@@ -83,7 +93,7 @@ def say_in_handler(event: str, text: str, **facts: Any) -> None:
     if kind() != "none":
         line = ("\n" if kind() == "bar" else "") + _line(event, text, facts)
         with contextlib.suppress(OSError):
-            os.write(2, line.encode())
+            os.write(1 if _on_standard_output else 2, line.encode())
 
 
 def _line(event: str, text: str, facts: dict[str, Any]) -> str:

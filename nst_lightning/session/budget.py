@@ -15,7 +15,7 @@ from nst_lightning.config.options import FitCLI
 from nst_lightning.data.module import StyleTransferData
 from nst_lightning.data.schedule import Stage
 from nst_lightning.engine.module import StyleTransfer
-from nst_lightning.errors import UserError
+from nst_lightning.errors import UserError, notice
 from nst_lightning.features import Extractor
 from nst_lightning.hardware.accelerator import choose_accelerator, choose_precision, compute_dtype, describe
 from nst_lightning.planning.duration import seconds_of_evaluation, seconds_per_pixel
@@ -24,15 +24,19 @@ _SIZES = (2048, 1536, 1024, 768, 512, 384, 256)  # pixels that are tried, where 
 _ENOUGH = 0.6  # of a preset's evaluations: from there on a larger picture is the better use of time
 _MOST = 4.0  # times a preset's evaluations; more would not show
 _START = 0.6  # seconds for reading the pictures and writing the result
+_LEAST = 12  # evaluations of a picture, however long they take
 _TARGETS = 2.0  # evaluations that the targets of a stage take about as long as
 
 
-def within(args: Sequence[str], seconds: float, networks: Networks | None = None, *, any_size: bool) -> list[str]:
+def within(
+    args: Sequence[str], asked: float, passed: float, networks: Networks | None = None, *, any_size: bool
+) -> list[str]:
     """Options that make a run take about as long as it may.
 
     Args:
         args: The command line after ``nst fit``.
-        seconds: That are left for it.
+        asked: Seconds from the beginning to the picture.
+        passed: Seconds of them that have passed.
         networks: Built before.
         any_size: Whether the size may be chosen, too: the largest that has time for most of the preset's evaluations.
 
@@ -40,8 +44,10 @@ def within(args: Sequence[str], seconds: float, networks: Networks | None = None
         Options to add.
 
     Raises:
-        UserError: If nothing can be made in that time, or the command line is wrong.
+        UserError: If the time is none, or the command line is wrong.
     """
+    if not asked > 0:
+        raise UserError(f"seconds: must be above 0, got {asked:g}; 30 is a good start")
     cli = FitCLI(args)
     model, settings = build_model(cli, networks)
     speeds: dict[Extractor, float] = {}
@@ -60,15 +66,13 @@ def within(args: Sequence[str], seconds: float, networks: Networks | None = None
             height, width = replace(data.request, size=size).stage_size(stage.scale)
             costs.append(seconds_of_evaluation(speeds[network], height * width))
         planned = sum(stage.evaluations * cost for stage, cost in zip(stages, costs, strict=True))
-        left = seconds - _START - _TARGETS * sum(costs)
+        left = asked - passed - _START - _TARGETS * sum(costs)
         factor = min(_MOST, left / planned)
         if factor >= _ENOUGH or size == (_SIZES[-1] if any_size else own):
             break
-    if factor <= 0 or sum(max(1, round(stage.evaluations * factor)) for stage in stages) < 2 * len(stages):
-        raise UserError(
-            f"seconds: must be enough for some evaluations at {size} px, about {_START + 0.1 * planned:.0f}, got "
-            f"{seconds:.1f} after start-up; give more, or a smaller size"
-        )
+    if factor * planned < _LEAST * (planned / sum(stage.evaluations for stage in stages)):
+        factor = _LEAST / sum(stage.evaluations for stage in stages)
+        notice(f"seconds: {asked:g} are few for this machine; {_LEAST} evaluations at {size} px take longer")
     return [f"--data.size={size}", *_length(cli, stages, factor)]
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar, Union, overload
 
@@ -21,19 +20,16 @@ from nst_lightning.callbacks.export import picture_settings
 from nst_lightning.config.build import Job, Surroundings, build
 from nst_lightning.config.networks import Networks
 from nst_lightning.config.options import FitCLI
-from nst_lightning.config.running import run
-from nst_lightning.console import log
-from nst_lightning.console.quiet import lightning_quiet
+from nst_lightning.config.running import run, unheard
+from nst_lightning.config.short import PRESET, Short
 from nst_lightning.errors import UserError
 from nst_lightning.hardware.accelerator import choose_accelerator
 from nst_lightning.objective.style_store import StyleStore
-from nst_lightning.process.isolation import process_as_before
 from nst_lightning.process.turns import Together, turn_on
 from nst_lightning.session.bar import Progress, progress_shown
 from nst_lightning.session.budget import within
 from nst_lightning.session.inputs import PictureLike, as_file, like
 from nst_lightning.session.result import Outcome, Result
-from nst_lightning.session.short import PRESET, Short
 
 InMemory = TypeVar("InMemory", "np.ndarray[Any, Any]", Tensor)
 _StyleLike: TypeAlias = Union[PictureLike, "Mapping[str, Any]", "tuple[PictureLike, float]"]
@@ -43,14 +39,7 @@ StyleOrStyles: TypeAlias = Union[_StyleLike, Sequence[_StyleLike]]  # noqa: UP00
 _NEEDED = (Faults, Watch)
 
 
-@contextlib.contextmanager
-def _undisturbed() -> Iterator[None]:
-    """The process as a run needs it; afterwards it is as before."""
-    with process_as_before(), lightning_quiet(), log.silent():
-        yield
-
-
-_surroundings = Together(_undisturbed)
+_surroundings = Together(unheard)
 _building = threading.Lock()  # parsers and seeds are the process's own
 
 
@@ -268,7 +257,7 @@ class Session:
 
     def _within(self, args: Sequence[str], seconds: float, begin: float, any_size: bool) -> list[str]:
         with _surroundings, _building:
-            return within(args, seconds - (time.perf_counter() - begin), self._networks, any_size=any_size)
+            return within(args, seconds, time.perf_counter() - begin, self._networks, any_size=any_size)
 
 
 def _device(device: str | None) -> dict[str, Any]:

@@ -50,7 +50,7 @@ class Short:
         """
         args = [f"--config={name.strip()}" for name in self.preset.split(",") if name.strip()]
         if content is not None:
-            args.append(f"--data.content={content if _PLAIN.fullmatch(content) else json.dumps(content)}")
+            args.append(f"--data.content={content if _PLAIN.fullmatch(content) else _as_path(content)}")
         args.append(f"--data.style={self._style(styles)}")
         given = {
             "data.size": self.size,
@@ -91,6 +91,11 @@ def _weighted(style: str) -> dict[str, Any]:
         raise UserError(
             f"style: a weight must be a number, as in {found.group(1)}:2, got '{found.group(2)}'; mend it"
         ) from None
+
+
+def _as_path(text: str) -> str:
+    """A path that begins with a folder, so that YAML does not take it for ``null`` or a number."""
+    return text if text.startswith(("/", "~", "./", "../")) else f"./{text}"
 
 
 def _in_yaml(value: Any) -> str:
