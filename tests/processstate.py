@@ -21,6 +21,7 @@ import threading
 import traceback
 import warnings
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -205,8 +206,8 @@ class Case:
 
     def fit(self, kind: str, content: str, style: str, folder: Path, *, continued: bool | None = None) -> None:
         """Make a picture from Python, by Lightning's Trainer or by ours, with all callbacks that there are."""
-        if kind == "the command":
-            self._command(content, style)
+        if kind in {"the command", "stylize", "threads"}:
+            {"the command": self._command, "stylize": self._stylize, "threads": self._threads}[kind](content, style)
             return
         from nst_lightning import StyleTrainer, StyleTransfer, StyleTransferData
         from nst_lightning.callbacks import Checkpoints, Export, Figure, Metrics, Progress, Signals, Snapshots, Watch
@@ -240,6 +241,31 @@ class Case:
         args += "".join(f" --trainer.{name} {value}" for name, value in self.options.items())
         code = nst(args.split())
         assert code == 0, f"exit code {code}"
+
+    def _stylize(self, content: str, style: str) -> None:
+        """The same by one call."""
+        from nst_lightning import stylize
+
+        def progress(_: object) -> None:
+            for hook, error, _call in self.raises:
+                if hook == "on_train_batch_end":
+                    raise error
+
+        options = {f"trainer.{name}": value for name, value in self.options.items()} | {"model.tile": self.tile}
+        stylize(content, style, size=96, evaluations=4, precision="32-true", progress=progress, **options)
+
+    def _threads(self, content: str, style: str) -> None:
+        """The same from eight threads at once, in one session."""
+        from nst_lightning import Session
+
+        session = Session()
+
+        def work() -> bytes:
+            return session.stylize(content, style, size=96, evaluations=4, precision="32-true").image.tobytes()
+
+        with ThreadPoolExecutor(8) as pool:
+            pictures = [future.result() for future in [pool.submit(work) for _ in range(8)]]
+        assert len(set(pictures)) == 1
 
     def compared(self, *where: Any) -> dict[str, Any]:
         """How the fit ended, and what is not afterwards as it was."""
@@ -283,6 +309,8 @@ KINDS = {
     "Trainer": list(CASES),
     "StyleTrainer": list(CASES),
     "the command": ["a success", "TF32", "tiles", "a refusal", "a program with a precision"],
+    "stylize": ["a success", "TF32", "tiles", "a refusal", "an error in the middle", "a program with a precision"],
+    "threads": ["a success"],
 }
 
 
