@@ -12,6 +12,7 @@ from PIL import ImageCms
 
 from nst_lightning.errors import notice
 from nst_lightning.images.codepoints import CodePoints, hdr_code_points, linear_profile, profile_of
+from nst_lightning.images.opening import NotFiniteError
 from nst_lightning.images.transfer import PQ, WHITE_OF_HDR, hdr_light, srgb_light
 
 Array = NDArray[Any]
@@ -221,7 +222,17 @@ def grey_or_rgb(values: Array, icc: bytes | None = None, points: CodePoints | No
 
 
 def full_range(values: Array, bits: int) -> Array:
-    """Integers of 8 or 16 bits that fill their type as they are; of other bits as float32 in ``[0, 1]``."""
+    """Integers of 8 or 16 bits that fill their type as they are; of other bits as float32 in ``[0, 1]``.
+
+    Floating-point samples come as float32.
+
+    Raises:
+        NotFiniteError: One of these is NaN or infinite.
+    """
+    if values.dtype.kind == "f":
+        if not np.isfinite(values).all():
+            raise NotFiniteError
+        return values.astype(np.float32)
     if bits == 8 * values.itemsize and bits <= 16:
         return values
     scaled: Array = values.astype(np.float32)

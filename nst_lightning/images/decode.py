@@ -16,19 +16,15 @@ from nst_lightning.images.color import Array, Raster, from_narrow, full_range, g
 from nst_lightning.images.limits import LARGE, check_pixels, open_image, reduction, without_pillows_limit
 from nst_lightning.images.mending import attempt
 from nst_lightning.images.mending.partial import load
-from nst_lightning.images.opening import NotFiniteError, opened, remark
+from nst_lightning.images.opening import opened, remark
 from nst_lightning.images.tags import png_chunks, read_tags
-from nst_lightning.images.tiffpages import with_picture_first
+from nst_lightning.images.tiffpages import is_raw_tiff, with_picture_first
 
 # Not all that Pillow knows: some of its formats start other programs (EPS) or are no pictures (MPEG).
 _FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "TIFF", "GIF", "BMP", "DIB", "PPM", "TGA", "AVIF")
 # Kinds that Pillow would spoil or does not read.
-_OTHER_READERS: dict[str, "_Reader"] = {"heif": heif, "jxl": jxl, "jpeg2000": jpeg2000, "netpbm": netpbm}
+_READERS: dict[str, "_Reader"] = {"raw": raw, "heif": heif, "jxl": jxl, "jpeg2000": jpeg2000, "netpbm": netpbm}
 _START_BYTES = 4096
-SUFFIXES = frozenset(
-    [".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".avif", ".heic", ".heif", ".jxl", ".jp2", ".bmp"]
-)
-"""Ends of names that pictures in a folder are known by; a file that is given is known by what is in it."""
 _ORIENTATION_TAG = 274
 _SMALLEST_SIDE = 2
 
@@ -84,10 +80,8 @@ def read_raster(path: Path, name: str, needed: tuple[int, int] | None = None) ->
 
 def _raster(header: Header, needed: tuple[int, int] | None, stored: BinaryIO) -> Raster:
     file = with_picture_first(stored) if "tiff" in header.decoder else stored
-    if header.decoder == "raw":
-        raster = raw.read(file)
-    elif header.decoder in _OTHER_READERS:
-        raster = _OTHER_READERS[header.decoder].read(file)
+    if header.decoder in _READERS:
+        raster = _READERS[header.decoder].read(file)
     elif header.decoder == "tiff":
         raster = deep.read_deep_tiff(file)
     elif header.decoder == "jpeg12":
@@ -115,10 +109,11 @@ SUFFIXES = frozenset(
 def _header(file: BinaryIO) -> Header:
     start = file.read(_START_BYTES)
     file.seek(0)
-    accepting = (name for name, module in _OTHER_READERS.items() if module.accepts(start))
-    reader = "raw" if raw.is_raw(file) else next(accepting, None)
+    reader = next((name for name, module in _READERS.items() if module.accepts(start)), None)
+    if reader is None and deep.is_tiff(start) and is_raw_tiff(file):
+        reader = "raw"
     if reader is not None:
-        height, width = raw.read_size(file) if reader == "raw" else _OTHER_READERS[reader].read_size(file)
+        height, width = _READERS[reader].read_size(file)
         check_pixels(height * width, file)
         return Header(height, width, 1, reader)
     if deep.is_tiff(start):
@@ -207,9 +202,7 @@ def _from_pillow(image: Image.Image, icc: bytes | None) -> Raster:
         lab[..., 1:] ^= 128  # numpy is given a* and b* as TIFF stores them: signed bytes
         return Raster(lab, "LAB", None, icc)
     if image.mode[0] == "F":
-        values = np.array(image, dtype=np.float32)
-        if not np.isfinite(values).all():
-            raise NotFiniteError("its samples hold NaN or infinity")
+        values = full_range(np.array(image), 32)
     elif image.mode[0] == "I":
         values = np.clip(np.array(image), 0, 65535).astype(np.uint16)
     else:

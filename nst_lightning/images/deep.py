@@ -22,7 +22,7 @@ from nst_lightning.images.color import (
 )
 from nst_lightning.images.limits import check_pixels
 from nst_lightning.images.mending.segments import samples
-from nst_lightning.images.opening import NotFiniteError, UnsupportedError
+from nst_lightning.images.opening import UnsupportedError
 
 _EXTRA_ASSOCIATED, _EXTRA_UNASSOCIATED = 1, 2  # TIFF 6.0, ExtraSamples
 _WHITE_IS_ZERO, _CIELAB, _ICCLAB, _ITULAB = 0, 8, 9, 10  # PhotometricInterpretation
@@ -105,7 +105,7 @@ def read_deep_tiff(file: BinaryIO) -> Raster:
     linear = values.dtype.kind == "f" and icc is None and space in ("GRAY", "RGB")
     if space == "LAB":
         values = _lab(values, as_icc=photometric == _ICCLAB)
-    values = _native(values, bits)
+    values = full_range(values, bits)
     colours = CHANNELS[space]
     if photometric == _WHITE_IS_ZERO:
         values = values.copy()
@@ -135,15 +135,6 @@ def _check_supported(page: Any) -> None:
         raise UnsupportedError("it holds a volume")
     if space == "LAB" and page.dtype.itemsize > 2:
         raise UnsupportedError(f"it stores L*a*b* of {8 * page.dtype.itemsize} bits")
-
-
-def _native(values: Array, bits: int) -> Array:
-    """Samples as uint16 of full range or float32; refuses what is not finite."""
-    if values.dtype.kind == "f":
-        if not np.isfinite(values).all():
-            raise NotFiniteError("its samples hold NaN or infinity")
-        return values.astype(np.float32)
-    return full_range(values, bits)
 
 
 def _lab(values: Array, *, as_icc: bool) -> Array:

@@ -45,15 +45,14 @@ def read(file: BinaryIO) -> Raster:
 
     Raises:
         MissingExtraError: There is no pillow-jxl-plugin.
+        NotFiniteError: A sample is NaN or infinite.
     """
     bits = _header(file).bits
     file.seek(0)
     data = file.read()
     values = np.asarray(imagecodecs.jpegxl_decode(data, index=0))
-    # Integers come in the range of the codestream, whatever that is.
-    values = values.astype(np.float32) if values.dtype.kind == "f" else full_range(values, bits)
     # The profile of the samples as libjxl gives them out, which for lossy files may not be that of the original.
-    return grey_or_rgb(values, bytes(_decoder()(data)[3]) or None)
+    return grey_or_rgb(full_range(values, bits), bytes(_decoder()(data)[3]) or None)
 
 
 def _decoder() -> Any:

@@ -25,15 +25,19 @@ class TooLargeError(UnsupportedError):
     advice = "make the picture smaller or choose another one"
 
 
-def check_pixels(pixels: int, file: BinaryIO, *, reducible: bool = False) -> None:
+def check_pixels(pixels: int, file: BinaryIO) -> None:
     """Refuse a picture of so many pixels that is larger than memory, before any of it is allocated.
 
-    One that is `reducible`, a JPEG, can be decoded in an eighth of its size. The file is left where it stands.
+    A JPEG can be decoded in an eighth of its size. The file is left where it stands.
 
     Raises:
         TooLargeError: It is, or its file is far too small for so many pixels.
     """
-    size = _size(file)
+    at = file.tell()
+    size = file.seek(0, io.SEEK_END)
+    file.seek(0)
+    reducible = file.read(2) == b"\xff\xd8"
+    file.seek(at)
     if pixels > max(LARGE, MOST_PER_BYTE * size):
         raise TooLargeError(f"it says that it has {_mega(pixels)}, which a file of {size} bytes cannot hold")
     free, least = free_host_memory(), pixels // _REDUCTIONS[-1] ** 2 if reducible else pixels
@@ -90,12 +94,12 @@ def open_image(file: BinaryIO, formats: list[str]) -> Iterator[ImageFile.ImageFi
     except Image.DecompressionBombError as error:
         # Its words are all there is: some formats allocate memory when they are opened, so that it comes first.
         found = re.search(r"\d+", str(error))
-        check_pixels(int(found[0]) if found else 1 << 62, file, reducible=_is_jpeg(file))
+        check_pixels(int(found[0]) if found else 1 << 62, file)
         file.seek(0)
         with without_pillows_limit():
             image = Image.open(file, formats=formats)
     with image:
-        check_pixels(image.width * image.height, file, reducible=_is_jpeg(file))
+        check_pixels(image.width * image.height, file)
         yield image
 
 
@@ -112,21 +116,6 @@ def without_pillows_limit() -> Iterator[None]:
             yield
         finally:
             Image.MAX_IMAGE_PIXELS = before
-
-
-def _is_jpeg(file: BinaryIO) -> bool:
-    at = file.tell()
-    file.seek(0)
-    start = file.read(2)
-    file.seek(at)
-    return start == b"\xff\xd8"
-
-
-def _size(file: BinaryIO) -> int:
-    at = file.tell()
-    size = file.seek(0, io.SEEK_END)
-    file.seek(at)
-    return size
 
 
 def _mega(pixels: int) -> str:

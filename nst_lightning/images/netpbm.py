@@ -6,8 +6,8 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 
 from nst_lightning.images.codepoints import LINEAR
-from nst_lightning.images.color import FLOAT_NOTICE, Array, Raster, grey_or_rgb
-from nst_lightning.images.opening import NotFiniteError, UnsupportedError
+from nst_lightning.images.color import FLOAT_NOTICE, Array, Raster, full_range, grey_or_rgb
+from nst_lightning.images.opening import UnsupportedError
 
 _HEADER_BYTES = 4096  # longest header that is read, with its comments
 _SPACE = rb"(?:\s|#[^\n]*\n)+"
@@ -48,9 +48,7 @@ def read(file: BinaryIO) -> Raster:
     file.seek(header.end)
     shape = (header.height, header.width, header.channels)
     if header.kind in (b"F", b"f"):
-        values = _binary(file, "<f4" if header.peak < 0 else ">f4", shape)[::-1].astype(np.float32)  # from below
-        if not np.isfinite(values).all():
-            raise NotFiniteError("its samples hold NaN or infinity")
+        values = full_range(_binary(file, "<f4" if header.peak < 0 else ">f4", shape)[::-1], 32)  # from below
         return Raster(values, "GRAY" if header.channels == 1 else "RGB", None, None, LINEAR, FLOAT_NOTICE)
     if not 1 <= header.peak <= 65535 or not 1 <= header.channels <= 4:
         raise UnsupportedError(f"it has {header.channels} samples a pixel up to {header.peak:g}")

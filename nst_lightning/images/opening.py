@@ -21,10 +21,13 @@ _CUT = re.compile(
 )
 _OF_LIBRARY = re.compile(r"[a-z]_[a-z]|[a-z][A-Z]|decoder object|^\w+Error$")  # names in a library, of no help to users
 _AGAIN = "save it again or choose another picture"
+_WANTED = "needs a JPEG, PNG, WebP, TIFF, AVIF, HEIC or JPEG XL picture"
 
 
 class KnownError(ValueError):
     """What is the matter with a file, which is no damage that could be mended."""
+
+    advice = _AGAIN
 
 
 class UnsupportedError(KnownError):
@@ -41,8 +44,8 @@ class MissingExtraError(KnownError):
     """What reads a kind of picture (named with its article) is not installed; an extra of this package brings it."""
 
     def __init__(self, kind: str, extra: str) -> None:
-        super().__init__(f"reading {kind} needs the extra '{extra}'")
-        self.extra = extra
+        super().__init__(f"reading {kind} needs the extra '{extra}', which is not installed")
+        self.advice = f"pip install 'nst_lightning[{extra}]', or save it as JPEG or PNG"
 
 
 class CutError(KnownError):
@@ -88,10 +91,7 @@ def opened(path: Path, name: str) -> Iterator[BinaryIO]:
             file.seek(0)
             kind = kind_of(start)
             if kind is not None:
-                raise UserError(
-                    f"{name}: needs a JPEG, PNG, WebP, TIFF, AVIF, HEIC or JPEG XL picture, got '{path}', which is "
-                    f"{kind.name}; {kind.advice}"
-                )
+                raise UserError(f"{name}: {_WANTED}, got '{path}', which is {kind.name}; {kind.advice}")
             yield file
     except UserError:
         raise
@@ -106,10 +106,7 @@ def opened(path: Path, name: str) -> Iterator[BinaryIO]:
 def _explained(error: Exception, path: Path, start: bytes) -> str:
     """What went wrong, and what to do."""
     if isinstance(error, UnidentifiedImageError) and not _SIGNATURES.match(start):
-        return (
-            f"needs a JPEG, PNG, WebP, TIFF, AVIF, HEIC or JPEG XL picture, got '{path}', which is none; "
-            "convert it or choose another picture"
-        )
+        return f"{_WANTED}, got '{path}', which is none; convert it or choose another picture"
     if isinstance(error, NotFiniteError):
         return f"needs finite pixels, got NaN or infinity in '{path}'; {_AGAIN}"
     if isinstance(error, RawFileError):
@@ -122,29 +119,19 @@ def _explained(error: Exception, path: Path, start: bytes) -> str:
 
 
 def _reason(error: Exception) -> tuple[str, str]:
+    if isinstance(error, KnownError):
+        return str(error), error.advice
     if isinstance(error, PermissionError):
         return "permission denied", "make it readable or choose another picture"
-    if isinstance(error, MissingExtraError):
-        install = f"pip install 'nst_lightning[{error.extra}]'"
-        return f"{error}, which is not installed", f"{install}, or save it as JPEG or PNG"
-    if isinstance(error, UnsupportedError):
-        return str(error), error.advice
-    if isinstance(error, Image.DecompressionBombError):
-        return "it is too large", "make the picture smaller"
-    if isinstance(error, MemoryError):
-        return "memory does not suffice", "make the picture smaller"
-    return _damage(error), _AGAIN
-
-
-def _damage(error: Exception) -> str:
-    if isinstance(error, CutError):
-        return str(error)
+    if isinstance(error, (Image.DecompressionBombError, MemoryError)):
+        reason = "memory does not suffice" if isinstance(error, MemoryError) else "it is too large"
+        return reason, "make the picture smaller"
     if isinstance(error, UnidentifiedImageError):
-        return "its header is damaged"
+        return "its header is damaged", _AGAIN
     if is_cut(error):
-        return "the file is truncated"
+        return "the file is truncated", _AGAIN
     reason = str(error) or type(error).__name__
-    return "the file is damaged" + ("" if _OF_LIBRARY.search(reason) else f" ({reason})")
+    return "the file is damaged" + ("" if _OF_LIBRARY.search(reason) else f" ({reason})"), _AGAIN
 
 
 def _check_regular(path: Path, name: str) -> None:
@@ -163,4 +150,4 @@ def _check_regular(path: Path, name: str) -> None:
             f"{name}: needs a regular file, got '{path}', a pipe or device; save the picture to a file first"
         )
     if status.st_size == 0:
-        raise UserError(f"{name}: cannot read '{path}': the file is empty; save it again or choose another picture")
+        raise UserError(f"{name}: cannot read '{path}': the file is empty; {_AGAIN}")

@@ -7,10 +7,8 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from nst_lightning.images.color import Raster
-from nst_lightning.images.deep import is_tiff
 from nst_lightning.images.opening import CutError, RawFileError, UnsupportedError, remark
 from nst_lightning.images.silence import caught_lines
-from nst_lightning.images.tiffpages import is_raw_tiff
 
 _SIGNATURES = (
     (0, b"FUJIFILMCCD-RAW"),  # RAF
@@ -31,16 +29,9 @@ _SIGNATURES = (
 _SAID = re.compile(r": (Unexpected end of file|data corrupted at )")
 
 
-def is_raw(file: BinaryIO) -> bool:
-    """Whether a file holds what a sensor saw, whatever previews lie in it, too; it stands at its start afterwards."""
-    file.seek(0)
-    start = file.read(32)
-    file.seek(0)
-    if any(start.startswith(signature, place) for place, signature in _SIGNATURES):
-        return True
-    found = is_tiff(start) and is_raw_tiff(file)
-    file.seek(0)
-    return found
+def accepts(start: bytes) -> bool:
+    """Whether a file that starts so is raw; one that starts as any other TIFF can be, too."""
+    return any(start.startswith(signature, place) for place, signature in _SIGNATURES)
 
 
 def read_size(file: BinaryIO) -> tuple[int, int]:

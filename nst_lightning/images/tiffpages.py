@@ -24,14 +24,20 @@ class _Page(NamedTuple):
 
 
 def is_raw_tiff(file: BinaryIO) -> bool:
-    """Whether the picture of a TIFF is what a camera's sensor saw, to be developed; a preview of it may be there."""
+    """Whether the picture of a TIFF is what a camera's sensor saw, to be developed, whatever previews are there, too.
+
+    The file stands at its start before and afterwards.
+    """
     with tifffile.TiffFile(file) as tiff:
         pages = _pages(tiff)
         first = pages[0]
         sensor = max((page.pixels for page in pages if page.raw), default=0)
         if sensor:
-            return first.raw or not (first.full and first.pixels >= sensor)
-        return _DNG_VERSION in tiff.pages[0].tags and not any(page.full for page in pages)
+            found = first.raw or not (first.full and first.pixels >= sensor)
+        else:
+            found = _DNG_VERSION in tiff.pages[0].tags and not any(page.full for page in pages)
+    file.seek(0)
+    return found
 
 
 def with_picture_first(file: BinaryIO) -> BinaryIO:
@@ -123,9 +129,6 @@ class _Overlaid(io.RawIOBase):
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         start = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._end}[whence]
         self._position = max(0, start + offset)
-        return self._position
-
-    def tell(self) -> int:
         return self._position
 
     def readinto(self, buffer: Any) -> int:
