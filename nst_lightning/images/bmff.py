@@ -1,6 +1,6 @@
 """Boxes of ISO base media files (ISO/IEC 14496-12), of which AVIF, HEIF, JPEG 2000 and JPEG XL are made."""
 
-import os
+import io
 import struct
 from collections.abc import Iterator
 from typing import BinaryIO
@@ -12,18 +12,10 @@ _DESCRIPTION = 1 << 24  # most bytes of a box that holds no pixels
 
 def boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     """Each box in ``data``: its kind and its content. Ends at the first that is cut."""
-    place = 0
-    while place + 8 <= len(data):
-        size, kind = struct.unpack_from(">I4s", data, place)
-        head = 8
-        if size == 1 and place + 16 <= len(data):
-            (size,) = struct.unpack_from(">Q", data, place + 8)
-            head = 16
-        end = len(data) if size == 0 else place + size
-        if end < place + head or end > len(data):
+    for kind, begin, end in _places(io.BytesIO(data)):
+        if end > len(data):
             return
-        yield kind, data[place + head : end]
-        place = end
+        yield kind, data[begin:end]
 
 
 def first_box(data: bytes, *path: bytes) -> bytes | None:
@@ -38,20 +30,26 @@ def first_box(data: bytes, *path: bytes) -> bytes | None:
 
 def top_box(file: BinaryIO, wanted: bytes, most: int = _DESCRIPTION) -> bytes | None:
     """Content of the first box of a kind at the top of a file, cut to ``most`` bytes; None if there is none."""
+    for kind, begin, end in _places(file):
+        if kind == wanted:
+            file.seek(begin)
+            return file.read(min(end - begin, most))
+    return None
+
+
+def _places(file: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
+    """Each box at the top of a file: its kind, and where its content begins and ends, if the file does not before."""
     place = 0
-    length = file.seek(0, os.SEEK_END)
+    length = file.seek(0, io.SEEK_END)
     while place + 8 <= length:
         file.seek(place)
         size, kind, large = struct.unpack(">I4sQ", file.read(16).ljust(16, b"\0"))
         head = 16 if size == 1 else 8
         size = large if size == 1 else size or length - place
         if size < head:
-            return None
-        if kind == wanted:
-            file.seek(place + head)
-            return file.read(min(size - head, most))
+            return
+        yield kind, place + head, place + size
         place += size
-    return None
 
 
 def primary_properties(meta: bytes) -> list[tuple[bytes, bytes]]:

@@ -21,7 +21,7 @@ from nst_lightning.images.color import (
     unassociated,
 )
 from nst_lightning.images.limits import check_pixels
-from nst_lightning.images.mending.segments import samples
+from nst_lightning.images.mending.partial import samples
 from nst_lightning.images.opening import UnsupportedError
 
 _EXTRA_ASSOCIATED, _EXTRA_UNASSOCIATED = 1, 2  # TIFF 6.0, ExtraSamples

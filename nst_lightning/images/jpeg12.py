@@ -8,11 +8,10 @@ import numpy as np
 from PIL import Image
 
 from nst_lightning.images.color import Raster, full_range, grey_or_rgb
+from nst_lightning.images.mending.jpeg import FRAMES, segments
 from nst_lightning.images.opening import UnsupportedError
 
 _BITS = 12
-_FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # markers that start a frame
-_ALONE = {0x01, *range(0xD0, 0xD9)}  # markers without a segment
 
 
 def accepts(file: BinaryIO) -> bool:
@@ -50,16 +49,7 @@ def read(file: BinaryIO, icc: bytes | None) -> Raster:
 def _place_of_bits(file: BinaryIO) -> int | None:
     """Where a JPEG says how many bits a sample has (ISO/IEC 10918-1, B.2.2); None if it is none or damaged."""
     file.seek(0)
-    if file.read(2) != b"\xff\xd8":
+    start = file.read(2)
+    if start != b"\xff\xd8":
         return None
-    while len(start := file.read(4)) == 4 and start[0] == 0xFF:
-        if start[1] == 0xFF or start[1] in _ALONE:  # filling, or a marker alone
-            file.seek(-3 if start[1] == 0xFF else -2, io.SEEK_CUR)
-            continue
-        if start[1] in _FRAMES:
-            return file.tell()
-        length = int.from_bytes(start[2:], "big")
-        if length < 2:
-            return None
-        file.seek(length - 2, io.SEEK_CUR)
-    return None
+    return next((found.begin + 4 for found in segments(start + file.read()) if found.marker in FRAMES), None)

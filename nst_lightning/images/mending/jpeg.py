@@ -3,6 +3,7 @@
 import io
 import re
 import struct
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -14,7 +15,7 @@ from nst_lightning.images.mending.damage import Mended, told
 _MARKER = re.compile(rb"\xff+([\xc0-\xfe])")
 _END_OF_SCAN = re.compile(rb"\xff[\xc4\xd9-\xdd\xe0-\xef\xfe]")  # neither stuffed zeros nor restart markers
 _SOI, _EOI, _SOS, _DNL = 0xD8, 0xD9, 0xDA, 0xDC
-_FRAMES = {0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF}
+FRAMES = {0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF}
 _PROGRESSIVE = {0xC2, 0xC6, 0xCA, 0xCE}
 _NEEDED_NOTES = {0xE0: b"JFIF", 0xE2: b"ICC_PROFILE", 0xEE: b"Adobe"}  # segments that pixels and colours depend on
 _END = b"\xff\xd9"
@@ -40,14 +41,21 @@ class _Frame(NamedTuple):
     blocks: dict[int, tuple[int, int]]  # of each component in an MCU: across, down
 
 
-class _Structure(NamedTuple):
-    """What markers tell of a JPEG: where each segment lies, and where its entropy-coded data ends."""
+class Segment(NamedTuple):
+    """Where a part of a JPEG lies that begins with a marker."""
 
-    segments: list[tuple[int, int, int]]  # marker, first byte, behind the last byte
+    marker: int
+    begin: int
+    end: int
+    coded: int  # where entropy-coded data behind it end
+
+
+class _Structure(NamedTuple):
+    """What markers tell of a JPEG."""
+
+    segments: list[Segment]
     frame: _Frame | None
     scans: list[_Scan]
-    end: int  # of all that is coded
-    ended: bool  # by EOI
 
 
 def mend(data: bytes) -> Mended | None:
@@ -57,7 +65,7 @@ def mend(data: bytes) -> Mended | None:
         CutError: More than a quarter of the pixels are missing.
     """
     structure = _read(data)
-    if structure.ended or structure.frame is None or not structure.scans:
+    if structure.frame is None or not structure.scans or structure.segments[-1].marker == _EOI:
         return None
     if data.endswith(bytes(16)):  # room that was made for the file and never filled
         data = data.rstrip(b"\0")
@@ -73,7 +81,7 @@ def early_end(data: bytes) -> float:
     structure = _read(data)
     if structure.frame is None or not structure.scans or _in_passes(structure):
         return 0.0
-    return _missing_blocks(data[: structure.end], structure)
+    return _missing_blocks(data[: structure.segments[-1].coded], structure)
 
 
 def has_spare_bytes(data: bytes, image: Image.Image) -> bool:
@@ -84,8 +92,8 @@ def has_spare_bytes(data: bytes, image: Image.Image) -> bool:
     structure = _read(data)
     if structure.frame is None or structure.frame.kind not in _HUFFMAN or _in_passes(structure):
         return False
-    coded = data[: structure.end].rstrip(b"\0\xff")
-    begin = max(end for marker, _, end in structure.segments if marker == _SOS)
+    coded = data[: structure.segments[-1].coded].rstrip(b"\0\xff")
+    begin = max(segment.end for segment in structure.segments if segment.marker == _SOS)
     if len(coded) - begin < _SPARE:
         return False
     intact = coded[:-_SPARE].rstrip(b"\xff")  # an 0xff at the end would make a marker with the byte behind it
@@ -102,7 +110,7 @@ def without_notes(data: bytes) -> Mended | None:
     if structure.frame is None:
         return None
     parts, place, left = [], 0, False
-    for marker, begin, end in structure.segments:
+    for marker, begin, end, _ in structure.segments:
         wanted = _NEEDED_NOTES.get(marker)
         note = 0xE0 <= marker <= 0xEF or marker == 0xFE
         if note and not (wanted and data[begin + 4 :].startswith(wanted)):
@@ -113,29 +121,34 @@ def without_notes(data: bytes) -> Mended | None:
     return Mended(b"".join(parts), said) if left else None
 
 
-def _read(data: bytes) -> _Structure:
-    segments: list[tuple[int, int, int]] = []
-    scans: list[_Scan] = []
-    frame, place, ended = None, 2, False
+def segments(data: bytes) -> Iterator[Segment]:
+    """The segments of a JPEG up to its EOI; what should not be between them is passed over."""
+    place = 2
     while (found := _MARKER.search(data, place)) is not None:
         marker, begin = found[1][0], found.end() - 2
+        place = found.end()
         if marker == _EOI:
-            ended, place = True, begin
-            break
+            yield Segment(marker, begin, place, begin)
+            return
         if marker == _SOI or 0xD0 <= marker <= 0xD7:
-            place = found.end()
             continue
-        length = int.from_bytes(data[begin + 2 : begin + 4], "big")
-        content = data[begin + 4 : begin + 2 + length]
-        place = begin + 2 + max(2, length)
-        segments.append((marker, begin, place))
-        if marker in _FRAMES and len(content) >= 6:
+        place = end = begin + 2 + max(2, int.from_bytes(data[begin + 2 : begin + 4], "big"))
+        if marker == _SOS:
+            after = _END_OF_SCAN.search(data, end)
+            place = len(data) if after is None else after.start()
+        yield Segment(marker, begin, end, place)
+
+
+def _read(data: bytes) -> _Structure:
+    found = list(segments(data))
+    frame, scans = None, []
+    for marker, begin, end, coded in found:
+        content = data[begin + 4 : end]
+        if marker in FRAMES and len(content) >= 6:
             frame = _frame(marker, content)
         elif marker == _SOS and content:
-            after = _END_OF_SCAN.search(data, place)
-            scans.append(_scan(content, after is not None))
-            place = len(data) if after is None else after.start()
-    return _Structure(segments, frame, scans, min(place, len(data)), ended)
+            scans.append(_scan(content, coded < len(data)))
+    return _Structure(found, frame, scans)
 
 
 def _frame(kind: int, content: bytes) -> _Frame:

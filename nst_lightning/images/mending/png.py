@@ -9,6 +9,7 @@ from typing import NamedTuple
 from PIL import PngImagePlugin
 
 from nst_lightning.images.mending.damage import Mended, told
+from nst_lightning.images.tags import png_places
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # Kinds of chunks that are kept, beside IHDR and IDAT.
@@ -87,17 +88,14 @@ def _whole(chunks: list[_Chunk], checked: bool) -> str:
 
 def _chunks(data: bytes) -> Iterator[_Chunk]:
     """The chunks up to IEND or the end of the file, the last one maybe cut."""
-    place = len(_SIGNATURE)
-    while place + 8 <= len(data):
-        length, kind = struct.unpack_from(">I4s", data, place)
-        content = data[place + 8 : place + 8 + length]
-        check = data[place + 8 + length : place + 12 + length]
+    for kind, begin, length in png_places(io.BytesIO(data)):
+        content = data[begin : begin + length]
+        check = data[begin + length : begin + length + 4]
         whole = len(check) == 4
         sound = whole and int.from_bytes(check, "big") == zlib.crc32(content, zlib.crc32(kind))
         yield _Chunk(kind, content, sound, whole)
         if kind == b"IEND":
             return
-        place += 12 + length
 
 
 def _raw_length(header: bytes) -> int:
