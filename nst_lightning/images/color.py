@@ -1,7 +1,7 @@
 """From the numbers in a file to sRGB: ICC profiles, greyscale, CMYK and L*a*b*, and alpha over white."""
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,16 +11,16 @@ from numpy.typing import NDArray
 from PIL import ImageCms
 
 from nst_lightning.errors import notice
-from nst_lightning.images.codepoints import CodePoints, hdr_code_points, linear_profile, profile_of
+from nst_lightning.images.codepoints import LINEAR, CodePoints, hdr_code_points, linear_profile, profile_of
 from nst_lightning.images.opening import NotFiniteError
 from nst_lightning.images.transfer import PQ, WHITE_OF_HDR, hdr_light, srgb_light
 
 Array = NDArray[Any]
+
 Space = Literal["GRAY", "RGB", "CMYK", "LAB"]
 
 CHANNELS: dict[Space, int] = {"GRAY": 1, "RGB": 3, "CMYK": 4, "LAB": 3}
 _ICC_SPACE: dict[bytes, Space] = {b"GRAY": "GRAY", b"RGB ": "RGB", b"CMYK": "CMYK", b"Lab ": "LAB"}
-FLOAT_NOTICE = "has floating-point samples and no profile: they are taken as linear light, and white is 1"
 
 
 @dataclass(frozen=True)
@@ -93,14 +93,14 @@ def to_srgb(raster: Raster, path: Path, *, extended: bool = False) -> Array:
         UserWarning: The profile is damaged or made for another colour space; it is left aside. Or something
             had to be supposed of the colours.
     """
+    say = functools.partial(notice, stacklevel=3)
     if raster.notice:
-        notice(f"'{path}' {raster.notice}", stacklevel=3)
+        say(f"'{path}' {raster.notice}")
     points = raster.points if raster.icc is None else hdr_code_points(raster.icc)
     if points is not None and points.hdr and points.known and raster.space in ("GRAY", "RGB"):
-        notice(
+        say(
             f"'{path}' is an HDR picture ({'PQ' if points.transfer == PQ else 'HLG'}): its white of {WHITE_OF_HDR:.0f} "
-            "cd/m2 becomes white, and so does what is brighter",
-            stacklevel=3,
+            "cd/m2 becomes white, and so does what is brighter"
         )
         return _from_hdr(raster, points)
     icc = raster.icc
@@ -108,18 +108,15 @@ def to_srgb(raster: Raster, path: Path, *, extended: bool = False) -> Array:
         if points.known and not points.hdr:
             icc = profile_of(points)
         else:
-            notice(
+            say(
                 f"the colours of '{path}' have code points (CICP {points.primaries}/{points.transfer}) that are not "
-                "known here; its pixels are taken as sRGB",
-                stacklevel=3,
+                "known here; its pixels are taken as sRGB"
             )
     if icc is not None:
         try:
             return _through_profile(raster.values, raster.space, icc, extended)
         except (RuntimeError, TypeError, ValueError) as error:  # imagecodecs' CmsError is a RuntimeError
-            notice(
-                f"the colour profile in '{path}' cannot be used ({error}); its pixels are taken as sRGB", stacklevel=3
-            )
+            say(f"the colour profile in '{path}' cannot be used ({error}); its pixels are taken as sRGB")
     if raster.space == "LAB":
         return to_unit(transform(raster.values, "LAB", _lab_profile()))
     return unmanaged(raster)
@@ -238,6 +235,12 @@ def full_range(values: Array, bits: int) -> Array:
     scaled: Array = values.astype(np.float32)
     scaled /= np.float32(2.0**bits - 1)
     return scaled
+
+
+def as_linear(raster: Raster) -> Raster:
+    """Floating-point samples that no profile describes, as the programs that write them mean them: linear light."""
+    supposed = "has floating-point samples and no profile: they are taken as linear light, and white is 1"
+    return replace(raster, points=LINEAR, notice=supposed)
 
 
 def from_narrow(values: Array) -> Array:

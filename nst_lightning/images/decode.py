@@ -4,7 +4,7 @@ import functools
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol
 
 import imagecodecs
 import numpy as np
@@ -118,25 +118,24 @@ def _header(file: BinaryIO) -> Header:
         return Header(height, width, 1, reader)
     if deep.is_tiff(start):
         file = with_picture_first(file)
-        tiff = deep.read_tiff_header(file)
-        height, width = tiff.height, tiff.width
-        if not tiff.deep:
-            file.seek(0)
+        height, width, orientation, is_deep = deep.read_tiff_header(file)
+        if not is_deep:
             with open_image(file, ["TIFF"]):
                 pass  # refuses what Pillow cannot decode, and bombs
-        orientation, decoder = tiff.orientation, "tiff" if tiff.deep else "pillow-tiff"
+        decoder = "tiff" if is_deep else "pillow-tiff"
     elif jpeg12.accepts(file):
         with jpeg12.header_of(file) as image:
             width, height = image.size
             orientation, decoder = _orientation(image, file), "jpeg12"
     else:
-        file.seek(0)
         with open_image(file, readable_formats()) as image:
             width, height = image.size
             orientation = _orientation(image, file)
             if image.format == "AVIF" and (crop := read_tags(image, file).crop) is not None:
                 width, height = crop[2:]
         decoder = "png" if deep.is_deep_png(start) else "pillow"
+    if orientation not in range(1, 9):
+        orientation = 1
     if orientation >= 5:
         height, width = width, height
     # Pillow turns a TIFF by itself when it decodes it.
@@ -149,7 +148,7 @@ def readable_formats() -> list[str]:
     return [kind for kind in _FORMATS if kind in Image.OPEN]
 
 
-def _orientation(image: Image.Image, file: BinaryIO) -> int:
+def _orientation(image: Image.Image, file: BinaryIO) -> Any:
     if image.format == "PNG" and "exif" not in image.info:
         # Pillow sees one behind the pixels only when it decodes it.
         late = png_chunks(file, {b"eXIf"}, behind_pixels=True).get(b"eXIf")
@@ -157,10 +156,9 @@ def _orientation(image: Image.Image, file: BinaryIO) -> int:
             image.info["exif"] = late
     try:
         # The method of PNG images would decode the whole picture in search of a late chunk.
-        orientation = Image.Image.getexif(image).get(_ORIENTATION_TAG, 1)
+        return Image.Image.getexif(image).get(_ORIENTATION_TAG, 1)
     except Exception:  # damaged EXIF, which fails in many ways, is no reason to refuse the picture
         return 1
-    return orientation if orientation in range(1, 9) else 1
 
 
 def _upright(values: Array, orientation: int) -> Array:

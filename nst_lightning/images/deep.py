@@ -1,25 +1,12 @@
 """PNG and TIFF that Pillow would spoil or refuse: more than 8 bits a sample, and some spaces and codings of TIFF."""
 
-import contextlib
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import tifffile
 from PIL import TiffImagePlugin
 
-from nst_lightning.images.codepoints import LINEAR
-from nst_lightning.images.color import (
-    CHANNELS,
-    FLOAT_NOTICE,
-    Array,
-    Raster,
-    Space,
-    full_range,
-    split_alpha,
-    unassociated,
-)
+from nst_lightning.images.color import CHANNELS, Array, Raster, Space, as_linear, full_range, split_alpha, unassociated
 from nst_lightning.images.limits import check_pixels
 from nst_lightning.images.mending.partial import samples
 from nst_lightning.images.opening import UnsupportedError
@@ -41,20 +28,13 @@ def is_tiff(start: bytes) -> bool:
     return start[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
-@dataclass(frozen=True)
-class TiffHeader:
+class TiffHeader(NamedTuple):
     """First page of a TIFF: size as stored, EXIF orientation, and whether ``read_deep_tiff`` is for it."""
 
     height: int
     width: int
     orientation: int
     deep: bool
-
-
-@contextlib.contextmanager
-def _first_page(file: BinaryIO) -> Iterator[Any]:
-    with tifffile.TiffFile(file) as tiff:
-        yield tiff.pages[0]
 
 
 def read_tiff_header(file: BinaryIO) -> TiffHeader:
@@ -64,7 +44,8 @@ def read_tiff_header(file: BinaryIO) -> TiffHeader:
         TooLargeError: Memory does not hold the picture, or one of its tiles.
         UnsupportedError: Its samples are deep and of a kind that ``read_deep_tiff`` has no rule for.
     """
-    with _first_page(file) as page:
+    with tifffile.TiffFile(file) as tiff:
+        page: Any = tiff.pages[0]
         height, width = int(page.imagelength), int(page.imagewidth)
         deep = (
             page.sampleformat == 3
@@ -72,28 +53,25 @@ def read_tiff_header(file: BinaryIO) -> TiffHeader:
             or page.photometric in (_ICCLAB, _ITULAB)
             or page.compression == _WEBP
             or page.compression not in TiffImagePlugin.COMPRESSION_INFO
-            or (page.parent.is_bigtiff and page.parent.byteorder == ">")  # which Pillow calls a damaged file
+            or (tiff.is_bigtiff and tiff.byteorder == ">")  # which Pillow calls a damaged file
         )
         if deep:
             check_pixels(height * width, file)
             _check_supported(page)
             # A tile is decoded whole, whatever part of it lies within the picture.
             check_pixels(page.tilewidth * page.tilelength * page.tiledepth, file)
-        orientation = page.tags.valueof(274, default=1)
-    return TiffHeader(height, width, orientation if orientation in range(1, 9) else 1, deep)
+        return TiffHeader(height, width, page.tags.valueof(274, default=1), deep)
 
 
 def read_deep_tiff(file: BinaryIO) -> Raster:
     """Decode the first page of a TIFF that ``read_tiff_header`` calls deep.
 
-    Floating-point samples are clipped to ``[0, 1]``; without a profile they are linear light, as programs that
-    write them mean it.
-
     Raises:
         NotFiniteError: A sample is NaN or infinite.
         UnsupportedError: See ``read_tiff_header``.
     """
-    with _first_page(file) as page:
+    with tifffile.TiffFile(file) as tiff:
+        page: Any = tiff.pages[0]
         _check_supported(page)
         values = samples(page)
         if page.planarconfig == 2 and page.samplesperpixel > 1:
@@ -118,7 +96,8 @@ def read_deep_tiff(file: BinaryIO) -> Raster:
         rgb, alpha = split_alpha(values[..., : colours + 1], space)
         if described[0] == _EXTRA_ASSOCIATED and alpha is not None:
             rgb = unassociated(rgb, alpha)
-    return Raster(rgb, space, alpha, icc, LINEAR if linear else None, FLOAT_NOTICE if linear else "")
+    raster = Raster(rgb, space, alpha, icc)
+    return as_linear(raster) if linear else raster
 
 
 def _check_supported(page: Any) -> None:

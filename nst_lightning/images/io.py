@@ -261,8 +261,6 @@ def check_writable(path: str | Path, *, name: str = "output", bits: int = 8, col
                 raise UserError(f"{name}: needs a regular file, got '{path}'; choose another path")
         make_folder(path.parent)
         check_replaceable(path)
-    except UserError:
-        raise
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         raise _not_writable(path, name, error) from error
 

@@ -1,4 +1,7 @@
-"""JPEG 2000, bare or as JP2: by imagecodecs, since Pillow spoils more than 8 bits and drops the profile."""
+"""JPEG 2000, bare or as JP2: by imagecodecs, since Pillow spoils more than 8 bits and drops the profile.
+
+All that reads a file raises ValueError where there is no code stream, or a damaged one.
+"""
 
 import struct
 from typing import BinaryIO
@@ -12,7 +15,8 @@ from nst_lightning.images.opening import UnsupportedError
 
 _BOX = b"\0\0\0\x0cjP  \r\n\x87\n"
 _CODESTREAM = b"\xff\x4f\xff\x51"
-_ENUMERATED: dict[int, Space] = {12: "CMYK", 16: "RGB", 17: "GRAY", 18: "RGB"}  # EnumCS; 18, sYCC, is decoded as RGB
+_CMYK = 12
+_ENUMERATED = (_CMYK, 16, 17, 18)  # EnumCS that are read: CMYK, sRGB, grey, and sYCC, which is decoded as RGB
 _PROFILES = (b"\2", b"\3")  # methods of a colr box: a restricted profile, or any
 _HEADER_BYTES = 64
 
@@ -23,11 +27,7 @@ def accepts(start: bytes) -> bool:
 
 
 def read_size(file: BinaryIO) -> tuple[int, int]:
-    """Height and width.
-
-    Raises:
-        ValueError: There is no code stream, or its header is cut.
-    """
+    """Height and width."""
     right, bottom, left, top = struct.unpack_from(">4I", _stream(file), 8)  # SIZ (ISO/IEC 15444-1, A.5.1)
     return max(bottom - top, 0), max(right - left, 0)
 
@@ -37,7 +37,6 @@ def read(file: BinaryIO) -> Raster:
 
     Raises:
         UnsupportedError: Its colour space is none of sRGB, sYCC, grey and CMYK, and no profile says what it is.
-        ValueError: There is no code stream, or it is damaged.
     """
     bits = 1 + (_stream(file)[42] & 0x7F)  # Ssiz of the first component
     header = bmff.top_box(file, b"jp2h") or b""
@@ -65,17 +64,16 @@ def _colours(header: bytes, samples: int) -> tuple[Space, bytes | None]:
     """Colour space, and the profile where there is one."""
     supposed: Space = "GRAY" if samples <= 2 else "RGB"
     named = [content for kind, content in bmff.boxes(header) if kind == b"colr"]
-    for content in named:
-        if content[:1] in _PROFILES:
-            icc = content[3:]
-            return ("CMYK" if icc[16:20] == b"CMYK" and samples >= 4 else supposed), icc
-    for content in named:
-        if content[:1] == b"\1" and len(content) >= 7:
-            code = int.from_bytes(content[3:7], "big")
-            if code not in _ENUMERATED:
-                raise UnsupportedError(f"its colour space is the one of number {code} in JPEG 2000")
-            return ("CMYK" if code == 12 and samples >= 4 else supposed), None
-    return supposed, None
+    icc = next((content[3:] for content in named if content[:1] in _PROFILES), None)
+    if icc is not None:
+        return ("CMYK" if icc[16:20] == b"CMYK" and samples >= 4 else supposed), icc
+    stated = next((content[3:7] for content in named if content[:1] == b"\1" and len(content) >= 7), None)
+    if stated is None:
+        return supposed, None
+    code = int.from_bytes(stated, "big")
+    if code not in _ENUMERATED:
+        raise UnsupportedError(f"its colour space is the one of number {code} in JPEG 2000")
+    return ("CMYK" if code == _CMYK and samples >= 4 else supposed), None
 
 
 def _stream(file: BinaryIO) -> bytes:

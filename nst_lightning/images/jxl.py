@@ -1,4 +1,7 @@
-"""JPEG XL, with the extra ``jxl``: samples by imagecodecs, and the profile that is theirs by pillow-jxl-plugin."""
+"""JPEG XL, with the extra ``jxl``: samples by imagecodecs, and the profile that is theirs by pillow-jxl-plugin.
+
+All that reads a file raises MissingExtraError where there is no pillow-jxl-plugin, and ValueError if its header is cut.
+"""
 
 from typing import Any, BinaryIO, NamedTuple
 
@@ -29,24 +32,14 @@ def accepts(start: bytes) -> bool:
 
 
 def read_size(file: BinaryIO) -> tuple[int, int]:
-    """Height and width as the decoder turns the picture: EXIF has no word in it (ISO/IEC 18181-2).
-
-    Raises:
-        MissingExtraError: There is no pillow-jxl-plugin.
-        ValueError: The header is cut.
-    """
+    """Height and width as the decoder turns the picture: EXIF has no word in it (ISO/IEC 18181-2)."""
     _decoder()  # or it says what to install
     header = _header(file)
     return header.height, header.width
 
 
 def read(file: BinaryIO) -> Raster:
-    """Decode the first frame.
-
-    Raises:
-        MissingExtraError: There is no pillow-jxl-plugin.
-        NotFiniteError: A sample is NaN or infinite.
-    """
+    """Decode the first frame."""
     bits = _header(file).bits
     file.seek(0)
     data = file.read()

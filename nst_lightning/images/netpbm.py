@@ -1,12 +1,12 @@
 """PPM, PGM, PAM and PFM with more than 8 bits a sample, of which Pillow would return only 8 of colours, or nothing."""
 
+import math
 import re
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
-from nst_lightning.images.codepoints import LINEAR
-from nst_lightning.images.color import FLOAT_NOTICE, Array, Raster, full_range, grey_or_rgb
+from nst_lightning.images.color import Array, Raster, as_linear, full_range, grey_or_rgb
 from nst_lightning.images.opening import UnsupportedError
 
 _HEADER_BYTES = 4096  # longest header that is read, with its comments
@@ -49,15 +49,15 @@ def read(file: BinaryIO) -> Raster:
     shape = (header.height, header.width, header.channels)
     if header.kind in (b"F", b"f"):
         values = full_range(_binary(file, "<f4" if header.peak < 0 else ">f4", shape)[::-1], 32)  # from below
-        return Raster(values, "GRAY" if header.channels == 1 else "RGB", None, None, LINEAR, FLOAT_NOTICE)
+        return as_linear(grey_or_rgb(values))
     if not 1 <= header.peak <= 65535 or not 1 <= header.channels <= 4:
         raise UnsupportedError(f"it has {header.channels} samples a pixel up to {header.peak:g}")
     if header.kind in (b"2", b"3"):
-        text = re.sub(rb"#[^\n]*", b" ", file.read()).split(maxsplit=int(np.prod(shape)))
-        values = np.array(text[: int(np.prod(shape))], np.uint16)
-        if values.size < np.prod(shape):
+        count = math.prod(shape)
+        text = re.sub(rb"#[^\n]*", b" ", file.read()).split(maxsplit=count)[:count]
+        if len(text) < count:
             raise ValueError("the file is truncated")
-        values = values.reshape(shape)
+        values = np.array(text, np.uint16).reshape(shape)
     else:
         values = _binary(file, ">u2" if header.peak > 255 else "u1", shape)
     if header.peak in (255, 65535):
@@ -93,7 +93,7 @@ def _header(start: bytes) -> _Header | None:
 
 
 def _binary(file: BinaryIO, kind: str, shape: tuple[int, int, int]) -> Array:
-    size = int(np.prod(shape)) * np.dtype(kind).itemsize
+    size = math.prod(shape) * np.dtype(kind).itemsize
     data = file.read(size)
     if len(data) < size:
         raise ValueError("the file is truncated")

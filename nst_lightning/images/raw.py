@@ -1,4 +1,7 @@
-"""Raw files of cameras: what a sensor saw, to be developed, which LibRaw does (the extra ``raw``)."""
+"""Raw files of cameras: what a sensor saw, to be developed, which LibRaw does (the extra ``raw``).
+
+All that reads a file raises RawFileError where there is no rawpy, and UnsupportedError for a camera unknown to LibRaw.
+"""
 
 import io
 import re
@@ -35,12 +38,7 @@ def accepts(start: bytes) -> bool:
 
 
 def read_size(file: BinaryIO) -> tuple[int, int]:
-    """Height and width of a raw file's picture, upright, without developing it.
-
-    Raises:
-        RawFileError: There is no rawpy.
-        UnsupportedError: LibRaw does not know the camera.
-    """
+    """Height and width of a raw file's picture, upright, without developing it."""
     with _opened(file) as raw:
         sizes = raw.sizes
         height, width = sizes.iheight, sizes.iwidth
@@ -59,8 +57,6 @@ def read(file: BinaryIO) -> Raster:
         ``(H, W, 3)`` uint16, sRGB.
 
     Raises:
-        RawFileError: There is no rawpy.
-        UnsupportedError: LibRaw does not know the camera.
         CutError: The file ends early.
     """
     lines: list[str] = []
