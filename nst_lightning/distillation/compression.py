@@ -122,11 +122,9 @@ def _fit_layer(
     Targets (N, C) are the teacher's values before ReLU; the student has the channels chosen of them. The projection
     (C, c) is the map of the layer before, from the student's channels to the teacher's.
     """
-    full = teacher.convolution(index)
+    full = {name: values[chosen] for name, values in teacher.convolution(index).state_dict().items()}
     convolution = torch.nn.Conv2d(len(projection[0]), len(chosen), 3, padding=1)
-    assert full.bias is not None and convolution.bias is not None
-    convolution.weight.copy_(torch.einsum("oihw,ij->ojhw", full.weight[chosen], projection))
-    convolution.bias.copy_(full.bias[chosen])
+    convolution.load_state_dict(full | {"weight": torch.einsum("oihw,ij->ojhw", full["weight"], projection)})
     if index:
         _refit(convolution, maps.patches(), targets[:, chosen])
     if not student.ranks[index]:
@@ -145,13 +143,13 @@ def _factorise(convolution: torch.nn.Conv2d, responses: Tensor, student: Compact
     Returns what comes before E, (r, C, 3, 3).
     """
     expansion = student.expansion(index)
-    assert expansion is not None and expansion.bias is not None and convolution.bias is not None
+    assert expansion is not None and convolution.bias is not None
     mean = responses.double().mean(0)
     centred = responses.double() - mean
     _, vectors = torch.linalg.eigh(centred.T @ centred)
     leading = vectors[:, -student.ranks[index] :]
-    expansion.weight.copy_(leading.float()[:, :, None, None])
-    expansion.bias.copy_((leading @ (leading.T @ (convolution.bias.double() - mean)) + mean).float())
+    bias = leading @ (leading.T @ (convolution.bias.double() - mean)) + mean
+    expansion.load_state_dict({"weight": leading[:, :, None, None], "bias": bias})
     return torch.einsum("or,oihw->rihw", leading.float(), convolution.weight)
 
 
@@ -215,5 +213,4 @@ def _refit(convolution: torch.nn.Conv2d, patches: Tensor, targets: Tensor) -> No
     assert convolution.bias is not None
     old = torch.cat([convolution.weight.flatten(1), convolution.bias[:, None]], dim=1)
     better = _fitted(old, patches, targets, torch.relu)
-    convolution.weight.copy_(better[:, :-1].view_as(convolution.weight))
-    convolution.bias.copy_(better[:, -1])
+    convolution.load_state_dict({"weight": better[:, :-1].view_as(convolution.weight), "bias": better[:, -1]})

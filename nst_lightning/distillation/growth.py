@@ -93,9 +93,9 @@ def _grow_layer(index: int, old: CompactNetwork, new: CompactNetwork, maps: Laye
     core = torch.einsum("or,oi->ri", columns, weight).view(more, -1, 3, 3)
 
     expansion, before = new.expansion(index), old.expansion(index)
-    assert expansion is not None and before is not None and expansion.bias is not None and before.bias is not None
-    expansion.bias.copy_(before.bias)
-    expansion.weight.copy_(torch.cat([before.weight, columns[:, :, None, None]], dim=1))
+    assert expansion is not None and before is not None
+    wider = torch.cat([before.weight, columns[:, :, None, None]], dim=1)
+    expansion.load_state_dict(before.state_dict() | {"weight": wider})
     convolution, narrow = new.convolution(index).weight.zero_(), old.convolution(index).weight
     convolution[: len(narrow), : narrow.shape[1]] = narrow
     reduction, before = new.reduction(index), old.reduction(index)

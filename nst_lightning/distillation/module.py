@@ -20,8 +20,8 @@ from nst_lightning.distillation.growth import check_growth, grow
 from nst_lightning.distillation.loss import STYLE_TAPS, Grams, compare, style_distances, teacher_grams
 from nst_lightning.distillation.network import CompactNetwork, check_sizes, teacher_network, teacher_widths
 from nst_lightning.distillation.optimization import ImageOptimization
+from nst_lightning.distillation.score import HeldOutScore, shipped_form
 from nst_lightning.distillation.storage import earlier_runs, load_student, save_student
-from nst_lightning.distillation.validation import HeldOutScore, shipped_form
 from nst_lightning.distillation.whitening import WhitenedAdam, input_moments
 from nst_lightning.errors import UserError
 from nst_lightning.features import VGG19
@@ -217,8 +217,7 @@ class Distillation(LightningModule):
 
     def save(self) -> None:
         """Write the student to the output."""
-        facts = _facts(self.hparams, self.student)
-        facts |= {
+        facts = _facts(self.hparams, self.student) | {
             "teacher": f"VGG-19, {self.teacher.family} set; Visual Geometry Group, University of Oxford, CC BY 4.0",
             "steps": str(self.global_step),
             "data": self._trained_on,

@@ -30,16 +30,10 @@ class LayerSamples:
 
     def targets(self, index: int) -> Tensor:
         """What the teacher's convolution of this index returns before ReLU, at newly drawn positions: (N, C)."""
-        convolution = self._teacher.convolution(index)
         self._positions = [
             torch.randperm(x[0, 0].numel(), generator=self._generator)[: self._each] for x in self._of_teacher
         ]
-        values = []
-        for i, x in enumerate(self._of_teacher):
-            before = convolution(x.float())
-            values.append(_at(before, self._positions[i]))
-            self._of_teacher[i] = _half(F.relu(before))
-        return torch.cat(values)
+        return self._advance(self._of_teacher, self._teacher.convolution(index))
 
     def responses(self, of: Map) -> Tensor:
         """A map of what the student's layer sees, (1, c, h, w) -> (1, k, h, w), at the positions: (N, k)."""
@@ -51,15 +45,20 @@ class LayerSamples:
 
     def pass_on(self, index: int, layer: Map) -> Tensor:
         """Apply ReLU to what the student's layer returns, go on to the next one, and return values at the positions."""
-        values = []
-        for i, x in enumerate(self._of_student):
-            after = F.relu(layer(x.float()))
-            values.append(_at(after, self._positions[i]))
-            self._of_student[i] = _half(after)
+        values = self._advance(self._of_student, layer).relu()
         if NAMES[index] in LAST_OF_BLOCK:
             self._of_teacher, self._of_student = (
                 [F.max_pool2d(x, 2) for x in maps] for maps in (self._of_teacher, self._of_student)
             )
+        return values
+
+    def _advance(self, maps: list[Tensor], layer: Map) -> Tensor:
+        """Put what a layer makes of maps in their place, behind ReLU; returns values before it at the positions."""
+        values = []
+        for i, x in enumerate(maps):
+            before = layer(x.float())
+            values.append(_at(before, self._positions[i]))
+            maps[i] = _half(F.relu(before))
         return torch.cat(values)
 
 

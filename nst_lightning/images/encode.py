@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import imagecodecs
 import numpy as np
@@ -108,31 +108,20 @@ def encode(kind: Format, file: BinaryIO, content: Content) -> None:
 
 
 def _jpeg(file: BinaryIO, content: Content) -> None:
-    metadata, exif = content.metadata, content.exif(JPEG_SEGMENT - len(_EXIF_HEAD))
-    Image.fromarray(content.values).save(
-        file,
-        "JPEG",
-        quality=content.quality,
-        subsampling="4:4:4",  # styles are made of coloured strokes as fine as the pixels
-        icc_profile=content.space.icc,
-        exif=_EXIF_HEAD + exif if exif else b"",
-        extra=jpeg_segments(metadata),
-        **({"dpi": metadata.dpi} if metadata.dpi else {}),
-    )
+    options = {"dpi": content.metadata.dpi} if content.metadata.dpi else {}
+    exif, xmp = content.exif(JPEG_SEGMENT - len(_EXIF_HEAD)), jpeg_segments(content.metadata)
+    # Without subsampling: styles are made of coloured strokes as fine as the pixels.
+    _by_pillow(file, content, "JPEG", exif, quality=content.quality, subsampling="4:4:4", extra=xmp, **options)
 
 
 def _webp(file: BinaryIO, content: Content) -> None:
-    exif = content.exif()
     # exact: store colours under full transparency, which resampling may bring to light.
-    Image.fromarray(content.values).save(
-        file,
-        "WEBP",
-        lossless=True,
-        exact=True,
-        icc_profile=content.space.icc,
-        exif=_EXIF_HEAD + exif if exif else b"",
-        xmp=xmp_packet(content.metadata),
-    )
+    _by_pillow(file, content, "WEBP", content.exif(), lossless=True, exact=True, xmp=xmp_packet(content.metadata))
+
+
+def _by_pillow(file: BinaryIO, content: Content, kind: str, exif: bytes, **options: Any) -> None:
+    exif = _EXIF_HEAD + exif if exif else b""
+    Image.fromarray(content.values).save(file, kind, icc_profile=content.space.icc, exif=exif, **options)
 
 
 def _png(file: BinaryIO, content: Content) -> None:
@@ -157,15 +146,14 @@ def _png(file: BinaryIO, content: Content) -> None:
 
 def _tiff(file: BinaryIO, content: Content) -> None:
     values, metadata, space = content.values, content.metadata, content.space
-    height, width = values.shape[:2]
     # By itself tifffile goes to 64-bit offsets only without compression, which may yet not help.
     big = values.nbytes > 2**32 - 2**25
     said = content.exif() != b""
     written = main_directory(metadata) if said else {}
     packet = xmp_packet(metadata)
-    # By name, since tifffile leaves out what points at a directory when it is asked by number; 8 is any place.
-    pointers = [("ExifTag", exif_directory(metadata, (height, width), space.is_srgb)), ("GPSTag", metadata.location)]
-    pointers = [(name, tags) for name, tags in pointers if tags and said and not big]
+    exif = exif_directory(metadata, values.shape[:2], space.is_srgb)
+    directories = {_EXIF_TAG: exif, _LOCATION_TAG: metadata.location}
+    pointers = [(tag, tags) for tag, tags in directories.items() if tags and said and not big]
     tifffile.imwrite(
         file,
         values,
@@ -184,14 +172,14 @@ def _tiff(file: BinaryIO, content: Content) -> None:
         extratags=[
             *((tag, kind, len(text), text, True) for tag, (kind, text) in written.items() if isinstance(text, bytes)),
             *([(_XMP_TAG, TiffTags.BYTE, len(packet), packet, True)] if packet else []),
-            *((name, TiffTags.LONG, 1, 8, True) for name, _ in pointers),
+            # By name, since tifffile leaves out what points at a directory when asked by number; 8 is any place.
+            *((tifffile.TIFF.TAGS[tag], TiffTags.LONG, 1, 8, True) for tag, _ in pointers),
         ],
     )
-    numbers = {"ExifTag": _EXIF_TAG, "GPSTag": _LOCATION_TAG}
-    for name, tags in pointers:
+    for pointer, tags in pointers:
         file.seek(0)
         with tifffile.TiffFile(file) as tiff:
-            place = tiff.pages[0].tags[numbers[name]].offset + 8  # behind its number, type and count
+            place = tiff.pages[0].tags[pointer].offset + 8  # behind its number, type and count
         start = file.seek(0, io.SEEK_END)
         start += file.write(b"\0" * (start % 2))  # directories begin at even places
         file.write(directory_bytes(tags, start))

@@ -69,12 +69,11 @@ def reduction(height: int, width: int, needed: tuple[int, int] | None) -> int:
     def enough(factor: int, times: int) -> bool:
         return needed is None or (height // factor >= times * needed[0] and width // factor >= times * needed[1])
 
-    if height * width > LARGE and needed is not None:
-        wanted = [factor for factor in reversed(_REDUCTIONS) if enough(factor, 2) and fits(factor)]
-        if wanted:
-            return wanted[0]
-    for factor in _REDUCTIONS:
-        if fits(factor) and (factor == 1 or enough(factor, 1)):  # one that is to be enlarged is read as it is
+    reduce = height * width > LARGE and needed is not None
+    wanted = [factor for factor in reversed(_REDUCTIONS) if reduce and enough(factor, 2)]
+    wanted += [factor for factor in _REDUCTIONS if factor == 1 or enough(factor, 1)]  # what is to be enlarged stays
+    for factor in wanted:
+        if fits(factor):
             return factor
     raise TooLargeError(
         f"its {_mega(height * width)} do not fit into {_gibi(free)} of free memory in the size that is needed"

@@ -118,10 +118,8 @@ def match_histogram(
 
 def _counted(picture: Tensor, weights: Tensor | None) -> Tensor:
     """Which of the sampled pixels count, (h, w)."""
-    if weights is None:
-        return torch.ones_like(_sampled(picture[0, 0]), dtype=torch.bool)
-    sampled = _sampled(weights[0, 0])
-    return sampled > 0.5 * sampled.max() if bool(sampled.any()) else torch.ones_like(sampled, dtype=torch.bool)
+    sampled = torch.ones_like(_sampled(picture[0, 0])) if weights is None else _sampled(weights[0, 0])
+    return (sampled > 0.5 * sampled.max()) | (sampled.max() == 0)
 
 
 def _rotations() -> Tensor:

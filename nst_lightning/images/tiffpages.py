@@ -55,15 +55,15 @@ def with_picture_first(file: BinaryIO) -> BinaryIO:
             return file
         offset = max(others, key=lambda page: page.pixels).offset
         directory = _merged(file, tiff, offset, tiff.pages[0].offset)
-        end = file.seek(0, io.SEEK_END)
-        end += end % 2  # directories begin at even places
+        length = file.seek(0, io.SEEK_END)
+        end = length + length % 2  # directories begin at even places
         header = struct.pack(
             f"{tiff.byteorder}2sHHHQ" if tiff.is_bigtiff else f"{tiff.byteorder}2sHI",
             b"II" if tiff.byteorder == "<" else b"MM",
             *((43, 8, 0) if tiff.is_bigtiff else (42,)),
             end,
         )
-    return cast("BinaryIO", io.BufferedReader(_Overlaid(file, {0: header, end: directory})))
+    return cast("BinaryIO", io.BufferedReader(_Overlaid(file, header, length, b"\0" * (end - length) + directory)))
 
 
 def _pages(tiff: tifffile.TiffFile) -> list[_Page]:
@@ -112,12 +112,10 @@ def _entries(file: BinaryIO, tiff: tifffile.TiffFile, offset: int) -> dict[int, 
 
 
 class _Overlaid(io.RawIOBase):
-    """A file with other bytes in some places, or after its end."""
+    """A file of a length that begins with other bytes and has more behind its end."""
 
-    def __init__(self, file: BinaryIO, pieces: dict[int, bytes]) -> None:
-        self._file = file
-        self._pieces = pieces
-        self._end = max([file.seek(0, io.SEEK_END), *(place + len(piece) for place, piece in pieces.items())])
+    def __init__(self, file: BinaryIO, start: bytes, length: int, more: bytes) -> None:
+        self._file, self._start, self._length, self._more = file, start, length, more
         self._position = 0
 
     def readable(self) -> bool:
@@ -127,19 +125,20 @@ class _Overlaid(io.RawIOBase):
         return True
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._end}[whence]
-        self._position = max(0, start + offset)
+        end = self._length + len(self._more)
+        self._position = max(0, {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: end}[whence] + offset)
         return self._position
 
     def readinto(self, buffer: Any) -> int:
         begin = self._position
-        wanted = max(0, min(len(buffer), self._end - begin))
-        self._file.seek(begin)
-        data = bytearray(self._file.read(wanted).ljust(wanted, b"\0"))
-        for place, piece in self._pieces.items():
-            low, high = max(begin, place), min(begin + wanted, place + len(piece))
-            if low < high:
-                data[low - begin : high - begin] = piece[low - place : high - place]
-        buffer[:wanted] = data
-        self._position += wanted
-        return wanted
+        if begin < len(self._start):
+            found = self._start[begin:]
+        elif begin < self._length:
+            self._file.seek(begin)
+            found = self._file.read(min(len(buffer), self._length - begin))
+        else:
+            found = self._more[begin - self._length :]
+        count = min(len(found), len(buffer))
+        buffer[:count] = found[:count]
+        self._position += count
+        return count

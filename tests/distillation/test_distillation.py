@@ -20,8 +20,8 @@ from nst_lightning.distillation.growth import grow
 from nst_lightning.distillation.loss import INNER_TAPS, STYLE_TAPS
 from nst_lightning.distillation.module import Distillation
 from nst_lightning.distillation.network import NAMES, teacher_network, teacher_widths
+from nst_lightning.distillation.score import HeldOutScore, shipped_form
 from nst_lightning.distillation.storage import earlier_runs, load_student, save_student
-from nst_lightning.distillation.validation import HeldOutScore, shipped_form
 from nst_lightning.errors import UserError
 from nst_lightning.features import VGG19
 from nst_lightning.features.compact import TAPS

@@ -111,28 +111,16 @@ def _raw_length(header: bytes) -> int:
 
 def _inflated(compressed: bytes, wanted: int) -> tuple[bytes, bool]:
     """What can be decompressed, up to a length, and whether its own checksum was there and right."""
-    inflater = zlib.decompressobj()
-    found = bytearray()
-    for place in range(0, len(compressed), _PIECE):
-        piece, before = compressed[place : place + _PIECE], inflater.copy()
+    inflater, found = zlib.decompressobj(), bytearray()
+    place, step = 0, _PIECE
+    while place < len(compressed) and len(found) <= wanted and not inflater.eof:
+        before = inflater.copy()
         try:
-            found += inflater.decompress(piece, wanted + 1 - len(found))
+            found += inflater.decompress(compressed[place : place + step], wanted + 1 - len(found))
+            place += step
         except zlib.error:
-            found += _to_the_error(before, piece, wanted - len(found))
-            return bytes(found[:wanted]), False
-        if len(found) > wanted or inflater.eof:
-            break
-    return bytes(found[:wanted]), inflater.eof
-
-
-def _to_the_error(inflater: "zlib._Decompress", piece: bytes, wanted: int) -> bytes:
-    """What comes before an error: zlib does not return what it found in the bytes that it fails at."""
-    found = bytearray()
-    try:
-        for place in range(len(piece)):
-            found += inflater.decompress(piece[place : place + 1], wanted + 1 - len(found))
-            if len(found) > wanted:
+            if step == 1:
                 break
-    except zlib.error:
-        pass
-    return bytes(found)
+            # What it found in the bytes that it fails at, zlib does not return: one by one they give all up to there.
+            inflater, step = before, 1
+    return bytes(found[:wanted]), inflater.eof
