@@ -27,11 +27,7 @@ class Pair(NamedTuple):
 
 
 def split_folder(folder: Path, *, argument: str) -> tuple[list[Path], list[Path]]:
-    """Pictures of a folder, to train on and held out.
-
-    Raises:
-        UserError: If there are too few.
-    """
+    """Pictures of a folder, to train on and held out; a UserError if there are too few."""
     paths = sorted(path for path in folder.glob("*") if path.suffix.lower() in SUFFIXES)
     if len(paths) < _HELD_OUT_EVERY:
         raise UserError(

@@ -63,8 +63,7 @@ def grow(
 ) -> CompactNetwork:
     """Make a student of higher ranks that errs less than the old one, from images (1, 3, h, w), RGB in [0, 1].
 
-    Raises:
-        UserError: See `check_growth`.
+    It must be one that `check_growth` lets pass.
     """
     new = CompactNetwork(old.widths, teacher.widths, ranks, input_ranks)
     check_growth(old, new)

@@ -143,11 +143,7 @@ def teacher_network(teacher: VGG19) -> CompactNetwork:
 def check_sizes(
     widths: Sequence[int], full: Sequence[int], ranks: Sequence[int] | None, input_ranks: Sequence[int] | None
 ) -> None:
-    """Refuse widths and ranks that no student of a teacher with full widths can have.
-
-    Raises:
-        UserError: If their numbers or sizes do not fit the teacher or each other.
-    """
+    """Refuse by a UserError widths and ranks that no student of a teacher with full widths can have."""
     if len(widths) != len(full) or not all(0 < w <= most for w, most in zip(widths, full, strict=True)):
         raise UserError(f"model.widths: must be {len(full)} numbers from 1 to VGG-19's own {full}, got {widths}")
     for name, given in (("ranks", ranks), ("input_ranks", input_ranks)):

@@ -76,11 +76,7 @@ def earlier_runs(path: Path) -> list[dict[str, str]]:
 
 
 def load_student(path: Path) -> CompactNetwork:
-    """Read a student's weights, to train on.
-
-    Raises:
-        UserError: If the file does not hold a student.
-    """
+    """Read a student's weights, to train on; a UserError if the file holds none."""
     try:
         loaded = read_compact_weights(path, argument="model.student")
     except UserError as error:

@@ -88,11 +88,7 @@ def format_of(path: Path, bits: int, name: str = "output", color_space: str = "s
 
 
 def encode(kind: Format, file: BinaryIO, content: Content) -> None:
-    """Write a picture; what is said of it may fail and costs only itself then.
-
-    Warns:
-        UserNotice: The format, or its encoder, does not store what is said of the picture.
-    """
+    """Write a picture; what is said of it and cannot be stored costs only itself, with a notice."""
     try:
         kind.encode(file, content)
     except OSError:  # of the disk

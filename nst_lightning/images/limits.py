@@ -26,12 +26,9 @@ class TooLargeError(UnsupportedError):
 
 
 def check_pixels(pixels: int, file: BinaryIO) -> None:
-    """Refuse a picture of so many pixels that is larger than memory, before any of it is allocated.
+    """Refuse by a TooLargeError a picture that memory does not hold, or that a file so small cannot, undecoded.
 
     A JPEG can be decoded in an eighth of its size. The file is left where it stands.
-
-    Raises:
-        TooLargeError: It is, or its file is far too small for so many pixels.
     """
     at = file.tell()
     size = file.seek(0, io.SEEK_END)
@@ -82,11 +79,7 @@ def reduction(height: int, width: int, needed: tuple[int, int] | None) -> int:
 
 @contextlib.contextmanager
 def open_image(file: BinaryIO, formats: list[str]) -> Iterator[ImageFile.ImageFile]:
-    """Open a picture by Pillow, whose own limit of pixels gives way to that of `check_pixels`.
-
-    Raises:
-        TooLargeError: See there.
-    """
+    """Open a picture by Pillow, whose own limit of pixels gives way to that of `check_pixels`."""
     file.seek(0)
     try:
         image = Image.open(file, formats=formats)

@@ -75,11 +75,8 @@ def remark(text: str) -> None:
 def opened(path: Path, name: str) -> Iterator[BinaryIO]:
     """Open a picture for decoding; whatever goes wrong, then or in the body, becomes a UserError.
 
-    Raises:
-        UserError: One line with the argument that gave the path, what it needs, what it got and what to do.
-
-    Warns:
-        UserNotice: What was said by `remark` in the body.
+    Its message begins with the name of the argument that gave the path. What was said by `remark` in the body becomes
+    notices.
     """
     start = b""
     remarks: list[str] = []

@@ -27,8 +27,7 @@ _LARGEST_BOX = 1 << 26
 def read_origin(path: Path, *, name: str = "data.content", keep_location: bool = False) -> Metadata:
     """What a file says of itself that a picture made from it says, too; with its place if ``keep_location``.
 
-    Warns:
-        UserNotice: That cannot be read; the result is empty.
+    If that cannot be read, it is empty, with a notice.
     """
     try:
         with opened(path, name) as file:
@@ -40,11 +39,7 @@ def read_origin(path: Path, *, name: str = "data.content", keep_location: bool =
 
 
 def read_settings(path: Path) -> dict[str, str]:
-    """The settings that this program wrote into a picture; empty where there are none.
-
-    Raises:
-        UserError: The file cannot be read as a picture.
-    """
+    """The settings that this program wrote into a picture; empty where there are none, a UserError if it is none."""
     with opened(path, "image") as file:
         packets, description = _texts_of_ours(file)
     for packet in packets:

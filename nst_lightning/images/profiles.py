@@ -36,11 +36,7 @@ class ColorSpace:
 
 
 def check_color_space(name: str) -> str:
-    """The space that a name means, however it is spelt.
-
-    Raises:
-        UserError: There is none of this name.
-    """
+    """The space that a name means, however it is spelt; a UserError if there is none."""
     plain = re.sub(r"[^a-z0-9]", "", name.lower())
     found = _ALIASES.get(plain) or next((known for known in NAMES if known.replace("-", "") == plain), None)
     if found is None:
@@ -60,11 +56,7 @@ def color_space(name: str) -> ColorSpace:
 
 
 def space_of_content(profile: bytes | None, path: Path | None) -> ColorSpace:
-    """The space that a picture came in, by its profile; one without any is sRGB.
-
-    Warns:
-        UserNotice: A picture in sRGB values cannot be brought into it; sRGB is used.
-    """
+    """The space that a picture came in, by its profile; sRGB without any, or, with a notice, if it is of no use."""
     plain = color_space("srgb")
     if profile is None:
         return plain
@@ -90,10 +82,8 @@ def to_space(rgb: Array, space: ColorSpace) -> Array:
     """Bring sRGB values into a colour space; what lies outside of it is clipped there, and not before.
 
     Takes ``(H, W, 3)`` float32, gamma-encoded sRGB, beyond ``[0, 1]`` as ``extended_linear`` understands it; returns
-    the same in ``[0, 1]``. Relative colorimetric with black point compensation, as in reading.
-
-    Raises:
-        RuntimeError: The profile is of no use.
+    the same in ``[0, 1]``. Relative colorimetric with black point compensation, as in reading. A profile of no use
+    raises a RuntimeError.
     """
     return to_unit(transform(extended_linear(rgb), "RGB", linear_profile(), space.icc))
 

@@ -1,6 +1,7 @@
 """Files with slight damage that every viewer opens: read, and told of.
 
-Bytes are mended before they are decoded, so that each decoder, whatever it makes of damage, gets a sound file.
+Bytes are mended before they are decoded, so that each decoder, whatever it makes of damage, gets a sound file. All that
+mends or decodes raises CutError where more than a quarter of the pixels are missing.
 """
 
 import io
@@ -21,11 +22,8 @@ _JPEG, _PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
 def attempt(file: BinaryIO, action: Callable[[BinaryIO], _Result], *, pixels: bool) -> _Result:
     """Read something from a picture, from its start; if the file is damaged, from what can be made of it.
 
-    Only if pixels are read is it worth going through the whole file, and are there notices.
-
-    Raises:
-        CutError: More than a quarter of the pixels are missing.
-        Exception: What ``action`` raises.
+    Only if pixels are read is it worth going through the whole file, and are there notices. What ``action`` raises
+    is raised where nothing can be mended.
     """
     file.seek(0)
     mended = _unlike_what_it_says(file, pixels)

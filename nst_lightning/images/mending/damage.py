@@ -15,11 +15,7 @@ class Mended(NamedTuple):
 
 
 def told(missing: float) -> str:
-    """Say that so large a fraction of the pixels is missing.
-
-    Raises:
-        CutError: It is too large.
-    """
+    """Say that so large a fraction of the pixels is missing; a CutError if it is too large."""
     if missing > MOST_MISSING:
         raise CutError(
             f"the file is truncated: {100 * missing:.0f} % of its pixels are missing, and at most "

@@ -59,11 +59,7 @@ class _Structure(NamedTuple):
 
 
 def mend(data: bytes) -> Mended | None:
-    """Close a JPEG that does not end, and tell how much of it is missing; None if it ends.
-
-    Raises:
-        CutError: More than a quarter of the pixels are missing.
-    """
+    """Close a JPEG that does not end, and tell how much of it is missing; None if it ends."""
     structure = _read(data)
     if structure.frame is None or not structure.scans or structure.segments[-1].marker == _EOI:
         return None

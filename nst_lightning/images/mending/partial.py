@@ -18,12 +18,7 @@ _ROW_BY_ROW = ("TIFF", "GIF", "BMP", "DIB", "PPM", "TGA")
 
 
 def load(image: Image.Image, file: BinaryIO) -> Image.Image:
-    """Decode a picture that Pillow has opened from a file, or as much of it as can be; returns it, or another one.
-
-    Raises:
-        CutError: The file ends early, and more than a quarter of the pixels are missing.
-        Exception: What Pillow raises, where it is damaged otherwise and as much is missing.
-    """
+    """Decode a picture that Pillow has opened from a file, or as much of it as can be; returns it, or another one."""
     size = file.seek(0, io.SEEK_END)
     if image.format in _ROW_BY_ROW and image.width * image.height <= MOST_PER_BYTE * size:
         return _or_partly(partial(_loaded, image), partial(_over_canvases, file, image.format))
@@ -34,17 +29,17 @@ def load(image: Image.Image, file: BinaryIO) -> Image.Image:
 
 
 def samples(page: Any) -> Any:
-    """All samples of a tifffile.TiffPage, as its ``asarray()`` has them; zero where a strip or tile is not decodable.
-
-    Raises:
-        CutError: The file ends early, and more than a quarter of the pixels are missing.
-        Exception: What tifffile raises, where it is damaged otherwise and as much is missing.
-    """
+    """All samples of a tifffile.TiffPage, as its ``asarray()`` has them; zero where a strip or tile is not decodable."""
     return _or_partly(page.asarray, partial(_decodable, page))
 
 
 def _or_partly(whole: Callable[[], _Decoded], partly: Callable[[], tuple[_Decoded, float]]) -> _Decoded:
-    """What decoding gives; if it fails, what can be had with the fraction of the pixels that it misses."""
+    """What decoding gives; if it fails, what can be had with the fraction of the pixels that it misses.
+
+    Raises:
+        CutError: The file ends early, and more than a quarter of the pixels are missing.
+        Exception: What the decoder raises, where it is damaged otherwise and as much is missing.
+    """
     try:
         return whole()
     except MemoryError:

@@ -48,7 +48,6 @@ def rebuild(data: bytes, pixels: bool) -> Mended | None:
     """Make a PNG anew of what its pixels need; None where IHDR or PLTE, without which there are none, is not sound.
 
     Raises:
-        CutError: More than a quarter of the pixels are missing.
         ValueError: The pixels are not those that were written.
     """
     chunks = list(_chunks(data))

@@ -15,11 +15,7 @@ def accepts(start: bytes) -> bool:
 
 
 def mend(data: bytes, pixels: bool) -> Mended | None:
-    """Give a WebP the length that its chunks have, and zeros for what its last chunk lacks; None if it is sound.
-
-    Raises:
-        CutError: More than a quarter of the first frame is missing.
-    """
+    """Give a WebP the length that its chunks have, and zeros for what its last chunk lacks; None if it is sound."""
     place, end, frames, missing = 12, 12, 0, 0.0
     while place + 8 <= len(data) and _NAME.match(data, place):
         kind, length = struct.unpack_from("<4sI", data, place)
