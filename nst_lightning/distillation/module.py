@@ -19,8 +19,7 @@ from nst_lightning.distillation.data import DistillationData, Pair
 from nst_lightning.distillation.growth import check_growth, grow
 from nst_lightning.distillation.loss import STYLE_TAPS, Grams, compare, style_distances, teacher_grams
 from nst_lightning.distillation.network import CompactNetwork, check_sizes, teacher_network, teacher_widths
-from nst_lightning.distillation.optimization import ImageOptimization
-from nst_lightning.distillation.score import HeldOutScore, shipped_form
+from nst_lightning.distillation.score import HeldOutScore, ImageOptimization, shipped_form
 from nst_lightning.distillation.storage import earlier_runs, load_student, save_student
 from nst_lightning.distillation.whitening import WhitenedAdam, input_moments
 from nst_lightning.errors import UserError
@@ -217,7 +216,14 @@ class Distillation(LightningModule):
 
     def save(self) -> None:
         """Write the student to the output."""
-        facts = _facts(self.hparams, self.student) | {
+        # Paths are left out, which are nobody else's business.
+        training = {name: value for name, value in self.hparams.items() if name not in {"teacher", "student", "output"}}
+        training |= {name: getattr(self.student, name) for name in ("widths", "ranks", "input_ranks")}
+        facts = {
+            "network": "compact VGG-19 of nst_lightning",
+            "version": __version__,
+            "training": json.dumps(training),
+            "commit": source_commit() or "",
             "teacher": f"VGG-19, {self.teacher.family} set; Visual Geometry Group, University of Oxford, CC BY 4.0",
             "steps": str(self.global_step),
             "data": self._trained_on,
@@ -234,15 +240,3 @@ class Distillation(LightningModule):
         """Load the student; the teacher is not missed."""
         student = {key.removeprefix("student."): value for key, value in state_dict.items()}
         return self.student.load_state_dict(student, strict=strict, assign=assign)
-
-
-def _facts(options: Mapping[str, Any], student: CompactNetwork) -> dict[str, str]:
-    """What any file of this training says of its making; paths are left out, which are nobody else's business."""
-    training = {name: value for name, value in options.items() if name not in {"teacher", "student", "output"}}
-    training |= {name: getattr(student, name) for name in ("widths", "ranks", "input_ranks")}
-    return {
-        "network": "compact VGG-19 of nst_lightning",
-        "version": __version__,
-        "training": json.dumps(training),
-        "commit": source_commit() or "",
-    }

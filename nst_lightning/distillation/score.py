@@ -7,6 +7,7 @@ import copy
 import json
 import statistics
 import tempfile
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,7 +19,6 @@ from torch import Tensor
 
 from nst_lightning.distillation.data import read_scaled, split_folder
 from nst_lightning.distillation.network import CompactNetwork
-from nst_lightning.distillation.optimization import ImageOptimization
 from nst_lightning.distillation.storage import save_student
 from nst_lightning.errors import UserError
 from nst_lightning.features import VGG19, CompactVGG19, Extractor
@@ -28,10 +28,55 @@ from nst_lightning.hardware.accelerator import choose_precision, compute_dtype, 
 from nst_lightning.hardware.memory import freed_memory_kept
 from nst_lightning.images.io import write_image
 from nst_lightning.losses.gram import gram_matrix
+from nst_lightning.objective.evaluator import Evaluator
+from nst_lightning.objective.objective import Objective, default_terms
+from nst_lightning.optim import LBFGS
 
 STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
 UNSEEN_LAYERS = ("relu1_2", "relu2_2", "relu3_3", "relu4_3")  # layers that no objective here uses
 CONTENT_LAYER = "relu4_2"
+
+
+class ImageOptimization:
+    """Style transfer without Lightning: the balanced objective with one encoder, in its compute type.
+
+    Content (1, 3, H, W) and style (1, 3, h, w) are RGB in [0, 1].
+    """
+
+    def __init__(self, extractor: Extractor, content: Tensor, style: Tensor) -> None:
+        self.objective = Evaluator(Objective(default_terms()), extractor)
+        self.objective.prepare(content, [(style, 1.0)])
+        self.content = content
+
+    def gradient(self, image: Tensor) -> Tensor:
+        """Gradient of the loss at an image."""
+        x = image.detach().clone().requires_grad_()
+        self.objective(x).loss.backward()  # type: ignore[no-untyped-call]
+        assert x.grad is not None
+        return x.grad
+
+    def run(self, evaluations: int, steps: Sequence[int] = ()) -> tuple[Tensor, float, list[Tensor]]:
+        """Optimise from the content on.
+
+        Returns:
+            The picture, seconds of an evaluation, and copies of the image before the evaluations in ``steps``.
+        """
+        image = self.content.clone().requires_grad_()
+        optimiser = LBFGS([image])
+
+        def closure() -> Tensor:
+            optimiser.zero_grad()
+            loss: Tensor = self.objective(image).loss
+            loss.backward()  # type: ignore[no-untyped-call]
+            return loss.detach()
+
+        copies = []
+        begin = time.perf_counter()
+        for evaluation in range(evaluations):
+            if evaluation in steps:
+                copies.append(image.detach().clone())
+            optimiser.step(closure)
+        return image.detach(), (time.perf_counter() - begin) / evaluations, copies
 
 
 @dataclass(frozen=True)

@@ -51,14 +51,8 @@ def _with_boxes(data: bytes, icc: bytes, exif: bytes, xmp: bytes) -> bytes:
     if list(top) != [b"ftyp", b"meta", b"mdat"]:
         raise ValueError("the AVIF encoder makes other boxes than are known")
     meta = dict(boxes(top[b"meta"][4:]))
-    items = [
-        (kind, about, content)
-        for kind, about, content in (
-            (b"Exif", b"\0", b"\0\0\0\0" + exif if exif else b""),  # where the TIFF begins in it
-            (b"mime", b"\0application/rdf+xml\0", xmp),
-        )
-        if content
-    ]
+    items = [(b"Exif", b"\0", b"\0\0\0\0" + exif)] if exif else []  # the zeros: where the TIFF begins in it
+    items += [(b"mime", b"\0application/rdf+xml\0", xmp)] if xmp else []
     meta[b"iprp"] = _with_profile(meta[b"iprp"], meta[b"pitm"], icc)
     locations = _locations(meta[b"iloc"])
     numbers = range(max(locations) + 1, max(locations) + 1 + len(items))

@@ -1,17 +1,22 @@
-"""Colours that a file names by code points, or by a gamma and chromaticities, as profiles for littleCMS."""
+"""Colours that a file names by code points (Rec. ITU-T H.273), or by a gamma and chromaticities: light and profiles."""
 
 import functools
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import imagecodecs
 import numpy as np
+from numpy.typing import NDArray
 
-from nst_lightning.images import transfer
-
+Array = NDArray[Any]
 Point = tuple[float, float]
 
+PQ, HLG = 16, 18  # TransferCharacteristics of H.273, table 3
+SRGB = 13
+WHITE_OF_HDR = 203.0  # cd/m2 of a white sheet in an HDR picture (Report ITU-R BT.2408, table 1)
+_HLG_PEAK, _HLG_GAMMA = 1000.0, 1.2  # cd/m2 of the display that BT.2100 counts with, and its system gamma
+_HLG_LUMINANCE = np.array([0.2627, 0.6780, 0.0593], np.float32)  # weights of BT.2020's primaries in luminance
 _UNSPECIFIED = 2
 _BT709 = 1
 _D65, _C, _DCI = (0.3127, 0.3290), (0.310, 0.316), (0.314, 0.351)
@@ -35,6 +40,59 @@ _POINTS = 4096  # entries of 16 bits in the table of a curve: as fine as 12 bits
 _SRGB_GAMMA, _GAMMA_ERROR, _CHROMA_ERROR = 1 / 2.2, 0.005, 0.005
 
 
+def _bt709(code: Array) -> Array:
+    """The inverse of the camera's curve, as littleCMS, Firefox and picture editors use it."""
+    a, b = 1.09929682680944, 0.018053968510807
+    return np.asarray(np.where(code < 4.5 * b, code / 4.5, ((code + a - 1) / a) ** (1 / 0.45)))
+
+
+def srgb_light(code: Array) -> Array:
+    """The curve of sRGB, from values of at least 0 to light."""
+    return np.asarray(np.where(code <= 0.04045, code / 12.92, ((code + 0.055) / 1.055) ** 2.4))
+
+
+def _power(exponent: float) -> Callable[[Array], Array]:
+    return lambda code: np.asarray(code**exponent)
+
+
+CURVES: dict[int, Callable[[Array], Array]] = {
+    1: _bt709,
+    4: _power(2.2),  # BT.470 System M
+    5: _power(2.8),  # BT.470 System B, G
+    6: _bt709,  # BT.601
+    7: lambda code: np.asarray(np.where(code < 0.0912, code / 4.0, ((code + 0.1115) / 1.1115) ** (1 / 0.45))),
+    8: _power(1.0),
+    11: _bt709,  # xvYCC, within [0, 1]
+    12: _bt709,  # BT.1361, within [0, 1]
+    SRGB: srgb_light,
+    14: _bt709,  # BT.2020 with 10 bits
+    15: _bt709,  # BT.2020 with 12 bits
+    17: lambda code: np.asarray(np.minimum(code**2.6 * (52.37 / 48), 1)),  # SMPTE ST 428-1: digital cinema
+}
+"""By TransferCharacteristics: ``[0, 1]`` as stored to light in ``[0, 1]``; those of HDR are not here."""
+
+
+def hdr_light(code: Array, transfer: int) -> Array:
+    """Light of an HDR picture, PQ or HLG, on the display that it was made for, by Rec. ITU-R BT.2100.
+
+    Takes ``(H, W, 3)`` float32 in ``[0, 1]``, with the primaries of BT.2020 in the case of HLG; returns the same shape,
+    linear, where 1 is white (``WHITE_OF_HDR``) and highlights are above.
+    """
+    if transfer == PQ:  # BT.2100, table 4: the EOTF
+        m1, m2 = np.float32(2610 / 16384), np.float32(2523 / 4096 * 128)
+        c1, c2, c3 = (np.float32(value) for value in (3424 / 4096, 2413 / 4096 * 32, 2392 / 4096 * 32))
+        root = code ** (1 / m2)
+        light: Array = (np.maximum(root - c1, 0) / (c2 - c3 * root)) ** (1 / m1)
+        light *= np.float32(10000 / WHITE_OF_HDR)
+        return light
+    # BT.2100, table 5: the inverse OETF to the light of the scene, and the OOTF to that of the display
+    a, b, c = (np.float32(value) for value in (0.17883277, 0.28466892, 0.55991073))
+    scene = np.where(code <= 0.5, code * code / 3, (np.exp((code - c) / a) + b) / 12)
+    luminance = (scene @ _HLG_LUMINANCE)[..., None]
+    scale = np.float32(_HLG_PEAK / WHITE_OF_HDR)
+    return np.asarray(scale * np.maximum(luminance, 1e-12) ** np.float32(_HLG_GAMMA - 1) * scene, dtype=np.float32)
+
+
 class CodePoints(NamedTuple):
     """ColourPrimaries and TransferCharacteristics of Rec. ITU-T H.273, as PNG, AVIF and HEIF have them (CICP)."""
 
@@ -44,13 +102,13 @@ class CodePoints(NamedTuple):
     @property
     def hdr(self) -> bool:
         """Whether the transfer is PQ or HLG, for which an ICC profile has no curve."""
-        return self.transfer in (transfer.PQ, transfer.HLG)
+        return self.transfer in (PQ, HLG)
 
     @property
     def known(self) -> bool:
         """Whether the numbers say what they should mean; those left unspecified mean sRGB."""
         return (self.primaries in _PRIMARIES or self.primaries == _UNSPECIFIED) and (
-            self.hdr or self.transfer in transfer.CURVES or self.transfer == _UNSPECIFIED
+            self.hdr or self.transfer in CURVES or self.transfer == _UNSPECIFIED
         )
 
 
@@ -61,11 +119,11 @@ LINEAR = CodePoints(_BT709, 8)
 def profile_of(points: CodePoints) -> bytes | None:
     """An ICC profile for code points that are known and not of HDR; None for sRGB, which needs none."""
     primaries = _BT709 if points.primaries == _UNSPECIFIED else points.primaries
-    curve = transfer.SRGB if points.transfer == _UNSPECIFIED else points.transfer
-    if (primaries, curve) == (_BT709, transfer.SRGB):
+    curve = SRGB if points.transfer == _UNSPECIFIED else points.transfer
+    if (primaries, curve) == (_BT709, SRGB):
         return None
     corners, white = _PRIMARIES[primaries]
-    light = transfer.CURVES[curve](np.linspace(0, 1, _POINTS))
+    light = CURVES[curve](np.linspace(0, 1, _POINTS))
     table = np.rint(light * 65535).astype(np.uint16)
     return _matrix_profile(corners, white, transferfunction=table)
 

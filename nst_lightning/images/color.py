@@ -11,12 +11,11 @@ from numpy.typing import NDArray
 from PIL import ImageCms
 
 from nst_lightning.errors import notice
-from nst_lightning.images.codepoints import LINEAR, CodePoints, hdr_code_points, linear_profile, profile_of
+from nst_lightning.images import codepoints
+from nst_lightning.images.codepoints import LINEAR, CodePoints, hdr_code_points, linear_profile, profile_of, srgb_light
 from nst_lightning.images.opening import NotFiniteError
-from nst_lightning.images.transfer import PQ, WHITE_OF_HDR, hdr_light, srgb_light
 
 Array = NDArray[Any]
-
 Space = Literal["GRAY", "RGB", "CMYK", "LAB"]
 
 CHANNELS: dict[Space, int] = {"GRAY": 1, "RGB": 3, "CMYK": 4, "LAB": 3}
@@ -98,10 +97,9 @@ def to_srgb(raster: Raster, path: Path, *, extended: bool = False) -> Array:
         say(f"'{path}' {raster.notice}")
     points = raster.points if raster.icc is None else hdr_code_points(raster.icc)
     if points is not None and points.hdr and points.known and raster.space in ("GRAY", "RGB"):
-        say(
-            f"'{path}' is an HDR picture ({'PQ' if points.transfer == PQ else 'HLG'}): its white of {WHITE_OF_HDR:.0f} "
-            "cd/m2 becomes white, and so does what is brighter"
-        )
+        curve = "PQ" if points.transfer == codepoints.PQ else "HLG"
+        white = f"{codepoints.WHITE_OF_HDR:.0f} cd/m2"
+        say(f"'{path}' is an HDR picture ({curve}): its white of {white} becomes white, and so does what is brighter")
         return _from_hdr(raster, points)
     icc = raster.icc
     if icc is None and points is not None:
@@ -147,7 +145,7 @@ def unmanaged(raster: Raster) -> Array:
 
 def _from_hdr(raster: Raster, points: CodePoints) -> Array:
     """Light of the display over that of white, clipped, to sRGB."""
-    light = hdr_light(unmanaged(raster), points.transfer)
+    light = codepoints.hdr_light(unmanaged(raster), points.transfer)
     in_srgb = transform(light, "RGB", linear_profile(points.primaries), linear_profile())  # not clipped: see there
     return transform(to_unit(in_srgb), "RGB", linear_profile())
 

@@ -96,7 +96,8 @@ def _raster(header: Header, needed: tuple[int, int] | None, stored: BinaryIO) ->
                 if needed is None:
                     remark(f"is read in 1/{factor} of its size, as memory does not hold more")
             raster = _decoded(image, file, header.decoder)
-    alpha = None if raster.alpha is None else _upright(raster.alpha, header.orientation)
+    opaque = raster.alpha is None or bool((raster.alpha == 1).all())
+    alpha = None if raster.alpha is None or opaque else _upright(raster.alpha, header.orientation)
     return replace(raster, values=_upright(raster.values, header.orientation), alpha=alpha)
 
 

@@ -40,10 +40,10 @@ def exif_block(metadata: Metadata, size: tuple[int, int], srgb: bool, limit: int
         return b""
     main, exif = main_directory(metadata), exif_directory(metadata, size, srgb)
     while len(block := _tiff(main, exif, metadata.location)) > limit:
-        longest = max((main, exif), key=lambda part: _longest(part)[1])
-        tag = _longest(longest)[0]
+        values = [(value, tag, part) for part in (main, exif) for tag, (_, value) in part.items()]
+        _, tag, part = max(values, key=lambda found: len(found[0]) if isinstance(found[0], bytes) else 0)
         notice(f"the content's EXIF tag {tag} is too long here, and left out")
-        del longest[tag]
+        del part[tag]
     return block
 
 
@@ -80,13 +80,6 @@ def directory_bytes(tags: Mapping[int, tuple[int, Any]], offset: int) -> bytes:
         directory.tagtype[tag] = kind
         directory[tag] = value
     return directory.tobytes(offset)
-
-
-def _longest(tags: Mapping[int, tuple[int, Any]]) -> tuple[int, int]:
-    """Tag and length of the longest text or bytes."""
-    sizes = {tag: len(value) for tag, (_, value) in tags.items() if isinstance(value, bytes)}
-    tag = max(sizes, key=sizes.__getitem__)
-    return tag, sizes[tag]
 
 
 def _tiff(

@@ -117,7 +117,7 @@ def read_image(
     path = expand(path, name)
     raster = read_raster(path, name, needed)
     rgb, alpha = to_srgb(raster, path, extended=extended), raster.alpha
-    if alpha is None or bool((alpha == 1).all()):
+    if alpha is None:
         return Picture(_to_tensor(rgb), None, path, profile_of_raster(raster))
     return Picture(_to_tensor(over_white(rgb, alpha)), _to_tensor(alpha[..., None]), path, profile_of_raster(raster))
 
@@ -149,15 +149,13 @@ def read_mask_samples(path: str | Path, name: str = "mask") -> MaskSamples:
         1.0
     """
     raster = read_raster(expand(path, name), name)
-    alpha = None
-    if raster.alpha is not None and not bool((raster.alpha == 1).all()):
-        alpha = _to_tensor(raster.alpha[..., None])
+    alpha = None if raster.alpha is None else _to_tensor(raster.alpha[..., None])
     if raster.space in ("GRAY", "LAB"):
         return MaskSamples(_to_tensor(to_unit(raster.values[..., :1])), alpha, 0.0)
     rgb = unmanaged(raster)
     spread = np.ptp(rgb, axis=2)
-    visible = raster.alpha if alpha is not None else None
-    chroma = 0.0 if visible is not None and not visible.any() else float(np.average(spread, weights=visible))
+    unseen = raster.alpha is not None and not raster.alpha.any()
+    chroma = 0.0 if unseen else float(np.average(spread, weights=raster.alpha))
     return MaskSamples(luma(_to_tensor(rgb)), alpha, chroma)
 
 

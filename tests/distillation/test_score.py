@@ -7,8 +7,7 @@ import torch
 
 from nst_lightning.cli import main
 from nst_lightning.distillation.network import teacher_network
-from nst_lightning.distillation.optimization import ImageOptimization
-from nst_lightning.distillation.score import STYLE_LAYERS, UNSEEN_LAYERS, judge
+from nst_lightning.distillation.score import STYLE_LAYERS, UNSEEN_LAYERS, ImageOptimization, judge
 from nst_lightning.distillation.storage import save_student
 from nst_lightning.features import VGG19
 from nst_lightning.features.compact import TAPS

@@ -29,7 +29,7 @@ def load(image: Image.Image, file: BinaryIO) -> Image.Image:
 
 
 def samples(page: Any) -> Any:
-    """All samples of a tifffile.TiffPage, as its ``asarray()`` has them; zero where a strip or tile is not decodable."""
+    """All samples of a tifffile.TiffPage, as ``asarray()`` gives them; zero where a strip or tile is not decodable."""
     return _or_partly(page.asarray, partial(_decodable, page))
 
 
