@@ -43,10 +43,8 @@ def main(args: Sequence[str]) -> int:
             load_from_checkpoint_support=False,
         )
         if not cli.trainer.checkpoint_callbacks:
-            every = cli.model.hparams["save_every"]
-            cli.trainer.callbacks.append(  # type: ignore[attr-defined]
-                ModelCheckpoint(every_n_train_steps=every, save_last=True)
-            )
+            checkpoint = ModelCheckpoint(every_n_train_steps=cli.model.hparams["save_every"], save_last=True)
+            cli.trainer.callbacks.append(checkpoint)  # type: ignore[attr-defined]
         path = cli.config.ckpt_path and expand(cli.config.ckpt_path, "ckpt_path")
         cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=path)
     return 0

@@ -185,11 +185,10 @@ def parse(args: Sequence[str]) -> argparse.Namespace:
 
 def main(args: Sequence[str]) -> int:
     """Run ``nst score`` with the command line after the subcommand; returns the exit code."""
-    arguments = parse(args)
-    with freed_memory_kept():
-        return _judge_all(arguments)
+    return _judge_all(parse(args))
 
 
+@freed_memory_kept()
 def _judge_all(arguments: argparse.Namespace) -> int:
     dtype = compute_dtype(choose_precision("auto", describe("cpu")).value)
     folder = expand(arguments.output, "output")

@@ -32,22 +32,16 @@ def save_student(path: Path, student: CompactNetwork, metadata: Mapping[str, str
     """Write a student's weights, with facts about its making: half precision, or 8 bits.
 
     Eight bits for large tensors, of a student that is larger than a package should carry in half precision; they cost
-    0.002 of the gradient's cosine.
-
-    Raises:
-        UserError: If a weight is beyond half precision.
+    0.002 of the gradient's cosine. A weight beyond half precision is a UserError.
     """
     tensors: dict[str, Tensor] = {}
     for index, key in zip(range(len(NAMES)), CONVOLUTIONS, strict=False):
-        for name, value in student.convolution(index).state_dict().items():
-            tensors[f"features.{key}.{name}"] = value
-        expansion, reduction = student.expansion(index), student.reduction(index)
-        if reduction is not None:
+        tensors |= {f"features.{key}.{name}": value for name, value in student.convolution(index).state_dict().items()}
+        if (reduction := student.reduction(index)) is not None:
             tensors[f"features.{key}.reduction"] = reduction.weight.detach()[:, :, 0, 0]
-        if expansion is not None:
-            assert expansion.bias is not None
+        if (expansion := student.expansion(index)) is not None:
             tensors[f"features.{key}.expansion"] = expansion.weight.detach()[:, :, 0, 0]
-            tensors[f"features.{key}.bias"] = expansion.bias.detach()
+            tensors[f"features.{key}.bias"] = expansion.state_dict()["bias"]
     tensors |= {f"maps.{tap}": projection.detach() for tap, projection in student.maps.items()}
     too_large = 2 * sum(value.numel() for value in tensors.values()) > LARGEST_FILE
     stored: dict[str, Tensor] = {}

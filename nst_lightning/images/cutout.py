@@ -16,10 +16,8 @@ def uncovered(picture: Picture, name: str = "image") -> Picture:
     """The colours of what is visible, carried on smoothly where nothing is.
 
     A network sees white around a cut-out, at its border too, and statistics count it. An opaque picture comes back as
-    it is, any other with its own colours wherever it is not transparent altogether.
-
-    Raises:
-        UserError: If nothing of it is visible.
+    it is, any other with its own colours wherever it is not transparent altogether. One of which nothing is visible is
+    refused by a UserError.
     """
     alpha = picture.alpha
     if alpha is None:

@@ -50,10 +50,9 @@ class Header:
 
 
 def read_header(path: Path, name: str) -> Header:
-    """Read the size of a picture, after EXIF orientation, without decoding it; messages begin with `name`.
+    """Read the size of a picture, after EXIF orientation, without decoding it.
 
-    Raises:
-        UserError: The file cannot be read as a picture, or the picture is too large or too small.
+    What is no picture, or too large or too small a one, is a UserError that begins with `name`.
     """
     with opened(path, name) as file:
         header = attempt(file, _header, pixels=False)

@@ -68,7 +68,6 @@ def read_deep_tiff(file: BinaryIO) -> Raster:
 
     Raises:
         NotFiniteError: A sample is NaN or infinite.
-        UnsupportedError: See ``read_tiff_header``.
     """
     with tifffile.TiffFile(file) as tiff:
         page: Any = tiff.pages[0]

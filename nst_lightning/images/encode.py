@@ -61,8 +61,7 @@ class Format:
 def format_of(path: Path, bits: int, name: str = "output", color_space: str = "srgb") -> Format:
     """The format that the suffix of a path stands for.
 
-    Raises:
-        UserError: The suffix is unknown, or its format does not hold so many bits a sample, or that colour space.
+    One that is unknown, or does not hold so many bits a sample or that colour space, is refused by a UserError.
     """
     suffix = path.suffix.lower()
     found = FORMATS.get(suffix)

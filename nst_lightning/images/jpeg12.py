@@ -34,11 +34,7 @@ def header_of(file: BinaryIO) -> Image.Image:
 
 
 def read(file: BinaryIO, icc: bytes | None) -> Raster:
-    """Decode a JPEG of 12 bits.
-
-    Raises:
-        UnsupportedError: It is neither grey nor of three colours.
-    """
+    """Decode a JPEG of 12 bits; an UnsupportedError if it is neither grey nor of three colours."""
     file.seek(0)
     values = np.asarray(imagecodecs.jpeg8_decode(file.read()))
     if values.ndim == 3 and values.shape[2] not in (1, 3):

@@ -59,13 +59,10 @@ def _decoder() -> Any:
 def _header(file: BinaryIO) -> _Header:
     """SizeHeader and the start of ImageMetadata (ISO/IEC 18181-1, annex D)."""
     file.seek(0)
-    start = file.read(len(_CONTAINER))
-    if start == _CONTAINER:
+    stream = file.read(_HEADER_BYTES)
+    if stream.startswith(_CONTAINER):
         whole = bmff.top_box(file, b"jxlc", most=_HEADER_BYTES)
         stream = whole if whole is not None else (bmff.top_box(file, b"jxlp", most=_HEADER_BYTES) or b"")[4:]
-    else:
-        file.seek(0)
-        stream = file.read(_HEADER_BYTES)
     bits = _Bits(stream[2:])
     height, width = _size(bits)
     depth = 8

@@ -97,10 +97,7 @@ def open_image(file: BinaryIO, formats: list[str]) -> Iterator[ImageFile.ImageFi
 
 @contextlib.contextmanager
 def without_pillows_limit() -> Iterator[None]:
-    """Let Pillow open and decode a picture above `LARGE`, that is known to fit; one thread at a time.
-
-    The limit is Pillow's for the whole process, so that it is lifted for such pictures only.
-    """
+    """Let Pillow, whose limit is the whole process's, decode a picture that is known to fit; one thread at a time."""
     with _pillow:
         before = Image.MAX_IMAGE_PIXELS
         Image.MAX_IMAGE_PIXELS = None

@@ -25,9 +25,9 @@ _LARGEST_BOX = 1 << 26
 
 
 def read_origin(path: Path, *, name: str = "data.content", keep_location: bool = False) -> Metadata:
-    """What a file says of itself that a picture made from it says, too; with its place if ``keep_location``.
+    """What a file says of itself that a picture made from it says, too; nothing, with a notice, if it is unreadable.
 
-    If that cannot be read, it is empty, with a notice.
+    Its place is in it only if ``keep_location``.
     """
     try:
         with opened(path, name) as file:

@@ -19,11 +19,8 @@ _SIGNATURES = (
     (8, b"CR\2"),  # CR2, which is a TIFF, too, and does not say of its pages what they are
     (6, b"HEAPCCDR"),  # CRW
     (0, b"IIU\0"),  # RW2
-    (0, b"IIRO"),  # ORF
-    (0, b"IIRS"),
-    (0, b"MMOR"),
-    (8, b"IIII"),  # IIQ, a TIFF, too
-    (8, b"MMMM"),
+    (0, (b"IIRO", b"IIRS", b"MMOR")),  # ORF
+    (8, (b"IIII", b"MMMM")),  # IIQ, a TIFF, too
     (0, b"\0MRM"),  # MRW
     (0, b"FOVb"),  # X3F
     (0, b"ARRI"),

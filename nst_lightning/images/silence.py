@@ -75,10 +75,8 @@ def _libtiff() -> tuple[Callable[[ctypes.c_void_p], ctypes.c_void_p], ...]:
 def caught_lines(pattern: re.Pattern[str], lines: list[str]) -> Iterator[None]:
     """Keep lines of a C library off standard error, for one that can be neither told to be silent nor asked.
 
-    This turns away the file descriptor, which is the whole process's: one thread at a time, for as short as can be;
-    whatever else was written meanwhile is written where it belongs afterwards.
-
-    When the body has ended ``lines`` get those that match the pattern.
+    This turns away the file descriptor, which is the whole process's: one thread at a time, for as short as can be.
+    When the body has ended ``lines`` get those that match the pattern; whatever else was written is written there.
     """
     with _stderr, tempfile.TemporaryFile() as caught:
         try:

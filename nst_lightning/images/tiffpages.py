@@ -57,12 +57,9 @@ def with_picture_first(file: BinaryIO) -> BinaryIO:
         directory = _merged(file, tiff, offset, tiff.pages[0].offset)
         length = file.seek(0, io.SEEK_END)
         end = length + length % 2  # directories begin at even places
-        header = struct.pack(
-            f"{tiff.byteorder}2sHHHQ" if tiff.is_bigtiff else f"{tiff.byteorder}2sHI",
-            b"II" if tiff.byteorder == "<" else b"MM",
-            *((43, 8, 0) if tiff.is_bigtiff else (42,)),
-            end,
-        )
+        order = b"II" if tiff.byteorder == "<" else b"MM"
+        layout, numbers = ("2sHHHQ", (43, 8, 0, end)) if tiff.is_bigtiff else ("2sHI", (42, end))
+        header = struct.pack(tiff.byteorder + layout, order, *numbers)
     return cast("BinaryIO", io.BufferedReader(_Overlaid(file, header, length, b"\0" * (end - length) + directory)))
 
 

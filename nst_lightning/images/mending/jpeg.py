@@ -141,15 +141,11 @@ def _read(data: bytes) -> _Structure:
     for marker, begin, end, coded in found:
         content = data[begin + 4 : end]
         if marker in FRAMES and len(content) >= 6:
-            frame = _frame(marker, content)
+            components = [content[6 + 3 * k : 9 + 3 * k] for k in range(content[5])]
+            frame = _Frame(marker, {c[0]: (c[1] >> 4 or 1, c[1] & 15 or 1) for c in components if len(c) == 3})
         elif marker == _SOS and content:
             scans.append(_scan(content, coded < len(data)))
     return _Structure(found, frame, scans)
-
-
-def _frame(kind: int, content: bytes) -> _Frame:
-    components = [content[6 + 3 * k : 9 + 3 * k] for k in range(content[5])]
-    return _Frame(kind, {c[0]: (c[1] >> 4 or 1, c[1] & 15 or 1) for c in components if len(c) == 3})
 
 
 def _scan(content: bytes, whole: bool) -> _Scan:
@@ -188,10 +184,9 @@ def _missing_blocks(data: bytes, structure: _Structure) -> float:
     down = 8 * max(rows for _, rows in structure.frame.blocks.values())
     if len(structure.frame.blocks) == 1:  # blocks of one component go one by one, whatever it says of them
         across = down = 8
-    height, width = int(found.shape[0]), int(found.shape[1])
-    columns, rows = -(-width // across), -(-height // down)
     if not differ.any():
         return 0.0
+    rows, columns = -(-len(found) // down), -(-len(found[0]) // across)
     row = int(differ.any(1).argmax()) // down
     column = int(differ[row * down : (row + 1) * down].any(0).argmax()) // across
     return 1.0 - (row * columns + column) / (rows * columns)
