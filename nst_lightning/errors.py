@@ -23,3 +23,13 @@ class UserNotice(UserWarning):
 def notice(text: str, stacklevel: int = 2) -> None:
     """Give a `UserNotice`, as ``warnings.warn`` does where this is called; by default it is of the caller's caller."""
     warnings.warn(text, UserNotice, stacklevel=stacklevel + 1)
+
+
+def check_at_least(argument: str, value: float, least: int, advice: str = "the default is a good start") -> None:
+    """Refuse a number below the least that makes sense, and NaN.
+
+    Raises:
+        UserError: With both numbers, and the advice unless that is empty.
+    """
+    if not value >= least:
+        raise UserError(f"{argument}: must be at least {least}, got {value}" + (f"; {advice}" if advice else ""))

@@ -15,7 +15,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from nst_lightning.callbacks.signals import Signals
 from nst_lightning.engine.compat import ends_early, last_step_saved, save_now
 from nst_lightning.engine.module import StyleTransfer
-from nst_lightning.errors import UserError, UserNotice
+from nst_lightning.errors import check_at_least, notice
 from nst_lightning.files.lenient import only_the_file
 from nst_lightning.planning.duration import in_bytes
 from nst_lightning.runs.checkpoint import ENDED, FOLDER, SUFFIX
@@ -33,14 +33,10 @@ class Checkpoints(ModelCheckpoint):
     """
 
     def __init__(self, every: int = 0, seconds: float = 120.0, keep: int = 2, finished: int = 1) -> None:
-        if every < 0:
-            raise UserError(f"checkpoint_every: must be at least 0, got {every}; 0 goes by time")
-        if not seconds >= 0:
-            raise UserError(f"checkpoint_seconds: must be at least 0, got {seconds}; 120 is a good start")
-        if keep < 1:
-            raise UserError(f"checkpoint_keep: must be at least 1, got {keep}")
-        if finished < 0:
-            raise UserError(f"checkpoint_finished: must be at least 0, got {finished}; 1 lets a longer run go on")
+        check_at_least("checkpoint_every", every, 0, "0 goes by time")
+        check_at_least("checkpoint_seconds", seconds, 0, "120 is a good start")
+        check_at_least("checkpoint_keep", keep, 1, advice="")
+        check_at_least("checkpoint_finished", finished, 0, "1 lets a longer run go on")
         super().__init__(
             filename="{step:06d}",
             auto_insert_metric_name=False,
@@ -70,11 +66,9 @@ class Checkpoints(ModelCheckpoint):
         with contextlib.suppress(OSError):
             free = shutil.disk_usage(trainer.default_root_dir).free
             if free < needed and trainer.is_global_zero:
-                warnings.warn(
+                notice(
                     f"checkpoint_keep: {self.save_top_k} need {in_bytes(needed)} while a new one is written, and "
-                    f"{trainer.default_root_dir} has {in_bytes(free)} left; keep fewer, or free some space",
-                    UserNotice,
-                    stacklevel=1,
+                    f"{trainer.default_root_dir} has {in_bytes(free)} left; keep fewer, or free some space"
                 )
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -98,14 +92,12 @@ class Checkpoints(ModelCheckpoint):
         if ends_early(trainer) and not signalled and not out_of_time(trainer.callbacks):  # type: ignore[attr-defined]
             checkpoint[ENDED] = True
 
-    def on_train_batch_end(  # type: ignore[override]
-        self, trainer: Trainer, pl_module: StyleTransfer, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: Trainer, pl_module: StyleTransfer, *batch: Any) -> None:  # type: ignore[override]
         """Write if it is time, or the last evaluation.
 
         At the end of a stage, too, before callbacks see it: a longer run goes on from the image as it is.
         """
-        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        super().on_train_batch_end(trainer, pl_module, *batch)
         self._stopping = trainer.should_stop
         last_stage = 0 < (trainer.max_epochs or 0) <= trainer.current_epoch + 1
         at_a_limit = 0 < trainer.max_steps <= trainer.global_step or (last_stage and trainer.is_last_batch)

@@ -7,7 +7,6 @@ import filecmp
 import hashlib
 import os
 import tempfile
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from nst_lightning import __version__
 from nst_lightning.console import log
 from nst_lightning.data.module import StyleTransferData
 from nst_lightning.engine.module import StyleTransfer
-from nst_lightning.errors import UserError, UserNotice
+from nst_lightning.errors import UserError, notice
 from nst_lightning.files.atomic import copy, sweep
 from nst_lightning.files.folders import make_folder
 from nst_lightning.files.paths import expand
@@ -141,7 +140,7 @@ class Export(Callback):
         if not written:
             raise UserError(f"output: the picture could not be written anywhere; {'; '.join(failures)}")
         for failure in failures:
-            warnings.warn(f"could not write {failure}", UserNotice, stacklevel=1)
+            notice(f"could not write {failure}")
         for path, aside in written:
             kept = f"; the other picture that was there is now {aside}" if aside else ""
             facts: dict[str, Any] = {"moved_aside": str(aside)} if aside else {}

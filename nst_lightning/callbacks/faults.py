@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 from lightning.pytorch import Callback, Trainer
 
 from nst_lightning.engine.module import StyleTransfer
-from nst_lightning.errors import UserError, UserNotice
+from nst_lightning.errors import check_at_least, notice
 
 
 class Faults(Callback):
@@ -21,8 +20,7 @@ class Faults(Callback):
     """
 
     def __init__(self, every: int = 25) -> None:
-        if every < 1:
-            raise UserError(f"faults.every: must be at least 1, got {every}; 25 is a good start")
+        check_at_least("faults.every", every, 1, "25 is a good start")
         self.every = every
         self._known = 0
 
@@ -44,11 +42,9 @@ class Faults(Callback):
         counters = [state["skipped"] for state in trainer.optimizers[0].state.values() if "skipped" in state]
         count = int(counters[0]) if counters else 0
         if count > self._known and trainer.is_global_zero:
-            warnings.warn(
+            notice(
                 f"up to evaluation {trainer.global_step}: {count - self._known} with a loss or gradient that was not "
                 "finite; the image went back to the last good one and the run goes on; if it happens often, use "
-                "precision 32-true",
-                UserNotice,
-                stacklevel=1,
+                "precision 32-true"
             )
         self._known = max(self._known, count)

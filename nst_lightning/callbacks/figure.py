@@ -10,6 +10,7 @@ from lightning.pytorch import Callback, Trainer
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from nst_lightning.callbacks.announce import planned_evaluations
 from nst_lightning.engine.module import StyleTransfer
 from nst_lightning.errors import UserError
 from nst_lightning.files.lenient import only_the_file
@@ -42,11 +43,7 @@ class Figure(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: StyleTransfer) -> None:  # type: ignore[override]
         """Choose the evaluations to show and keep the start."""
-        total = (
-            pl_module.total_evaluations
-            if trainer.max_steps < 0
-            else min(trainer.max_steps, pl_module.total_evaluations)
-        )
+        total = planned_evaluations(trainer, pl_module)
         self._steps = {max(1, round(total ** (k / (self.frames - 1)))) for k in range(1, self.frames)} | {total}
         if not self._strip:  # else those of the run that this one continues
             self._keep(trainer, pl_module)
@@ -73,15 +70,11 @@ class Figure(Callback):
         final = pl_module.final_picture()
         scale = min(1.0, self.width / max(final.shape[-2:]))
         images = data.pictures(scale)
-        size = (images.content.shape[-2], images.content.shape[-1])
-        top = [
-            *([("content", images.content)] if data.content_path is not None else []),
-            *(
-                (f"style {i}" if len(images.styles) > 1 else "style", s)
-                for i, (s, _) in enumerate(images.styles, start=1)
-            ),
-            (f"result after {trainer.global_step} evaluations", resize(final, size).clamp(0, 1)),
-        ]
+        height, width = images.content.shape[-2:]
+        numbers = [f" {i}" for i in range(1, len(images.styles) + 1)] if len(images.styles) > 1 else [""]
+        top = [("content", images.content)] if data.content_path is not None else []
+        top += [(f"style{number}", style) for number, (style, _) in zip(numbers, images.styles, strict=True)]
+        top.append((f"result after {trainer.global_step} evaluations", resize(final, (height, width)).clamp(0, 1)))
         strip = [("start" if step == 0 else f"{step}", picture / 255) for step, picture in self._strip[-self.frames :]]
         rows = [_row(top, self.width), _row(strip, self.width)]
         path = Path(trainer.default_root_dir) / "figure.png"

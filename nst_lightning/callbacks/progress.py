@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import time
-from abc import ABC, abstractmethod
 from typing import Any, NamedTuple
 
 from lightning.pytorch import Trainer
@@ -15,7 +14,7 @@ from nst_lightning.console import log
 from nst_lightning.console.bar import tqdm
 from nst_lightning.engine.ledger import Reader, Row
 from nst_lightning.engine.module import StyleTransfer
-from nst_lightning.errors import UserError
+from nst_lightning.errors import check_at_least
 from nst_lightning.planning.duration import in_words
 
 _SLOW = 2.0  # seconds after which a display moves anyway; reading losses then costs nothing that shows
@@ -31,11 +30,10 @@ class Progress(Reader, ProgressBar):
 
     def __init__(self, every: int = 10, seconds: float = 10.0) -> None:
         super().__init__(every, _SLOW)
-        if not seconds >= 0:
-            raise UserError(f"progress.seconds: must be at least 0, got {seconds}; 10 is a good start")
+        check_at_least("progress.seconds", seconds, 0, "10 is a good start")
         self.seconds = seconds
         self._enabled = True
-        self._display: _Display | None = None
+        self._display: _Bar | _Lines | None = None
 
     def disable(self) -> None:
         """See ProgressBar; Lightning calls it on all processes but the first."""
@@ -51,10 +49,8 @@ class Progress(Reader, ProgressBar):
         if self._display is not None or not self._enabled or kind == "none":
             return
         total, done = planned_evaluations(trainer, pl_module), trainer.global_step
-        if kind == "bar":
-            self._display = _Bar(total, done)
-        else:
-            self._display = _Lines(total, done, self.seconds if kind == "lines" else 0.0)
+        seconds = self.seconds if kind == "lines" else 0.0  # an event comes with every look
+        self._display = _Bar(total, done) if kind == "bar" else _Lines(total, done, seconds)
 
     def take(self, trainer: Trainer, module: StyleTransfer, rows: list[Row]) -> None:
         """Move to the last evaluation."""
@@ -81,33 +77,24 @@ class _State(NamedTuple):
     """How far a run is."""
 
     evaluation: int
-    loss: float | None
+    loss: float
     stage: int
     stages: int
 
 
-class _Display(ABC):
-    @abstractmethod
-    def move(self, state: _State) -> None: ...
-
-    @abstractmethod
-    def close(self) -> None: ...
-
-
-class _Bar(_Display):
+class _Bar:
     def __init__(self, total: int, done: int) -> None:
         self._bar: tqdm[Any] = tqdm(total=total, initial=done, unit="eval", file=sys.stderr, dynamic_ncols=True)
 
     def move(self, state: _State) -> None:
-        if state.loss is not None:
-            self._bar.set_postfix_str(f"loss {state.loss:.4g}", refresh=False)
+        self._bar.set_postfix_str(f"loss {state.loss:.4g}", refresh=False)
         self._bar.update(state.evaluation - self._bar.n)
 
     def close(self) -> None:
         self._bar.close()
 
 
-class _Lines(_Display):
+class _Lines:
     """A line or an event at the first look, whenever a stage begins, after so many seconds, and at the end."""
 
     def __init__(self, total: int, done: int, seconds: float) -> None:
@@ -133,8 +120,7 @@ class _Lines(_Display):
         rate = (state.evaluation - self._begun) / elapsed if elapsed > 0 else 0.0
         left = (self._total - state.evaluation) / rate if rate > 0 else None
         stage = f", stage {state.stage} of {state.stages}" if state.stages > 1 else ""
-        text = f"evaluation {state.evaluation} of {self._total}{stage}"
-        text += f", loss {state.loss:.4g}" if state.loss is not None else ""
+        text = f"evaluation {state.evaluation} of {self._total}{stage}, loss {state.loss:.4g}"
         text += f", {rate:.3g} eval/s" if rate > 0 else ""
         text += f", about {in_words(left)} left" if left else ""
         log.say(

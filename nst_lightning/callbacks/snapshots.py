@@ -10,7 +10,7 @@ from lightning.pytorch import Callback, Trainer
 from torch import Tensor
 
 from nst_lightning.engine.module import StyleTransfer
-from nst_lightning.errors import UserError
+from nst_lightning.errors import UserError, check_at_least
 from nst_lightning.files.folders import make_folder
 from nst_lightning.files.lenient import only_the_file
 from nst_lightning.images.io import write_image
@@ -41,8 +41,7 @@ class Snapshots(Callback):
         checkpoint: bool = False,
         longest: int = 2048,
     ) -> None:
-        if every < 0:
-            raise UserError(f"snapshots.every: must be at least 0, got {every}; 0 writes none")
+        check_at_least("snapshots.every", every, 0, "0 writes none")
         if longest < 1:
             raise UserError(f"snapshots.longest: must be at least 1 px, got {longest}; 2048 is the default")
         self.every = every
@@ -74,16 +73,11 @@ class Snapshots(Callback):
         """Wait for the last picture: who continues shall find all before it in the folder."""
         self._wait()
 
-    def teardown(self, trainer: Trainer, pl_module: StyleTransfer, stage: str) -> None:  # type: ignore[override]
-        """Wait for the last picture."""
-        self._finish()
-
-    def on_exception(self, trainer: Trainer, pl_module: StyleTransfer, exception: BaseException) -> None:  # type: ignore[override]
-        """Wait for the last picture."""
-        self._finish()
-
-    def _finish(self) -> None:
+    def teardown(self, *_: Any, **__: Any) -> None:
+        """Wait for the last picture, also after an exception."""
         self._wait()
         if self._writer is not None:
             self._writer.shutdown()
             self._writer = None
+
+    on_exception = teardown

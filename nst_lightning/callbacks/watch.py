@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from typing import Any
 
 import torch
@@ -12,7 +11,7 @@ from torch import Tensor
 
 from nst_lightning.engine.ledger import Reader, Row
 from nst_lightning.engine.module import StyleTransfer
-from nst_lightning.errors import UserError, UserNotice
+from nst_lightning.errors import check_at_least, notice
 
 _WORSE = 1.1  # a last loss above so many times the best one means that the way led astray
 _PROGRESS = 1e-5  # a best loss that falls by less than this share is no progress
@@ -32,8 +31,7 @@ class Watch(Reader):
 
     def __init__(self, every: int = 25, patience: int = 50) -> None:
         super().__init__(every)
-        if patience < 1:
-            raise UserError(f"watch.patience: must be at least 1, got {patience}; the default is a good start")
+        check_at_least("watch.patience", patience, 1)
         self.patience = patience
         self._begin()
 
@@ -104,7 +102,7 @@ class Watch(Reader):
     def _warn(self, kind: str, text: str) -> None:
         if kind not in self._told:
             self._told.add(kind)
-            warnings.warn(text, UserNotice, stacklevel=1)
+            notice(text)
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs to end as the uninterrupted one."""

@@ -12,7 +12,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from nst_lightning.errors import UserError
+from nst_lightning.errors import check_at_least
 
 if TYPE_CHECKING:  # the module brings the ledger along
     from nst_lightning.engine.module import StyleTransfer
@@ -21,17 +21,11 @@ if TYPE_CHECKING:  # the module brings the ledger along
 
 @dataclass(eq=False)
 class Row:
-    """One evaluation.
+    """One evaluation."""
 
-    Attributes:
-        step: Its number, from 1.
-        stage: Index of its stage.
-        time: When it was over, or handed to an accelerator, by `time.perf_counter`.
-    """
-
-    step: int
-    stage: int
-    time: float
+    step: int  # its number, from 1
+    stage: int  # index of its stage
+    time: float  # when it was over, or handed to an accelerator, by `time.perf_counter`
     _objective: Objective
     _unread: WeakKeyDictionary[Row, Tensor]  # (1 + K,): loss and parts of rows that somebody still holds
     _read: list[float] = field(default_factory=list)  # the same, once it is known
@@ -85,9 +79,7 @@ class Reader(Callback):
 
     def __init__(self, every: int, seconds: float = 30.0) -> None:
         super().__init__()
-        if every < 1:
-            name = type(self).__name__.lower()
-            raise UserError(f"{name}.every: must be at least 1, got {every}; the default is a good start")
+        check_at_least(f"{type(self).__name__.lower()}.every", every, 1)
         self.every, self._at_most = every, seconds
         self.rows: list[Row] = []  # not taken yet
         self._taken = 0.0  # when the last ones were

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,7 +10,7 @@ from lightning.pytorch.loggers import CometLogger, Logger, MLFlowLogger, WandbLo
 from torch import Tensor
 
 from nst_lightning.engine.ledger import Reader, Row
-from nst_lightning.errors import UserError, UserNotice
+from nst_lightning.errors import check_at_least, notice
 
 if TYPE_CHECKING:  # the module brings this callback along when the trainer has loggers
     from nst_lightning.engine.module import StyleTransfer
@@ -31,9 +30,8 @@ class Logs(Reader):
 
     def __init__(self, every: int = 25, picture_every: int = 50, longest: int = 1024) -> None:
         super().__init__(every)
-        for name, value, least in (("picture_every", picture_every, 0), ("longest", longest, 1)):
-            if value < least:
-                raise UserError(f"logs.{name}: must be at least {least}, got {value}; the default is a good start")
+        check_at_least("logs.picture_every", picture_every, 0)
+        check_at_least("logs.longest", longest, 1)
         self.picture_every, self.longest = picture_every, longest
         self._pictured = -1  # step of the last picture
         self._told = False
@@ -67,12 +65,9 @@ class Logs(Reader):
             try:
                 show(logger, picture, step)
             except Exception as error:  # a picture that is not shown must not cost the run
-                self._tell(f"trainer.logger: {type(logger).__name__} did not take the picture: {error}")
-
-    def _tell(self, text: str) -> None:
-        if not self._told:
-            self._told = True
-            warnings.warn(text, UserNotice, stacklevel=1)
+                if not self._told:
+                    notice(f"trainer.logger: {type(logger).__name__} did not take the picture: {error}")
+                self._told = True
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: StyleTransfer) -> None:  # type: ignore[override]
         """Hand over what a stage gave."""

@@ -38,9 +38,7 @@ class ProcessSettings(Callback):
             self._undo.enter_context(random_states_kept(pl_module.device))
 
     def teardown(self, *_: Any, **__: Any) -> None:
-        """Put everything back."""
+        """Put everything back, also after an exception."""
         self._undo.close()
 
-    def on_exception(self, *_: Any) -> None:
-        """Put everything back."""
-        self._undo.close()
+    on_exception = teardown

@@ -63,17 +63,11 @@ _NO_VALIDATION = "style transfer has only fit, so there is nothing to validate, 
 
 
 class _Flag(NamedTuple):
-    """What one of the trainer's arguments may be.
+    """What one of the trainer's arguments may be."""
 
-    Attributes:
-        takes: Whether it may have a value.
-        requirement: In words.
-        reason: Why, and what to do.
-    """
-
-    takes: Callable[[Any], bool]
-    requirement: str
-    reason: str
+    takes: Callable[[Any], bool]  # whether it may have a value
+    requirement: str  # in words
+    reason: str  # why, and what to do
 
 
 def _unset(value: Any) -> bool:

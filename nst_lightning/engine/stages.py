@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Literal, cast
 
@@ -17,7 +16,7 @@ from nst_lightning.data.schedule import Stage, make_schedule
 from nst_lightning.data.stage_images import StageImages
 from nst_lightning.engine.image import ImageModule
 from nst_lightning.engine.optimizers import OptimizerSetup
-from nst_lightning.errors import UserError, UserNotice
+from nst_lightning.errors import UserError, notice
 from nst_lightning.features import Extractor
 from nst_lightning.hardware.memory import (
     free_memory,
@@ -231,7 +230,7 @@ class StagedModule(ImageModule):
                 f"memory: ran out at {stage} with {history}; set model.tile to {smaller or 'auto'}, "
                 "model.optimizer.history_dtype to bfloat16, or data.size lower"
             ) from None
-        warnings.warn(f"memory ran out; going on in tiles of {smaller} px", UserNotice, stacklevel=2)
+        notice(f"memory ran out; going on in tiles of {smaller} px")
         hand_back_freed_memory()
         self._make_evaluator(self._batch.images().to(self.image), smaller)
 

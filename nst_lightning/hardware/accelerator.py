@@ -16,12 +16,7 @@ from nst_lightning.hardware.host import host_memory
 Accelerator = Literal["cpu", "cuda", "mps"]
 Precision = Literal["32-true", "bf16-mixed", "64-true"]
 # Lightning's other names for the same thing.
-_ALIASES = {
-    "32": "32-true",
-    "bf16": "bf16-mixed",
-    "64": "64-true",
-    "16": "16-mixed",
-}
+_ALIASES = {"32": "32-true", "bf16": "bf16-mixed", "64": "64-true", "16": "16-mixed"}
 _REFUSED = {
     "16-mixed": "float16 lacks the range of Gram matrices, and scaling waits for the device at every step",
     "16-true": "half precision overflows to NaN",
@@ -33,21 +28,13 @@ _REFUSED = {
 
 @dataclass(frozen=True)
 class Hardware:
-    """What the chosen device offers.
+    """What the chosen device offers."""
 
-    Attributes:
-        accelerator: cpu, cuda, mps, or another kind that Lightning has an accelerator for.
-        name: The device as its maker calls it.
-        bfloat16: Whether bfloat16 arithmetic is native, not emulated.
-        bfloat16_reason: What speaks for or against it.
-        memory: Bytes that this process may use on the device (container limits count).
-    """
-
-    accelerator: str
-    name: str
-    bfloat16: bool
-    bfloat16_reason: str
-    memory: int
+    accelerator: str  # cpu, cuda, mps, or another kind that Lightning has an accelerator for
+    name: str  # as its maker calls it
+    bfloat16: bool  # whether bfloat16 arithmetic is native, not emulated
+    bfloat16_reason: str  # what speaks for or against it
+    memory: int  # bytes that this process may use on it (container limits count)
 
 
 class Choice(NamedTuple):

@@ -8,9 +8,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from nst_lightning.errors import check_at_least
 from nst_lightning.hardware.accelerator import cached_values
 from nst_lightning.losses.reference import Sample, Window, at_least_float32
-from nst_lightning.losses.term import Layer, Term, balance, check_samples
+from nst_lightning.losses.term import Layer, Term, balance
 
 _BINS = 256  # of the image's counts; the remapping is linear within each
 _QUANTILES = 1024  # that stand for a style's distribution
@@ -96,7 +97,7 @@ class Histogram(Term):
     group = "style"
     additive = True
     needs_counts = True
-    weighs_styles = True
+    weighs_styles = balanced = True
 
     def __init__(
         self,
@@ -105,9 +106,8 @@ class Histogram(Term):
         samples: int = 65536,
     ) -> None:
         super().__init__(layers, weight)
-        check_samples(self.name, samples)
+        check_at_least(f"{self.name}.samples", samples, 1)
         self.samples = samples
-        self.balanced = True
 
     def content_reference(self, layer: Layer) -> Sample:
         """A sample of the content's cells."""

@@ -17,15 +17,10 @@ _EPSILON = 1e-5  # under the root of a variance, as in AdaIN: a channel that is 
 
 
 class Moments(NamedTuple):
-    """First two moments of a layer's channels.
+    """First two moments of a layer's channels."""
 
-    Attributes:
-        mean: (C,).
-        covariance: (C, C), over cells, without Bessel's correction.
-    """
-
-    mean: Tensor
-    covariance: Tensor
+    mean: Tensor  # (C,)
+    covariance: Tensor  # (C, C), over cells, without Bessel's correction
 
 
 def moments_of(mean: Tensor) -> Moments:

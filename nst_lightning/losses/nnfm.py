@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nst_lightning.errors import UserError
+from nst_lightning.errors import UserError, check_at_least
 from nst_lightning.losses.reference import Sample, WholeMap, Window, at_least_float32, counting
-from nst_lightning.losses.term import Layer, Term, balance, check_samples
+from nst_lightning.losses.term import Layer, Term, balance
 
 _BLOCK = 1 << 22  # similarities held at a time
 _SOFT = 1e-3  # of a typical length: a cell without any activation has no direction, and shall have a small gradient
@@ -68,7 +68,7 @@ class NNFM(Term):
 
     group = "style"
     additive = True
-    weighs_styles = True
+    weighs_styles = balanced = True
 
     def __init__(
         self,
@@ -78,12 +78,12 @@ class NNFM(Term):
         patches: int = 1,
     ) -> None:
         super().__init__(layers, weight)
-        check_samples(self.name, samples)
+        check_at_least(f"{self.name}.samples", samples, 1)
         if patches < 1 or patches % 2 == 0:
             raise UserError(
                 f"{self.name}.patches: must be odd and at least 1, got {patches}; 1 compares cells, 3 patches of 3x3"
             )
-        self.samples, self.balanced = samples, True
+        self.samples = samples
         self.patches = self.least_side = patches
         if patches > 1:
             self.needs_whole = f"compares patches of {patches}x{patches} cells"

@@ -13,17 +13,11 @@ from nst_lightning.hardware.numerics import one_thread
 
 
 class Projection(NamedTuple):
-    """A linear map W from narrow to full features, and what inner products of channels need to know of it.
+    """A linear map W from narrow to full features, and what inner products of channels need to know of it."""
 
-    Attributes:
-        root: (c, c) matrix R with RᵀR = WᵀW: distances between R F are those between W F.
-        matrix: W itself, (C, c).
-        moments: WᵀW, (c, c).
-    """
-
-    root: Tensor
-    matrix: Tensor
-    moments: Tensor
+    root: Tensor  # (c, c) matrix R with RᵀR = WᵀW: distances between R F are those between W F
+    matrix: Tensor  # W itself, (C, c)
+    moments: Tensor  # WᵀW, (c, c)
 
     @property
     def channels(self) -> int:
@@ -62,7 +56,12 @@ def cells_energy(features: Tensor, projection: Projection | None, network: torch
         return features.square().sum((0, 2, 3)).sum()
     # float16 lacks the range for such products; bfloat16 has float32's.
     narrows = network == torch.bfloat16 and multiplies_halves(features.device)
-    result: Tensor = _CellsEnergy.apply(features, projection.moments.to(torch.bfloat16 if narrows else features.dtype))
+    moments = projection.moments.to(torch.bfloat16 if narrows else features.dtype)
+    with torch.no_grad():
+        cells = features.permute(0, 2, 3, 1)
+        flat = cells.reshape(-1, cells.shape[-1]).to(moments.dtype)
+        products = torch.mm(flat, moments).view(cells.shape).permute(0, 3, 1, 2)
+    result: Tensor = _Quadratic.apply(features, products, (0, 2, 3))
     return result
 
 
@@ -70,37 +69,25 @@ def pairs_energy(matrix: Tensor, projection: Projection | None) -> Tensor:
     """Sum of squares of a matrix of pairs of channels (c, c) after projection, ‖W D Wᵀ‖² = Σ D ∘ (WᵀW D WᵀW)."""
     if projection is None:
         return matrix.square().sum()
-    result: Tensor = _PairsEnergy.apply(matrix, projection.moments.to(matrix.dtype))
+    moments = projection.moments.to(matrix.dtype)
+    with torch.no_grad():
+        products = moments @ matrix @ moments
+    result: Tensor = _Quadratic.apply(matrix, products, (0,))
     return result
 
 
-class _CellsEnergy(torch.autograd.Function):
-    """A quadratic form whose gradient is twice the product that its value took."""
+class _Quadratic(torch.autograd.Function):
+    """The sum of x times its products with symmetric matrices, first over some dimensions, then over the others.
+
+    Its gradient is twice the products, which autograd would compute again.
+    """
 
     @staticmethod
-    def forward(ctx: Any, features: Tensor, moments: Tensor) -> Tensor:
-        cells = features.permute(0, 2, 3, 1)
-        flat = cells.reshape(-1, cells.shape[-1]).to(moments.dtype)
-        products = torch.mm(flat, moments).view(cells.shape).permute(0, 3, 1, 2)
+    def forward(ctx: Any, x: Tensor, products: Tensor, first: tuple[int, ...]) -> Tensor:
         ctx.save_for_backward(products)
-        return (features * products).sum((0, 2, 3)).sum()
+        return (x * products).sum(first).sum()
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None]:
-        return ctx.saved_tensors[0] * (2 * upstream), None
-
-
-class _PairsEnergy(torch.autograd.Function):
-    """A quadratic form on both sides, with two products for value and gradient, where autograd takes four."""
-
-    @staticmethod
-    def forward(ctx: Any, matrix: Tensor, moments: Tensor) -> Tensor:
-        products = moments @ matrix @ moments
-        ctx.save_for_backward(products)
-        return (matrix * products).sum(0).sum()
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None]:
-        return ctx.saved_tensors[0] * (2 * upstream), None
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:
+        return ctx.saved_tensors[0] * (2 * upstream), None, None

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from nst_lightning.errors import UserError
+from nst_lightning.errors import check_at_least
 from nst_lightning.losses.histogram import quantiles_at
 from nst_lightning.losses.reference import WholeMap, Window, at_least_float32, counting
 from nst_lightning.losses.term import STYLE_LAYERS, Layer, Term, balance
@@ -47,7 +47,7 @@ class SlicedWasserstein(Term):
 
     group = "style"
     additive = True
-    weighs_styles = True
+    weighs_styles = balanced = True
     needs_whole = "sorts all cells of a layer"
 
     def __init__(
@@ -58,10 +58,8 @@ class SlicedWasserstein(Term):
         seed: int = 0,
     ) -> None:
         super().__init__(layers, weight)
-        if projections < 1:
-            raise UserError(f"{self.name}.projections: must be at least 1, got {projections}; 64 is the default")
+        check_at_least(f"{self.name}.projections", projections, 1, "64 is the default")
         self.projections, self.seed = projections, seed
-        self.balanced = True
 
     def content_reference(self, layer: Layer) -> WholeMap:
         """All of the content's features."""

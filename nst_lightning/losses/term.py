@@ -265,13 +265,3 @@ def check_weight(argument: str, value: float) -> None:
     """
     if not (math.isfinite(value) and value >= 0):
         raise UserError(f"{argument}: must be finite and at least 0, got {value}; use 0 to switch a part off")
-
-
-def check_samples(name: str, samples: int) -> None:
-    """Refuse a term's number of samples below 1.
-
-    Raises:
-        UserError: With the number.
-    """
-    if samples < 1:
-        raise UserError(f"{name}.samples: must be at least 1, got {samples}; the default is a good start")

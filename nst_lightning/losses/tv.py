@@ -24,22 +24,13 @@ def total_variation(image: Tensor, kind: TotalVariationKind = "squared") -> Tens
     Returns:
         A scalar of at least 0; for a ramp with step d in one direction it is d² (both squared kinds) or |d|.
     """
-    if kind == "nine_point":
-        return _nine_point(image)
     total = image.new_zeros(())
     for axis in (-2, -1):
         if image.shape[axis] > 1:
             difference = image.diff(dim=axis)
-            total = total + (difference.square() if kind == "squared" else difference.abs()).mean()
-    return total
-
-
-def _nine_point(image: Tensor) -> Tensor:
-    total = image.new_zeros(())
-    for axis in (-2, -1):
-        if image.shape[axis] > 1:
-            total = total + 2 / 3 * image.diff(dim=axis).square().mean()
-    if min(image.shape[-2:]) > 1:
+            mean = (difference.abs() if kind == "absolute" else difference.square()).mean()
+            total = total + (2 / 3 * mean if kind == "nine_point" else mean)
+    if kind == "nine_point" and min(image.shape[-2:]) > 1:
         falling = image[..., 1:, 1:] - image[..., :-1, :-1]
         rising = image[..., 1:, :-1] - image[..., :-1, 1:]
         total = total + (falling.square().mean() + rising.square().mean()) / 6

@@ -37,15 +37,10 @@ def eigenvalues(matrix: Tensor) -> Tensor:
 
 
 class PrincipalAxes(NamedTuple):
-    """A style's covariance by its principal axes, those without variance left out.
+    """A style's covariance by its principal axes, those without variance left out."""
 
-    Attributes:
-        scaled: (k, C), an axis a row, times the style's deviation along it, the largest first: Σ' = scaledᵀ scaled.
-        correlated: How many of the first axes count with all their correlations.
-    """
-
-    scaled: Tensor
-    correlated: int
+    scaled: Tensor  # (k, C), an axis a row, times the style's deviation along it, largest first: Σ' = scaledᵀ scaled
+    correlated: int  # how many of the first axes count with all their correlations
 
 
 def principal_axes(covariance: Tensor, share: float = 1.0) -> PrincipalAxes:

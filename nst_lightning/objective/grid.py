@@ -35,17 +35,10 @@ class Box(NamedTuple):
 
 
 class Tile(NamedTuple):
-    """One tile.
+    """One tile of an image of a height and width."""
 
-    Attributes:
-        core: Pixels whose cells are counted here.
-        crop: Pixels that the network sees.
-        height: Of the whole image.
-        width: Of the whole image.
-    """
-
-    core: Box
-    crop: Box
+    core: Box  # pixels whose cells are counted here
+    crop: Box  # pixels that the network sees
     height: int
     width: int
 

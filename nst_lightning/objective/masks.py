@@ -14,17 +14,11 @@ _EMPTY = 0.01  # a mask that is nowhere above this has no cell
 
 
 class Mask(NamedTuple):
-    """Weights of pixels.
+    """Weights of pixels."""
 
-    Attributes:
-        pixels: (1, 1, H, W) in [0, 1]; edges may be soft.
-        argument: Where it comes from, for messages.
-        asked: Whether it was asked for; a picture's own transparency was not, and who cannot heed it may go on.
-    """
-
-    pixels: Tensor
-    argument: str
-    asked: bool = True
+    pixels: Tensor  # (1, 1, H, W) in [0, 1]; edges may be soft
+    argument: str  # where it comes from, for messages
+    asked: bool = True  # a picture's own transparency was not asked for, and who cannot heed it may go on
 
     def to(self, like: Tensor) -> Mask:
         """On the device and of the type of a tensor."""
@@ -54,25 +48,16 @@ class Mask(NamedTuple):
 
 
 class Masks(NamedTuple):
-    """Where everything counts in a stage.
+    """Where everything counts in a stage."""
 
-    Attributes:
-        regions: Parts of the picture, each with styles of its own; none: the styles are blended everywhere.
-        region_of: For each style the index of its region, or None if there are none.
-        styles: For each style which part of it counts, at its size, or None for all of it.
-        layers: For each style the layers that it counts at, or None for all.
-        content: Where the content counts, or None for everywhere.
-        floor: What of the content's weight is left where it counts least, in [0, 1].
-        visible: What is seen of the picture, as it has the content's transparency, or None for all of it. Regions and
-            content lie within it.
-    """
-
-    regions: Sequence[Mask]
-    region_of: Sequence[int | None]
-    styles: Sequence[Mask | None]
-    layers: Sequence[Collection[str] | None]
-    content: Mask | None
-    floor: float = 0.0
+    regions: Sequence[Mask]  # of the picture, each with styles of its own; none: the styles are blended everywhere
+    region_of: Sequence[int | None]  # for each style the index of its region, or None if there are none
+    styles: Sequence[Mask | None]  # for each style where it counts, at its size, or None for all of it
+    layers: Sequence[Collection[str] | None]  # for each style the layers that it counts at, or None for all
+    content: Mask | None  # where the content counts, or None for everywhere
+    floor: float = 0.0  # what of the content's weight is left where it counts least, in [0, 1]
+    # What is seen of the picture, as it has the content's transparency, or None for all of it: regions and content lie
+    # within it.
     visible: Mask | None = None
 
     @classmethod

@@ -20,29 +20,18 @@ Key: TypeAlias = tuple[int, str]  # index of a part of the objective, and a laye
 
 
 class Evaluation(NamedTuple):
-    """One evaluation of the objective.
+    """One evaluation of the objective."""
 
-    Attributes:
-        loss: The weighted total, a scalar with gradient.
-        parts: (K,) weighted values in the order of `Objective.part_names`, detached.
-    """
-
-    loss: Tensor
-    parts: Tensor
+    loss: Tensor  # the weighted total, a scalar with gradient
+    parts: Tensor  # (K,) weighted values in the order of `Objective.part_names`, detached
 
 
 class Part(NamedTuple):
-    """A term, for all of the picture or a region of it.
-
-    Attributes:
-        term: The term.
-        name: Prefix of its columns.
-        region: Index of the region; None: all of the picture.
-    """
+    """A term, for all of the picture or a region of it."""
 
     term: Term
-    name: str
-    region: int | None = None
+    name: str  # prefix of its columns
+    region: int | None = None  # index of the region; None: all of the picture
 
 
 def default_terms() -> list[Term]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
@@ -18,20 +18,14 @@ _MOST_CONTENT = 2.0
 
 @dataclass(frozen=True)
 class Weights:
-    """How much each part of the picture counts for each part of the objective.
+    """How much each place of the picture counts for each part of the objective."""
 
-    Attributes:
-        factors: For each part of the objective a factor on its losses: the fraction of what is seen of the picture that
-            its mask leaves or, for content terms, what makes the weights average 1, at most 2.
-        cells: Part and layer -> weights of the layer's cells, (1, 1, h, w); none: all alike.
-        sums: Part and layer -> sum of these weights.
-        pixels: Part -> weights of the picture's pixels, (1, 1, H, W); none: all alike.
-    """
-
+    # For each part a factor on its losses: the fraction of what is seen of the picture that its mask leaves or, for
+    # content terms, what makes the weights average 1, at most 2.
     factors: Sequence[float]
-    cells: Mapping[Key, Tensor] = field(default_factory=dict)
-    sums: Mapping[Key, float] = field(default_factory=dict)
-    pixels: Mapping[int, Tensor] = field(default_factory=dict)
+    cells: Mapping[Key, Tensor]  # part and layer -> weights of the layer's cells, (1, 1, h, w); none: all alike
+    sums: Mapping[Key, float]  # part and layer -> sum of these weights
+    pixels: Mapping[int, Tensor]  # part -> weights of the picture's pixels, (1, 1, H, W); none: all alike
 
     @classmethod
     def of(cls, objective: Objective, masks: Masks, strides: Mapping[str, int]) -> Weights:

@@ -44,21 +44,13 @@ _IMAGES, _BEST, _GRADIENT = 2 * 12, 12, 12  # bytes a pixel of image and gradien
 
 
 class Plan(NamedTuple):
-    """How a stage is to be evaluated.
+    """How a stage is to be evaluated."""
 
-    Attributes:
-        tile: Side of a tile's core, or None for the whole image at once.
-        keep: Tiles whose activations are kept.
-        memory: Estimate of all that the stage takes, in bytes; 0 if it is not known.
-        pixels: Of the crops of one process's tiles, those that run once counting two thirds; None without tiles.
-        choice: Which of the optimiser's settings fits.
-    """
-
-    tile: int | None
-    keep: int = 0
-    memory: int = 0
-    pixels: int | None = None
-    choice: int = 0
+    tile: int | None  # side of a tile's core, or None for the whole image at once
+    keep: int = 0  # tiles whose activations are kept
+    memory: int = 0  # estimate of all that the stage takes, in bytes; 0 if it is not known
+    pixels: int | None = None  # of one process's crops, those that run once counting two thirds; None without tiles
+    choice: int = 0  # which of the optimiser's settings fits
 
 
 def make_plan(
@@ -73,7 +65,7 @@ def make_plan(
     """Choose the tile of a stage.
 
     Args:
-        objective: The objective.
+        objective: Terms and weights.
         extractor: The stage's network.
         size: Height and width of the image.
         tile: Side of the tiles in pixels, None for none, or ``auto``.
@@ -120,14 +112,7 @@ def _crops(traversal: Traversal, size: tuple[int, int], side: int, processes: in
 
 
 class _Formula:
-    """Bytes of an evaluation.
-
-    Args:
-        objective: The objective.
-        extractor: The network.
-        use: What it says of itself.
-        processes: How many share the tiles.
-    """
+    """Bytes of an evaluation through a network that says of itself what it uses; so many processes share the tiles."""
 
     def __init__(self, objective: Objective, extractor: Extractor, use: MemoryUse, processes: int) -> None:
         self._traversal = Traversal(objective, extractor, SIZES[-1])

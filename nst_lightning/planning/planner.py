@@ -20,16 +20,10 @@ _OTHER_OPTIMIZERS = 3  # images that an optimiser is taken to need that does not
 
 
 class Scope(NamedTuple):
-    """What a stage works with.
-
-    Attributes:
-        evaluations: How many.
-        size: Height and width of its image.
-        extractor: Its network.
-    """
+    """What a stage works with."""
 
     evaluations: int
-    size: tuple[int, int]
+    size: tuple[int, int]  # height and width of its image
     extractor: Extractor
 
 
