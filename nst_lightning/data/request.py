@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 
 from nst_lightning.data.mask_files import check_masks
 from nst_lightning.data.styles import SMALLEST_SIZE, Style, StyleLike, parse_styles, picture_path
-from nst_lightning.errors import UserError
+from nst_lightning.errors import UserError, check_at_least
 from nst_lightning.images.io import check_image
 from nst_lightning.images.missing import advice
 from nst_lightning.images.resize import Resample, target_size
@@ -182,8 +182,7 @@ def _check_numbers(
     for name, pixels in (("size", size), ("style_size", style_size)):
         if isinstance(pixels, int) and pixels < SMALLEST_SIZE:
             raise UserError(f"data.{name}: must be at least {SMALLEST_SIZE} px, got {pixels}; choose a larger size")
-    if seed is not None and seed < 0:
-        raise UserError(f"data.seed: must be at least 0, got {seed}")
+    check_at_least("data.seed", seed or 0, 0, advice="")
     if not 0 <= content_floor <= 1:
         raise UserError(f"data.content_floor: must be from 0 to 1, got {content_floor}; 0.3 is the default")
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Optional
 
-from nst_lightning.errors import UserError
+from nst_lightning.errors import UserError, check_at_least
 from nst_lightning.features import Extractor
 
 
@@ -72,8 +72,7 @@ def make_schedule(
     elif not stages:
         raise UserError("model.stages: must hold at least one stage, got none; leave it out for a run of one stage")
     for stage in stages:
-        if stage.evaluations < 1:
-            raise UserError(f"{argument}: must be at least 1, got {stage.evaluations}; 300 is a good start")
+        check_at_least(argument, stage.evaluations, 1, "300 is a good start")
         if not 0 < stage.scale <= 1:
             raise UserError(f"model.stages.scale: must be above 0 and at most 1, got {stage.scale}; 1 is the full size")
     if stages[-1].scale != 1:

@@ -42,11 +42,9 @@ def set_root(trainer: Trainer, folder: Path) -> None:
 
 
 def renew_loops(trainer: Trainer, limits: dict[str, Any]) -> None:
-    """Give a trainer loops that have counted nothing, as its constructor does, with the data of this fit.
+    """Give a trainer loops that have counted nothing, as its constructor does, with the data of a fit not yet begun.
 
-    Args:
-        trainer: A trainer that has the data of a fit, and has not begun it.
-        limits: ``min_epochs``, ``max_epochs``, ``min_steps`` and ``max_steps``.
+    Limits are ``min_epochs``, ``max_epochs``, ``min_steps`` and ``max_steps``.
     """
     old = trainer.fit_loop
     new = type(old)(trainer, limits["min_epochs"], limits["max_epochs"])

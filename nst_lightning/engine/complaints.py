@@ -14,27 +14,21 @@ _LIGHTNING = ("lightning", "lightning_utilities")
 _HOOKS = "lightning.pytorch.trainer.call"  # whatever this module calls is somebody's hook
 _LIBRARIES = tuple(str(Path(sysconfig.get_path(name)).resolve()) for name in ("stdlib", "platlib", "purelib"))
 
-# Where Lightning complains -> the argument that is meant.
+# Where in Lightning's two packages the complaint is -> the argument that is meant.
+_PLACE = re.compile(r"lightning\.(?:pytorch|fabric)\.(\w+)")
 _ARGUMENTS = {
-    "lightning.pytorch.callbacks": "trainer.callbacks",
-    "lightning.fabric.loggers": "trainer.logger",
-    "lightning.pytorch.loggers": "trainer.logger",
-    "lightning.pytorch.profilers": "trainer.profiler",
-    "lightning.pytorch.accelerators": "trainer.accelerator",
-    "lightning.fabric.accelerators": "trainer.accelerator",
-    "lightning.pytorch.strategies": "trainer.strategy",
-    "lightning.fabric.strategies": "trainer.strategy",
+    "callbacks": "trainer.callbacks",
+    "loggers": "trainer.logger",
+    "profilers": "trainer.profiler",
+    "accelerators": "trainer.accelerator",
+    "strategies": "trainer.strategy",
 }
 
 
 def complaint(error: BaseException) -> UserError | None:
     """Turn what Lightning says of a setting into one line.
 
-    Args:
-        error: As it was caught.
-
-    Returns:
-        The line; None if the error comes from the program or from a user's own class, whose traceback is needed.
+    It is None if the error comes from the program or from a user's own class, whose traceback is needed.
     """
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     if not isinstance(error, Exception) or any(_is_users_own(frame) for frame in frames):
@@ -51,17 +45,12 @@ def complaint(error: BaseException) -> UserError | None:
 
 
 def complaint_in(text: str) -> UserError | None:
-    """The same, where only a parser's text of it is left: of a class that could not be built.
-
-    Args:
-        text: All that the parser says of the types that it tried.
-    """
+    """The same, from all that a parser says of the types that it tried: of a class that could not be built."""
     found = re.search(r"Problem with given class_path '([\w.]+)':\s*(\S.*(?:\n {8,}\S.*)*)", text)
     if found is None:
         return None
     path, reason = found.groups()
-    argument = next((name for place, name in _ARGUMENTS.items() if path.startswith(place)), "class_path")
-    return UserError(f"{argument}: {path.rsplit('.', 1)[-1]}: {reason}"[:600])
+    return UserError(f"{_argument(path, 'class_path')}: {path.rsplit('.', 1)[-1]}: {reason}"[:600])
 
 
 def _is_users_own(frame: FrameType) -> bool:
@@ -72,8 +61,14 @@ def _is_users_own(frame: FrameType) -> bool:
     return not str(Path(file).resolve()).startswith(_LIBRARIES)
 
 
+def _argument(path: str, otherwise: str) -> str:
+    """The argument that a module or class of Lightning's belongs to."""
+    place = _PLACE.match(path)
+    return otherwise if place is None else _ARGUMENTS.get(place.group(1), otherwise)
+
+
 def _line(error: Exception, frame: FrameType, module: str) -> str:
-    argument = next((name for place, name in _ARGUMENTS.items() if module.startswith(place)), "trainer")
+    argument = _argument(module, "trainer")
     owner = frame.f_locals.get("self")
     about = "" if owner is None or argument == "trainer" else f"{type(owner).__name__}: "
     reason = f"{type(error).__name__}: {error}" if isinstance(error, KeyError) else str(error)

@@ -85,13 +85,7 @@ def _takes_pictures(logger: Logger) -> bool:
 
 
 def show(logger: Logger, picture: Tensor, step: int) -> None:
-    """Give a logger a picture, if it takes any.
-
-    Args:
-        logger: One of Lightning's, or another one whose experiment has TensorBoard's ``add_image``.
-        picture: (3, H, W), in [0, 1].
-        step: Evaluations so far.
-    """
+    """Give a logger a picture, (3, H, W) in [0, 1], if it takes any: by a method of its own, or TensorBoard's."""
     pixels = (picture * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
     if isinstance(logger, WandbLogger):
         logger.log_image("picture", [pixels], step=step)

@@ -99,12 +99,12 @@ class StyleTransfer(ResumableModule):
         data.setup("fit")
         self.image = nn.Parameter(data.start_image(self.stages[0].scale))
         self._has_size = True
-        for callback in trainer.callbacks:  # type: ignore[attr-defined]
-            if isinstance(callback, EarlyStopping):
-                look_at_each_evaluation(callback)  # an epoch is a stage
         given = trainer.callbacks  # type: ignore[attr-defined]
+        stopping = [callback for callback in given if isinstance(callback, EarlyStopping)]
+        for callback in stopping:
+            look_at_each_evaluation(callback)  # an epoch is a stage
         brought: list[Callback] = [Ledger(), ProcessSettings(), *([Logs()] if trainer.loggers else [])]
-        brought += [LookEarly()] if any(isinstance(callback, EarlyStopping) for callback in given) else []
+        brought += [LookEarly()] if stopping else []
         return [own for own in brought if not any(isinstance(callback, type(own)) for callback in given)]
 
     def setup(self, stage: str) -> None:

@@ -23,10 +23,7 @@ class OptimizerSetup(NamedTuple):
     def build(self, image: nn.Parameter, settings: Mapping[str, Any], losses: Sequence[str]) -> Any:
         """Build what a LightningModule's ``configure_optimizers`` returns.
 
-        Args:
-            image: The parameter.
-            settings: Of the optimiser, in place of those that were asked for.
-            losses: Names of losses that a scheduler may look at.
+        The settings take the place of those that were asked for; a scheduler may look at the losses of these names.
 
         Raises:
             UserError: If an argument is wrong, or the optimiser cannot work here.

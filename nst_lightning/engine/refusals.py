@@ -142,10 +142,7 @@ FLAGS: dict[str, _Flag] = {
 
 
 def check_flags(settings: Mapping[str, Any]) -> None:
-    """Refuse arguments of the trainer that could have no effect, or a bad one.
-
-    Args:
-        settings: By name; callbacks, loggers and profilers are not looked at.
+    """Refuse arguments of the trainer, by name, that could have no effect, or a bad one.
 
     Raises:
         UserError: With the argument, what it must be, and why.
@@ -167,11 +164,7 @@ def check_trainer(trainer: Trainer) -> None:
 
 
 def check_callbacks(given: Iterable[Callback], *, has_logger: bool = True) -> None:
-    """Refuse callbacks that cannot do their work here.
-
-    Args:
-        given: The callbacks.
-        has_logger: Whether there is a logger for what they measure.
+    """Refuse callbacks that cannot do their work here, some of which need a logger for what they measure.
 
     Raises:
         UserError: With the class and why.
@@ -209,10 +202,7 @@ def check_optimizer(class_: type[Optimizer]) -> None:
 
 
 def check_unbuilt_optimizer(error: BaseException) -> None:
-    """Refuse the optimiser whose own refusal was caught, where we say it better.
-
-    Args:
-        error: As its ``__init__`` raised it.
+    """Refuse the optimiser whose ``__init__`` raised an error, where we say it better.
 
     Raises:
         UserError: With the class and why.
@@ -239,13 +229,9 @@ def check_plugins(plugins: Iterable[Any]) -> None:
 
 
 def check_monitors(given: Iterable[Callback], names: Iterable[str]) -> None:
-    """Refuse callbacks that watch a number which a run does not have.
+    """Refuse callbacks that watch a number which is not among the names of those that a run has.
 
-    Where a callback of the user's own takes part, which may log others, nothing is refused.
-
-    Args:
-        given: The callbacks.
-        names: What a run has.
+    Where a callback of the user's own is among them, which may log others, nothing is refused.
 
     Raises:
         UserError: With the nearest names.

@@ -72,16 +72,12 @@ class VGG19(VGGNetwork):
 
     @torch.no_grad()
     def rescaled(self, images: Sequence[Tensor], walk: Walk) -> Extractor:
-        """A copy whose rectified channels each have a mean of 1 over these images and positions.
+        """A copy whose rectified channels each have a mean of 1 over these images; see `Extractor.rescaled`.
 
         Gatys, Ecker and Bethge (CVPR 2016), section 2: rectifiers and pooling commute with positive factors, so the
         scaled network computes the same features up to one factor a channel. Departure: a channel that is
         nearly silent on these few images (mean below 10 % of its layer's) is treated as having that mean, lest noise is
         blown up.
-
-        Args:
-            images: (1, 3, H, W) tensors, RGB in [0, 1].
-            walk: Yields features of an image in pieces, with the fraction of the layer's cells.
         """
         names = [name.replace("conv", "relu") for name in CONVOLUTION_NAMES[: len(self.convolutions)]]
         means = channel_means(images, walk, names)

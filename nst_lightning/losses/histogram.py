@@ -18,15 +18,7 @@ _QUANTILES = 1024  # that stand for a style's distribution
 
 
 def quantiles_at(sorted_values: Tensor, probabilities: Tensor) -> Tensor:
-    """Quantiles of samples, linear between them.
-
-    Args:
-        sorted_values: (C, n), ascending.
-        probabilities: (C, m) in [0, 1].
-
-    Returns:
-        (C, m).
-    """
+    """Quantiles (C, m) of samples (C, n), ascending, at probabilities (C, m) in [0, 1]; linear between samples."""
     last = sorted_values.shape[1] - 1
     position = probabilities.clamp(0, 1) * last
     below = position.floor().clamp(max=max(0, last - 1)).long()
@@ -110,12 +102,10 @@ class Histogram(Term):
         self.samples = samples
 
     def content_reference(self, layer: Layer) -> Sample:
-        """A sample of the content's cells."""
+        """A sample of a picture's cells."""
         return Sample(self.samples)
 
-    def style_reference(self, layer: Layer) -> Sample:
-        """A sample of a style's cells."""
-        return Sample(self.samples)
+    style_reference = content_reference
 
     def style_target(self, layer: Layer, styles: Sequence[tuple[Tensor, float]]) -> StyleQuantiles:
         """Blend the styles' quantiles."""

@@ -19,29 +19,18 @@ _SOFT = 1e-3  # of a typical length: a cell without any activation has no direct
 
 
 def nearest(directions: Tensor, candidates: Tensor) -> Tensor:
-    """Which candidate has the largest cosine with each direction, under no gradient.
+    """Which of the candidates (m, C), of length 1, has the largest cosine with each direction (n, C): (n,) indices.
 
-    Args:
-        directions: (n, C), of any positive length each.
-        candidates: (m, C), of length 1.
-
-    Returns:
-        (n,) indices.
+    Directions may have any positive length, and get no gradient.
     """
     rows = max(1, _BLOCK // len(candidates))
     return torch.cat([(block @ candidates.T).argmax(1) for block in torch.split(directions.detach(), rows)])
 
 
 def patches_of(features: Tensor, side: int, step: int = 1) -> Tensor:
-    """Square patches of cells that lie inside a map, one a row.
+    """Square patches of a side in cells that lie inside a map (1, C, h, w), so many cells apart, one a row.
 
-    Args:
-        features: (1, C, h, w).
-        side: Of a patch, in cells.
-        step: Distance between patches, in cells.
-
-    Returns:
-        (n, C side²), in float32 or wider.
+    They are (n, C side²), in float32 or wider.
     """
     if side == step == 1:
         return at_least_float32(features)[0].flatten(1).T  # without a copy
@@ -89,12 +78,10 @@ class NNFM(Term):
             self.needs_whole = f"compares patches of {patches}x{patches} cells"
 
     def content_reference(self, layer: Layer) -> Sample | WholeMap:
-        """A sample of the content's cells; for patches the whole map."""
+        """A sample of a picture's cells; for patches the whole map."""
         return Sample(self.samples) if self.patches == 1 else WholeMap()
 
-    def style_reference(self, layer: Layer) -> Sample | WholeMap:
-        """A sample of a style's cells; for patches the whole map."""
-        return self.content_reference(layer)
+    style_reference = content_reference
 
     def style_target(self, layer: Layer, styles: Sequence[tuple[Any, float]]) -> NNFMTarget:
         """The styles' directions."""

@@ -95,11 +95,8 @@ def _multiply_halves(cells: Tensor, *, refine: bool) -> Tensor:
     Their sums are float32 inside, and rounding the results of many pieces evens out: with 1e-4 to 7e-4 of Fᵀ F it
     changes the image's gradient by a tenth of what computing features in bfloat16 does. What it lost is had by
     computing the difference to the rounded result, which is twice the work, half of float32's time, and its accuracy.
-    Pieces also because threads share out a long sum, and the last bits shall not depend on their number.
-
-    Args:
-        cells: (n, C).
-        refine: Whether to compute what was lost: covariances are differences, and their roots magnify errors.
+    To `refine` is to do so: covariances are differences, and their roots magnify errors. Pieces also because threads
+    share out a long sum, and the last bits shall not depend on their number.
     """
     if sums_halves_exactly(cells.device):
         return torch.mm(cells.T, cells, out_dtype=torch.float32)

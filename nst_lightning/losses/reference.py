@@ -185,12 +185,8 @@ class WholeMap:
 def counting(weights: Tensor, most: int | None = None) -> Tensor:
     """Which cells stand for a part of a picture, where cells are taken or left: those that count half or more.
 
-    Args:
-        weights: (1, 1, h, w) of at least 0.
-        most: How many; every so many of a longer list are taken.
-
-    Returns:
-        (h, w), true for one cell at least.
+    Of weights (1, 1, h, w) of at least 0, this is (h, w), true for one cell at least, and for so many at the most:
+    evenly spaced ones of a longer list.
     """
     flat = weights.flatten()
     found = (flat >= 0.5 * flat.max()).nonzero()[:, 0]

@@ -62,12 +62,10 @@ class SlicedWasserstein(Term):
         self.projections, self.seed = projections, seed
 
     def content_reference(self, layer: Layer) -> WholeMap:
-        """All of the content's features."""
+        """All of a picture's features."""
         return WholeMap()
 
-    def style_reference(self, layer: Layer) -> WholeMap:
-        """All of a style's features."""
-        return WholeMap()
+    style_reference = content_reference
 
     def style_target(self, layer: Layer, styles: Sequence[tuple[tuple[Tensor, Tensor | None], float]]) -> Any:
         """Directions, and each style's sorted projections on them with its share of the blend."""

@@ -245,14 +245,9 @@ _BALANCE_FLOOR = 1e-4
 
 
 def balance(at_content: Tensor, size: Tensor) -> Tensor:
-    """What to divide a squared distance by so that it is 1 at the content picture.
+    """What to divide a squared distance by so that it is 1 at the content picture, a scalar above 0.
 
-    Args:
-        at_content: The distance of the content from the target, a scalar.
-        size: The target's own squared size.
-
-    Returns:
-        A scalar above 0: `at_content`, or a small part of `size` if that is more.
+    It is the distance of the content from the target, or a small part of the target's own squared size if that is more.
     """
     return torch.maximum(at_content, _BALANCE_FLOOR * size).clamp(min=torch.finfo(size.dtype).tiny)
 

@@ -63,14 +63,9 @@ def principal_axes(covariance: Tensor, share: float = 1.0) -> PrincipalAxes:
 
 
 def common_variances(covariance: Tensor, axes: PrincipalAxes) -> tuple[Tensor, Tensor]:
-    """Σ'^½ Σ Σ'^½ in the style's principal axes; its root's trace is what two Gaussians have in common.
+    """Σ'^½ Σ Σ'^½ in the style's principal axes, those of Σ'; its root's trace is what two Gaussians have in common.
 
-    Args:
-        covariance: Σ, (C, C).
-        axes: Of Σ'.
-
-    Returns:
-        The matrix of the correlated axes, (r, r), and its diagonal for the others, (k - r,).
+    With Σ (C, C), it is the matrix of the correlated axes, (r, r), and its diagonal for the others, (k - r,).
     """
     scaled, r = axes
     half = scaled @ covariance

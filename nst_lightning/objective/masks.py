@@ -29,10 +29,7 @@ class Mask(NamedTuple):
         return F.avg_pool2d(self.pixels, stride) if stride > 1 else self.pixels
 
     def check(self, layers: dict[str, int]) -> None:
-        """Refuse a mask that leaves nothing of a layer.
-
-        Args:
-            layers: Name -> pixels per cell.
+        """Refuse a mask that leaves nothing of a layer; layers are given with their pixels a cell.
 
         Raises:
             UserError: With the mask and the layer.
@@ -82,15 +79,9 @@ class Masks(NamedTuple):
         return self.content._replace(pixels=self.floor * seen + (1 - self.floor) * self.content.pixels)
 
     def blend(self, region: int | None, layer: str, shares: Sequence[float]) -> list[tuple[int, float]]:
-        """Which styles count in a region at a layer.
+        """Index and share of each style that counts in a region (None: the whole picture) at a layer.
 
-        Args:
-            region: Index, or None for the whole picture.
-            layer: Its name.
-            shares: Of all styles.
-
-        Returns:
-            Index and share of each; the shares sum to 1.
+        Of the shares of all styles, those that count are divided by their sum.
         """
         chosen = [i for i, share in enumerate(shares) if share > 0 and self._counts(i, region, layer)]
         total = sum(shares[i] for i in chosen)

@@ -112,12 +112,7 @@ class Objective(nn.Module):
         return dict(zip(self.loss_names, [loss.detach(), *sums, *parts.unbind()], strict=True))
 
     def factor(self, key: Key, of_mask: float) -> float:
-        """Weight of one of the losses.
-
-        Args:
-            key: Part and column.
-            of_mask: From `Weights.factors`.
-        """
+        """Weight of the loss of a part and column, `of_mask` being the part's of `Weights.factors`."""
         term = self.parts[key[0]].term
         strength = self.strength if term.group == "style" else 1.0
         return term.weight * of_mask * term.layers.get(key[1], 1.0) * strength
@@ -128,11 +123,9 @@ class Objective(nn.Module):
         return max((strides[at] * (2 if term.needs_spread else term.least_side) for term, at in terms), default=1)
 
     def check_sizes(self, sizes: dict[str, tuple[int, int]], extractor: Extractor) -> None:
-        """Refuse images in which a layer has no cell, or fewer than a term needs.
+        """Refuse images in which a layer of a network has no cell, or fewer than a term needs.
 
-        Args:
-            sizes: Argument name -> height and width in pixels.
-            extractor: The network.
+        Sizes are heights and widths in pixels by the name of the argument that they come from.
 
         Raises:
             UserError: With the side that is there and the one that is needed.
@@ -156,12 +149,7 @@ class Objective(nn.Module):
                     raise UserError(f"{argument}: must have two cells or more {at} one {got}")
 
     def check_masks(self, masks: Masks, blend: Sequence[float], extractor: Extractor) -> None:
-        """Refuse masks that leave a term nothing.
-
-        Args:
-            masks: Of a stage.
-            blend: Weights of the styles.
-            extractor: The network.
+        """Refuse a stage's masks if they leave a term nothing, or no style with a weight in the blend.
 
         Raises:
             UserError: With the mask and the layer.

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from nst_lightning.hardware.numerics import one_thread
 from nst_lightning.losses import Reference
-from nst_lightning.objective.grid import Tile
 from nst_lightning.objective.masks import Masks
 from nst_lightning.objective.objective import Key, Objective
 from nst_lightning.objective.targets import StyleTargets, Targets, Weights, total_of
@@ -17,23 +16,13 @@ from nst_lightning.objective.traversal import Traversal, crop_of
 
 
 class Preparation:
-    """Makes targets.
-
-    Args:
-        objective: Terms.
-        traversal: The way through pictures.
-    """
+    """Makes targets for an objective, of pictures that a traversal goes through."""
 
     def __init__(self, objective: Objective, traversal: Traversal) -> None:
         self._objective, self._traversal = objective, traversal
 
     def style_targets(self, styles: Sequence[tuple[Tensor, float]], masks: Masks) -> StyleTargets:
-        """The style's part of targets.
-
-        Args:
-            styles: Pairs of a picture (1, 3, h, w) and its share of the blend; shares sum to 1 (in each region).
-            masks: Which of each picture counts, at which layers, in which region.
-        """
+        """The style's part of targets; see `Evaluator.style_targets`."""
         kept = [self._of_style(index, picture, masks) for index, (picture, _) in enumerate(styles)]
         shares, targets = [share for _, share in styles], {}
         for key in self._objective.layer_keys:
@@ -48,43 +37,35 @@ class Preparation:
         references = {}
         for key in self._objective.layer_keys:
             term, _, region = self._objective.parts[key[0]]
-            reference = term.style_reference(self._traversal.layer(key))
-            if reference is not None and region in {None, masks.region_of[index]}:
-                references[key] = reference
+            if region in {None, masks.region_of[index]}:
+                references[key] = term.style_reference(self._traversal.layer(key))
         weights = {layer: masks.of_style(index, self._traversal.strides[layer]) for layer in self._objective.layers}
         given = {key: found for key in references if (found := weights[key[1]]) is not None}
         return self._gathered(picture, references, given)
 
     def targets(self, content: Tensor, style: StyleTargets, weights: Weights) -> Targets:
-        """Complete targets.
-
-        Args:
-            content: (1, 3, H, W), RGB in [0, 1], at the size of the image to come.
-            style: From `style_targets`.
-            weights: Of the picture's cells.
-        """
-        parts = self._objective.parts
-        references = {}
-        for key in self._objective.layer_keys:
-            reference = parts[key[0]].term.content_reference(self._traversal.layer(key))
-            if reference is not None:
-                references[key] = reference
+        """Complete targets with a content, (1, 3, H, W) at the size of the image to come, and weights of its cells."""
+        parts, keys = self._objective.parts, self._objective.layer_keys
+        references = {key: parts[key[0]].term.content_reference(self._traversal.layer(key)) for key in keys}
         cells = {key: given for key, given in weights.cells.items() if parts[key[0]].term.weighs_cells}
         kept = self._gathered(content, references, cells)
         found = {}
-        for key in self._objective.layer_keys:
+        for key in keys:
             with one_thread():
                 found[key] = parts[key[0]].term.target(self._traversal.layer(key), kept.get(key), style.of_layers[key])
         needed = any(part.term.needs_content for part in parts)
         return Targets(found, weights, content if needed else None)
 
     def _gathered(
-        self, picture: Tensor, references: Mapping[Key, Reference], weights: Mapping[Key, Tensor]
+        self, picture: Tensor, wanted: Mapping[Key, Reference | None], weights: Mapping[Key, Tensor]
     ) -> dict[Key, Any]:
-        """Show a picture to references, and say what they kept."""
+        """Show a picture to references, where there are any, and say what they kept."""
+        references = {key: reference for key, reference in wanted.items() if reference is not None}
         for sharing, tiles, processes in self._traversal.ways(picture):
             some = {key: reference for key, reference in references.items() if reference.sharing in sharing}
-            self._show(picture, tiles, some, weights)
+            for tile in tiles if some else []:
+                for visit in self._traversal.visits(crop_of(picture, tile), tile, list(some), weights):
+                    some[visit.key].add(visit.features, visit.window)
             processes.add([tensor for reference in some.values() for tensor in reference.sums()])
         height, width = picture.shape[-2:]
         kept = {}
@@ -93,14 +74,3 @@ class Preparation:
             cells = total_of(weights[key]) if key in weights else (height // stride) * (width // stride)
             kept[key] = reference.result(cells)
         return kept
-
-    def _show(
-        self,
-        picture: Tensor,
-        tiles: Sequence[Tile],
-        references: Mapping[Key, Reference],
-        weights: Mapping[Key, Tensor],
-    ) -> None:
-        for tile in tiles if references else []:
-            for visit in self._traversal.visits(crop_of(picture, tile), tile, list(references), weights):
-                references[visit.key].add(visit.features, visit.window)

@@ -29,13 +29,7 @@ class Weights:
 
     @classmethod
     def of(cls, objective: Objective, masks: Masks, strides: Mapping[str, int]) -> Weights:
-        """What masks mean for an objective.
-
-        Args:
-            objective: With as many regions as there are masks for them.
-            masks: Of a stage, on the image's device.
-            strides: Layer -> pixels per cell.
-        """
+        """What a stage's masks mean for an objective, which has as many regions; strides are pixels a cell by layer."""
         seen = 1.0 if masks.visible is None else float(masks.visible.pixels.mean())
         found = [_of_part(part.term.group, part.region, masks, seen) for part in objective.parts]
         masked = {index: mask for index, (mask, _) in enumerate(found) if mask is not None}

@@ -88,7 +88,7 @@ def _counted(comparison: Comparison, image: Tensor, tiles: Sequence[Tile], proce
     sums: dict[Key, Sum] = {}
     given = comparison.targets.of_layers
     if len(tiles) == 1 and tiles[0].is_whole:  # then counts are taken where they are needed
-        return comparison.targets.of_layers
+        return given
     for tile in tiles if keys else []:
         for key, layer, features, _ in comparison.traversal.visits(crop_of(image, tile), tile, keys):
             _add(sums, [(key, comparison.objective.parts[key[0]].term.count(layer, features, given[key]))])

@@ -104,13 +104,9 @@ class Traversal:
     def visits(
         self, crop: Tensor, tile: Tile, keys: Sequence[Key], weights: Mapping[Key, Tensor] | None = None
     ) -> Iterator[Visit]:
-        """Visit parts of the objective at the layers of a tile.
+        """Visit those parts of the objective, and layers, whose keys are given, in a tile's crop (1, 3, h, w).
 
-        Args:
-            crop: The tile's crop, (1, 3, h, w).
-            tile: The tile.
-            keys: Parts and layers that are wanted.
-            weights: Part and layer -> weights of all cells of the layer's map, (1, 1, h, w); none: all alike.
+        Of each, weights are those of all cells of the layer's map, (1, 1, h, w); none: all alike.
         """
         wanted = {layer for _, layer in keys}
         for name, features, window in self.features(crop, tile, wanted):

@@ -33,7 +33,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from nst_lightning.errors import UserError
+from nst_lightning.errors import UserError, check_at_least
 from nst_lightning.optim.curvature import Curvature
 from nst_lightning.optim.hessian import InverseHessian
 from nst_lightning.optim.metric import joined
@@ -258,8 +258,7 @@ def _check(positive: _Numbers, not_negative: _Numbers, counts: Mapping[str, int]
         if not (value >= 0 and math.isfinite(value)):
             raise UserError(f"{name}: must be finite and at least 0, got {value}{hint}")
     for name, count in counts.items():
-        if count < 1:
-            raise UserError(f"{name}: must be at least 1, got {count}{hint}")
+        check_at_least(name, count, 1)
     for name, choice in choices.items():
         if choice not in (allowed := get_args({"history_dtype": HistoryDtype, "rules": Rules}[name])):
             raise UserError(f"{name}: must be one of {', '.join(allowed)}, got {choice}")

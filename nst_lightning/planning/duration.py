@@ -27,13 +27,7 @@ def seconds_per_pixel(extractor: Extractor, layers: list[str], device: torch.dev
 
 
 def seconds_of_evaluation(per_pixel: float, pixels: int, crops: int | None = None) -> float:
-    """Time of one evaluation.
-
-    Args:
-        per_pixel: From `seconds_per_pixel`.
-        pixels: Of the image.
-        crops: Pixels of all tiles' crops that one process works on, if there are tiles.
-    """
+    """Time of one evaluation of so many pixels, or in tiles of so many in all the crops that one process works on."""
     passes = _PASSES * pixels if crops is None else _TWO_PASSES * crops
     return per_pixel * passes * _REST
 
