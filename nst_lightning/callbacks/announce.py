@@ -1,4 +1,4 @@
-"""The line before a run starts: what will be done, and what it will take."""
+"""The line before a run starts: what will be done, and what it will need."""
 
 from __future__ import annotations
 

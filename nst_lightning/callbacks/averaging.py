@@ -28,24 +28,24 @@ class Averaging(Callback):
             raise UserError(f"averaging.decay: must be at least 0 and below 1, got {decay}; 0.95 is the default")
         self.decay = decay
         self._sum: Tensor | None = None
-        self._count = 0
+        self._images = 0  # in the sum
 
     def average(self) -> Tensor | None:
         """The average so far, of the image's shape; None before the first evaluation of a stage."""
-        return None if self._sum is None else self._sum / (1 - self.decay**self._count)
+        return None if self._sum is None else self._sum / (1 - self.decay**self._images)
 
     def setup(self, trainer: Trainer, pl_module: StyleTransfer, stage: str) -> None:  # type: ignore[override]
         """Forget an earlier run, which may have been cut short."""
-        self._sum, self._count = None, 0
+        self._sum, self._images = None, 0
 
     @torch.no_grad()
     def on_train_batch_end(self, trainer: Trainer, pl_module: StyleTransfer, *_: Any) -> None:  # type: ignore[override]
-        """Take the image in."""
+        """Add the image."""
         image = pl_module.image.detach()
         if self._sum is None or self._sum.shape != image.shape:
-            self._sum, self._count = torch.zeros_like(image), 0
+            self._sum, self._images = torch.zeros_like(image), 0
         self._sum.lerp_(image, 1 - self.decay)
-        self._count += 1
+        self._images += 1
 
     @torch.no_grad()
     def on_train_epoch_end(self, trainer: Trainer, pl_module: StyleTransfer) -> None:  # type: ignore[override]
@@ -60,11 +60,11 @@ class Averaging(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs to average as the uninterrupted one."""
-        return {"sum": self._sum, "count": self._count}
+        return {"sum": self._sum, "count": self._images}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on averaging."""
-        self._sum, self._count = state_dict["sum"], state_dict["count"]
+        self._sum, self._images = state_dict["sum"], state_dict["count"]
 
     def on_train_start(self, trainer: Trainer, pl_module: StyleTransfer) -> None:  # type: ignore[override]
         """Bring what a checkpoint held to the device."""

@@ -59,7 +59,7 @@ class Checkpoints(ModelCheckpoint):
             super().setup(trainer, pl_module, stage)
 
     def on_train_start(self, trainer: Trainer, pl_module: StyleTransfer) -> None:  # type: ignore[override]
-        """Say so now if the disk will not take them."""
+        """Say so now if the disk has no room for them."""
         super().on_train_start(trainer, pl_module)
         # One more than are kept: a new one is whole before an old one goes.
         needed = (self.save_top_k + 1) * pl_module.planner.checkpoint_bytes()

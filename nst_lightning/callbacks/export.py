@@ -34,7 +34,7 @@ class Export(Callback):
     """Write the picture when the run ends, also when it is interrupted.
 
     The picture lies in the run folder as ``result`` with the suffix of `output` (``result.png`` without one), and at
-    `output`; if neither place takes it, in `fallback`. The alpha channel of the content is attached again where the
+    `output`; if neither can be written to, in `fallback`. The alpha channel of the content is attached again where the
     format has one. A picture that is there already is moved aside, to ``name_001.png``, unless the same settings made
     it, or this run before it was continued.
 
@@ -44,9 +44,9 @@ class Export(Callback):
         quality: Quality of JPEG, AVIF and JPEG XL, 1 to 100; 100 is lossless but for JPEG. WebP always is.
         settings: What goes into the picture's metadata beside the program's own lines. Of the paths in its entry
             ``Configuration``, which is YAML, only the files' names do.
-        fallback: Folder for a picture that no other place takes; by default the system's for temporary files.
+        fallback: Folder for a picture that can be written nowhere else; by default the system's for temporary files.
         color_space: Colour space of the picture: srgb, display-p3, adobe-rgb, or content for the content's own.
-        keep_location: Whether the picture also keeps where the content was taken; date, camera, author, caption,
+        keep_location: Whether the picture also keeps where the content was photographed; date, camera, author, caption,
             copyright and resolution it always keeps.
     """
 
@@ -120,7 +120,7 @@ class Export(Callback):
             options: dict[str, Any] = {"alpha": alpha, "bits": self.bits, "quality": self.quality, "space": space}
             try:
                 make_folder(path.parent)
-                if written:  # the same bytes; to encode them takes its time
+                if written:  # the same bytes; encoding is slow
                     aside = copy(written[0][0], path, replaceable, _owner(trainer))
                 else:
                     aside = write_image(
@@ -130,7 +130,7 @@ class Export(Callback):
                 failures.append(f"{path}: {error}")
             else:
                 written.append((path, aside))
-                with contextlib.suppress(OSError):  # then it will be taken for somebody else's, and moved aside
+                with contextlib.suppress(OSError):  # then it will look like somebody else's, and be moved aside
                     self._written[path] = _identity(path)
 
         for path in [result, *([self.output] if self.output else [])]:
@@ -142,9 +142,9 @@ class Export(Callback):
         for failure in failures:
             notice(f"could not write {failure}")
         for path, aside in written:
-            kept = f"; the other picture that was there is now {aside}" if aside else ""
+            moved = f"; the other picture that was there is now {aside}" if aside else ""
             facts: dict[str, Any] = {"moved_aside": str(aside)} if aside else {}
-            log.say("wrote", f"wrote {path}{kept}", path=str(path), **facts)
+            log.say("wrote", f"wrote {path}{moved}", path=str(path), **facts)
 
     def _of_this_run(self, trainer: Trainer, result: Path) -> set[tuple[int, int]]:
         """Pictures that this run has written, also before it was interrupted and continued."""

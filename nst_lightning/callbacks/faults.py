@@ -40,11 +40,11 @@ class Faults(Callback):
 
     def _look(self, trainer: Trainer) -> None:
         counters = [state["skipped"] for state in trainer.optimizers[0].state.values() if "skipped" in state]
-        count = int(counters[0]) if counters else 0
-        if count > self._known and trainer.is_global_zero:
+        skipped = int(counters[0]) if counters else 0
+        if skipped > self._known and trainer.is_global_zero:
             notice(
-                f"up to evaluation {trainer.global_step}: {count - self._known} with a loss or gradient that was not "
+                f"up to evaluation {trainer.global_step}: {skipped - self._known} with a loss or gradient that was not "
                 "finite; the image went back to the last good one and the run goes on; if it happens often, use "
                 "precision 32-true"
             )
-        self._known = max(self._known, count)
+        self._known = max(self._known, skipped)

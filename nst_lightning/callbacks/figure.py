@@ -42,25 +42,25 @@ class Figure(Callback):
         self._strip = []
 
     def on_train_start(self, trainer: Trainer, pl_module: StyleTransfer) -> None:  # type: ignore[override]
-        """Choose the evaluations to show and keep the start."""
+        """Choose the evaluations to show, and add the start to the strip."""
         total = planned_evaluations(trainer, pl_module)
         self._steps = {max(1, round(total ** (k / (self.frames - 1)))) for k in range(1, self.frames)} | {total}
         if not self._strip:  # else those of the run that this one continues
-            self._keep(trainer, pl_module)
+            self._add(trainer, pl_module)
 
-    def _keep(self, trainer: Trainer, module: StyleTransfer) -> None:
+    def _add(self, trainer: Trainer, module: StyleTransfer) -> None:
         height, width = module.image.shape[-2:]
-        cell = min(width, (self.width - MARGIN * (self.frames + 1)) // self.frames)
-        size = (max(1, round(height * cell / width)), cell)
+        across = min(width, (self.width - MARGIN * (self.frames + 1)) // self.frames)
+        size = (max(1, round(height * across / width)), across)
         with module.showing_result():
             small = resize(module.image.detach().float(), size).clamp(0, 1).cpu()
         seen = trainer.datamodule.finished(small)  # type: ignore[attr-defined]
         self._strip.append((trainer.global_step, (seen * 255).round().to(torch.uint8)))
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: StyleTransfer, *_: Any) -> None:  # type: ignore[override]
-        """Keep a small copy where one is to be shown."""
+        """Add a small copy where one is to be shown."""
         if trainer.global_step in self._steps:
-            self._keep(trainer, pl_module)
+            self._add(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: StyleTransfer) -> None:  # type: ignore[override]
         """Write the figure."""
@@ -76,11 +76,11 @@ class Figure(Callback):
         top += [(f"style{number}", style) for number, (style, _) in zip(numbers, images.styles, strict=True)]
         top.append((f"result after {trainer.global_step} evaluations", resize(final, (height, width)).clamp(0, 1)))
         strip = [("start" if step == 0 else f"{step}", picture / 255) for step, picture in self._strip[-self.frames :]]
-        rows = [_row(top, self.width), _row(strip, self.width)]
+        figure = torch.cat([_side_by_side(top, self.width), _side_by_side(strip, self.width)], dim=-2)
         path = Path(trainer.default_root_dir) / "figure.png"
         self._strip = []
         with only_the_file(path):
-            write_image(path, torch.cat(rows, dim=-2))
+            write_image(path, figure)
 
     def state_dict(self) -> dict[str, Any]:
         """The strip so far, so that the figure of a continued run shows its beginning, too."""
@@ -91,18 +91,18 @@ class Figure(Callback):
         self._strip = list(state_dict["strip"])
 
 
-def _row(pictures: list[tuple[str, Tensor]], width: int) -> Tensor:
+def _side_by_side(pictures: list[tuple[str, Tensor]], width: int) -> Tensor:
     """Lay captioned pictures of one height side by side: (1, 3, h, width) in [0, 1], on white."""
     ratios = [picture.shape[-1] / picture.shape[-2] for _, picture in pictures]
     height = int((width - MARGIN * (len(pictures) + 1)) / sum(ratios))
-    row = torch.ones(1, 3, height + MARGIN + CAPTION, width)
+    canvas = torch.ones(1, 3, height + MARGIN + CAPTION, width)
     left = MARGIN
     for (caption, picture), ratio in zip(pictures, ratios, strict=True):
-        cell = int(height * ratio)
-        row[..., MARGIN : MARGIN + height, left : left + cell] = resize(picture, (height, cell)).clamp(0, 1)
-        row[..., MARGIN + height :, left : left + cell] = _text(caption, cell)
-        left += cell + MARGIN
-    return row
+        across = int(height * ratio)
+        canvas[..., MARGIN : MARGIN + height, left : left + across] = resize(picture, (height, across)).clamp(0, 1)
+        canvas[..., MARGIN + height :, left : left + across] = _text(caption, across)
+        left += across + MARGIN
+    return canvas
 
 
 def _text(caption: str, width: int) -> Tensor:

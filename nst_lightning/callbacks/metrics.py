@@ -78,11 +78,11 @@ class Metrics(Reader):
         return rows[-1].time - self._begin if rows else self._before
 
     def state_dict(self) -> dict[str, Any]:
-        """Seconds so far, so that a continued run counts on."""
+        """Seconds so far, from which the clock of a continued run goes on."""
         return {"seconds": self._seconds(self.rows)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on counting."""
+        """Go on from these seconds."""
         self._before = state_dict["seconds"]
 
 
@@ -99,10 +99,10 @@ def _rows_before(path: Path, step: int) -> str:
     except FileNotFoundError:
         return ""
     columns = lines[0].count(b",") if lines else 0
-    kept = lines[:1]
+    before = lines[:1]
     for line in lines[1:]:
         if not line.endswith(b"\n") or line.count(b",") != columns or not line.split(b",", 1)[0].isdigit():
             break
         if int(line.split(b",", 1)[0]) < step:
-            kept.append(line)
-    return b"".join(kept).decode(errors="replace") if columns else ""
+            before.append(line)
+    return b"".join(before).decode(errors="replace") if columns else ""

@@ -24,8 +24,8 @@ class Progress(Reader, ProgressBar):
     """Show rate, time left and loss in the way that ``--log`` asks for.
 
     Args:
-        every: Evaluations between two updates, fewer where they take long.
-        seconds: Seconds between two lines, where lines take the place of the bar.
+        every: Evaluations between two updates, fewer where they are slow.
+        seconds: Seconds between two lines, where lines replace the bar.
     """
 
     def __init__(self, every: int = 10, seconds: float = 10.0) -> None:

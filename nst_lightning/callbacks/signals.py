@@ -101,7 +101,7 @@ class Signals(Callback):
             self._before[number](number, None)
 
     def _agree(self, trainer: Trainer, module: StyleTransfer) -> None:
-        """Take over what other processes received; an evaluation that several share takes long enough not to mind."""
+        """Learn what other processes received, which costs little beside an evaluation that several share."""
         mine = torch.tensor([self.received or 0, self._requeue or 0], device=module.device)
         most = cast("Tensor", trainer.strategy.reduce(mine, reduce_op="max")).tolist()
         if most[0]:

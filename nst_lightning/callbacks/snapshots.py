@@ -58,10 +58,10 @@ class Snapshots(Callback):
             return
         path = Path(trainer.default_root_dir) / "snapshots" / f"{step:06d}.{self.format}"
         if trainer.is_global_zero:
-            self._wait()  # at most one picture is kept waiting in memory
+            self._wait()  # at most one picture waits in memory
             self._writer = self._writer or ThreadPoolExecutor(1, thread_name_prefix="snapshots")
             self._pending = self._writer.submit(_write, path, pl_module.picture(self.longest))
-        if self.checkpoint:  # all processes take part
+        if self.checkpoint:  # all processes join in
             trainer.save_checkpoint(path.with_suffix(".ckpt"))
 
     def _wait(self) -> None:

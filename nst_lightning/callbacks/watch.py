@@ -14,14 +14,14 @@ from nst_lightning.engine.module import StyleTransfer
 from nst_lightning.errors import check_at_least, notice
 
 _WORSE = 1.1  # a last loss above so many times the best one means that the way led astray
-_PROGRESS = 1e-5  # a best loss that falls by less than this share is no progress
+_PROGRESS = 1e-5  # a best loss that falls by less than this fraction is no progress
 
 
 class Watch(Reader):
     """Keep the image with the lowest loss of a stage, and warn when the loss does not do what it should.
 
-    The image kept is the one that the loss was computed of, before the step that followed. It takes the place of the
-    last one if that has gone astray; a run that converges ends with its last image, which is better still. Where memory
+    The image kept is the one that the loss was computed of, before the step that followed. It replaces the last
+    one if that has gone astray; a run that converges ends with its last image, which is better still. Where memory
     is short, none is kept. Losses stay on the device and are read every n evaluations.
 
     Args:
@@ -76,7 +76,7 @@ class Watch(Reader):
 
     def take(self, trainer: Trainer, module: StyleTransfer, rows: list[Row]) -> None:
         """Look at the losses."""
-        self._count([row.losses["loss"] for row in rows])
+        self._compare([row.losses["loss"] for row in rows])
         where = f"at evaluation {trainer.global_step}"
         if self._above >= self.patience:
             self._warn(
@@ -91,7 +91,7 @@ class Watch(Reader):
                 "model.evaluations would do, or another model.optimizer would go on",
             )
 
-    def _count(self, losses: list[float]) -> None:
+    def _compare(self, losses: list[float]) -> None:
         for loss in losses:
             self._first = loss if self._first == float("inf") else self._first
             self._above = self._above + 1 if not loss <= self._first else 0
@@ -110,14 +110,14 @@ class Watch(Reader):
             "image": self._image,
             "best_loss": self._best_loss,
             "counts": [self._first, self._best, self._last, self._above, self._without],
-            "losses": [row.losses["loss"] for row in self.rows],  # not counted yet; up to version 0.1 they are tensors
+            "losses": [row.losses["loss"] for row in self.rows],  # not compared yet; up to version 0.1 they are tensors
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on watching."""
         self._image, self._best_loss = state_dict["image"], state_dict["best_loss"]
         self._first, self._best, self._last, self._above, self._without = state_dict["counts"]
-        self._count([float(loss) for loss in state_dict["losses"]])
+        self._compare([float(loss) for loss in state_dict["losses"]])
 
     def on_train_start(self, trainer: Trainer, pl_module: StyleTransfer) -> None:  # type: ignore[override]
         """Bring what a checkpoint held to the device."""

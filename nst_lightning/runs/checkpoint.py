@@ -58,7 +58,7 @@ class WholeFiles(CheckpointIO):
     def _check_room(checkpoint: Mapping[str, Any], path: Path) -> None:
         """Leave room for the final picture, which is worth more than a checkpoint; else it is an OSError."""
         image = checkpoint["state_dict"]["image"] if "state_dict" in checkpoint else None
-        picture = image.nbytes if image is not None else 0  # more than any format takes
+        picture = image.nbytes if image is not None else 0  # more than any format needs
         needed = sum(tensor.nbytes for tensor in _tensors(checkpoint)) + picture
         free = shutil.disk_usage(path.parent).free
         if free < needed:
@@ -67,7 +67,7 @@ class WholeFiles(CheckpointIO):
     def load_checkpoint(self, path: Any, map_location: Any | None = None, weights_only: bool | None = None) -> Any:
         """Read, without executing anything; see CheckpointIO.
 
-        Tensors stay on the disk: each is copied once into its place, so that going on takes no more memory than the
+        Tensors stay on the disk: each is copied once into its place, so that going on needs no more memory than the
         run itself.
         """
         content = read_checkpoint(Path(path), lazily=True)

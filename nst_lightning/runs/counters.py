@@ -1,7 +1,7 @@
 """Lightning's counters in a checkpoint, brought to where a run goes on.
 
-Lightning counts on from wherever a checkpoint was written, at an evaluation's end or at a stage's, by rules that differ
-with the trainer's limits. Here each becomes one of three: before a stage's first evaluation, in the middle of it, or
+Lightning goes on counting from where a checkpoint was written, at an evaluation's end or at a stage's, by rules that
+differ with the trainer's limits. Here each becomes one of three: before a stage's first evaluation, in its middle, or
 after its last one, with what callbacks do at its end still to come.
 """
 
@@ -24,7 +24,7 @@ def written_at(checkpoint: dict[str, Any]) -> Position:
     """Where a run was when it wrote a checkpoint; its image has the size of that stage."""
     loop = checkpoint["loops"]["fit_loop"]
     epochs = loop["epoch_progress"]["current"]
-    begun = epochs["started"] == epochs["ready"]  # else the count of evaluations is that of the stage before
+    begun = epochs["started"] == epochs["ready"]  # else the number of evaluations is that of the stage before
     done = loop["epoch_loop.batch_progress"]["current"]["processed"] if begun else 0
     return Position(max(0, epochs["ready"] - 1), done, 0 < epochs["ready"] == epochs["processed"])
 
@@ -53,12 +53,12 @@ def set_position(checkpoint: dict[str, Any], position: Position, evaluations: Se
     batches, steps = loop["epoch_loop.batch_progress"], checkpoint["global_step"]
     stage, done, _ = position
     begun = int(done > 0)
-    # In the middle Lightning expects the moment at which callbacks write: the evaluation does not count as completed.
+    # In the middle Lightning expects the moment at which callbacks write: the evaluation is not completed.
     behind = int(0 < done < evaluations[stage])
-    for counts in loop["epoch_progress"].values():
-        counts.update(ready=stage + begun, started=stage + begun, processed=stage, completed=stage)
-    for counts, count in ((batches["current"], done), (batches["total"], steps)):
-        counts.update(ready=count, started=count, processed=count, completed=count - behind)
+    for progress in loop["epoch_progress"].values():
+        progress.update(ready=stage + begun, started=stage + begun, processed=stage, completed=stage)
+    for progress, made in ((batches["current"], done), (batches["total"], steps)):
+        progress.update(ready=made, started=made, processed=made, completed=made - behind)
     batches["is_last_batch"] = False
     loop["epoch_loop.state_dict"]["_batches_that_stepped"] = steps - behind
     # At the end there is nothing more to load, also if a limit of the trainer is what makes it the end.

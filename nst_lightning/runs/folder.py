@@ -66,7 +66,7 @@ def create_run_folder(root: Path, name: str, ending: str = "") -> Path:
 
 
 def hold(folder: Path) -> BaseFileLock:
-    """Keep a run folder for this process until it releases the lock or ends, in whatever way.
+    """Lock a run folder for this process until it releases the lock or ends, in whatever way.
 
     Where the file system knows no locks, the run goes on without one.
 

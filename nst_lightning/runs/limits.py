@@ -21,7 +21,7 @@ class NothingLeftError(UserError):
 
 
 def limited(evaluations: Sequence[int], limit: float | None) -> list[int]:
-    """Evaluations of each stage under ``trainer.limit_train_batches``: a number, a share, or None for all."""
+    """Evaluations of each stage under ``trainer.limit_train_batches``: a number, a fraction, or None for all."""
     if limit is None:
         return list(evaluations)
     return [min(n, limit) if isinstance(limit, int) else int(n * limit) for n in evaluations]
@@ -32,9 +32,9 @@ def used_up(settings: Mapping[str, Any], checkpoint: dict[str, Any], evaluations
 
     Settings are the run's, flat, by dotted key; evaluations of its stages are empty if they are not known.
     """
-    steps, epochs, share = (settings.get(name) for name in _NONE)
+    steps, epochs, batches = (settings.get(name) for name in _NONE)
     stage, done, _ = written_at(checkpoint)
-    planned = limited(evaluations, share)
+    planned = limited(evaluations, batches)
     found = []
     if steps is not None and 0 < steps <= checkpoint["global_step"]:
         found.append("trainer.max_steps")
@@ -55,13 +55,13 @@ def check_room(path: Path, settings: Mapping[str, Any], checkpoint: dict[str, An
         UserError: With the limit that leaves no more.
     """
     step = checkpoint["global_step"]
-    steps, epochs, share = (settings.get(name) for name in _NONE)
+    steps, epochs, batches = (settings.get(name) for name in _NONE)
     if steps is not None and 0 < steps <= step:
         raise UserError(
             f"trainer.max_steps: must be above the {step} evaluations that are made, got {steps}, so "
             "nothing is left to do; give more, or leave it out"
         )
-    planned = limited(evaluations, share)
+    planned = limited(evaluations, batches)
     position = next_position(checkpoint, planned)
     made = position.stage + (position.done >= planned[position.stage])
     if is_over(position, evaluations):
@@ -77,7 +77,7 @@ def check_room(path: Path, settings: Mapping[str, Any], checkpoint: dict[str, An
     if is_over(position, planned):
         raise UserError(
             f"trainer.limit_train_batches: must leave more than the {position.done} evaluations that are made, got "
-            f"{share}, so nothing is left to do; leave it out"
+            f"{batches}, so nothing is left to do; leave it out"
         )
 
 

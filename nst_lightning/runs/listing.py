@@ -1,4 +1,4 @@
-"""The runs below a folder: what each was made of, what became of it, and how much of the disk it takes."""
+"""The runs below a folder: what each was made of, what became of it, and how much of the disk it needs."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Run:
 
     @property
     def checkpoint_bytes(self) -> int:
-        """What the checkpoints take."""
+        """Bytes of the checkpoints."""
         return sum(_size(path) for path in self.checkpoints)
 
 
@@ -53,7 +53,7 @@ def list_runs(root: Path) -> list[Run]:
 
 @contextlib.contextmanager
 def held(folder: Path) -> Iterator[bool]:
-    """Keep a run folder from going on while the context lasts; gives False if a process works in it already."""
+    """Lock a run folder while the context lasts; gives False if a process works in it already."""
     lock = FileLock(folder / LOCK)
     try:
         if (folder / LOCK).exists():
@@ -124,7 +124,7 @@ def _loaded(path: Path) -> dict[str, Any]:
 
 
 def _group(configuration: dict[str, Any], name: str) -> dict[str, Any]:
-    """A part of a configuration, which somebody may have made something else of by hand."""
+    """A group of a configuration's options, which somebody may have made something else of by hand."""
     found = configuration.get(name)
     return found if isinstance(found, dict) else {}
 

@@ -30,11 +30,11 @@ def run_fingerprint(configuration: str, inputs: Sequence[Path], version: str) ->
         OSError: A picture is no longer there.
     """
     settings: dict[str, Any] = yaml.safe_load(configuration)
-    kept = {key: value for key, value in settings.items() if not key.startswith(_INCIDENTAL)}
-    if isinstance(kept.get("trainer"), dict):
-        kept["trainer"] = {key: value for key, value in kept["trainer"].items() if key != "default_root_dir"}
+    telling = {key: value for key, value in settings.items() if not key.startswith(_INCIDENTAL)}
+    if isinstance(telling.get("trainer"), dict):
+        telling["trainer"] = {key: value for key, value in telling["trainer"].items() if key != "default_root_dir"}
     pictures = [sha256_of(path) for path in inputs]
-    text = json.dumps([version, kept, pictures], sort_keys=True, default=str)
+    text = json.dumps([version, telling, pictures], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
