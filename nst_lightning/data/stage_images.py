@@ -71,11 +71,9 @@ class Pictures:
         if color not in {"luminance", "match", "histogram"}:
             return images
         content = images.content
-        parts: list[Tensor | None] = [None] * len(images.styles)
-        seen = None
-        if images.masks is not None:
-            parts = [None if mask is None else mask.pixels for mask in images.masks.styles]
-            seen = None if images.masks.visible is None else images.masks.visible.pixels
+        masks = images.masks or Masks.none(len(images.styles))
+        seen = None if masks.visible is None else masks.visible.pixels
+        parts = [None if mask is None else mask.pixels for mask in masks.styles]
         styles = [(style, share, part) for (style, share), part in zip(images.styles, parts, strict=True)]
         if color == "luminance":
             grey = luma(content)

@@ -5,14 +5,17 @@ from pathlib import Path
 
 import psutil
 
+# Where a container's limit stands, and what it uses, under cgroups of both versions.
+_CONTAINERS = {
+    "/sys/fs/cgroup/memory.max": "/sys/fs/cgroup/memory.current",
+    "/sys/fs/cgroup/memory/memory.limit_in_bytes": "/sys/fs/cgroup/memory/memory.usage_in_bytes",
+}
+
 
 def free_host_memory() -> int:
     """Bytes that can still be taken, container limits included."""
     sizes = [int(psutil.virtual_memory().available)]
-    for limit, usage in (
-        ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-        ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
-    ):
+    for limit, usage in _CONTAINERS.items():
         with contextlib.suppress(OSError, ValueError):
             most = int(Path(limit).read_text(encoding="ascii"))
             sizes.append(most - int(Path(usage).read_text(encoding="ascii")) + _file_cache(limit))
@@ -22,11 +25,9 @@ def free_host_memory() -> int:
 def host_memory() -> int:
     """Physical memory or the container's limit, whichever is less, in bytes."""
     sizes = [int(psutil.virtual_memory().total)]
-    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        try:
-            sizes.append(int(Path(path).read_text(encoding="ascii")))
-        except (OSError, ValueError):
-            continue
+    for limit in _CONTAINERS:
+        with contextlib.suppress(OSError, ValueError):
+            sizes.append(int(Path(limit).read_text(encoding="ascii")))
     return min(sizes)
 
 
