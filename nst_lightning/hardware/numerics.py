@@ -10,6 +10,7 @@ from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 _Answer = TypeVar("_Answer")
 
@@ -104,6 +105,35 @@ def side_by_side(function: Callable[[Tensor], Tensor], matrices: Sequence[Tensor
 
     LAPACK gains little from a second thread, and what it returns depends on how many it has; here it has one always.
     """
+    return list(_SideBySide.apply(function, *matrices))
+
+
+class _SideBySide(torch.autograd.Function):
+    """The gradients of all come at once, in order.
+
+    PyTorch goes back through operations in the order in which they were made, which it counts for each thread: left to
+    itself it would add the gradients of several matrices of one origin up in another order from time to time.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, function: Callable[[Tensor], Tensor], *matrices: Tensor) -> tuple[Tensor, ...]:
+        with torch.enable_grad():
+            leaves = [matrix.detach().requires_grad_(matrix.requires_grad) for matrix in matrices]
+            ctx.pairs = [(leaf, found) for leaf, found in zip(leaves, _of_each(function, leaves), strict=True)]
+        return tuple(found.detach() for _, found in ctx.pairs)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
+        slopes = [
+            torch.autograd.grad(found, leaf, slope)[0] if leaf.requires_grad else None
+            for (leaf, found), slope in zip(ctx.pairs, upstream, strict=True)
+        ]
+        ctx.pairs = []
+        return (None, *slopes)
+
+
+def _of_each(function: Callable[[Tensor], Tensor], matrices: Sequence[Tensor]) -> list[Tensor]:
     workers = min(len(matrices), _threads.get() or torch.get_num_threads())
     with one_thread():
         if workers < 2 or matrices[0].device.type != "cpu":
