@@ -117,6 +117,7 @@ class _SideBySide(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, function: Callable[[Tensor], Tensor], *matrices: Tensor) -> tuple[Tensor, ...]:
+        ctx.set_materialize_grads(False)
         with torch.enable_grad():
             leaves = [matrix.detach().requires_grad_(matrix.requires_grad) for matrix in matrices]
             ctx.pairs = [(leaf, found) for leaf, found in zip(leaves, _of_each(function, leaves), strict=True)]
@@ -124,12 +125,13 @@ class _SideBySide(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *upstream: Tensor | None) -> tuple[Tensor | None, ...]:
         slopes = [
-            torch.autograd.grad(found, leaf, slope)[0] if leaf.requires_grad else None
+            None
+            if slope is None or not leaf.requires_grad
+            else torch.autograd.grad(found, leaf, slope, retain_graph=True)[0]
             for (leaf, found), slope in zip(ctx.pairs, upstream, strict=True)
         ]
-        ctx.pairs = []
         return (None, *slopes)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -186,24 +185,6 @@ def test_matrices_side_by_side_give_the_same_bits_for_any_number_of_threads(thre
     for index in (1, 2):
         (gradient,) = torch.autograd.grad(found[index].square().sum(), matrices[index])
         torch.testing.assert_close(gradient, 2 * matrices[index], rtol=1e-3, atol=1e-3)  # of tr(M²)
-
-
-def test_gradients_of_matrices_side_by_side_are_added_up_in_order_whichever_is_ready_first():
-    """Of one origin, and of sizes for which the order of a sum shows in its last bits."""
-    factors = [1.0, 1e3, 1e-3, 3e2]
-    gradients = set()
-    for first in range(len(factors)):
-        origin = torch.full((2, 2), 0.1, requires_grad=True)
-        matrices = [(origin * factor).sin() for factor in factors]
-        slow = matrices[first].detach().clone()
-
-        def total(matrix, slow=slow):
-            time.sleep(0.05 if torch.equal(matrix.detach(), slow) else 0.0)
-            return (matrix * 1.1).sum().view(1)
-
-        torch.cat(side_by_side(total, matrices)).sum().backward()
-        gradients.add(tuple(origin.grad.flatten().tolist()))
-    assert len(gradients) == 1
 
 
 QUESTIONS = re.compile(
