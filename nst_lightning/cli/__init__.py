@@ -6,13 +6,13 @@ import difflib
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from importlib import import_module
 from pathlib import Path
 
 from nst_lightning import __version__
 from nst_lightning.config.habits import suggested
 from nst_lightning.console import log
 from nst_lightning.errors import UserError
+from nst_lightning.process.loading import load
 from nst_lightning.process.numbers import check_numbers
 from nst_lightning.process.ownership import claim_process
 from nst_lightning.process.rounding import round_alike
@@ -93,7 +93,7 @@ def _subcommand(arguments: Sequence[str]) -> Callable[[Sequence[str]], int]:
         raise UserError(f"subcommand: must be one of {', '.join(SUBCOMMANDS)}, got '{name}'; {hint}")
     _check_current_folder()
     check_numbers()
-    run: Callable[[Sequence[str]], int] = import_module(SUBCOMMANDS[name][0]).main
+    run: Callable[[Sequence[str]], int] = load(SUBCOMMANDS[name][0]).main
     return run
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib import import_module
 
 from nst_lightning import __version__
 from nst_lightning.cli.own_classes import own_classes
 from nst_lightning.cli.page import PAGE, help_asked_for
 from nst_lightning.config.habits import check_words
+from nst_lightning.process.loading import load
 
 
 def main(args: Sequence[str]) -> int:
@@ -22,7 +22,7 @@ def main(args: Sequence[str]) -> int:
         return 0
     with own_classes(args):
         if topic is not None:
-            import_module("nst_lightning.cli.reference").show(topic)
+            load("nst_lightning.cli.reference").show(topic)
             return 0
         check_words(args)
-        return int(import_module("nst_lightning.cli.fit").main(args))
+        return int(load("nst_lightning.cli.fit").main(args))
