@@ -1,7 +1,7 @@
 """Imports without the search for garbage that Python makes every few hundred objects.
 
-PyTorch and Lightning make half a million objects that all stay, and Python looks through them again and again while they
-are made: a fifth of the time that importing them takes.
+PyTorch and Lightning make half a million objects that all stay, and Python looks through them again and again while
+they are made: a fifth of the time that importing them takes.
 """
 
 from __future__ import annotations
