@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from enum import Enum
 from typing import Any, Optional, cast
 
-from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from nst_lightning.config.parser import OneLineParser, expand_presets
@@ -111,7 +109,6 @@ class FitCLI(LightningCLI):
             self.config = parser.parse_args(args)
         cast("OneLineParser", parser).check_nulls(self.config)
         log.choose(self.config.log)
-        _plain(self.config)
         seed = self.config.seed_everything  # LightningCLI sets it next
         if not isinstance(seed, bool) and seed is not None and not 0 <= seed < 2**32:
             raise UserError(
@@ -120,13 +117,3 @@ class FitCLI(LightningCLI):
 
     def instantiate_classes(self) -> None:
         """Leave it to `build`."""
-
-
-def _plain(tree: Any) -> Any:
-    """A configuration with enumerations' names as the text they are, which jsonargparse can write."""
-    if isinstance(tree, Namespace):
-        for key, value in vars(tree).items():
-            setattr(tree, key, _plain(value))
-    elif isinstance(tree, list):
-        tree[:] = map(_plain, tree)
-    return str(tree.value) if isinstance(tree, Enum) and isinstance(tree, str) else tree

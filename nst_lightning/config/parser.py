@@ -6,6 +6,7 @@ import difflib
 import inspect
 import re
 from collections.abc import Sequence
+from enum import Enum
 from pathlib import Path
 from typing import Any, NoReturn, get_args
 
@@ -143,6 +144,10 @@ class OneLineParser(LightningArgumentParser):
                 action.required = False
         return added
 
+    def dump(self, namespace: Namespace, *args: Any, **kwargs: Any) -> str:
+        """Write a configuration, with values of enumerations as the text they are; see jsonargparse."""
+        return str(super().dump(_without_enumerations(namespace), *args, **kwargs))
+
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise instead of printing a page of usage and exiting; see jsonargparse.
 
@@ -193,6 +198,17 @@ class OneLineParser(LightningArgumentParser):
                     if class_.__module__.startswith("nst_lightning") and not issubclass(class_, BaseException):
                         keys |= set(inspect.signature(class_).parameters)
         return keys
+
+
+def _without_enumerations(tree: Any) -> Any:
+    """A configuration with text for members of enumerations that are text, which YAML has no form for."""
+    if isinstance(tree, Namespace):
+        return Namespace(**{key: _without_enumerations(value) for key, value in vars(tree).items()})  # type: ignore[no-untyped-call]
+    if isinstance(tree, dict):
+        return {key: _without_enumerations(value) for key, value in tree.items()}
+    if isinstance(tree, list):
+        return [_without_enumerations(value) for value in tree]
+    return str(tree.value) if isinstance(tree, Enum) and isinstance(tree, str) else tree
 
 
 def _inner_line(message: str) -> str | None:

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 import nst_lightning
 from nst_lightning.cli import main
@@ -72,6 +73,20 @@ def test_fit_help_explains_every_option_of_ours(capsys):
         # Metavariables, and the option's other forms, which versions of Python show differently, are no explanation.
         words = [word for word in found.group(1).split() if not word.startswith("-") and not word.isupper()]
         assert len(words) >= 3, option
+
+
+def test_print_config_writes_values_of_an_enumeration_as_text(capsys, pair):
+    timer = "[{class_path: Timer, init_args: {duration: '00:00:10:00'}}]"  # its default is Lightning's Interval.step
+    with pytest.raises(SystemExit) as ended:
+        main(
+            [
+                *("fit", "--data.content", str(pair[0]), "--data.style", str(pair[1])),
+                *("--trainer.callbacks", timer, "--print_config"),
+            ]
+        )
+    assert not ended.value.code
+    (printed,) = yaml.safe_load(capsys.readouterr().out)["trainer"]["callbacks"]
+    assert printed["init_args"] == {"duration": "00:00:10:00", "interval": "step", "verbose": True}
 
 
 def test_print_config_is_a_configuration(capsys, tmp_path, monkeypatch, use_tiny_weights, pair):
