@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,6 +14,7 @@ from jsonargparse import Namespace
 from nst_lightning.config.parser import expand_presets, mentions
 from nst_lightning.console import log
 from nst_lightning.data.module import StyleTransferData
+from nst_lightning.data.schedule import Stage, make_schedule
 from nst_lightning.demo import locate
 from nst_lightning.engine.module import StyleTransfer
 from nst_lightning.errors import UserError
@@ -26,7 +29,7 @@ from nst_lightning.runs.limits import check_room, used_up
 
 _NOT_GIVEN = "(not given)"
 _OPTIMIZER = "model.optimizer.class_path"
-_NETWORK = ("model.extractor", "model.stages")
+_NETWORK = re.compile(r"model\.(stages\.\d+\.)?extractor\b")
 # Where results go and what is read besides is not what a run is.
 _INCIDENTAL = ("ckpt_path", "output", "trainer.default_root_dir", "snapshot_every", "checkpoint_", "fallback", "log")
 
@@ -76,7 +79,8 @@ def resume(args: Sequence[str], parse: Callable[[list[str]], Namespace]) -> tupl
         for name, value in used_up(configuration, content, facts.get("evaluations", [])).items():
             own.append(f"--{name}={'null' if value is None else value}")
     ended = bool(content.get(ENDED)) and not written
-    return [*own, *args, f"--ckpt_path={path}"], Resumed(path, folder, configuration, ended)
+    stages = _lengthened(asked.model, stored, facts.get("evaluations", []), written_at(content).stage)
+    return [*own, *args, *stages, f"--ckpt_path={path}"], Resumed(path, folder, configuration, ended)
 
 
 def _checkpoint(asked: Namespace) -> Path | None:
@@ -103,6 +107,27 @@ def _pictures(asked: Namespace) -> Pictures:
     return Pictures(None if asked.content == _NOT_GIVEN else first, others or None, ", ".join([*content, *paths]))
 
 
+def _lengthened(asked: Namespace, stored: Mapping[str, Any], then: Sequence[int], stage: int) -> list[str]:
+    """Options for a run of several stages, with so many evaluations each, that shall have another number of them.
+
+    Stages before the one that it is in stay as they were; that one and those to come share what is left. Where that
+    leaves too little, the number is taken as that of a new run.
+    """
+    if asked.evaluations is None or asked.stages is not None or len(then) < 2 or not stored:
+        return []
+    by_default = [{"scale": 0.5**halvings} for halvings in reversed(range(len(then)))]
+    try:
+        rest = make_schedule(asked.evaluations - sum(then[:stage]), [Stage(count) for count in then[stage:]])
+    except UserError:
+        return []
+    counts = [*then[:stage], *(part.evaluations for part in rest)]
+    stages = [
+        {**settings, "evaluations": count}
+        for settings, count in zip(stored["model"].get("stages") or by_default, counts, strict=True)
+    ]
+    return [f"--model.stages={json.dumps(stages)}", "--model.evaluations=null"]
+
+
 def _output(configuration: Mapping[str, Any]) -> Path | None:
     """Where a run's picture is to be besides its folder."""
     return expand(configuration["output"], "output") if configuration.get("output") else None
@@ -123,7 +148,7 @@ def check_resumed(resumed: Resumed, now: Mapping[str, Any], model: StyleTransfer
     then = resumed.configuration.get(_OPTIMIZER)  # which a program's checkpoint does not say
     if saved - ours or (saved != ours and then not in {None, now.get(_OPTIMIZER)}):
         raise UserError(f"ckpt_path: '{path}' was made with another optimiser; give the same model.optimizer as then")
-    before, after = ({k: v for k, v in flat.items() if k.startswith(_NETWORK)} for flat in (resumed.configuration, now))
+    before, after = map(_networks, (resumed.configuration, now))
     check_files(path, content.get(FACTS, {}), model.facts(data), same_network=before == after)
     stage = min(written_at(content).stage, len(model.stages) - 1)
     height, width = content["state_dict"]["image"].shape[-2:]
@@ -140,6 +165,11 @@ def check_resumed(resumed: Resumed, now: Mapping[str, Any], model: StyleTransfer
             raise
         return True
     return resumed.ended
+
+
+def _networks(configuration: Mapping[str, Any]) -> dict[str, Any]:
+    """What a flat configuration says of the networks of all stages."""
+    return {key: value for key, value in configuration.items() if _NETWORK.match(key) and value is not None}
 
 
 def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:

@@ -18,6 +18,7 @@ import torch
 from helpers import picture
 
 from nst_lightning.cli import main
+from nst_lightning.data import schedule
 from nst_lightning.errors import UserError, UserNotice
 from nst_lightning.images import read_image
 from nst_lightning.runs.checkpoint import WholeFiles, read_checkpoint
@@ -89,6 +90,24 @@ def test_options_win_over_the_checkpoint_and_are_named(place, pair, capsys):
     assert "model.strength: 1.0 -> 3.0" in capsys.readouterr().err
     assert main(["fit", "--ckpt_path", "last", "--model.evaluations", "7"]) == 0  # not even pictures are needed
     assert [step for step, _ in losses(newest(place))] == list(range(1, 8))
+
+
+STAGES = ["--model.stages", "[{evaluations: 4, scale: 0.5}, {evaluations: 2}]"]
+
+
+@pytest.mark.parametrize("stages", [[], STAGES])
+@pytest.mark.parametrize(("made", "expected"), [(6, [0] * 4 + [1] * 5), (3, [0] * 6 + [1] * 3)])
+def test_a_run_in_stages_keeps_them_when_it_is_lengthened(place, pair, capsys, monkeypatch, stages, made, expected):
+    """What is behind stays; the stage that it is in, and those to come, share what is added."""
+    for name, value in (("COARSEST", 48), ("_FIRST", 4), ("_LEAST", 2)):
+        monkeypatch.setattr(schedule, name, value)
+    pictures = ["--data.content", str(pair[0]), "--data.style", str(pair[1]), "--data.size", "96"]
+    assert main(["fit", *pictures, *stages, "--trainer.accelerator", "cpu", "--trainer.max_steps", str(made)]) == 0
+    capsys.readouterr()
+    assert main(["fit", "--ckpt_path", "last", "--model.evaluations", "9"]) == 0
+    assert "stopped" not in capsys.readouterr().err
+    with (newest(place) / "metrics.csv").open(encoding="utf-8") as file:
+        assert [int(row["stage"]) for row in csv.DictReader(file)] == expected
 
 
 @pytest.mark.parametrize(
