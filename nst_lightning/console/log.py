@@ -12,8 +12,6 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any, Literal, get_args
 
-from nst_lightning.console.bar import is_widget
-
 Kind = Literal["auto", "bar", "lines", "json", "none"]
 
 _PREFIX = {"error": "nst: error: ", "warning": "nst: warning: ", "resumed": "nst: ", "stopped": "nst: "}
@@ -68,7 +66,11 @@ def kind() -> Kind:
         return "none"
     if _kind != "auto":
         return _kind
-    return "bar" if is_widget() or (sys.stderr is not None and sys.stderr.isatty()) else "lines"
+    if sys.stderr is not None and sys.stderr.isatty():
+        return "bar"
+    from nst_lightning.console.bar import is_widget  # noqa: PLC0415 - tqdm takes half of the time of `nst --version`
+
+    return "bar" if is_widget() else "lines"
 
 
 def say(event: str, text: str, *, asked: bool = False, **facts: Any) -> None:
