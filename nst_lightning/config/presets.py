@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from nst_lightning.errors import UserError
 from nst_lightning.files.paths import expand
 
+CONFIG_FLAGS = ("-c", "--config")
 _PACKAGE = Path(__file__).parent.parent
 
 
@@ -43,3 +45,10 @@ def find_config(name: str) -> Path:
     near = difflib.get_close_matches(Path(name).stem, preset_names(), n=1)
     hint = f"did you mean {near[0]}? " if near else ""
     raise UserError(f"--config: must be a file or a preset, got '{name}'; {hint}presets: {', '.join(preset_names())}")
+
+
+def options_in(args: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Each word of a command line up to its =, with what follows there or, without one, with the next word."""
+    for arg, after in zip(args, [*args[1:], ""], strict=True):
+        flag, equals, value = arg.partition("=")
+        yield flag, value if equals else after

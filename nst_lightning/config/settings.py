@@ -21,6 +21,7 @@ import torch.optim
 import yaml
 
 from nst_lightning import callbacks, features, losses, optim
+from nst_lightning.config.presets import CONFIG_FLAGS, options_in
 from nst_lightning.data.schedule import Stage
 from nst_lightning.data.styles import Style
 from nst_lightning.errors import UserError
@@ -52,7 +53,7 @@ _SYNONYMS = {  # of other programs, for keys of ours
     **dict.fromkeys(("iterations", "steps", "epochs"), "evaluations"),
     **dict.fromkeys(("factor", "share", "strength"), "weight"),
 }
-_SPEC = ("class_path", "init_args", "dict_kwargs")
+_SPEC = frozenset(("class_path", "init_args", "dict_kwargs"))
 
 
 def check_settings(args: Sequence[str]) -> None:
@@ -70,10 +71,8 @@ def check_settings(args: Sequence[str]) -> None:
 
 def _given(args: Sequence[str]) -> Iterator[tuple[str, Any]]:
     """Keys and values, of options and of configurations."""
-    for arg, after in zip(args, [*args[1:], ""], strict=True):
-        flag, equals, text = arg.partition("=")
-        text = text if equals else after
-        if flag in {"-c", "--config"}:
+    for flag, text in options_in(args):
+        if flag in CONFIG_FLAGS:
             yield from _of_configuration(text)
         elif flag.startswith("--") and flag[2:] in {*_CLASSES, *_ITEMS}:
             yield flag[2:], _value(text, flag[2:])
@@ -124,23 +123,19 @@ def _check_class(key: str, item: Any, names: Mapping[str, type]) -> str:
         return item
     if not isinstance(item, dict):
         raise UserError(f"{key}: must name classes, got {_short(item)}; there are {', '.join(names)}")
-    if not set(item) & set(_SPEC):
-        unknown, arguments = next(iter(item.items()), ("", None))
-        near = difflib.get_close_matches(str(unknown), _SPEC, n=1)
-        if near:
-            raise UserError(
-                f"{key}: {unknown}: must be class_path or init_args, got {unknown}; did you mean {near[0]}?"
-            )
-        inner = f", init_args: {_flow(arguments)}" if isinstance(arguments, dict) else ""
+    has_one = not _SPEC.isdisjoint(item)
+    for unknown, value in item.items() if item else [("", None)]:
+        if unknown in _SPEC:
+            continue
+        near = difflib.get_close_matches(str(unknown), _SPEC, n=1, cutoff=0.7 if has_one else 0.6)
+        if near or has_one:
+            hint = f"did you mean {near[0]}?" if near else f"type: init_args: {{{unknown}: {_flow(value)}}}"
+            raise UserError(f"{key}: {unknown}: must be class_path or init_args, got {unknown}; {hint}")
+        inner = f", init_args: {_flow(value)}" if isinstance(value, dict) else ""
         name = str(unknown) if str(unknown) in names else next(iter(names))
         raise UserError(
             f"{key}: must be a class_path, with init_args, got {_short(item)}; type: {{class_path: {name}{inner}}}"
         )
-    for unknown in item:
-        if unknown not in _SPEC:
-            near = difflib.get_close_matches(str(unknown), _SPEC, n=1, cutoff=0.7)
-            hint = f"did you mean {near[0]}?" if near else f"type: init_args: {{{unknown}: {_flow(item[unknown])}}}"
-            raise UserError(f"{key}: {unknown}: must be class_path or init_args, got {unknown}; {hint}")
     class_ = _find(key, item.get("class_path"), names)
     arguments = item.get("init_args") or {}
     if class_ is not None and isinstance(arguments, dict):
