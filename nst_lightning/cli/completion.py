@@ -79,7 +79,8 @@ def script(shell: str) -> str:
         for typed, value in WORDS[name]().items():
             _add(parser, typed, value, said.get(typed.split()[-1]))
     written: str = shtab.complete(root, shell)
-    return written
+    # shtab has zsh complete the first of several arguments alone; of _arguments, * means all that follow.
+    return re.sub(r'"\(\*\)::?', '"*:', written) if shell == "zsh" else written
 
 
 def _helps() -> Iterator[tuple[str, str]]:

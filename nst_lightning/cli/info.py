@@ -76,18 +76,19 @@ def _extras() -> dict[str, dict[str, Any]]:
             continue
         mine = [one for one in requirements if _belongs(one, extra)]
         versions = {one.name: _version(one.name) for one in mine}
-        missing = [
-            str(Requirement(f"{one.name}{one.specifier}"))
-            for one in mine
-            if versions[one.name] is None or not one.specifier.contains(versions[one.name], prereleases=True)
-        ]
-        extras[extra] = {"installed": not missing, "packages": versions, "missing": missing}
+        missing = [f"{one.name}{one.specifier}" for one in mine if not _serves(one, versions[one.name])]
+        if mine:  # there is something of it for this system
+            extras[extra] = {"installed": not missing, "packages": versions, "missing": missing}
     return extras
 
 
 def _belongs(requirement: Requirement, extra: str) -> bool:
     marker = requirement.marker
     return marker is not None and marker.evaluate({"extra": extra}) and not marker.evaluate({"extra": ""})
+
+
+def _serves(requirement: Requirement, version: str | None) -> bool:
+    return version is not None and requirement.specifier.contains(version, prereleases=True)
 
 
 def _machine() -> dict[str, Any]:
@@ -104,7 +105,7 @@ def _machine() -> dict[str, Any]:
         "devices": [device for kind in available() for device in _devices(kind)],
     }
     chosen = choose_accelerator("auto")
-    first = next((device for device in facts["devices"] if device["accelerator"] == chosen.value), {})
+    first: dict[str, Any] = next((device for device in facts["devices"] if device["accelerator"] == chosen.value), {})
     facts["auto"] = {
         "accelerator": chosen.value,
         "accelerator_reason": chosen.reason if len(facts["devices"]) > 1 else "there is no other",
@@ -118,11 +119,11 @@ def _gpu_support() -> str | None:
     """What kind of GPU this PyTorch is built for; None if for none."""
     import torch  # noqa: PLC0415
 
-    for name in ("cuda", "hip", "xpu"):
+    for name, label in {"cuda": "CUDA", "hip": "ROCm", "xpu": "XPU"}.items():
         version = getattr(torch.version, name, None)
         if version:
-            return f"{name} {version}"
-    return "mps" if torch.backends.mps.is_built() else None
+            return f"{label} {version}"
+    return "MPS" if torch.backends.mps.is_built() else None
 
 
 def _devices(kind: str) -> Iterator[dict[str, Any]]:
@@ -148,12 +149,14 @@ def _devices(kind: str) -> Iterator[dict[str, Any]]:
 def _weights() -> dict[str, dict[str, Any]]:
     """Where the weights of each network come from."""
     from nst_lightning.features.compact import EMBEDDED, EMBEDDED_SHA256  # noqa: PLC0415
-    from nst_lightning.features.weights import vgg19_source  # noqa: PLC0415
+    from nst_lightning.features.weights import DOWNLOAD_SIZE, vgg19_source  # noqa: PLC0415
     from nst_lightning.files.digest import sha256_of  # noqa: PLC0415
 
     source = vgg19_source()
     facts: dict[str, dict[str, Any]] = {"vgg19": {"place": source.place, "url": source.url}}
-    if source.url is None:
+    if source.url:
+        facts["vgg19"]["size"] = DOWNLOAD_SIZE
+    else:
         try:
             facts["vgg19"] |= _file(source.fetch())
         except UserError as error:
@@ -184,13 +187,14 @@ def _lines(facts: dict[str, Any]) -> Iterator[str]:
     for device in facts["devices"]:
         yield _line("device", _device(device))
     if len(facts["devices"]) == 1:
-        support = facts["gpu_support"]
-        yield _line("GPU", f"none: PyTorch is built {f'for {support} and finds none' if support else 'without any'}")
+        built = f"is built for {facts['gpu_support']} and finds no" if facts["gpu_support"] else "is built without any"
+        yield _line("GPU", f"none: this PyTorch {built} GPU")
     memory = facts["memory"]
     yield _line("memory", f"{_gib(memory['bytes'])}, of which {_gib(memory['free_bytes'])} free")
     auto = facts["auto"]
     yield _line("auto takes", f"{auto['accelerator']} ({auto['accelerator_reason']})")
-    yield _line("", f"{auto['precision']} ({auto['precision_reason']})")
+    if auto["precision"]:
+        yield _line("", f"{auto['precision']} ({auto['precision_reason']})")
     for name, about in facts["weights"].items():
         yield _line({"vgg19": "VGG-19"}.get(name, f"{name} VGG-19"), _weight(about))
     for name, value in facts["environment"].items():
@@ -205,8 +209,8 @@ def _device(facts: dict[str, Any]) -> str:
     name = facts["accelerator"] if facts["accelerator"] == "cpu" else f"{facts['accelerator']}:{facts['index']}"
     if "problem" in facts:
         return f"{name}: cannot be used ({facts['problem']})"
-    memory = f"{_gib(facts['bytes'])}, of which {_gib(facts['free_bytes'])} free"
-    return f"{name}: {facts['name']}; {memory}; {facts['precision']} ({facts['precision_reason']})"
+    memory = f"; {_gib(facts['bytes'])}, of which {_gib(facts['free_bytes'])} free" if name != "cpu" else ""
+    return f"{name}: {facts['name']}{memory}; {facts['precision']} ({facts['precision_reason']})"
 
 
 def _weight(facts: dict[str, Any]) -> str:
@@ -214,7 +218,7 @@ def _weight(facts: dict[str, Any]) -> str:
     if "problem" in facts:
         return f"{where}: {facts['problem']}"
     if facts["url"]:
-        return f"would be downloaded from {facts['url']} (548 MiB, once)"
+        return f"would be downloaded once, {facts['size']} from {facts['url']}"
     return f"{where}: {facts['path']} ({facts['bytes'] / 2**20:.1f} MiB)"
 
 

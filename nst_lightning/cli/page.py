@@ -37,7 +37,7 @@ machine    --trainer.accelerator cuda   cpu, cuda, mps or auto
 the run    --snapshot_every 20          evaluations between pictures in the run's folder
            --seed_everything 7          another noise; --data.seed for the noise alone
            --log lines                  bar, lines, json or none
-presets    --config NAME, or a file; several of them, later ones win
+presets    --config NAME, or a file; several of them, later ones win; nst presets says more
            quickstart   the demo pair               fast         your own, in the least time
            painterly    the best general result     hybrid       large motifs and fine strokes
            luminance    the photograph's colours    poster       large prints

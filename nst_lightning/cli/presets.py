@@ -41,7 +41,7 @@ def main(args: Sequence[str]) -> int:
     """Run ``nst presets`` with the command line after the subcommand; returns the exit code."""
     parser = PlainParser(
         prog="nst presets",
-        description="List the presets: what each gives, and what it takes. nst fit --config NAME takes one.",
+        description="List the presets: what each gives, and what it takes.",
         allow_abbrev=False,
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help="these alone, with notes; by default all presets")
@@ -57,7 +57,7 @@ def main(args: Sequence[str]) -> int:
         notes = preset.notes if options.names else ""
         print("\n    ".join(filter(None, [preset.name, preset.gives, preset.takes, notes])))  # noqa: T201
     if not options.names:
-        print(f"Times are those of two cores with bfloat16; files: {presets_folder()}")  # noqa: T201
+        print(f"nst fit --config NAME takes one; their files: {presets_folder()}")  # noqa: T201
     return 0
 
 

