@@ -133,10 +133,11 @@ def _devices(kind: str) -> Iterator[dict[str, Any]]:
     from nst_lightning.hardware.accelerator import choose_precision, describe  # noqa: PLC0415
     from nst_lightning.hardware.memory import free_memory  # noqa: PLC0415
 
-    for index in range(1 if kind == "cpu" else torch.accelerator.device_count()):
+    count = 1 if kind == "cpu" else torch.accelerator.device_count()
+    for index in range(count):
         facts: dict[str, Any] = {"accelerator": kind, "index": index}
         try:
-            with contextlib.nullcontext() if kind == "cpu" else torch.accelerator.device_index(index):
+            with contextlib.nullcontext() if count == 1 else torch.accelerator.device_index(index):
                 hardware = describe(kind)
                 precision = choose_precision("auto", hardware)
                 facts |= {"name": hardware.name, "bytes": hardware.memory, "free_bytes": free_memory(kind)}

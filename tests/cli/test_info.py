@@ -119,7 +119,6 @@ def test_the_only_gpu_is_not_well(capsys, monkeypatch):
     monkeypatch.setattr("nst_lightning.hardware.accelerator.available", lambda: ["cuda", "cpu"])
     monkeypatch.setattr("nst_lightning.hardware.accelerator.describe", described)
     monkeypatch.setattr("torch.accelerator.device_count", lambda: 1)
-    monkeypatch.setattr("torch.accelerator.device_index", lambda _: contextlib.nullcontext())
     lines = lines_of(capsys)
     assert ("device", "cuda:0: cannot be used (CUDA driver initialization failed)") in lines
     assert not [text for _, text in lines if "None" in text]
