@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from nst_lightning import cli
+from nst_lightning.cli import stylize
 from nst_lightning.cli.page import PAGE
 from nst_lightning.cli.plain import PlainParser, end_with_the_reader
-from nst_lightning.cli.words import SHELLS, WORDS, Value
+from nst_lightning.cli.words import SHELLS, TABLE, Value, words_of
 from nst_lightning.errors import UserError
 
 _BASH = """\
@@ -72,21 +73,22 @@ def script(shell: str) -> str:
     root = argparse.ArgumentParser("nst", add_help=False)
     root.add_argument("-h", "--help", action="store_true", help="list the subcommands")
     root.add_argument("-V", "--version", action="store_true", help="say which version this is")
-    subcommands, said = root.add_subparsers(), dict(_helps())
-    for name, (_, text) in cli.SUBCOMMANDS.items():
+    subcommands, explained = root.add_subparsers(), dict(_helps())
+    for name, (module, text) in cli.SUBCOMMANDS.items():
         parser = subcommands.add_parser(name, add_help=False, help=text, description=text)
         parser.add_argument("-h", "--help", action="store_true", help="explain the options")
-        for typed, value in WORDS[name]().items():
-            _add(parser, typed, value, said.get(typed.split()[-1]))
+        takes_those_of_fit = name == "fit" or name not in TABLE
+        for typed, value in words_of(name, module).items():
+            _add(parser, typed, value, explained.get(typed.split()[-1]) if takes_those_of_fit else None)
     written: str = shtab.complete(root, shell)
     # shtab has zsh complete the first of several arguments alone; of _arguments, * means all that follow.
     return re.sub(r'"\(\*\)::?', '"*:', written) if shell == "zsh" else written
 
 
 def _helps() -> Iterator[tuple[str, str]]:
-    """Options on the page of ``nst fit --help``, and what it says of them."""
-    for line in PAGE.splitlines():
-        found = re.match(r"(?:\S.*?)? {2,}(--[\w.]+)(?: \S+)* {2,}(\S.*)$", line)
+    """Options on the pages of ``nst fit --help`` and ``nst stylize --help``, and what these say of them."""
+    for line in f"{PAGE}\n{stylize.PAGE}".splitlines():
+        found = re.match(r"(?:\S.*? {2,}| {2,}|-\w, )?(--[\w.-]+)(?: \S+)* {2,}(\S.*)$", line)
         if found:
             yield found[1], found[2]
 

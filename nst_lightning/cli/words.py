@@ -5,7 +5,9 @@ Words alone: the true parsers of ``nst fit`` and others need torch, which takes 
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable, Mapping
+from importlib import import_module
 from typing import NamedTuple
 
 from nst_lightning.config.habits import OURS
@@ -76,32 +78,17 @@ def _fit() -> dict[str, Value | None]:
     return {"-c --config": _presets(), **options, "--print_config": FLAG}
 
 
-def _short() -> dict[str, Value | None]:
-    """Short words that ``nst stylize`` and ``nst gallery`` have for options of ``nst fit``."""
-    numbers = dict.fromkeys(("--size", "--strength", "--stroke-size", "--seconds"), ANY)
-    return {"--preset": _presets(), **numbers, "--keep-colors": FLAG, "--json": FLAG}
-
-
-def _stylize() -> dict[str, Value | None]:
-    return {"CONTENT": FILE, "STYLE": FILES, "-o --output": FILE, **_short(), "--timelapse": FILE, **_longer(_fit())}
-
-
-def _gallery() -> dict[str, Value | None]:
-    return {
-        "PICTURES": FILES,
-        "-o --output": FOLDER,
-        "--pattern": ANY,
-        "--sheet": FLAG,
-        "--engine": Value(("local", "ray")),
-        "--address": Value(("auto",)),
-        **_short(),
-        **_longer(_fit()),
-    }
-
-
-def _longer(options: dict[str, Value | None]) -> dict[str, Value | None]:
-    """Without what a short word is there for."""
-    return {typed: value for typed, value in options.items() if typed != "--output"}
+def _short(parser: argparse.ArgumentParser) -> dict[str, Value | None]:
+    """Short words, from a parser that needs no torch, and options of ``nst fit``, which may follow them."""
+    options: dict[str, Value | None] = {}
+    for action in parser._actions:
+        # Of --keep-colors and --keep_colors the first is enough.
+        spellings = {name.replace("_", "-"): name for name in reversed(action.option_strings)}
+        typed = " ".join(reversed(spellings.values())) or action.dest
+        value = SHORT.get(typed, ANY if action.type in {int, float} else FILE)
+        options[typed] = FLAG if action.nargs == 0 else value._replace(many=action.nargs in {"*", "+"})
+    taken = {name for typed in options for name in typed.split()}
+    return {**options, **{typed: value for typed, value in _fit().items() if taken.isdisjoint(typed.split())}}
 
 
 def _score() -> dict[str, Value | None]:
@@ -134,11 +121,19 @@ def _runs() -> dict[str, Value | None]:
     return {"RUN": run, "--root": FOLDER, "--json": FLAG, "--older_than": ANY, "--yes": FLAG}
 
 
+# What follows short words: files, if nothing is said here, or anything, if it is a number.
+SHORT: dict[str, Value] = {
+    "--preset": _presets(),
+    "--size": Value(("content",)),
+    "--device": Value(("cpu", "cuda", "mps")),
+    "--precision": FIT["trainer.precision"],
+    "--engine": Value(("local", "ray")),
+    "--address": Value(("auto",)),
+}
+
 # Subcommand -> its options as they are typed, and its arguments, whose names have no dash.
-WORDS: dict[str, Callable[[], Mapping[str, Value | None]]] = {
+TABLE: dict[str, Callable[[], Mapping[str, Value | None]]] = {
     "fit": _fit,
-    "stylize": _stylize,
-    "gallery": _gallery,
     "presets": lambda: {"NAME": _presets(files=False)._replace(many=True), "--json": FLAG},
     "info": lambda: {"--json": FLAG},
     "runs": _runs,
@@ -147,3 +142,8 @@ WORDS: dict[str, Callable[[], Mapping[str, Value | None]]] = {
     "benchmark": _benchmark,
     "completion": lambda: {"SHELL": Value(SHELLS)},
 }
+
+
+def words_of(subcommand: str, module: str) -> Mapping[str, Value | None]:
+    """What may be typed after a subcommand that is run by a module; one that is not in the table has a parser there."""
+    return TABLE[subcommand]() if subcommand in TABLE else _short(import_module(module).parser())

@@ -6,16 +6,18 @@ import argparse
 import re
 import shutil
 import subprocess
+import sys
 from importlib import import_module
+from types import SimpleNamespace
 from typing import get_args
 
 import pytest
 
 from nst_lightning import features, optim
-from nst_lightning.cli import SUBCOMMANDS, main
+from nst_lightning.cli import SUBCOMMANDS, main, stylize
 from nst_lightning.cli.benchmark import SUITES
 from nst_lightning.cli.completion import script
-from nst_lightning.cli.words import FIT, SHELLS, WORDS
+from nst_lightning.cli.words import FIT, SHELLS, SHORT, words_of
 from nst_lightning.config.habits import OURS
 from nst_lightning.config.presets import preset_names
 from nst_lightning.console.log import Kind
@@ -29,7 +31,7 @@ from nst_lightning.optim.lbfgs import HistoryDtype
 # ------------------------------------------------------------------------------------------------------- words
 
 
-@pytest.mark.parametrize("name", sorted(set(SUBCOMMANDS) - {"fit", "distill"}))
+@pytest.mark.parametrize("name", sorted(set(SUBCOMMANDS) - {"fit", "distill", "stylize", "gallery"}))
 def test_words_are_those_of_the_parser(name, monkeypatch):
     class SeenError(Exception):
         pass
@@ -41,17 +43,30 @@ def test_words_are_those_of_the_parser(name, monkeypatch):
     with pytest.raises(SeenError) as seen:
         import_module(SUBCOMMANDS[name][0]).main([])
     actions = [action for action in seen.value.args[0]._actions if action.dest != "help"]
-    words = WORDS[name]()
+    words = words_of(name, SUBCOMMANDS[name][0])
     options = {" ".join(action.option_strings): action.nargs == 0 for action in actions if action.option_strings}
     assert {typed: value is None for typed, value in words.items() if typed.startswith("-")} == options
     assert len([action for action in actions if not action.option_strings]) == len(words) - len(options)
+
+
+def test_short_words_are_those_of_the_parser_before_those_of_fit():
+    short, fit = (words_of(name, SUBCOMMANDS[name][0]) for name in ("stylize", "fit"))
+    for action in stylize.parser()._actions:
+        (typed,) = [typed for typed in short if {*typed.split()} & {*action.option_strings, action.dest}]
+        assert (short[typed] is None) == (action.nargs == 0)
+    assert short["--keep-colors"] is None
+    assert short["-o --output"] == short["--data.content"]
+    assert short["--strength"].paths == ""
+    assert short["pictures"].many
+    assert set(SHORT) <= {*short, "--engine", "--address"}
+    assert set(fit) - set(short) == {"--output"}
 
 
 def test_words_of_the_encoders_training(capsys):
     with pytest.raises(SystemExit):
         main(["distill", "--help"])
     said = capsys.readouterr().out
-    for typed in WORDS["distill"]():
+    for typed in words_of("distill", ""):
         assert typed.split()[-1] in said
 
 
@@ -75,7 +90,7 @@ def test_values_are_those_of_the_program():
     assert sorted(FIT["trainer.precision"].words) == sorted(["auto", *get_args(Precision)])
     assert set(FIT["model.extractor"].words) <= set(features.__all__)
     assert FIT["model.optimizer"].words[0] in optim.__all__
-    assert WORDS["benchmark"]()["--suites"].words == SUITES
+    assert words_of("benchmark", "")["--suites"].words == SUITES
 
 
 # ------------------------------------------------------------------------------------------------------ shells
@@ -187,8 +202,11 @@ def test_presets_choices_and_files(complete):
 
 @each_shell
 def test_pictures_without_options(complete, monkeypatch):
-    for name in ("stylize", "gallery"):
-        monkeypatch.setitem(SUBCOMMANDS, name, ("module", "text"))
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("pictures", nargs="*")
+    parser.add_argument("--engine")
+    monkeypatch.setitem(sys.modules, "another", SimpleNamespace(parser=lambda: parser))
+    monkeypatch.setitem(SUBCOMMANDS, "another", ("another", "another face of nst fit"))
     subcommands, content, styles, short, preset, option, engines = complete(
         "nst ",
         "nst stylize ",
@@ -196,15 +214,26 @@ def test_pictures_without_options(complete, monkeypatch):
         "nst stylize photo.jpg painting.jpg --st",
         "nst stylize photo.jpg painting.jpg --preset p",
         "nst stylize photo.jpg painting.jpg --preset fast --data.co",
-        "nst gallery --engine ",
+        "nst another --engine ",
     )
-    assert {"stylize", "gallery"} <= subcommands
+    assert {"stylize", "another"} <= subcommands
     assert {"photo.jpg", "pictures"} <= content
     assert {"painting.jpg", "photo.jpg", "pictures"} <= styles
     assert {"--strength", "--stroke-size"} <= short
     assert {"painterly", "poster"} <= preset
     assert "--data.color" in option
     assert {"local", "ray"} <= engines
+
+
+def test_explanations_are_those_of_the_pages():
+    """Of an option of the same name of another subcommand they would be wrong."""
+    lines = [line for line in script("fish").splitlines() if re.search(r" -l (size|data\.size|json) ", line)]
+    explained = {re.search(r"using (\w+)' .*-l ([\w.]+)", line).groups(): line for line in lines}
+    assert "long side in pixels" in explained["fit", "data.size"]
+    assert "long side in pixels" in explained["stylize", "size"]
+    assert "long side" not in explained["score", "size"]
+    assert "event" in explained["stylize", "json"]
+    assert "event" not in explained["runs", "json"]
 
 
 @pytest.mark.parametrize("shell", SHELLS)
