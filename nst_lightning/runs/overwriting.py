@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,12 @@ from nst_lightning.errors import UserError
 from nst_lightning.files.digest import sha256_of
 from nst_lightning.files.paths import expand
 from nst_lightning.images.io import read_metadata
+from nst_lightning.images.metadata import without_folders
 
 FINGERPRINT = "Fingerprint"
 EVALUATIONS = "Evaluations"
-# Where a run's files go, and which besides the picture: another place makes no other picture.
-_INCIDENTAL = ("ckpt_path", "output", "fallback", "snapshot_every", "checkpoint_")
+# Where a run's files go, and which besides the picture, and what it says: all this makes no other picture.
+_INCIDENTAL = ("ckpt_path", "output", "fallback", "snapshot_every", "checkpoint_", "log")
 
 
 def run_fingerprint(configuration: str, inputs: Sequence[Path], version: str) -> str:
@@ -29,12 +30,16 @@ def run_fingerprint(configuration: str, inputs: Sequence[Path], version: str) ->
     Raises:
         OSError: A picture is no longer there.
     """
-    settings: dict[str, Any] = yaml.safe_load(configuration)
+    return fingerprint_of(yaml.safe_load(configuration), [sha256_of(path) for path in inputs], version)
+
+
+def fingerprint_of(settings: Mapping[str, Any], pictures: Sequence[str], version: str) -> str:
+    """The same of settings as a tree and of the pictures' SHA-256; of their paths only the files' names count."""
     telling = {key: value for key, value in settings.items() if not key.startswith(_INCIDENTAL)}
     if isinstance(telling.get("trainer"), dict):
         telling["trainer"] = {key: value for key, value in telling["trainer"].items() if key != "default_root_dir"}
-    pictures = [sha256_of(path) for path in inputs]
-    text = json.dumps([version, telling, pictures], sort_keys=True, default=str)
+    telling["data"] = without_folders(telling.get("data"), files=True)
+    text = json.dumps([version, telling, list(pictures)], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 

@@ -1,0 +1,146 @@
+"""``nst gallery``: many pictures by one session, or one pair in many settings."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import warnings
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from nst_lightning.console import log
+from nst_lightning.errors import UserError, UserNotice
+
+_DESCRIPTION = """\
+Make every content in every style, by one session, into one folder with a contact sheet (index.html).
+
+  nst gallery photos --styles paintings -o out               every picture of two folders
+  nst gallery 'photos/**/*.jpg' --styles a.jpg b.jpg -o out  patterns and files
+  nst gallery --manifest rows.csv -o out                     the rows of a table or a YAML list
+  nst gallery --sheet photo.jpg --styles painting.jpg -o out --preset fast painterly --strength 0.5 1 2
+                                                             one pair in many settings, to choose one
+
+Run it again after Ctrl-C, a kill or a power failure: finished pictures are kept, the one under way goes on from its
+checkpoint. Pictures that cannot be made are listed at the end, with exit code 1."""
+
+_EPILOG = "Any option of nst fit may follow, such as --model.evaluations 200; nst fit --help all lists them."
+_NAMES = ("preset", "strength", "stroke_size")  # which a sheet may vary
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; nst gallery --help lists the options")
+
+
+def _parser() -> _Parser:
+    parser = _Parser(
+        prog="nst gallery",
+        usage="nst gallery CONTENTS... --styles STYLES... -o FOLDER [options]",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("contents", nargs="*", metavar="CONTENTS", help="folders, patterns and files; options come after them")
+    add("--styles", nargs="+", default=[], metavar="STYLE", help="the same, for the styles")
+    add("-o", "--output", metavar="FOLDER", help="where pictures go; it is made if it is not there")
+    add("--manifest", metavar="FILE", help="rows (csv, tsv, yaml, json) with content, style and settings of their own")
+    add("--pattern", metavar="NAME", help="names of pictures, by default '{content}_{style}'; there are also {preset}, "
+        "{strength}, {stroke_size} and {index}; a suffix says the format, slashes make folders")  # fmt: skip
+    add("--sheet", action="store_true", help="one pair in all presets by strengths by stroke sizes that are given")
+    add("--preset", nargs="+", default=[], metavar="NAME", help="preset or configuration file; default: fast")
+    add("--size", metavar="PIXELS", help="long side of the results, or content for each content's own")
+    add("--strength", nargs="+", type=float, default=[], metavar="X", help="style against content, 1 is neutral")
+    add("--keep-colors", "--keep_colors", action="store_true", help="keep the contents' colours")
+    add("--stroke-size", "--stroke_size", nargs="+", type=float, default=[], metavar="X", help="2: twice as large")
+    add("--seed", type=int, metavar="N", help="of all that is random")
+    add("--json", action="store_true", help="a JSON object a line on standard output for each event, for programs")
+    add("--print_config", action="store_true", help="print the YAML of each kind of picture, and make none")
+    return parser
+
+
+def main(args: Sequence[str]) -> int:
+    """Run ``nst gallery`` with the command line after the subcommand; returns the exit code."""
+    parser = _parser()
+    ours, fit = split(args, parser)
+    options = parser.parse_args(ours)
+    if options.output is None:
+        raise UserError("--output: must be given, got nothing; for example -o gallery")
+    fit.pop("log", None)  # heard already
+    settings = _settings(options, fit)
+    from nst_lightning.cli.gallery_display import display  # noqa: PLC0415 - takes seconds, which --help must not
+    from nst_lightning.gallery import Gallery  # noqa: PLC0415
+
+    with contextlib.ExitStack() as stack:
+        shown = stack.enter_context(display(as_json=options.json))
+        stack.enter_context(warnings.catch_warnings())
+        warnings.simplefilter("always", UserNotice)
+        warnings.showwarning = shown.warn
+        gallery = Gallery(
+            options.output,
+            options.contents,
+            options.styles,
+            manifest=options.manifest,
+            sheet=options.sheet,
+            pattern=options.pattern,
+            **settings,
+        )
+        if options.print_config:
+            print("---\n".join(gallery.configurations()), end="")  # noqa: T201
+            return 0
+        summary = gallery.make(shown.tell)
+    for name, reason in summary.failed.items():
+        log.say("error", f"{name}: {reason}", code=1, picture=name)
+    return 1 if summary.failed else 0
+
+
+def split(args: Sequence[str], parser: argparse.ArgumentParser) -> tuple[list[str], dict[str, str]]:
+    """Part a command line into what a parser knows and options of ``nst fit``, each of which has one value."""
+    known = {name for action in parser._actions for name in action.option_strings}
+    ours: list[str] = []
+    fit: dict[str, str] = {}
+    position = 0
+    while position < len(args):
+        arg = args[position]
+        position += 1
+        flag, equals, value = arg.partition("=")
+        if flag in known or not (flag.startswith("--") or flag == "-c"):
+            ours.append(arg)
+            continue
+        if not equals:
+            follows = position < len(args) and not args[position].startswith("--")
+            value = args[position] if follows else "true"
+            position += follows
+        name = "config" if flag == "-c" else flag[2:]
+        if name in fit and name != "config":
+            raise UserError(f"--{name}: must be given once, got {fit[name]} and {value}; leave one out")
+        fit[name] = f"{fit[name]},{value}" if name in fit else value
+    return ours, fit
+
+
+def _settings(options: argparse.Namespace, fit: dict[str, str]) -> dict[str, Any]:
+    """What `Gallery` takes of the settings."""
+    presets = list(options.preset)
+    if "config" in fit:  # on top of each preset, or in place of the default one
+        presets = [f"{preset},{fit['config']}" for preset in presets] or [fit["config"]]
+        del fit["config"]
+    given = {"preset": presets, "strength": options.strength, "stroke_size": options.stroke_size}
+    found: dict[str, Any] = {"keep_colors": options.keep_colors, "options": fit}
+    if options.sheet:
+        found |= {f"{name}s": values for name, values in given.items()}
+    else:
+        for name, values in given.items():
+            if len(values) > 1:
+                flag = f"--{name.replace('_', '-')}"
+                several = ", ".join(map(str, values))
+                raise UserError(f"{flag}: must be one without --sheet, got {several}; --sheet compares them")
+            if values:
+                found[name] = values[0]
+    if options.size is not None:
+        if not (options.size == "content" or options.size.isdecimal()):
+            raise UserError(f"--size: must be a number of pixels, or content, got {options.size}; 512 is a good start")
+        found["size"] = options.size if options.size == "content" else int(options.size)
+    if options.seed is not None:
+        found["seed"] = options.seed
+    return found

@@ -1,0 +1,8 @@
+"""Many pictures: every content in every style, made by one session into one folder with a contact sheet."""
+
+from nst_lightning.gallery.engine import Engine, Made, Step
+from nst_lightning.gallery.gallery import Event, Gallery, Summary
+from nst_lightning.gallery.judging import Task
+from nst_lightning.gallery.rows import Row, StyleFile
+
+__all__ = ["Engine", "Event", "Gallery", "Made", "Row", "Step", "StyleFile", "Summary", "Task"]

@@ -1,0 +1,109 @@
+"""Pictures made in this process, one after the other, by one session."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from nst_lightning.engine.ledger import Reader
+from nst_lightning.errors import UserError
+from nst_lightning.gallery.engine import Engine, Made, Step, Tell
+from nst_lightning.gallery.judging import Task
+from nst_lightning.images import check_image
+from nst_lightning.runs.checkpoint import SUFFIX
+from nst_lightning.runs.folder import CHECKPOINTS, RECORD
+from nst_lightning.session import Session
+
+CHECKPOINT_SECONDS = 10.0  # between two, unless options say otherwise
+_SIGNAL = "SIG"  # what reasons begin with if a signal ended a run
+
+
+class SessionEngine(Engine):
+    """Makes pictures by a session, which keeps networks and the targets of styles from one to the next.
+
+    Args:
+        session: The session.
+        run_folder: Where the run of a task keeps its checkpoints; a picture that was under way goes on from there.
+    """
+
+    def __init__(self, session: Session, run_folder: Callable[[Task], Path]) -> None:
+        self._session = session
+        self._run_folder = run_folder
+
+    def make(self, task: Task, tell: Tell) -> Made:
+        """See Engine."""
+        folder = self._run_folder(task)
+        picture = folder / Path(task.row.name).name
+        ended = _evaluations_of_ended_run(folder)
+        if ended is not None and task.is_made_by(picture, ended):
+            return _collect(picture, ended)
+        goes_on = any(folder.glob(f"*/{CHECKPOINTS}/*{SUFFIX}"))
+        if not goes_on:
+            shutil.rmtree(folder, ignore_errors=True)
+        arguments = arguments_of(task, picture, folder)
+        if goes_on:
+            # What auto has chosen is not to stand in the settings, by which the picture is known to be finished.
+            precision = task.configuration.get("trainer", {}).get("precision", "auto")
+            arguments += [f"--trainer.precision={precision}", "--ckpt_path=last"]
+        try:
+            outcome = self._session.run(arguments, callbacks=[_Steps(task, tell)])
+        except UserError as error:
+            if not goes_on or not str(error).startswith("ckpt_path:"):
+                raise
+            shutil.rmtree(folder, ignore_errors=True)  # nothing that could be continued
+            return self.make(task, tell)
+        return Made(
+            picture.read_bytes(),
+            outcome.evaluations,
+            outcome.seconds,
+            outcome.size,
+            outcome.losses.get("loss"),
+            continued=goes_on,
+        )
+
+
+def arguments_of(task: Task, picture: Path, folder: Path) -> list[str]:
+    """The command line after ``nst fit`` that makes a picture and keeps its run in a folder."""
+    given = task.row.short.options
+    arguments = [*task.row.arguments(), f"--output={picture}", f"--trainer.default_root_dir={folder}"]
+    if "snapshot_every" not in given:
+        arguments.append("--snapshot_every=0")
+    if not given.keys() & {"checkpoint_every", "checkpoint_seconds"}:
+        arguments.append(f"--checkpoint_seconds={CHECKPOINT_SECONDS:g}")
+    return arguments
+
+
+def _collect(picture: Path, evaluations: int) -> Made:
+    """A picture whose run has ended, in a process that was killed before it could be put in its place."""
+    height, width = check_image(picture)
+    return Made(picture.read_bytes(), evaluations, None, (width, height), continued=True)
+
+
+def _evaluations_of_ended_run(folder: Path) -> int | None:
+    """After how many evaluations a run has come to its end by itself, with all written; None for any other."""
+    for path in folder.glob(f"*/{RECORD}"):
+        try:
+            record = json.loads(path.read_text(encoding="utf-8"))
+            ended = record["all_written"] and not str(record["reason"] or "").startswith(_SIGNAL)
+            if ended:
+                return int(record["evaluations"])
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return None
+
+
+class _Steps(Reader):
+    """Tells how far a run is."""
+
+    def __init__(self, task: Task, tell: Tell) -> None:
+        super().__init__(every=10, seconds=1.0)
+        self._task = task
+        self._tell = tell
+
+    def take(self, trainer: Any, module: Any, rows: list[Any]) -> None:
+        """See Reader."""
+        if rows:
+            self._tell(self._task, Step(rows[-1].step, module.total_evaluations, rows[-1].losses["loss"]))
