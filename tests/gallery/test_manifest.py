@@ -90,7 +90,8 @@ class TestRows:
         ("rows.csv", "content,style\nphotos/cat.png,\n", "row 1 (line 2), column style: must name a picture, got ''"),
         ("rows.csv", "content,style,stength\n",
          "rows.csv: the first line, column stength: must be one of content, style, preset, size, strength, "
-         "keep_colors, stroke_size, seed, output or an option such as model.evaluations, got 'stength'; did you mean strength?"),
+         "keep_colors, stroke_size, seed, output or an option such as model.evaluations, got 'stength'; "
+         "did you mean strength?"),
         ("rows.csv", "content,style,content\n", "column content: must be there once, got it twice"),
         ("rows.csv", CSV[:-1] + ",7\n", "row 1 (line 2), column 3: must be in the first line, got '7'"),
         ("rows.csv", CSV.replace("\n", ",size\n", 1)[:-1] + ",big\n",
@@ -107,7 +108,7 @@ class TestRows:
         ("rows.yaml", "- content: [x\n", "rows.yaml: must be YAML, got"),
         ("rows.yaml", "- {content: photos/cat.png, style: {path: paintings/waves.png, mask: m.png}}\n",
          "row 1 (line 1), column style: must have path and maybe weight, got"),
-        ("rows.yaml", "- {content: 3, style: paintings/waves.png}\n", "column content: must name a picture's file, got"),
+        ("rows.yaml", "- {content: 3, style: paintings/waves.png}\n", "column content: must name a picture's file"),
         ("rows.txt", CSV, "--manifest: must end in .csv, .tsv, .yaml or .json, got 'rows.txt'; rename"),
     ],
 )  # fmt: skip
