@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,9 +14,12 @@ from nst_lightning.images import write_image
 
 
 def put_picture(path: Path, colour: tuple[int, int, int] = (200, 30, 60), size: tuple[int, int] = (40, 30)) -> Path:
-    """Write a picture of one colour, in a folder that is made."""
+    """Write a picture of soft spots, most of one colour, in a folder that is made."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", size, colour).save(path)
+    spots = Image.frombytes("RGB", (5, 4), random.Random(str(colour)).randbytes(60)).resize(
+        size, Image.Resampling.BICUBIC
+    )
+    Image.blend(spots, Image.new("RGB", size, colour), 0.3).save(path)
     return path
 
 

@@ -146,8 +146,8 @@ def _row(index: int, cells: _Cells, short: Short, pattern: str) -> Row:
     short = replace(short, **words, options={**short.options, **options})
     row = Row(index, _picture(cells, "content", cells.values["content"]), tuple(_styles(cells)), short)
     row = replace(row, place=f"{cells.file}: {cells.place}")
-    name = cells.values.get("output")
-    return replace(row, name=name_of(row, pattern) if name is None else with_suffix(_text(cells, "output")))
+    given = "output" in cells.values
+    return replace(row, name=with_suffix(_text(cells, "output")) if given else name_of(row, pattern))
 
 
 def _styles(cells: _Cells) -> Iterator[StyleFile]:

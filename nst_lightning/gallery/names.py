@@ -36,8 +36,8 @@ def name_of(row: Row, pattern: str) -> str:
         "content": Path(row.content).stem,
         "style": row.style_name,
         "preset": "+".join(Path(name.strip()).stem for name in row.short.preset.split(",")),
-        "strength": _Number(1 if row.short.strength is None else row.short.strength),
-        "stroke_size": _Number(1 if row.short.stroke_size is None else row.short.stroke_size),
+        "strength": _factor(row.short.strength),
+        "stroke_size": _factor(row.short.stroke_size),
         "index": row.index,
     }
     return with_suffix(_filled(pattern, values), pattern)
@@ -48,6 +48,11 @@ class _Number(float):
 
     def __format__(self, form: str) -> str:
         return super().__format__(form or "g")
+
+
+def _factor(value: object) -> object:
+    """A factor, 1 where none is given; what is no number is for the parser to refuse."""
+    return _Number(1 if value is None else value) if isinstance(value, (int, float, type(None))) else value
 
 
 def _filled(pattern: str, values: Mapping[str, Any]) -> str:

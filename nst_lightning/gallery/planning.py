@@ -74,7 +74,12 @@ def sheet_variants(
     short: Short, presets: Sequence[str], strengths: Sequence[float], stroke_sizes: Sequence[float]
 ) -> list[Short]:
     """Presets by strengths by stroke sizes; those of which none are given stay as they are."""
-    choices = presets or [short.preset], strengths or [short.strength], stroke_sizes or [short.stroke_size]
+    own: tuple[list[str], list[float | None], list[float | None]] = (
+        [short.preset],
+        [short.strength],
+        [short.stroke_size],
+    )
+    choices = presets or own[0], strengths or own[1], stroke_sizes or own[2]
     return [
         replace(short, preset=preset, strength=strength, stroke_size=stroke_size)
         for preset, strength, stroke_size in product(*choices)

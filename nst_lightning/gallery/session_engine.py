@@ -6,9 +6,8 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from nst_lightning.engine.ledger import Reader
+from nst_lightning.callbacks import Checkpoints, Export, Faults, Feedback, Record, Signals, Update, Watch
 from nst_lightning.errors import UserError
 from nst_lightning.gallery.engine import Engine, Made, Step, Tell
 from nst_lightning.gallery.judging import Task
@@ -18,6 +17,8 @@ from nst_lightning.runs.folder import CHECKPOINTS, RECORD
 from nst_lightning.session import Session
 
 CHECKPOINT_SECONDS = 10.0  # between two, unless options say otherwise
+# What a run brings along here; the rest speaks, or fills a folder that is removed.
+_NEEDED = (Faults, Watch, Export, Record, Signals, Checkpoints)
 _SIGNAL = "SIG"  # what reasons begin with if a signal ended a run
 
 
@@ -44,12 +45,16 @@ class SessionEngine(Engine):
         if not goes_on:
             shutil.rmtree(folder, ignore_errors=True)
         arguments = arguments_of(task, picture, folder)
+
+        def progress(update: Update) -> None:
+            tell(task, Step(update.evaluation, update.total, update.loss))
+
         if goes_on:
             # What auto has chosen is not to stand in the settings, by which the picture is known to be finished.
             precision = task.configuration.get("trainer", {}).get("precision", "auto")
             arguments += [f"--trainer.precision={precision}", "--ckpt_path=last"]
         try:
-            outcome = self._session.run(arguments, callbacks=[_Steps(task, tell)])
+            outcome = self._session.run(arguments, callbacks=[Feedback(progress)], only=_NEEDED)
         except UserError as error:
             if not goes_on or not str(error).startswith("ckpt_path:"):
                 raise
@@ -93,17 +98,3 @@ def _evaluations_of_ended_run(folder: Path) -> int | None:
         except (OSError, ValueError, KeyError, TypeError):
             continue
     return None
-
-
-class _Steps(Reader):
-    """Tells how far a run is."""
-
-    def __init__(self, task: Task, tell: Tell) -> None:
-        super().__init__(every=10, seconds=1.0)
-        self._task = task
-        self._tell = tell
-
-    def take(self, trainer: Any, module: Any, rows: list[Any]) -> None:
-        """See Reader."""
-        if rows:
-            self._tell(self._task, Step(rows[-1].step, module.total_evaluations, rows[-1].losses["loss"]))
