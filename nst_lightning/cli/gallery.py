@@ -63,6 +63,9 @@ def _parser() -> _Parser:
 def main(args: Sequence[str]) -> int:
     """Run ``nst gallery`` with the command line after the subcommand; returns the exit code."""
     parser = _parser()
+    if {"-h", "--help"} & set(args):
+        print(parser.format_help())  # noqa: T201
+        return 0
     ours, fit = split(args, parser)
     options = parser.parse_args(ours)
     if options.output is None:
@@ -90,8 +93,9 @@ def main(args: Sequence[str]) -> int:
             print("---\n".join(gallery.configurations()), end="")  # noqa: T201
             return 0
         summary = gallery.make(shown.tell)
-    for name, reason in summary.failed.items():
-        log.say("error", f"{name}: {reason}", code=1, picture=name)
+    if not options.json and log.kind() != "json":  # programs have heard of each
+        for name, reason in summary.failed.items():
+            log.say("error", f"{name}: {reason}")
     return 1 if summary.failed else 0
 
 

@@ -16,7 +16,7 @@ from nst_lightning.console.bar import tqdm
 from nst_lightning.gallery import Event
 from nst_lightning.planning.duration import in_words
 
-_SECONDS = 10.0  # between two lines
+_SECONDS = 10.0  # between two lines of pictures that take long
 
 
 class Display:
@@ -28,17 +28,19 @@ class Display:
         self._before = 0  # pictures that were there at the beginning
         self._under_way: dict[str, float] = {}  # share of each picture that is being made
         self._latest = ""
+        self._event: Event | None = None
 
     def tell(self, event: Event) -> None:
         """Hear of an event."""
+        self._latest = ""
         if event.kind == "plan":
             self._begun, self._before = time.monotonic(), event.finished
-        elif event.kind == "progress" and event.step is not None:
+        elif event.step is not None:
             self._under_way[event.name] = event.step.evaluation / max(1, event.step.evaluations)
-            self._latest = f"{event.name} {event.step.evaluation} of {event.step.evaluations}"
+            self._latest = f"; {event.name} {event.step.evaluation} of {event.step.evaluations}"
         else:
             self._under_way.pop(event.name, None)
-            self._latest = ""
+        self._event = event
         self.show(event)
 
     @abstractmethod
@@ -53,8 +55,18 @@ class Display:
         text = " ".join(str(message).split())
         if text not in self._said:
             self._said.add(text)
-            with tqdm.external_write_mode(sys.stderr):
-                log.say("warning", text)
+            self.say("warning", text)
+
+    def say(self, kind: str, text: str) -> None:
+        """Say something else than an event."""
+        with tqdm.external_write_mode(sys.stderr):
+            log.say(kind, text)
+
+    def stopped(self) -> None:
+        """Say how far the gallery has come."""
+        if self._event is not None:
+            here = f"{self._event.finished} of {self._event.pictures} pictures"
+            self.say("stopped", f"stopped with {here}; the same command goes on")
 
     def done(self, event: Event) -> float:
         """How many pictures are done since the beginning, with shares of those under way."""
@@ -66,7 +78,7 @@ class Display:
         if done <= 0 or elapsed <= 0:
             return None, None
         left = event.pictures - self._before - done
-        return 60 * done / elapsed, left * elapsed / done
+        return 60 * done / elapsed, max(0.0, left * elapsed / done)
 
     def text(self, event: Event) -> str:
         """How far the gallery is."""
@@ -74,8 +86,7 @@ class Display:
         text = f"{event.finished} of {event.pictures} pictures"
         text += f", {event.failed} failed" if event.failed else ""
         text += f", {rate:.3g} a minute" if rate else ""
-        text += f", about {in_words(left)} left" if left and left >= 1 else ""
-        return text + (f"; {self._latest}" if self._latest else "")
+        return text + (f", about {in_words(left)} left" if left and left >= 1 else "") + self._latest
 
 
 class _Bar(Display):
@@ -84,15 +95,15 @@ class _Bar(Display):
         self._bar: tqdm[Any] | None = None
 
     def show(self, event: Event) -> None:
-        if event.kind == "finished":
-            self.close()
-            return
         if self._bar is None:
             form = "{percentage:3.0f}%|{bar:20}| {desc}"
             self._bar = tqdm(total=event.pictures - self._before, bar_format=form, file=sys.stderr, dynamic_ncols=True)
         self._bar.set_description_str(self.text(event), refresh=False)
         self._bar.update(self.done(event) - self._bar.n)
         self._bar.refresh()
+        if event.kind == "finished":
+            self.close()
+            _write(sys.stderr, f"{event.path} shows them all")
 
     def close(self) -> None:
         if self._bar is not None:
@@ -108,11 +119,13 @@ class _Lines(Display):
 
     def show(self, event: Event) -> None:
         now = time.monotonic()
-        if event.kind == "finished" or (event.kind == "progress" and now - self._shown < _SECONDS):
+        if event.kind == "progress" and now - self._shown < _SECONDS:
             return
         self._shown = now
-        what = f"wrote {event.path}; " if event.path else f"{event.name} failed; " if event.failure else ""
-        _write(sys.stderr, what + self.text(event))
+        what = {"picture": f"wrote {event.path}; ", "failure": f"{event.name} failed; "}.get(event.kind, "")
+        also = f"; {event.path} shows them all" if event.kind == "finished" else ""
+        aside = f"; the other picture that was there is now {event.moved_aside}" if event.moved_aside else ""
+        _write(sys.stderr, what + self.text(event) + also + aside)
 
 
 class _Nothing(Display):
@@ -129,31 +142,28 @@ class _Json(Display):
 
     def show(self, event: Event) -> None:
         rate, left = self.rate(event)
-        facts: dict[str, Any] = {
-            "event": event.kind,
-            "text": event.failure or self.text(event),
-            "pictures": event.pictures,
-            "finished": event.finished,
-            "failed": event.failed,
-        }
+        facts: dict[str, Any] = {"pictures": event.pictures, "finished": event.finished, "failed": event.failed}
         if event.name:
             facts["picture"] = event.name
         if event.step is not None:
             facts |= {"evaluation": event.step.evaluation, "evaluations": event.step.evaluations}
             facts |= {"loss": event.step.loss, "pictures_per_minute": rate, "seconds_left": left}
         if event.path is not None:
-            facts |= {"path": str(event.path), "seconds": event.seconds}
-            facts["moved_aside"] = None if event.moved_aside is None else str(event.moved_aside)
-        _write(self._stream, json.dumps({name: _plain(value) for name, value in facts.items()}))
+            facts["path"] = str(event.path)
+        if event.kind == "picture":
+            facts |= {"seconds": event.seconds, "moved_aside": event.moved_aside and str(event.moved_aside)}
+        self.say(event.kind, event.failure or self.text(event), **facts)
+
+    def say(self, kind: str, text: str, **facts: Any) -> None:
+        said = {"event": kind, "text": text, **{name: _plain(value) for name, value in facts.items()}}
+        _write(self._stream, json.dumps(said))
 
 
 def _plain(value: Any) -> Any:
     """JSON has no NaN and no infinity."""
-    return round(value, 4) if isinstance(value, float) and math.isfinite(value) else _finite(value)
-
-
-def _finite(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    if not isinstance(value, float):
+        return value
+    return round(value, 6) if math.isfinite(value) else None
 
 
 def _write(stream: Any, line: str) -> None:
@@ -164,16 +174,18 @@ def _write(stream: Any, line: str) -> None:
 
 @contextlib.contextmanager
 def display(*, as_json: bool) -> Iterator[Display]:
-    """What shows events as ``--log`` asks for, and on standard output besides for programs."""
+    """What shows events as ``--log`` asks for, or on standard output for programs."""
     kind = log.kind()
     shown: Display
-    if as_json:
-        shown = _Json(sys.stdout)
-    elif kind == "json":
-        shown = _Json(sys.stderr)
+    if as_json or kind == "json":
+        shown = _Json(sys.stdout if as_json else sys.stderr)
     else:
         shown = _Bar() if kind == "bar" else _Lines() if kind == "lines" else _Nothing()
     try:
         yield shown
+    except (KeyboardInterrupt, SystemExit):
+        shown.close()
+        shown.stopped()
+        raise
     finally:
         shown.close()

@@ -31,7 +31,7 @@ class Event:
         finished: How many are there, those of earlier times included.
         failed: How many could not be made.
         name: Which picture it is about, below the gallery's folder.
-        path: Where that picture lies, of ``picture``.
+        path: Where that picture lies, of ``picture``; the contact sheet, of ``finished``.
         seconds: How long its run took, of ``picture``.
         moved_aside: Where another picture that was in its place is now, of ``picture``.
         step: How far it is, of ``progress``.
@@ -167,7 +167,7 @@ class Gallery:
                 making.write_page()
                 if engine is None:
                     used.close()
-            making.say("finished")
+            making.say("finished", path=self.folder / NAME)
             return making.summary
 
 
