@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from nst_lightning.config.short import Short
 from nst_lightning.errors import UserError
 from nst_lightning.files.lenient import only_the_file
 from nst_lightning.files.paths import expand
@@ -17,7 +18,6 @@ from nst_lightning.gallery.page import NAME, Item, Page
 from nst_lightning.gallery.planning import plan_manifest, plan_pairs, plan_sheet, sheet_variants
 from nst_lightning.gallery.rows import Row
 from nst_lightning.gallery.store import Store
-from nst_lightning.session.short import Short
 
 
 @dataclass(frozen=True)

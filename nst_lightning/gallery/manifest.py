@@ -14,12 +14,12 @@ from typing import Any, NoReturn
 
 import yaml
 
+from nst_lightning.config.short import Short
 from nst_lightning.demo import locate
 from nst_lightning.errors import UserError
 from nst_lightning.gallery.names import name_of, with_suffix
 from nst_lightning.gallery.rows import Row, StyleFile
 from nst_lightning.images.missing import advice
-from nst_lightning.session.short import Short
 
 COLUMNS = ("content", "style", "preset", "size", "strength", "keep_colors", "stroke_size", "seed", "output")
 _OF_FIT = {"bits", "quality", "color_space", "keep_location"}  # options without a dot that make sense for a row

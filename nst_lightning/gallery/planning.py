@@ -8,13 +8,13 @@ from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
+from nst_lightning.config.short import Short
 from nst_lightning.errors import UserError
 from nst_lightning.files.paths import expand
 from nst_lightning.gallery import names
 from nst_lightning.gallery.manifest import read_manifest
 from nst_lightning.gallery.rows import Row, StyleFile
 from nst_lightning.gallery.sources import find_pictures
-from nst_lightning.session.short import Short
 
 Sources = Sequence["str | os.PathLike[str]"]
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nst_lightning.session.short import Short
+from nst_lightning.config.short import Short
 
 
 @dataclass(frozen=True)

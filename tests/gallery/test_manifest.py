@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from nst_lightning.config.short import Short
 from nst_lightning.errors import UserError
 from nst_lightning.gallery.manifest import read_manifest
 from nst_lightning.gallery.names import PAIRS
-from nst_lightning.session.short import Short
 
 CSV = "content,style\nphotos/cat.png,paintings/waves.png\n"
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from nst_lightning.config.short import Short
 from nst_lightning.errors import UserError
 from nst_lightning.gallery.names import check_names, name_of
 from nst_lightning.gallery.rows import Row, StyleFile
-from nst_lightning.session.short import Short
 
 SHORT = Short(preset="fast", strength=0.5)
 ROW = Row(7, "photos/cat.v2.png", (StyleFile("paintings/waves.png"),), SHORT)
