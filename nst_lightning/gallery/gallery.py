@@ -157,7 +157,7 @@ class Gallery:
         from nst_lightning.session import Session  # noqa: PLC0415
 
         session = Session()
-        with self._store.held():
+        with self._store.held(row.name for row in self.rows):
             making = _Making(self._store, self.rows, self._sheet, tell or (lambda event: None))
             making.judge(Judge(session.configuration))
             used = engine or SessionEngine(session, self._store.run_folder)

@@ -18,9 +18,9 @@ from PIL import Image
 
 from nst_lightning import __version__
 from nst_lightning.errors import UserError
-from nst_lightning.files.atomic import replacing
+from nst_lightning.files.atomic import keeping
 from nst_lightning.gallery.rows import Row
-from nst_lightning.gallery.store import Record
+from nst_lightning.gallery.store import OWNER, Record
 from nst_lightning.images import read_image, resize, target_size
 from nst_lightning.images.io import to_samples
 from nst_lightning.planning.duration import in_words
@@ -106,8 +106,8 @@ class Page:
             if item.record is not None and not item.thumbnail:
                 item.thumbnail = _thumbnail(self.folder / item.row.name)
         text = _template().render(**self._facts())
-        with replacing(self.folder / NAME) as file:
-            file.write(text.encode())
+        with keeping(self.folder / NAME, None, OWNER) as new:
+            new.file.write(text.encode())
         self._due = time.monotonic() + 20 * (time.monotonic() - begin)
 
     def _facts(self) -> Mapping[str, Any]:

@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -14,7 +14,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from nst_lightning.errors import UserError
-from nst_lightning.files.atomic import keeping, replacing, sweep
+from nst_lightning.files.atomic import keeping, sweep
 from nst_lightning.files.folders import make_folder
 from nst_lightning.gallery.engine import Made
 from nst_lightning.gallery.judging import Task
@@ -22,7 +22,7 @@ from nst_lightning.runs.folder import check_folder
 from nst_lightning.runs.overwriting import may_be_replaced
 
 HIDDEN = ".gallery"
-_OWNER = "gallery"  # whose files are unfinished
+OWNER = "gallery"  # whose files are unfinished
 _GONE = ".gone"  # what run folders end with that are being removed
 _PATIENCE = 1.0  # seconds: whoever only looks is soon done
 
@@ -69,8 +69,13 @@ class Store:
         self.folder = folder
 
     @contextlib.contextmanager
-    def held(self) -> Iterator[None]:
+    def held(self, names: Iterable[str]) -> Iterator[None]:
         """Keep the folder for this process until the body ends, or the process does in whatever way.
+
+        What a process that was killed has left unfinished is removed.
+
+        Args:
+            names: Of the pictures, which may lie in folders below.
 
         Raises:
             UserError: If another process works in it.
@@ -86,8 +91,8 @@ class Store:
                     "for that, or choose another"
                 ) from None
         try:
-            for folder in (self.folder, self.folder / HIDDEN):
-                sweep(folder, _OWNER)
+            for folder in {self.folder, self.folder / HIDDEN, *((self.folder / name).parent for name in names)}:
+                sweep(folder, OWNER)
             for folder in (self.folder / HIDDEN).glob(f"*{_GONE}"):  # what a killed process was removing
                 shutil.rmtree(folder, ignore_errors=True)
             yield
@@ -136,12 +141,12 @@ class Store:
         before = self._record(task)
         if made.seconds is None and before is not None:  # killed when the record was written, and the picture not yet
             record = before
-        with replacing(self._place_of_record(task)) as file:
-            file.write((json.dumps(asdict(record)) + "\n").encode())
+        with keeping(self._place_of_record(task), None, OWNER) as new:
+            new.file.write((json.dumps(asdict(record)) + "\n").encode())
         path = self.path(task)
         make_folder(path.parent)
         settings = {"Fingerprint": task.fingerprint, "Evaluations": str(made.evaluations)}
-        with keeping(path, lambda other: may_be_replaced(other, settings), _OWNER) as new:
+        with keeping(path, lambda other: may_be_replaced(other, settings), OWNER) as new:
             new.file.write(made.picture)
         self.forget_run(task)
         return record, new.aside
