@@ -91,7 +91,7 @@ class Gallery:
         UserError: If something is not there, settings make no sense, or names collide; no work has been done then.
 
     Example:
-        >>> gallery = Gallery("walls", ["photo.png"], ["painting.png"], size=32, options={"model.evaluations": 2})
+        >>> gallery = Gallery("walls", ["photo.jpg"], ["painting.jpg"], size=32, options={"model.evaluations": 2})
         >>> [row.name for row in gallery.rows]
         ['photo_painting.png']
         >>> summary = gallery.make()

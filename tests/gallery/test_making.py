@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import errno
 import json
 import os
@@ -14,6 +15,7 @@ from painter import Painter, put_picture
 from nst_lightning.callbacks import Feedback
 from nst_lightning.errors import UserError
 from nst_lightning.gallery import Gallery
+from nst_lightning.gallery import gallery as module
 from nst_lightning.gallery.session_engine import SessionEngine
 from nst_lightning.gallery.store import Store
 from nst_lightning.images import read_image, read_metadata, write_image
@@ -246,3 +248,10 @@ def test_a_run_folder_that_is_worth_nothing(folders):
     broken.parent.mkdir(parents=True)
     broken.write_bytes(b"no checkpoint")
     assert made.make().made == ["cat_waves.png"]
+
+
+def test_the_example_in_the_docstring(folders, capsys):
+    put_picture(Path("photo.jpg"), (9, 200, 70))
+    put_picture(Path("painting.jpg"), (120, 20, 70))
+    (example,) = doctest.DocTestFinder().find(Gallery, "Gallery", globs=dict(vars(module)))[:1]
+    assert not doctest.DocTestRunner().run(example).failed, capsys.readouterr().out
