@@ -12,6 +12,7 @@ from nst_lightning.callbacks.progress import Progress
 from nst_lightning.callbacks.record import Record
 from nst_lightning.callbacks.signals import Signals
 from nst_lightning.callbacks.snapshots import Snapshots
+from nst_lightning.callbacks.timelapse import Timelapse
 from nst_lightning.callbacks.watch import Watch
 from nst_lightning.engine.loggers import Logs
 
@@ -29,6 +30,7 @@ __all__ = [
     "Record",
     "Signals",
     "Snapshots",
+    "Timelapse",
     "Update",
     "Watch",
 ]

@@ -48,6 +48,12 @@ OUTPUT_OPTIONS: list[tuple[str, Any, Any, str]] = [
         "Keep in the final picture where the content was taken, beside its date, camera, author and copyright.",
     ),
     ("snapshot_every", int, 50, "Evaluations between numbered pictures in the run folder; 0 writes none."),
+    (
+        "timelapse",
+        Optional[str],
+        None,
+        "Where to write a film of the picture as it grows: mp4, webp or gif; another one that is there is moved aside.",
+    ),
     ("checkpoint_every", int, 0, "Evaluations between checkpoints; 0 goes by time."),
     ("checkpoint_seconds", float, 120.0, "Seconds between checkpoints; 0 with checkpoint_every 0 writes none."),
     ("checkpoint_keep", int, 2, "How many checkpoints are kept."),

@@ -21,13 +21,16 @@ from nst_lightning.callbacks import (
     Record,
     Signals,
     Snapshots,
+    Timelapse,
     Watch,
 )
 from nst_lightning.engine.refusals import check_callbacks, check_monitors, check_plugins
+from nst_lightning.errors import UserError
+from nst_lightning.files.paths import absolute, expand
 from nst_lightning.runs.checkpoint import WholeFiles
 
 # These write what a run has made, so callbacks that still change it come before them.
-_WRITING = (Export, Figure, Snapshots, Record, Signals)
+_WRITING = (Export, Figure, Snapshots, Timelapse, Record, Signals)
 
 
 def default_callbacks(config: Namespace, resolved: str) -> list[Callback]:
@@ -48,6 +51,7 @@ def default_callbacks(config: Namespace, resolved: str) -> list[Callback]:
         Export(config.output, config.bits, config.quality, metadata, config.fallback, *location),
         Figure(),
         Snapshots(config.snapshot_every),  # whose checkpoints hold what the others know by now
+        *_timelapse(config),
         Record(settings.max_time),
         Signals(),  # after those that keep what an evaluation gave
     ]
@@ -55,6 +59,15 @@ def default_callbacks(config: Namespace, resolved: str) -> list[Callback]:
         kept = config.checkpoint_keep, config.checkpoint_finished
         callbacks.append(Checkpoints(config.checkpoint_every, config.checkpoint_seconds, *kept))
     return callbacks
+
+
+def _timelapse(config: Namespace) -> list[Callback]:
+    if config.timelapse is None:
+        return []
+    film = Timelapse(config.timelapse)
+    if config.output is not None and absolute(film.path) == absolute(expand(config.output, "output")):
+        raise UserError(f"timelapse: must be another file than output, got {config.timelapse}; choose another name")
+    return [film]
 
 
 def given_parts(settings: Mapping[str, Any], name: str) -> list[Any]:
@@ -90,7 +103,7 @@ def trainer_arguments(settings: Mapping[str, Any], defaults: Sequence[Callback])
     if settings["fast_dev_run"]:
         leave_out += (ModelCheckpoint,)
     if settings["barebones"]:  # all that takes time beside the evaluations
-        leave_out += (ModelCheckpoint, Announce, Progress, Metrics, Watch, Snapshots, Figure)
+        leave_out += (ModelCheckpoint, Announce, Progress, Metrics, Watch, Snapshots, Timelapse, Figure)
         settings.update(log_every_n_steps=None, enable_checkpointing=False)
     callbacks = sorted(
         [*(callback for callback in kept if not isinstance(callback, leave_out)), *given],

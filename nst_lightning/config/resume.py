@@ -31,7 +31,8 @@ _NOT_GIVEN = "(not given)"
 _OPTIMIZER = "model.optimizer.class_path"
 _NETWORK = re.compile(r"model\.(stages\.\d+\.)?extractor\b")
 # Where results go and what is read besides is not what a run is.
-_INCIDENTAL = ("ckpt_path", "output", "trainer.default_root_dir", "snapshot_every", "checkpoint_", "fallback", "log")
+_RESULTS = ("output", "fallback", "trainer.default_root_dir", "snapshot_every", "timelapse", "preview", "report")
+_INCIDENTAL = ("ckpt_path", "checkpoint_", "log", *_RESULTS)
 
 
 class Resumed(NamedTuple):

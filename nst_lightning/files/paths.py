@@ -56,7 +56,7 @@ def from_its_folder(configuration: dict[str, Any], *, outputs: bool = False, run
         return configuration
     for key in ("data", "model"):
         configuration[key] = in_folder(configuration.get(key), Path(folder))
-    for key in ("output", "fallback"):
+    for key in ("output", "fallback", "timelapse"):
         if outputs and configuration.get(key) is not None:
             configuration[key] = absolute(Path(folder) / expand(configuration[key], key))
     root = (configuration.get("trainer") or {}).get("default_root_dir")

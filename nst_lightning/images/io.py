@@ -250,6 +250,19 @@ def check_writable(path: str | Path, *, name: str = "output", bits: int = 8, col
     """
     path = expand(path, name)
     format_of(path, bits, name, check_color_space(color_space))
+    check_place(path, name)
+
+
+def check_place(path: Path, name: str) -> None:
+    """See to it that a file of any kind can be written; creates its folder, and leaves nothing else behind.
+
+    Args:
+        path: The file to be written.
+        name: Configuration argument that gave the path, for messages.
+
+    Raises:
+        UserError: The path or its folder is not writable.
+    """
     try:
         if path.exists():
             mode = path.stat().st_mode

@@ -18,8 +18,9 @@ from nst_lightning.images.metadata import without_folders
 
 FINGERPRINT = "Fingerprint"
 EVALUATIONS = "Evaluations"
+_SHOWING = ("timelapse", "preview", "report")
 # Where a run's files go, and which besides the picture, and what it says: all this makes no other picture.
-_INCIDENTAL = ("ckpt_path", "output", "fallback", "snapshot_every", "checkpoint_", "log")
+_INCIDENTAL = ("ckpt_path", "output", "fallback", "snapshot_every", "checkpoint_", "log", *_SHOWING)
 
 
 def run_fingerprint(configuration: str, inputs: Sequence[Path], version: str) -> str:
@@ -43,8 +44,8 @@ def fingerprint_of(settings: Mapping[str, Any], pictures: Sequence[str], version
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def refuse_inputs(output: str | Path | None, inputs: Sequence[Path]) -> None:
-    """Refuse to write a result over a picture that it is made from.
+def refuse_inputs(output: str | Path | None, inputs: Sequence[Path], name: str = "output") -> None:
+    """Refuse to write a result, which an argument of this name asks for, over a picture that it is made from.
 
     Raises:
         UserError: If that would happen.
@@ -53,7 +54,7 @@ def refuse_inputs(output: str | Path | None, inputs: Sequence[Path]) -> None:
         return
     for path in inputs:
         if expand(output).samefile(path):
-            raise UserError(f"output: must not be a picture that the run reads, got '{output}'; choose another name")
+            raise UserError(f"{name}: must not be a picture that the run reads, got '{output}'; choose another name")
 
 
 def may_be_replaced(path: Path, settings: dict[str, str]) -> bool:
