@@ -8,6 +8,7 @@ from nst_lightning.callbacks.faults import Faults
 from nst_lightning.callbacks.feedback import Feedback, Update
 from nst_lightning.callbacks.figure import Figure
 from nst_lightning.callbacks.metrics import Metrics
+from nst_lightning.callbacks.preview import Preview
 from nst_lightning.callbacks.progress import Progress
 from nst_lightning.callbacks.record import Record
 from nst_lightning.callbacks.signals import Signals
@@ -26,6 +27,7 @@ __all__ = [
     "Figure",
     "Logs",
     "Metrics",
+    "Preview",
     "Progress",
     "Record",
     "Signals",

@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from PIL import Image
+from torch import Tensor
 
 from nst_lightning.files.atomic import replacing
 from nst_lightning.files.folders import make_folder
@@ -58,12 +60,9 @@ class Frames:
         Raises:
             OSError: It cannot be written; then all is as before.
         """
-        picture = Image.fromarray(pixels)
-        make_folder(self.folder)
-        with replacing(self.path(step)) as file:
-            picture.save(file, "JPEG", quality=_QUALITY)
+        write_jpeg(self.path(step), pixels, _QUALITY)
         self.steps.append(step)
-        self._glimpses.append(_glimpse(picture))
+        self._glimpses.append(_glimpse(Image.fromarray(pixels)))
         while len(self.steps) > self.most:
             gone = least_needed(self._glimpses)
             self.path(self.steps.pop(gone)).unlink(missing_ok=True)
@@ -82,6 +81,23 @@ class Frames:
     def changes(self) -> list[float]:
         """How much each picture but the first differs from the one before it, from 0 to 1."""
         return [difference(a, b) for a, b in zip(self._glimpses, self._glimpses[1:], strict=False)]
+
+
+def as_bytes(picture: Tensor) -> Array:
+    """(1, 3, h, w) in [0, 1] to (h, w, 3) of bytes, for encoders."""
+    values: Array = (picture[0].clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
+    return values
+
+
+def write_jpeg(path: Path, pixels: Array, quality: int) -> None:
+    """Write a small picture, whole or not at all; its folder is made if need be.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    make_folder(path.parent)
+    with replacing(path) as file:
+        Image.fromarray(pixels).save(file, "JPEG", quality=quality)
 
 
 def difference(a: Array, b: Array) -> float:

@@ -10,13 +10,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 from lightning.pytorch import Callback, Trainer
 from PIL import Image
 from torch import Tensor
 
 from nst_lightning.callbacks.allowance import Allowance, wait_for
-from nst_lightning.callbacks.frames import Array, Frames, shown_for
+from nst_lightning.callbacks.frames import Array, Frames, as_bytes, shown_for
 from nst_lightning.console import log
 from nst_lightning.engine.module import StyleTransfer
 from nst_lightning.errors import UserError, notice
@@ -129,7 +128,7 @@ class Timelapse(Callback):
         wait_for(module)
         before = self._taking.spent
         with self._taking.spending():
-            pixels = to_bytes(module.picture(self.longest))
+            pixels = as_bytes(module.picture(self.longest))
         self._cost = self._taking.spent - before
         self._pending = self._writer.submit(_add, self._frames, step, pixels)
 
@@ -226,7 +225,7 @@ def make_shots(frames: Frames, content: Tensor | None, result: Tensor, timing: T
         most: How many of the frames it may have.
     """
     still = max(1, round(timing.rest * timing.fps / 2))
-    shots = [] if content is None else [Shot(partial(_picture, to_bytes(content)), still)]
+    shots = [] if content is None else [Shot(partial(_picture, as_bytes(content)), still)]
     slots = max(1, round(timing.seconds * timing.fps))
     together = -(-slots // max(1, most))  # frames that a picture is shown for at least, where there may be few
     lengths = shown_for(frames.changes(), max(1, slots // together), _STILL * timing.fps / together)
@@ -235,13 +234,7 @@ def make_shots(frames: Frames, content: Tensor | None, result: Tensor, timing: T
         for step, length in zip(frames.steps, lengths, strict=False)
         if length
     ]
-    return [*shots, Shot(partial(_picture, to_bytes(result)), max(1, round(timing.rest * timing.fps)))]
-
-
-def to_bytes(picture: Tensor) -> Array:
-    """(1, 3, h, w) in [0, 1] to (h, w, 3)."""
-    values: Array = (picture[0].clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
-    return values
+    return [*shots, Shot(partial(_picture, as_bytes(result)), max(1, round(timing.rest * timing.fps)))]
 
 
 def _picture(values: Array) -> Image.Image:

@@ -21,7 +21,8 @@ from nst_lightning.errors import UserError
 # Options by the last part of their name; of Lightning's those that people reach for. A test compares with the parser.
 OURS = {
     "": "config seed_everything output bits quality snapshot_every checkpoint_every checkpoint_seconds checkpoint_keep "
-    "checkpoint_finished fallback log ckpt_path color_space keep_location timelapse",
+    "checkpoint_finished fallback log ckpt_path color_space keep_location timelapse "
+    "preview_seconds",
     "data.": "content style size side style_size style_follows init seed resample color aspect content_mask "
     "content_floor",
     "model.": "evaluations stages strength terms extractor optimizer lr_scheduler memory tile",

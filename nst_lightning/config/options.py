@@ -49,6 +49,13 @@ OUTPUT_OPTIONS: list[tuple[str, Any, Any, str]] = [
     ),
     ("snapshot_every", int, 50, "Evaluations between numbered pictures in the run folder; 0 writes none."),
     (
+        "preview_seconds",
+        float,
+        5.0,
+        "Seconds between two pictures to look at: preview.jpg in the run folder, and in a terminal that shows "
+        "pictures; 0 for none.",
+    ),
+    (
         "timelapse",
         Optional[str],
         None,

@@ -18,6 +18,7 @@ _PREFIX = {"error": "nst: error: ", "warning": "nst: warning: ", "resumed": "nst
 _kind: Kind = "auto"
 _on_standard_output = False
 _silenced = 0  # contexts of `silent` that are open
+_said = 0
 
 
 @contextlib.contextmanager
@@ -73,6 +74,11 @@ def kind() -> Kind:
     return "bar" if is_widget() else "lines"
 
 
+def said() -> int:
+    """How many things were said so far."""
+    return _said
+
+
 def say(event: str, text: str, *, asked: bool = False, **facts: Any) -> None:
     """Say one thing.
 
@@ -84,6 +90,8 @@ def say(event: str, text: str, *, asked: bool = False, **facts: Any) -> None:
     """
     if kind() == "none" and not asked and event not in {"warning", "error"}:
         return
+    global _said  # noqa: PLW0603 - likewise
+    _said += 1
     with contextlib.suppress(OSError, ValueError, AttributeError):  # nobody listens any more; the run goes on
         stream = sys.stdout if _on_standard_output else sys.stderr
         stream.write(_line(event, text, facts))
@@ -92,7 +100,9 @@ def say(event: str, text: str, *, asked: bool = False, **facts: Any) -> None:
 
 def say_in_handler(event: str, text: str, **facts: Any) -> None:
     """Say one thing from the handler of a signal, which may have come in the middle of another line."""
+    global _said  # noqa: PLW0603
     if kind() != "none":
+        _said += 1
         line = ("\n" if kind() == "bar" else "") + _line(event, text, facts)
         with contextlib.suppress(OSError):
             os.write(1 if _on_standard_output else 2, line.encode())
