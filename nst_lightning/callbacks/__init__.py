@@ -11,6 +11,7 @@ from nst_lightning.callbacks.metrics import Metrics
 from nst_lightning.callbacks.preview import Preview
 from nst_lightning.callbacks.progress import Progress
 from nst_lightning.callbacks.record import Record
+from nst_lightning.callbacks.report import Report
 from nst_lightning.callbacks.signals import Signals
 from nst_lightning.callbacks.snapshots import Snapshots
 from nst_lightning.callbacks.timelapse import Timelapse
@@ -30,6 +31,7 @@ __all__ = [
     "Preview",
     "Progress",
     "Record",
+    "Report",
     "Signals",
     "Snapshots",
     "Timelapse",

@@ -19,16 +19,17 @@ class Allowance:
 
     Attributes:
         spent: Seconds so far.
+        planned: Seconds that the whole run will take, as far as is known.
     """
 
     def __init__(self, share: float) -> None:
         self.share = share
-        self.begin(0.0)
+        self.begin()
 
-    def begin(self, planned: float) -> None:
-        """Begin with nothing spent; the run will take about so many seconds."""
-        self.spent = 0.0
-        self._start, self._planned = time.perf_counter(), planned
+    def begin(self) -> None:
+        """Begin with nothing spent."""
+        self.spent = self.planned = 0.0
+        self._start = time.perf_counter()
 
     @property
     def elapsed(self) -> float:
@@ -38,7 +39,7 @@ class Allowance:
     @property
     def left(self) -> float:
         """Seconds that may be spent now; below 0 if too many were."""
-        return self.share * max(self.elapsed, self._planned / 2) - self.spent
+        return self.share * max(self.elapsed, self.planned / 2) - self.spent
 
     @contextlib.contextmanager
     def spending(self) -> Iterator[None]:

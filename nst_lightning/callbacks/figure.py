@@ -34,7 +34,7 @@ class Figure(Callback):
             raise UserError(f"figure: width must be at least 256 and frames at least 2, got {width} and {frames}")
         self.width = width
         self.frames = frames
-        self._strip: list[tuple[int, Tensor]] = []  # evaluations, and (1, 3, h, w) in bytes
+        self._strip: list[tuple[int, Tensor]] = []
         self._steps: set[int] = set()
 
     def setup(self, trainer: Trainer, pl_module: StyleTransfer, stage: str) -> None:  # type: ignore[override]
@@ -75,16 +75,20 @@ class Figure(Callback):
         top = [("content", images.content)] if data.content_path is not None else []
         top += [(f"style{number}", style) for number, (style, _) in zip(numbers, images.styles, strict=True)]
         top.append((f"result after {trainer.global_step} evaluations", resize(final, (height, width)).clamp(0, 1)))
-        strip = [("start" if step == 0 else f"{step}", picture / 255) for step, picture in self._strip[-self.frames :]]
+        strip = [("start" if step == 0 else f"{step}", picture / 255) for step, picture in self.strip]
         figure = torch.cat([_side_by_side(top, self.width), _side_by_side(strip, self.width)], dim=-2)
         path = Path(trainer.default_root_dir) / "figure.png"
-        self._strip = []
         with only_the_file(path):
             write_image(path, figure)
 
+    @property
+    def strip(self) -> list[tuple[int, Tensor]]:
+        """Evaluations and the picture after them, (1, 3, h, w) in bytes, of the latest run."""
+        return self._strip[-self.frames :]
+
     def state_dict(self) -> dict[str, Any]:
         """The strip so far, so that the figure of a continued run shows its beginning, too."""
-        return {"strip": self._strip[-self.frames :]}
+        return {"strip": self.strip}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on with the strip."""

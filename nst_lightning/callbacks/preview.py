@@ -62,7 +62,7 @@ class Preview(Callback):
         """Start the clock."""
         self._due = self.seconds if self.seconds and trainer.is_global_zero else float("inf")
         self._failed, self._screen = False, None
-        self._allowance.begin(0.0)
+        self._allowance.begin()
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: StyleTransfer, *_: Any) -> None:  # type: ignore[override]
         """Show the picture if it is time, and there is time for it."""

@@ -87,6 +87,7 @@ class Timelapse(Callback):
         self._pending: Future[float] | None = None  # gives the seconds that it takes
         self._cost = 0.0  # seconds that the last frame took
         self._encoding = 0.0  # seconds of these that its JPEG took
+        self._first = 0  # evaluations before this run
         self._told = False  # whether frames could not be kept
         self._due = False  # whether this run has begun and its film is not written yet
 
@@ -105,9 +106,9 @@ class Timelapse(Callback):
         if not trainer.is_global_zero:
             return
         self._due, self._told = True, False
-        planned = pl_module.planner.seconds(pl_module.device)
-        self._taking.begin(planned)
-        self._making.begin(planned)
+        self._taking.begin()
+        self._making.begin()
+        self._first = trainer.global_step
         self._frames = Frames(Path(trainer.default_root_dir) / FOLDER, self._most)
         with only_the_file(self._frames.folder, "look into"):
             self._frames.begin(None if trainer.ckpt_path is None else trainer.global_step)
@@ -116,7 +117,11 @@ class Timelapse(Callback):
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: StyleTransfer, *_: Any) -> None:  # type: ignore[override]
         """Keep a small copy if there is time for it."""
-        if self._due and self._taking.left >= self._cost and (self._pending is None or self._pending.done()):
+        if not self._due:
+            return
+        share_done = (trainer.global_step - self._first) / max(1, pl_module.total_evaluations - self._first)
+        self._taking.planned = self._taking.elapsed / max(share_done, 1e-3)
+        if self._taking.left >= self._cost and (self._pending is None or self._pending.done()):
             self._take(trainer, pl_module)
 
     def _take(self, trainer: Trainer, module: StyleTransfer) -> None:

@@ -22,7 +22,7 @@ from nst_lightning.errors import UserError
 OURS = {
     "": "config seed_everything output bits quality snapshot_every checkpoint_every checkpoint_seconds checkpoint_keep "
     "checkpoint_finished fallback log ckpt_path color_space keep_location timelapse "
-    "preview_seconds",
+    "preview_seconds report",
     "data.": "content style size side style_size style_follows init seed resample color aspect content_mask "
     "content_floor",
     "model.": "evaluations stages strength terms extractor optimizer lr_scheduler memory tile",

@@ -61,6 +61,7 @@ OUTPUT_OPTIONS: list[tuple[str, Any, Any, str]] = [
         None,
         "Where to write a film of the picture as it grows: mp4, webp or gif; another one that is there is moved aside.",
     ),
+    ("report", bool, True, "Write report.html in the run folder: pictures, losses, settings and times on one page."),
     ("checkpoint_every", int, 0, "Evaluations between checkpoints; 0 goes by time."),
     ("checkpoint_seconds", float, 120.0, "Seconds between checkpoints; 0 with checkpoint_every 0 writes none."),
     ("checkpoint_keep", int, 2, "How many checkpoints are kept."),

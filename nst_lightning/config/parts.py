@@ -20,6 +20,7 @@ from nst_lightning.callbacks import (
     Preview,
     Progress,
     Record,
+    Report,
     Signals,
     Snapshots,
     Timelapse,
@@ -31,7 +32,7 @@ from nst_lightning.files.paths import absolute, expand
 from nst_lightning.runs.checkpoint import WholeFiles
 
 # These write what a run has made, so callbacks that still change it come before them.
-_WRITING = (Export, Figure, Snapshots, Timelapse, Preview, Record, Signals)
+_WRITING = (Export, Figure, Snapshots, Timelapse, Preview, Report, Record, Signals)
 
 
 def default_callbacks(config: Namespace, resolved: str) -> list[Callback]:
@@ -54,6 +55,7 @@ def default_callbacks(config: Namespace, resolved: str) -> list[Callback]:
         Snapshots(config.snapshot_every),  # whose checkpoints hold what the others know by now
         *_timelapse(config),
         *([Preview(config.preview_seconds)] if config.preview_seconds else []),
+        *([Report(resolved)] if config.report else []),
         Record(settings.max_time),
         Signals(),  # after those that keep what an evaluation gave
     ]
@@ -105,7 +107,18 @@ def trainer_arguments(settings: Mapping[str, Any], defaults: Sequence[Callback])
     if settings["fast_dev_run"]:
         leave_out += (ModelCheckpoint,)
     if settings["barebones"]:  # all that takes time beside the evaluations
-        leave_out += (ModelCheckpoint, Announce, Progress, Metrics, Watch, Snapshots, Timelapse, Preview, Figure)
+        leave_out += (
+            ModelCheckpoint,
+            Announce,
+            Progress,
+            Metrics,
+            Watch,
+            Snapshots,
+            Timelapse,
+            Preview,
+            Report,
+            Figure,
+        )
         settings.update(log_every_n_steps=None, enable_checkpointing=False)
     callbacks = sorted(
         [*(callback for callback in kept if not isinstance(callback, leave_out)), *given],

@@ -45,8 +45,9 @@ def rows_of(folder):
 def test_a_run_folder_holds_everything(run):
     folder = run("--snapshot_every", "3")
     names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    pictures = {"result.png", "figure.png", "snapshots/000003.png", "snapshots/000006.png"}
-    assert names == {".lock", "config.yaml", "run.json", "metrics.csv", "checkpoints/000007.ckpt", *pictures}
+    pictures = {"result.png", "figure.png", "preview.jpg", "snapshots/000003.png", "snapshots/000006.png"}
+    tables = {"config.yaml", "run.json", "metrics.csv", "report.html"}
+    assert names == {".lock", "checkpoints/000007.ckpt", *tables, *pictures}
 
 
 def test_the_kept_configuration_repeats_the_run(run):

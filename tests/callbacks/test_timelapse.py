@@ -272,7 +272,9 @@ def test_time_spent_is_counted(monkeypatch):
     now = [100.0]
     monkeypatch.setattr(time, "perf_counter", lambda: now[0])
     allowance = Allowance(0.02)
-    allowance.begin(planned=100.0)
+    allowance.begin()
+    assert allowance.left == 0.0
+    allowance.planned = 100.0
     assert allowance.left == pytest.approx(1.0)  # a part of what the run will allow
     with allowance.spending():
         now[0] += 3.0
