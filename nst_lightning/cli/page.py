@@ -35,6 +35,7 @@ machine    --trainer.accelerator cuda   cpu, cuda, mps or auto
            --trainer.precision 32-true  float32; bf16-mixed where the hardware has it
            --model.memory 6             GiB that the run may take
 the run    --snapshot_every 20          evaluations between pictures in the run's folder
+           --timelapse film.mp4         the picture as it grows: mp4, webp or gif
            --seed_everything 7          another noise; --data.seed for the noise alone
            --log lines                  bar, lines, json or none
 presets    --config NAME, or a file; several of them, later ones win; nst presets says more

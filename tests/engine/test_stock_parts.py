@@ -964,12 +964,15 @@ def files_of(tmp_path):
     }
 
 
+SHOWING = {"figure.png", "preview.jpg", "report.html"}
+
+
 @pytest.mark.parametrize(
     ("options", "files"),
     [
         (["--trainer.barebones=true"], set()),
-        (["--trainer.enable_checkpointing=false"], {"metrics.csv", "figure.png"}),
-        (["--trainer.fast_dev_run=true"], {"metrics.csv", "figure.png"}),
+        (["--trainer.enable_checkpointing=false"], {"metrics.csv", *SHOWING}),
+        (["--trainer.fast_dev_run=true"], {"metrics.csv", *SHOWING}),
     ],
 )
 def test_flags_that_leave_files_out(options, files, command, tmp_path, table):

@@ -94,14 +94,24 @@ def target(calls: Sequence[Call], number: int) -> str:
     return named.get(calls[number].path, calls[number].path)
 
 
-SITES = ("config.yaml", "metrics.csv", "snapshots/", "checkpoints/", "/result.png", "mine.png", "figure.png")
+SITES = (
+    "config.yaml",
+    "metrics.csv",
+    "snapshots/",
+    "checkpoints/",
+    "/result.png",
+    "mine.png",
+    "figure.png",
+    "report.html",
+)
 
 
 @pytest.mark.parametrize("site", SITES)
 def test_some_calls_of_every_file(tmp_path, pair, use_tiny_weights, site):
     """One fails, and what it was about is named; all else is there."""
-    # Snapshots are written beside the rest, so their calls have no fixed numbers there.
+    # Snapshots and previews are written beside the rest, so their calls have no fixed numbers there.
     alone = ("--checkpoint_every", 0, "--checkpoint_seconds", 0) if site == "snapshots/" else ("--snapshot_every", 0)
+    alone += ("--preview_seconds", 0)
     calls = undisturbed(tmp_path / "whole", pair, *alone)
     ours = [n for n in range(len(calls)) if site in target(calls, n) and ".tmp" in calls[n].path]
     for kind in ("create", "write", "fsync", "close", "rename"):
@@ -116,7 +126,7 @@ def test_some_calls_of_every_file(tmp_path, pair, use_tiny_weights, site):
         assert site in line
         assert os.strerror(ERRORS[number % len(ERRORS)]) in line
         (run,) = (place / "runs").iterdir()
-        for name in ("config.yaml", "figure.png", "result.png"):
+        for name in ("config.yaml", "figure.png", "report.html", "result.png"):
             assert (run / name).exists() == (site.strip("/") != name), plan
 
 
