@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import re
 import warnings
 from collections.abc import Sequence
+from importlib import import_module
 from typing import Any
 
-import torch
-
 from nst_lightning.callbacks import Signals
+from nst_lightning.callbacks.companions import Companions, is_lost_connection
 from nst_lightning.config.build import Job, build
 from nst_lightning.config.options import TRAINER_DEFAULTS
 from nst_lightning.config.parser import expand_presets, mentions
@@ -21,18 +20,18 @@ from nst_lightning.engine.complaints import complaint
 from nst_lightning.errors import UserError, UserNotice
 from nst_lightning.hardware.memory import hand_back_freed_memory, is_out_of_memory
 from nst_lightning.process.isolation import process_as_before
+from nst_lightning.process.launched import LostConnectionError, launched
 from nst_lightning.process.ownership import owns_process
-from nst_lightning.process.workers import Workers
+from nst_lightning.process.world import leave_group
 from nst_lightning.runs.finding import was_requeued
 from nst_lightning.runs.limits import NothingLeftError, reason_of_end
-
-_CONNECTION = re.compile(r"gloo|nccl|connection", re.IGNORECASE)  # who says that another process is gone
 
 
 def main(args: Sequence[str]) -> int:
     """Run ``nst fit`` with the command line after the subcommand; returns the exit code."""
+    given = launched()
     try:
-        return _fit(args)
+        return _fit(args) if given is None else given.report(lambda: _fit(args))
     finally:
         if not owns_process():
             gc.collect()  # trainer and model know each other, and nobody else knows them
@@ -41,7 +40,8 @@ def main(args: Sequence[str]) -> int:
 
 def _fit(args: Sequence[str]) -> int:
     with process_as_before(), lightning_quiet(), contextlib.ExitStack() as stack:
-        warnings.simplefilter("always", UserNotice)
+        # What there is to say before the run, the process that launched this one has said.
+        warnings.simplefilter("always" if launched() is None else "ignore", UserNotice)
         warnings.showwarning = _show_warning
         try:
             job = build(args)
@@ -52,17 +52,21 @@ def _fit(args: Sequence[str]) -> int:
             log.say("finished", "this job has made the picture before it was requeued, so nothing is left to do")
             return 0
         stack.enter_context(log.only_events())
-        threads = max(1, torch.get_num_threads() // job.processes)
         try:
-            with Workers(["fit", *args], job.processes, threads) as workers:
-                return _run(job, workers)
+            if job.processes > 1:  # torch's launcher is imported for several alone
+                return int(import_module("nst_lightning.cli.launch").make_picture(args, job))
+            warnings.simplefilter("always", UserNotice)
+            return _run(job)
         finally:
             job.release_folder()
 
 
-def _run(job: Job, workers: Workers) -> int:
+def _run(job: Job) -> int:
     """Make the picture; returns the exit code."""
     job.make_trainer()
+    given = launched()
+    if given is not None:
+        job.trainer.callbacks.insert(0, Companions(given))  # type: ignore[attr-defined]
     try:
         job.trainer.fit(job.model, datamodule=job.data, ckpt_path=job.config.ckpt_path)
     except (KeyboardInterrupt, SystemExit):  # a signal; what there was to write is written
@@ -76,19 +80,18 @@ def _run(job: Job, workers: Workers) -> int:
             reason = " ".join(str(error).split())[:150]
             raise UserError(f"memory: ran out ({reason}); set model.tile or model.memory, or data.size lower") from None
         line = error if isinstance(error, UserError) else complaint(error)
-        several = job.trainer.world_size > 1 and isinstance(error, RuntimeError)
-        if several and _CONNECTION.search(str(error)):  # Lightning waits for the others, too: no complaint of its own
-            line = None
+        if job.trainer.world_size > 1 and is_lost_connection(error):  # Lightning waits for the others, too
+            line = LostConnectionError(
+                f"trainer.devices: the connection to another process was lost: {str(error).splitlines()[0][:150]}; "
+                f"stopped at evaluation {job.trainer.global_step}, what was written is whole"
+            )
         if not job.trainer.global_step:  # nothing was made that could be kept
             job.discard_folder()
         if line is not None:
             raise line from None
-        if not several:
-            raise
-        reason = workers.failure() or "the connection to another process was lost: " + str(error).split("\n")[0][:150]
-        raise UserError(
-            f"trainer.devices: {reason}; stopped at evaluation {job.trainer.global_step}, what was written is whole"
-        ) from None
+        raise
+    finally:
+        leave_group()
     _say_why_it_ended(job)
     return 0
 

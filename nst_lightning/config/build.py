@@ -35,7 +35,8 @@ from nst_lightning.files.lenient import only_the_file
 from nst_lightning.files.paths import PATHS_FROM, expand, in_folder
 from nst_lightning.hardware.accelerator import choose_accelerator, count_devices
 from nst_lightning.images.profiles import check_color_space
-from nst_lightning.process.workers import check_launcher, is_first, started_by_another
+from nst_lightning.process.launched import launched
+from nst_lightning.process.world import check_launcher, is_first, started_by_another
 from nst_lightning.runs.finding import job_name
 from nst_lightning.runs.folder import CONFIGURATION, check_folder, create_run_folder, hold
 from nst_lightning.runs.overwriting import refuse_inputs
@@ -92,12 +93,17 @@ class Job:
 
     def discard_folder(self) -> None:
         """Leave nothing behind of a run that came to nothing."""
-        if not is_first(self.all_processes) or (self.resumed is not None and self.resumed.folder is not None):
+        goes_on = self.resumed is not None and self.resumed.folder is not None
+        if goes_on or not is_first(self.all_processes) or launched() is not None:  # then who launched it does so
             return
         shutil.rmtree(self.folder, ignore_errors=True)
         if self.root_is_new:
             with contextlib.suppress(OSError):  # another run may have come to live there
                 self.folder.parent.rmdir()
+
+    def let_go(self) -> None:
+        """Keep the folder and its lock, for processes that build all the rest themselves."""
+        del self.data, self.model, self.settings, self.callbacks
 
     def release_folder(self) -> None:
         """Let other runs have the folder."""
@@ -111,10 +117,12 @@ def build(args: Sequence[str], given: Surroundings = _NOTHING) -> Job:
     Raises:
         UserError: With whatever is wrong.
     """
-    cli = FitCLI(args)
+    launch = launched()
+    cli = FitCLI(args if launch is None else launch.arguments(args))
     config, resumed = cli.config, cli.resumed
     processes, all_processes = _count_processes(config.trainer)
     goes_on_in = given.folder if resumed is None else resumed.folder
+    goes_on_in = goes_on_in if launch is None else launch.start.folder
     root = check_folder(goes_on_in or expand(config.trainer.default_root_dir, "trainer.default_root_dir"))
     check_flags(config.trainer)
     # A configuration that repeats the run from its start.
@@ -135,7 +143,7 @@ def build(args: Sequence[str], given: Surroundings = _NOTHING) -> Job:
     callbacks += given.callbacks
     job = Job(config, resumed, data, model, settings, callbacks, processes, all_processes, folder, root_is_new)
     _lock(job)
-    if resumed is not None:
+    if resumed is not None and launch is None:
         say_resumed(resumed, now, at_end=model.ends_where_stopped)
     return job
 
@@ -210,7 +218,9 @@ def _lock(job: Job) -> None:
     """Keep the folder from other runs, and remove what a process that was killed has left unfinished there."""
     if not is_first(job.all_processes):
         return
-    job.lock = hold(job.folder)
-    if job.resumed is not None:
+    given = launched()
+    if given is None:
+        job.lock = hold(job.folder)  # else it is with the process that launched this one
+    if given is not None or job.resumed is not None:
         for folder in (job.folder, *(path for path in job.folder.glob("*") if path.is_dir())):
             sweep(folder)

@@ -191,7 +191,7 @@ QUESTIONS = re.compile(
     r"torch\.(cuda|mps|xpu|accelerator|backends\.mps)\b|device\.type\b|\bis_available\(\)|"
     r"[!=]= *[\"'](cpu|cuda|mps|xpu)[\"']|[\"'](cpu|cuda|mps|xpu)[\"'] *[!=]="
 )
-NO_DEVICES = {"process/workers.py": "torch.distributed.is_available()"}
+NO_DEVICES = {"process/world.py": "torch.distributed.is_available()"}
 
 
 def test_only_this_room_asks_what_kind_a_device_is():

@@ -6,7 +6,7 @@ import pytest
 
 from nst_lightning.cli import main
 from nst_lightning.errors import UserError
-from nst_lightning.process.workers import check_launcher, is_first
+from nst_lightning.process.world import check_launcher, is_first
 
 TORCHRUN = {"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "2", "MASTER_PORT": "1"}
 
