@@ -11,7 +11,7 @@ from pathlib import Path
 from nst_lightning import __version__
 from nst_lightning.console import log
 from nst_lightning.errors import UserError
-from nst_lightning.process.launched import end_with_launcher
+from nst_lightning.process.launched import join_launcher
 from nst_lightning.process.loading import load
 from nst_lightning.process.numbers import check_numbers
 from nst_lightning.process.ownership import claim_process
@@ -115,7 +115,7 @@ def _check_current_folder() -> None:
 
 def entry_point() -> None:
     """Console script: the process is ours, so its threads may wait and round as suits us."""
-    end_with_launcher()
+    join_launcher()
     claim_process()
     wait_briefly()
     round_alike()

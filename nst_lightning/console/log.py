@@ -104,8 +104,12 @@ def say_in_handler(event: str, text: str, **facts: Any) -> None:
     if kind() != "none":
         _said += 1
         line = ("\n" if kind() == "bar" else "") + _line(event, text, facts)
+        try:
+            where = (sys.stdout if _on_standard_output else sys.stderr).fileno()
+        except (OSError, ValueError, AttributeError):
+            where = 1 if _on_standard_output else 2
         with contextlib.suppress(OSError):
-            os.write(1 if _on_standard_output else 2, line.encode())
+            os.write(where, line.encode())
 
 
 def _line(event: str, text: str, facts: dict[str, Any]) -> str:

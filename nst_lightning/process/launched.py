@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import sys
 import threading
 import time
 import traceback
@@ -17,6 +18,7 @@ from nst_lightning.errors import UserError
 
 VARIABLE = "NST_LAUNCH"  # the folder by which such a process and the one that launched it know of each other
 _START = "start.json"
+_SAID = "said_"
 _LOOK = 0.2  # seconds between two looks at whether the launching process is still there
 _PATIENCE = 10.0  # seconds in which a process that is gone is noticed
 
@@ -153,14 +155,16 @@ def launched(environment: Mapping[str, str] = os.environ) -> Launched | None:
     return Launched(start, place, int(environment["RANK"]), environment.get("GROUP_WORLD_SIZE", "1") == "1")
 
 
-def end_with_launcher(environment: Mapping[str, str] = os.environ) -> None:
+def join_launcher(environment: Mapping[str, str] = os.environ) -> None:
     """If this process was launched, end it as soon as the one that did so is gone, since another run may go on then.
 
-    Files appear whole or not at all, so nothing can tear.
+    Files appear whole or not at all, so nothing can tear. What libraries in C write to standard error, such as gloo
+    about each attempt to reach a process that is gone, is kept for the launching process.
     """
     if VARIABLE not in environment:
         return
-    launcher = _read_start(Path(environment[VARIABLE]))["launcher"]
+    place = Path(environment[VARIABLE])
+    launcher = _read_start(place)["launcher"]
 
     def watch() -> None:
         while os.getppid() == launcher:
@@ -168,6 +172,20 @@ def end_with_launcher(environment: Mapping[str, str] = os.environ) -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True, name="end with launcher").start()
+    if sys.stderr is not None:
+        shown = os.dup(2)
+        with (place / f"{_SAID}{environment['RANK']}").open("wb") as file:
+            os.dup2(file.fileno(), 2)
+        sys.stderr = open(shown, "w", buffering=1, encoding=sys.stderr.encoding, errors="backslashreplace")  # noqa: PTH123, SIM115
+
+
+def last_words(place: Path, rank: int) -> str:
+    """The last line that a library in C said in a process, if there was one."""
+    try:
+        lines = (place / f"{_SAID}{rank}").read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    except OSError:
+        return ""
+    return lines[-1].strip()[:200] if lines else ""
 
 
 def _read_start(place: Path) -> dict[str, Any]:

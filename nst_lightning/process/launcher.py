@@ -28,7 +28,7 @@ from torch.distributed.elastic.rendezvous.registry import get_rendezvous_handler
 
 from nst_lightning.errors import UserError
 from nst_lightning.process.interruption import hand_on, signals_as_before
-from nst_lightning.process.launched import VARIABLE, Report, Start, all_begun, reports
+from nst_lightning.process.launched import VARIABLE, Report, Start, all_begun, last_words, reports
 from nst_lightning.process.ownership import owns_process
 
 _LOOK = 0.1  # seconds between two looks at the processes
@@ -46,7 +46,8 @@ class Failure(NamedTuple):
     process: int  # counted from 1
     processes: int  # how many there were
     code: int  # its exit code, or the negative number of a signal
-    report: Report | None  # what it had to say
+    report: Report | None = None  # what it had to say
+    said: str = ""  # the last line of a library in it
 
     def __str__(self) -> str:
         """What became of it, in words."""
@@ -58,6 +59,8 @@ class Failure(NamedTuple):
             end = f"ended by signal {-self.code} ({signal.Signals(-self.code).name})"
         else:
             end = f"ended with code {self.code}"
+        if self.report is None and self.said and self.code != -_KILL:
+            end += f": {self.said}"
         return f"process {self.process} of {self.processes} {end}"
 
 
@@ -182,7 +185,7 @@ class _Agent(LocalElasticAgent):
         rank, failure = next(iter(result.failures.items()))  # the first one; this process has ended the others
         report = next((report for report in said if report.rank == rank), None)
         size = worker_group.workers[0].world_size
-        start = self._plan(Failure(rank + 1, size, failure.exitcode, report))
+        start = self._plan(Failure(rank + 1, size, failure.exitcode, report, last_words(self._place, rank)))
         if start is None:
             return RunResult(WorkerState.SUCCEEDED, return_values=dict.fromkeys(range(size)))
         start.write(self._place)
