@@ -94,7 +94,7 @@ def launch(args: Sequence[str], processes: int, machines: int, threads: int, pla
     with tempfile.TemporaryDirectory(prefix="nst_") as made, _torch_quiet():
         place = Path(made)
         agent = _Agent(args, processes, machines, threads, plan, place)
-        with signals_as_before():
+        with signals_as_before(), contextlib.closing(agent):
             _listen(agent.answer)
             agent.run()
         said = reports(place)
@@ -149,6 +149,16 @@ class _Agent(LocalElasticAgent):
     def _signal(self, number: int) -> None:
         for handler in getattr(self._pcontext, "subprocess_handlers", {}).values():
             handler.proc.send_signal(number)  # which passes over those that have ended
+
+    def close(self) -> None:
+        """Close the meeting place."""
+        self._worker_group.spec.rdzv_handler.shutdown()
+
+    def _rendezvous(self, worker_group: WorkerGroup) -> None:
+        if self._remaining_restarts < _ANY_NUMBER:  # a new place: the old one has addresses of processes that are gone
+            self.close()
+            worker_group.spec.rdzv_handler = _meeting_place(self._machines)
+        super()._rendezvous(worker_group)
 
     def _start_workers(self, worker_group: WorkerGroup) -> dict[int, Any]:
         started: dict[int, Any] = super()._start_workers(worker_group)

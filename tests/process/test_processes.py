@@ -127,11 +127,11 @@ def finish(run):
 
 @needs_proc
 def test_a_killed_process_costs_the_evaluations_since_the_newest_checkpoint(place, pair):
-    args = arguments(pair, 12, "--model.extractor", "CompactVGG19", "--checkpoint_every", "3")
-    subprocess.run(command(*args), check=True, capture_output=True, timeout=600)  # by one process
+    args = arguments(pair, 9, "--model.extractor", "CompactVGG19", "--checkpoint_every", "3", "--trainer.devices", "2")
+    subprocess.run(command(*args), check=True, capture_output=True, timeout=600)
     undisturbed = hashes(0)
     Path("hashes_0").unlink()
-    run = start(*args, "--trainer.devices", "2", "--trainer.default_root_dir", "more", "--log", "json")
+    run = start(*args, "--trainer.default_root_dir", "more", "--log", "json")
     wait_for(lambda: len(hashes(0)) >= 5, run)
     os.kill(processes(run)[1], signal.SIGKILL)
     events = [json.loads(line) for line in finish(run).splitlines()]
@@ -140,7 +140,7 @@ def test_a_killed_process_costs_the_evaluations_since_the_newest_checkpoint(plac
     assert told["text"].startswith("process 2 of 2 ended by signal 9 (SIGKILL); the run goes on from evaluation ")
     assert (told["process"], told["code"], told["evaluation"] % 3) == (2, -9, 0)
     assert told["evaluation"] >= 3
-    assert hashes(0)[-(12 - told["evaluation"]) :] == undisturbed[told["evaluation"] :]
+    assert hashes(0)[-(9 - told["evaluation"]) :] == undisturbed[told["evaluation"] :]
     one, two = (next(Path(root).iterdir()) for root in ("runs", "more"))
     assert read_image(two / "result.png").pixels.equal(read_image(one / "result.png").pixels)
     assert losses(two) == losses(one)
