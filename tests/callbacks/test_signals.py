@@ -82,16 +82,17 @@ def test_a_second_signal_stops_at_once_with_the_last_checkpoint_whole(place, pai
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks for processes in /proc")
 @pytest.mark.slow
-@pytest.mark.parametrize("who", ["first", "second"])
+@pytest.mark.parametrize("who", ["launcher", "first", "second"])
 def test_several_processes_stop_together_whoever_is_told(place, pair, who):
     options = ("--trainer.devices", 2, "--model.tile", 64, "--data.size", 128, "--model.evaluations", 100_000)
     run = start(pair, *options, "--checkpoint_every", 3)
     wait_for(lambda: checkpoints(place), run)
-    (worker,) = [pid for pid in children(run.pid) if b"nst_lightning" in Path(f"/proc/{pid}/cmdline").read_bytes()]
-    os.kill(run.pid if who == "first" else worker, signal.SIGTERM)
-    finish(run)
+    workers = children(run.pid)
+    os.kill({"launcher": run.pid, "first": workers[0], "second": workers[1]}[who], signal.SIGTERM)
+    said = finish(run)
     assert run.returncode == 143
-    assert not is_running(worker)
+    assert not any(map(is_running, workers))
+    assert said.count("nst: stopped by SIGTERM after") == 1
     last = checkpoints(place)[-1]
     assert read_checkpoint(last)["global_step"] == int(last.stem)
     assert read_image(last.parent.parent / "result.png").pixels.shape[0] == 1
@@ -102,7 +103,20 @@ def test_several_processes_stop_together_whoever_is_told(place, pair, who):
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks for processes in /proc")
-def test_no_process_is_left_when_the_first_one_is_killed(place, pair):
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_several_processes_that_are_stopped_before_they_have_begun_leave_nothing(place, pair, number, code):
+    run = start(pair, "--trainer.devices", 2, "--model.tile", 64, "--data.size", 128)
+    wait_for(lambda: len(children(run.pid)) == 2, run)
+    workers = children(run.pid)
+    run.send_signal(number)
+    assert finish(run) == ""
+    assert run.returncode == code
+    assert not any(map(is_running, workers))
+    assert not (place / "runs").exists()
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks for processes in /proc")
+def test_no_process_is_left_when_the_one_that_launched_them_is_killed(place, pair):
     run = start(pair, "--trainer.devices", 2, "--model.tile", 64, "--data.size", 128, "--model.evaluations", 100_000)
     wait_for(lambda: list(place.glob("runs/*/metrics.csv")), run)
     workers = children(run.pid)
