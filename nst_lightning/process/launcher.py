@@ -171,6 +171,10 @@ class _Agent(LocalElasticAgent):
             if self._machines > 1 and self.received is None:
                 self._await_survivors()
             close(_KILL)
+            for handler in getattr(context, "subprocess_handlers", {}).values():  # whose files stay open
+                for stream in (handler._stdout, handler._stderr):
+                    if stream is not None:
+                        stream.close()
 
         context.close = close_at_once  # type: ignore[method-assign]
         if self.received is not None:  # while they were being started

@@ -84,7 +84,7 @@ def test_an_error_that_comes_again_is_not_tried_a_third_time(tmp_path):
     error = Report(1, 1, ValueError("no"), "Traceback of process 2")
     plan = beginnings(tmp_path)
     plan(Failure(2, 2, 1, error))
-    with pytest.raises(ValueError, match="^no$") as raised:
+    with pytest.raises(ValueError, match=r"^no$") as raised:
         plan(Failure(2, 2, 1, error))
     assert "Traceback of process 2" in str(raised.value.__cause__)
 
@@ -116,7 +116,7 @@ def raising(error):
     return run
 
 
-class Unreadable(Exception):
+class UnreadableError(Exception):
     def __init__(self, one, two):
         super().__init__(f"{one} {two}")
 
@@ -131,7 +131,7 @@ class Unreadable(Exception):
         (SystemExit(143), 143, 0),
         (ConnectionResetError(104, "reset"), 1, 1),
         (ValueError("a fault"), 1, 1),
-        (Unreadable(1, 2), 1, 1),
+        (UnreadableError(1, 2), 1, 1),
     ],
 )
 def test_a_process_reports_how_it_ended(worker, tmp_path, error, code, exit_code):
