@@ -101,10 +101,16 @@ def launch(args: Sequence[str], processes: int, machines: int, threads: int, pla
     stopping = agent.received or next((report.code - 128 for report in said if report.code > 128), None)
     if stopping is not None:  # that process or one of them was told to end, which it told the others
         hand_on(stopping, before.get(stopping, signal.SIG_DFL))
-    for report in sorted(said, key=lambda report: report.lost):  # what made the others lose it comes first
-        if report.error is not None:
+    return _code(said)
+
+
+def _code(said: Sequence[Report]) -> int:
+    """The exit code of processes that have ended by themselves; what ended one of them is raised."""
+    errors = [report for report in said if report.error is not None]
+    for report in sorted(errors, key=lambda report: report.lost):  # what made the others lose it comes first
+        if not report.lost or len(errors) == len(said):  # else one of them has come to its end without it
             report.fail()
-    return max((report.code for report in said), default=0)
+    return max((report.code for report in said if report.error is None), default=0)
 
 
 class _Agent(LocalElasticAgent):

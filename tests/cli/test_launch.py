@@ -14,7 +14,7 @@ from lightning.pytorch import __version__ as lightning_version
 from nst_lightning.cli.launch import _Beginnings
 from nst_lightning.errors import UserError
 from nst_lightning.process.launched import VARIABLE, LostConnectionError, Report, Start, launched, reports
-from nst_lightning.process.launcher import Failure
+from nst_lightning.process.launcher import Failure, _code
 
 KILLED = Failure(2, 2, -9)
 
@@ -148,6 +148,16 @@ def test_a_process_whose_work_is_done_reports_it(worker, tmp_path):
     assert reports(tmp_path) == [Report(1, 0)]
     Start(tmp_path).write(tmp_path)
     assert reports(tmp_path) == []
+
+
+def test_what_processes_report_is_how_the_run_ends():
+    lost, mistaken = Report(0, 2, LostConnectionError("gone"), lost=True), Report(1, 2, UserError("x: must be y"))
+    assert _code([Report(0, 0), Report(1, 0)]) == 0
+    assert _code([Report(0, 0), Report(1, 2, LostConnectionError("gone"), lost=True)]) == 0
+    with pytest.raises(LostConnectionError):
+        _code([lost])
+    with pytest.raises(UserError, match="x: must be y"):
+        _code([lost, mistaken])
 
 
 def test_who_was_not_launched_has_nothing_to_report(tmp_path):
