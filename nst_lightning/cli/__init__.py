@@ -33,6 +33,9 @@ SUBCOMMANDS = {
     "completion": ("nst_lightning.cli.completion", "print the script by which a shell completes these words"),
 }
 
+_WITH_EVENTS = {"stylize", "gallery"}  # where --json is for programs that watch
+
+
 USAGE = "\n".join(
     [
         "usage: nst SUBCOMMAND [options]",
@@ -70,7 +73,7 @@ def main(args: Sequence[str] | None = None) -> int:
     if arguments[0] in {"--version", "-V", "version"}:
         print(f"nst_lightning {__version__}")  # noqa: T201
         return 0
-    with log.speaking(arguments):
+    with log.speaking(arguments, events=arguments[0] in _WITH_EVENTS and "--json" in arguments):
         try:
             return _subcommand(arguments)(arguments[1:])
         except UserError as error:

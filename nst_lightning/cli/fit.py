@@ -10,19 +10,17 @@ from importlib import import_module
 from typing import Any
 
 from nst_lightning.callbacks import Signals
-from nst_lightning.callbacks.companions import Companions, is_lost_connection
 from nst_lightning.config.build import Job, build
 from nst_lightning.config.options import TRAINER_DEFAULTS
 from nst_lightning.config.parser import expand_presets, mentions
+from nst_lightning.config.running import run
 from nst_lightning.console import log
 from nst_lightning.console.quiet import lightning_quiet
-from nst_lightning.engine.complaints import complaint
-from nst_lightning.errors import UserError, UserNotice
-from nst_lightning.hardware.memory import hand_back_freed_memory, is_out_of_memory
+from nst_lightning.errors import UserNotice
+from nst_lightning.hardware.memory import hand_back_freed_memory
 from nst_lightning.process.isolation import process_as_before
-from nst_lightning.process.launched import LostConnectionError, launched
+from nst_lightning.process.launched import launched
 from nst_lightning.process.ownership import owns_process
-from nst_lightning.process.world import leave_group
 from nst_lightning.runs.finding import was_requeued
 from nst_lightning.runs.limits import NothingLeftError, reason_of_end
 
@@ -63,35 +61,12 @@ def _fit(args: Sequence[str]) -> int:
 
 def _run(job: Job) -> int:
     """Make the picture; returns the exit code."""
-    job.make_trainer()
-    given = launched()
-    if given is not None:
-        job.trainer.callbacks.insert(0, Companions(given))  # type: ignore[attr-defined]
     try:
-        job.trainer.fit(job.model, datamodule=job.data, ckpt_path=job.config.ckpt_path)
+        run(job)
     except (KeyboardInterrupt, SystemExit):  # a signal; what there was to write is written
         if job.trainer.global_step:
             _say_why_it_ended(job)
-        else:
-            job.discard_folder()
         raise
-    except Exception as error:
-        if not isinstance(error, UserError) and is_out_of_memory(error):
-            reason = " ".join(str(error).split())[:150]
-            raise UserError(f"memory: ran out ({reason}); set model.tile or model.memory, or data.size lower") from None
-        line = error if isinstance(error, UserError) else complaint(error)
-        if job.trainer.world_size > 1 and is_lost_connection(error):  # Lightning waits for the others, too
-            line = LostConnectionError(
-                f"trainer.devices: the connection to another process was lost: {str(error).splitlines()[0][:150]}; "
-                f"stopped at evaluation {job.trainer.global_step}, what was written is whole"
-            )
-        if not job.trainer.global_step:  # nothing was made that could be kept
-            job.discard_folder()
-        if line is not None:
-            raise line from None
-        raise
-    finally:
-        leave_group()
     _say_why_it_ended(job)
     return 0
 

@@ -9,14 +9,15 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from importlib import import_module
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from nst_lightning import __version__
+from nst_lightning.cli.plain import PlainParser
 from nst_lightning.config.habits import OURS
 from nst_lightning.config.short import PRESET, Short
 from nst_lightning.errors import UserError
+from nst_lightning.process.loading import load
 
 _PIPE = "-"
 _DEFAULT_FORMAT = "png"
@@ -38,26 +39,23 @@ Make a picture from a content and a style image.
 --seed 7               another noise
 --device cuda:1        cpu, cuda, mps; by default the fastest that is there
 --precision 32-true    by default what suits the device
+--timelapse film.mp4   a film of the picture as it grows; also .webp and .gif
 --json                 an event a line on standard output, for programs: plan, progress, wrote, error
 --print_config         show the YAML that this stands for; nst fit --config takes it
 
 Every option of nst fit may follow: nst fit --help. Many pictures: nst gallery. From Python: nst_lightning.stylize."""
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"nst stylize: {message}; see nst stylize --help")
-
-
 def parser() -> argparse.ArgumentParser:
     """The command's own words; all others are options of ``nst fit``."""
-    words = _Parser(prog="nst stylize", allow_abbrev=False, add_help=False)
+    words = PlainParser(prog="nst stylize", allow_abbrev=False, add_help=False)
     words.add_argument("pictures", nargs="*", metavar="CONTENT STYLE", help="a content, then styles; - is a pipe")
     words.add_argument("-o", "--output", metavar="FILE")
     add_short_words(words)
     words.add_argument("--seconds", type=float)
     words.add_argument("--device")
     words.add_argument("--precision")
+    words.add_argument("--timelapse", metavar="FILE")
     words.add_argument("--json", action="store_true")
     return words
 
@@ -132,11 +130,11 @@ def main(args: Sequence[str]) -> int:
         fit = short_of(given, others, output).arguments(content, styles) + _machine(given) + others
         if given.seconds is not None:
             fit += _within(fit, given.seconds, begin, any_size=given.size is None)
-        return int(import_module("nst_lightning.cli.arguments").main(fit))
+        return int(load("nst_lightning.cli.arguments").main(fit))
 
 
 def _within(fit: Sequence[str], seconds: float, begin: float, *, any_size: bool) -> list[str]:
-    running, budget = (import_module(f"nst_lightning.{name}") for name in ("config.running", "session.budget"))
+    running, budget = (load(f"nst_lightning.{name}") for name in ("config.running", "session.budget"))
     with running.unheard():
         passed = time.perf_counter() - begin
         return list(budget.within(fit, seconds, passed, any_size=any_size))
@@ -154,7 +152,8 @@ def short_of(given: argparse.Namespace, others: Sequence[str], output: str | Non
 def _machine(given: argparse.Namespace) -> list[str]:
     kind, _, index = (given.device or "").partition(":")
     told: dict[str, Any] = {"accelerator": kind, "devices": f"[{index}]" if index else "", "precision": given.precision}
-    return [f"--trainer.{name}={value}" for name, value in told.items() if value]
+    film = [f"--timelapse={given.timelapse}"] if given.timelapse else []
+    return film + [f"--trainer.{name}={value}" for name, value in told.items() if value]
 
 
 def _pictures(named: Sequence[str]) -> tuple[str, list[str]]:

@@ -190,7 +190,7 @@ def build_model(cli: FitCLI, networks: Networks | None) -> tuple[StyleTransfer, 
     except Exception as error:
         raise _line_behind(error) or error from None
     if networks is not None:
-        networks.remember(cli.config.model, model)
+        networks.remember(cli.config.model, parts.model)
     return model, dict(parts.trainer)
 
 

@@ -8,7 +8,6 @@ from typing import Any
 import yaml
 from jsonargparse import Namespace
 
-from nst_lightning.engine.module import StyleTransfer
 from nst_lightning.features import Extractor
 
 
@@ -24,10 +23,9 @@ class Networks:
             if (built := self._built.get(_key(asked))) is not None:
                 holder.extractor = built
 
-    def remember(self, asked: Namespace, model: StyleTransfer) -> None:
-        """Keep the networks of a model that was built as it was asked for."""
-        built = [stage.extractor for stage in model.asked_stages or []]
-        for (_, configuration), network in zip(_asked(asked), [model.extractor, *built], strict=True):
+    def remember(self, asked: Namespace, built: Namespace) -> None:
+        """Keep the networks among a model's arguments that were built as they were asked for."""
+        for (_, configuration), (_, network) in zip(_asked(asked), _asked(built), strict=True):
             if network is not None and isinstance(configuration, Namespace):
                 self._built[_key(configuration)] = network
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
+from nst_lightning.callbacks.companions import Companions, is_lost_connection
 from nst_lightning.config.build import Job
 from nst_lightning.console import log
 from nst_lightning.console.quiet import lightning_quiet
@@ -12,6 +13,8 @@ from nst_lightning.engine.complaints import complaint
 from nst_lightning.errors import UserError
 from nst_lightning.hardware.memory import is_out_of_memory
 from nst_lightning.process.isolation import process_as_before
+from nst_lightning.process.launched import LostConnectionError, launched
+from nst_lightning.process.world import leave_group
 
 
 def run(job: Job) -> None:
@@ -23,6 +26,9 @@ def run(job: Job) -> None:
         SystemExit: After SIGTERM, likewise.
     """
     job.make_trainer()
+    launch = launched()
+    if launch is not None:
+        job.trainer.callbacks.insert(0, Companions(launch))  # type: ignore[attr-defined]
     try:
         job.trainer.fit(job.model, datamodule=job.data, ckpt_path=job.config.ckpt_path)
     except BaseException as error:
@@ -30,11 +36,24 @@ def run(job: Job) -> None:
             job.discard_folder()
         if not isinstance(error, Exception):
             raise
-        if not isinstance(error, UserError) and is_out_of_memory(error):
-            reason = " ".join(str(error).split())[:150]
-            raise UserError(f"memory: ran out ({reason}); set model.tile or model.memory, or data.size lower") from None
-        line = error if isinstance(error, UserError) else complaint(error)
-        raise line or error from None
+        raise _line_of(error, job) or error from None
+    finally:
+        leave_group()
+
+
+def _line_of(error: Exception, job: Job) -> UserError | None:
+    """What an error means to the user; None for a fault of the program."""
+    if isinstance(error, UserError):
+        return error
+    if is_out_of_memory(error):
+        reason = " ".join(str(error).split())[:150]
+        return UserError(f"memory: ran out ({reason}); set model.tile or model.memory, or data.size lower")
+    if job.trainer.world_size > 1 and is_lost_connection(error):  # Lightning waits for the others, too
+        return LostConnectionError(
+            f"trainer.devices: the connection to another process was lost: {str(error).splitlines()[0][:150]}; "
+            f"stopped at evaluation {job.trainer.global_step}, what was written is whole"
+        )
+    return complaint(error)
 
 
 @contextlib.contextmanager

@@ -22,17 +22,19 @@ _said = 0
 
 
 @contextlib.contextmanager
-def speaking(args: Sequence[str]) -> Iterator[None]:
+def speaking(args: Sequence[str], *, events: bool = False) -> Iterator[None]:
     """Speak as a command line asks for, even where it turns out to be wrong; as before when the context ends.
 
-    With ``--json`` everything is an event on standard output, for a program that reads there.
+    Args:
+        args: The command line.
+        events: Make everything an event on standard output, for a program that reads there.
     """
     global _on_standard_output  # noqa: PLW0603 - standard output is the process's own
     before = _kind
     asked = [arg.partition("=")[2] for arg in args if arg.startswith("--log=")]
     asked += [after for arg, after in pairwise(args) if arg == "--log"]
-    choose("json" if "--json" in args else asked[-1] if asked else "auto")
-    _on_standard_output = "--json" in args
+    choose("json" if events else asked[-1] if asked else "auto")
+    _on_standard_output = events
     try:
         yield
     finally:

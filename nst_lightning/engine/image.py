@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from lightning.pytorch import LightningModule
@@ -13,7 +13,9 @@ from nst_lightning.data.module import StyleTransferData
 from nst_lightning.engine.optimizers import one_evaluation_per_step
 from nst_lightning.errors import UserError
 from nst_lightning.images.resize import resize, target_size
+from nst_lightning.objective.evaluator import Evaluator
 from nst_lightning.objective.objective import Objective
+from nst_lightning.objective.targets import StyleTargets
 from nst_lightning.optim.modes import showing_result, to_result, to_stepping
 
 
@@ -24,12 +26,15 @@ class ImageModule(LightningModule):
         image: (1, 3, H, W), float32, nominally in [0, 1]; it takes its size when the data is known.
         went_back: Whether a callback has put the best image of the stage that has just ended in the place of its last.
         objective: What the image is optimised for.
+        style_targets: Makes the targets of styles without masks in place of an evaluator with the network as it was given;
+            whoever makes several pictures may have them from before.
     """
 
     def __init__(self, objective: Objective) -> None:
         super().__init__()
         self.objective = objective
         self.image = nn.Parameter(torch.zeros(1, 3, 16, 16))
+        self.style_targets: Callable[[Evaluator, Sequence[tuple[Tensor, float]]], StyleTargets] | None = None
         self.went_back = False
         self._has_picture = False
         self._pictures: StyleTransferData | None = None  # of this model's latest fit; the trainer may go on to others

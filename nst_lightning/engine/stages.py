@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from typing import Literal, cast
 
 import torch
@@ -28,7 +27,6 @@ from nst_lightning.hardware.memory import (
 from nst_lightning.objective.collective import ProcessGroup
 from nst_lightning.objective.evaluator import Evaluator
 from nst_lightning.objective.objective import Evaluation, Objective
-from nst_lightning.objective.targets import StyleTargets
 from nst_lightning.objective.traversal import Traversal
 from nst_lightning.optim import LBFGS
 from nst_lightning.planning.memory import SIZES, Plan
@@ -49,8 +47,6 @@ class StagedModule(ImageModule):
     Attributes:
         stages: Coarse to fine; those by default depend on the size, and are known when the data is.
         evaluator: Of the present stage.
-        style_targets: Makes the targets of styles without masks in the evaluator's place, through a network that is not
-            rescaled; whoever makes several pictures may have them from before.
     """
 
     def __init__(
@@ -72,16 +68,10 @@ class StagedModule(ImageModule):
             network.use_layers(objective.layers)
         self._rescaled: dict[Extractor, Extractor] = {}  # networks as this run's pictures scale them
         self.evaluator: Evaluator | None = None
-        self.style_targets: Callable[[Evaluator, Sequence[tuple[Tensor, float]]], StyleTargets] | None = None
         self._planner: Planner | None = None
         self._planned = 0  # the stage that the next optimiser is for
         self._batch: StageBatch | None = None  # the present stage
         self._left: int | None = None  # the stage that a checkpoint's image and optimiser belong to
-
-    @property
-    def asked_stages(self) -> list[Stage] | None:
-        """The stages that were asked for; None for the default ones."""
-        return self._schedule[1]
 
     @property
     def total_evaluations(self) -> int:
@@ -100,11 +90,7 @@ class StagedModule(ImageModule):
 
     @property
     def planner(self) -> Planner:
-        """What the run will take.
-
-        Raises:
-            UserError: Before any fit.
-        """
+        """What the run will take; a UserError before any fit."""
         if self._planner is None:
             raise UserError("model: needs a fit first, got none yet; call trainer.fit(model, datamodule=data)")
         return self._planner
@@ -196,9 +182,8 @@ class StagedModule(ImageModule):
         network = self._network(given)
         self.evaluator = None  # what it holds is not needed any more
         evaluator = Evaluator(self.objective, network, tile, stored_tiles, processes)
-        styles: Sequence[tuple[Tensor, float]] | StyleTargets = images.styles
-        if self.style_targets is not None and images.masks is None and network is given:
-            styles = self.style_targets(evaluator, images.styles)
+        known = self.style_targets if images.masks is None and network is given else None
+        styles = images.styles if known is None else known(evaluator, images.styles)
         evaluator.prepare(images.content, styles, images.masks)
         self.evaluator = evaluator
 
