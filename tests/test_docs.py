@@ -40,9 +40,9 @@ def _blocks(page, language):
 
 
 def _commands(page):
-    """Lines that begin with ``nst fit``, indented as code, with those that continue them; without comments."""
+    """Lines of ``nst fit`` and ``nst stylize``, indented as code, with those that continue them; without comments."""
     text = page.read_text(encoding="utf-8").replace("\\\n", " ")
-    found = re.findall(r"^ {4}(nst fit .*)$", text, re.MULTILINE)
+    found = re.findall(r"^ {4}(nst (?:fit|stylize) .*)$", text, re.MULTILINE)
     return [shlex.split(line, comments=True)[1:] for line in found if "..." not in line]
 
 
@@ -60,6 +60,7 @@ def desk(tmp_path, monkeypatch, pair, use_tiny_weights):
     monkeypatch.syspath_prepend(tmp_path)
     for name, picture in zip(("photo.jpg", "painting.jpg"), pair, strict=True):
         Image.open(picture).save(tmp_path / name)
+    shutil.copy("photo.jpg", "other.jpg")
     shutil.copy(use_tiny_weights, "vgg19.safetensors")
     return tmp_path
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 LIST = Path(__file__).with_name("public_api.txt")
-PACKAGES = ["", ".losses", ".features", ".optim", ".callbacks", ".images", ".gallery"]
+PACKAGES = ["", ".losses", ".features", ".optim", ".callbacks", ".images", ".session", ".gallery"]
 
 
 def public_api() -> str:

@@ -26,8 +26,8 @@ class ImageModule(LightningModule):
         image: (1, 3, H, W), float32, nominally in [0, 1]; it takes its size when the data is known.
         went_back: Whether a callback has put the best image of the stage that has just ended in the place of its last.
         objective: What the image is optimised for.
-        style_targets: Makes the targets of styles without masks in place of an evaluator with the network as it was given;
-            whoever makes several pictures may have them from before.
+        style_targets: Makes the targets of styles without masks, in place of the evaluator, if the network is as it was
+            given; whoever makes several pictures may have them from before.
     """
 
     def __init__(self, objective: Objective) -> None:

@@ -132,7 +132,7 @@ class Session(Runner):
             device: cpu, cuda, cuda:1, mps; by default the fastest that is there.
             precision: 32-true, bf16-mixed or 64-true; by default what suits the device.
             output: A file to write the picture to.
-            progress: Is given an `Update` at most ten times a second, ends the run by False; True: a bar, as in notebooks.
+            progress: Is given an `Update` at most ten times a second, and ends the run by False; True: a bar.
             stop: An event that ends the run; what there is by then is returned.
             options: Options of ``nst fit`` by their dotted names, such as ``**{"model.optimizer.lr": 0.5}``.
 
