@@ -121,7 +121,7 @@ class Export(Callback):
             try:
                 make_folder(path.parent)
                 if written:  # the same bytes; encoding is slow
-                    aside = copy(written[0][0], path, replaceable, _owner(trainer))
+                    aside = copy(written[0][0], path, replaceable, owner_of(trainer))
                 else:
                     aside = write_image(
                         path, picture, metadata=settings, origin=self._origin, replaceable=replaceable, **options
@@ -160,7 +160,7 @@ class Export(Callback):
         """Owe a picture from now on."""
         self._due = True
         if self.output and trainer.ckpt_path is not None and trainer.is_global_zero:
-            sweep(self.output.parent, _owner(trainer))
+            sweep(self.output.parent, owner_of(trainer))
 
     def on_train_end(self, trainer: Trainer, pl_module: StyleTransfer) -> None:  # type: ignore[override]
         """Write the picture."""
@@ -195,7 +195,7 @@ def picture_settings(trainer: Trainer, data: StyleTransferData, more: Mapping[st
     return settings
 
 
-def _owner(trainer: Trainer) -> str:
+def owner_of(trainer: Trainer) -> str:
     """Whose files are unfinished, by the run's folder."""
     return hashlib.sha256(os.path.realpath(trainer.default_root_dir).encode()).hexdigest()[:8]
 

@@ -37,18 +37,18 @@ class Frames:
         self.folder, self.most = folder, most
         self.steps: list[int] = []  # evaluations, ascending
         self._glimpses: list[Array] = []
+        self._leaps: list[float] = []  # change between the neighbours of each picture but the first and the last
 
     def begin(self, step: int | None) -> None:
         """Find the frames of a run that goes on after an evaluation, or of none, and remove others."""
         last = -1 if step is None else step
-        self.steps, self._glimpses = [], []
+        self.steps, self._glimpses, self._leaps = [], [], []
         for path in sorted(self.folder.glob("[0-9]*.jpg"), key=lambda path: (len(path.name), path.name)):
             glimpse = _glimpse_of(path) if path.stem.isdigit() and int(path.stem) <= last else None
             if glimpse is None:  # of an evaluation that is made again, or of another run, or damaged
                 path.unlink(missing_ok=True)
             else:
-                self.steps.append(int(path.stem))
-                self._glimpses.append(glimpse)
+                self._append(int(path.stem), glimpse)
 
     def add(self, step: int, pixels: Array) -> None:
         """Keep a picture.
@@ -61,12 +61,22 @@ class Frames:
             OSError: It cannot be written; then all is as before.
         """
         write_jpeg(self.path(step), pixels, _QUALITY)
-        self.steps.append(step)
-        self._glimpses.append(_glimpse(Image.fromarray(pixels)))
+        self._append(step, _glimpse(Image.fromarray(pixels)))
         while len(self.steps) > self.most:
-            gone = least_needed(self._glimpses)
-            self.path(self.steps.pop(gone)).unlink(missing_ok=True)
-            del self._glimpses[gone]
+            self._leave_out(1 + min(range(len(self._leaps)), key=self._leaps.__getitem__))
+
+    def _append(self, step: int, glimpse: Array) -> None:
+        self.steps.append(step)
+        self._glimpses.append(glimpse)
+        if len(self.steps) > 2:
+            self._leaps.append(difference(self._glimpses[-3], glimpse))
+
+    def _leave_out(self, gone: int) -> None:
+        """Remove a picture, neither the first nor the last."""
+        self.path(self.steps.pop(gone)).unlink(missing_ok=True)
+        del self._glimpses[gone], self._leaps[gone - 1]
+        for index in {gone - 1, gone} & set(range(1, len(self.steps) - 1)):  # whose neighbours are others now
+            self._leaps[index - 1] = difference(self._glimpses[index - 1], self._glimpses[index + 1])
 
     def path(self, step: int) -> Path:
         """The file of an evaluation."""
@@ -103,12 +113,6 @@ def write_jpeg(path: Path, pixels: Array, quality: int) -> None:
 def difference(a: Array, b: Array) -> float:
     """Mean difference of two pictures, (H, W, 3) of bytes, as a share of the whole range."""
     return float(np.abs(a.astype(np.int16) - b).mean()) / 255
-
-
-def least_needed(glimpses: Sequence[Array]) -> int:
-    """Index of the picture, neither the first nor the last, whose neighbours are most alike."""
-    stack = np.stack(glimpses).astype(np.int16)
-    return 1 + int(np.abs(stack[2:] - stack[:-2]).mean((1, 2, 3)).argmin())
 
 
 def shown_for(changes: Sequence[float], frames: int, most: float) -> list[int]:

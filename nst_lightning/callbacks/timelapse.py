@@ -15,11 +15,12 @@ from PIL import Image
 from torch import Tensor
 
 from nst_lightning.callbacks.allowance import Allowance, wait_for
+from nst_lightning.callbacks.export import owner_of
 from nst_lightning.callbacks.frames import Array, Frames, as_bytes, shown_for
 from nst_lightning.console import log
 from nst_lightning.engine.module import StyleTransfer
 from nst_lightning.errors import UserError, notice
-from nst_lightning.files.atomic import replacing
+from nst_lightning.files.atomic import replacing, sweep
 from nst_lightning.files.folders import make_folder
 from nst_lightning.files.lenient import only_the_file
 from nst_lightning.files.paths import expand
@@ -112,6 +113,8 @@ class Timelapse(Callback):
         self._frames = Frames(Path(trainer.default_root_dir) / FOLDER, self._most)
         with only_the_file(self._frames.folder, "look into"):
             self._frames.begin(None if trainer.ckpt_path is None else trainer.global_step)
+        if trainer.ckpt_path is not None:
+            sweep(self.path.parent, owner_of(trainer))
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="timelapse")
         self._take(trainer, pl_module)
 
@@ -195,7 +198,9 @@ class Timelapse(Callback):
             timing=Timing(self.seconds, self.fps, self.rest),
             most=max(_FEWEST, int(left / max(_ENCODING * self._encoding, 1e-6))),
         )
-        aside = write_film(self.path, shots, size, self.fps, lambda path: own is not None and own == _identity(path))
+        aside = write_film(
+            self.path, shots, size, self.fps, lambda path: own is not None and own == _identity(path), owner_of(trainer)
+        )
         with only_the_file(note), replacing(make_folder(note.parent) / note.name) as file:
             file.write(json.dumps(_identity(self.path)).encode())
         taken = time.perf_counter() - begin + self._taking.spent

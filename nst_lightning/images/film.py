@@ -74,7 +74,12 @@ def check_film(path: Path, name: str = "timelapse") -> FilmFormat:
 
 
 def write_film(
-    path: Path, shots: Sequence[Shot], size: tuple[int, int], fps: int, replaceable: Callable[[Path], bool] | None
+    path: Path,
+    shots: Sequence[Shot],
+    size: tuple[int, int],
+    fps: int,
+    replaceable: Callable[[Path], bool] | None,
+    owner: str = "",
 ) -> Path | None:
     """Write a film, whole or not at all.
 
@@ -84,6 +89,7 @@ def write_film(
         size: Height and width; odd ones lose a pixel where the format takes none.
         fps: Frames a second.
         replaceable: Says whether a file that is at `path` may be lost; else it is moved aside.
+        owner: Who writes, in letters and digits, for `nst_lightning.files.atomic.sweep`.
 
     Returns:
         Where the file that was at `path` is now; None if it was replaced, or there was none.
@@ -96,7 +102,7 @@ def write_film(
     height, width = (max(2, side - side % 2) for side in size) if kind.even else size
     fitting = [Shot(partial(_resized, shot.picture, (width, height)), shot.frames) for shot in shots if shot.frames > 0]
     make_folder(path.parent)
-    with keeping(path, replaceable) as new:
+    with keeping(path, replaceable, owner) as new:
         kind.write(new.file.name, fitting, fps)
     return new.aside
 

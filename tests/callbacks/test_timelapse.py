@@ -6,6 +6,7 @@ import importlib.util
 import io
 import time
 from concurrent.futures import Executor, Future
+from types import SimpleNamespace
 
 import av
 import numpy as np
@@ -19,6 +20,7 @@ from PIL import Image
 from nst_lightning import StyleTrainer, StyleTransfer, StyleTransferData
 from nst_lightning.callbacks import Export, Timelapse, timelapse
 from nst_lightning.callbacks.allowance import Allowance
+from nst_lightning.callbacks.export import owner_of
 from nst_lightning.callbacks.frames import Frames, shown_for
 from nst_lightning.cli import main
 from nst_lightning.features import VGG19
@@ -116,7 +118,10 @@ def test_a_run_that_goes_on_has_its_beginning_in_the_film(fit, place, unhurried)
     first = film(place / "film.webp")
     (run / "timelapse" / "000007.jpg").write_bytes(early["000003.jpg"])  # of an evaluation that is made again
     (run / "timelapse" / "000002.jpg").write_bytes(b"\xff\xd8")  # which a power failure left
+    trainer = SimpleNamespace(default_root_dir=run)
+    (place / f".nst-{owner_of(trainer)}0123.tmp").write_bytes(b"half a film, which a kill left")
     assert fit("--ckpt_path", "last") == 0
+    assert not list(place.glob(".nst-*"))
     frames = {path.name: path.read_bytes() for path in (run / "timelapse").glob("*.jpg")}
     assert set(frames) == {f"{step:06d}.jpg" for step in (0, 1, 3, 4, 5, 6, 7, 8, 9)}
     assert [frames[name] == early[name] for name in ("000000.jpg", "000001.jpg", "000003.jpg")] == [True] * 3
@@ -237,6 +242,8 @@ def test_frames_are_kept_where_the_picture_changes(tmp_path):
     assert sorted(int(path.stem) for path in (tmp_path / "frames").iterdir()) == frames.steps
     assert (frames.steps[0], frames.steps[-1]) == (0, 50)
     assert sum(step <= 10 for step in frames.steps) >= 8
+    leaps = [abs(values[a] - values[b]) / 255 for a, b in zip(frames.steps, frames.steps[2:], strict=False)]
+    assert frames._leaps == pytest.approx(leaps, abs=0.01)
     again = Frames(tmp_path / "frames", 12)
     again.begin(50)
     assert again.steps == frames.steps
