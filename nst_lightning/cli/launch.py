@@ -108,7 +108,9 @@ class _Beginnings:
         if failure.report is not None:
             failure.report.fail()
         times = f" after {self._attempts - 1} new beginnings without a new checkpoint" if self._attempts > 1 else ""
-        kept = "go on with --ckpt_path last" if self._checkpoints() else "no checkpoint was written yet"
+        kept = "no checkpoint was written yet"
+        if self._several or self._checkpoints():
+            kept = "go on with --ckpt_path last"
         raise UserError(
             f"trainer.devices: {failure}{times}; see whether memory is short (data.size, model.memory), or give fewer; "
             f"what was written is whole, {kept}"
