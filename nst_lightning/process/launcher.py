@@ -190,7 +190,7 @@ class _Agent(LocalElasticAgent):
     def _exit_barrier(self) -> None:
         """Wait for other machines, unless this one's processes have lost them."""
         if not any(report.error is not None for report in reports(self._place)):
-            super()._exit_barrier()
+            super()._exit_barrier()  # type: ignore[no-untyped-call]
 
     def _await_survivors(self) -> None:
         """Let processes write what there is when their connection to one that died is lost."""
