@@ -75,3 +75,9 @@ def test_the_public_api_is_the_one_that_is_listed():
 
 if __name__ == "__main__":
     LIST.write_text(public_api(), encoding="utf-8")
+
+
+def test_the_typed_program_uses_every_public_name():
+    program = LIST.with_name("typed_client.py").read_text(encoding="utf-8")
+    names = {name for package in PACKAGES for name in importlib.import_module(f"nst_lightning{package}").__all__}
+    assert {name for name in names if not re.search(rf"\b{name}\b", program)} == set()
