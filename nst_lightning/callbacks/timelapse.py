@@ -6,6 +6,7 @@ import contextlib
 import json
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
+from fractions import Fraction
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,9 +32,9 @@ from nst_lightning.runs.overwriting import refuse_inputs
 FOLDER = "timelapse"
 _WRITTEN = "written.json"  # says which file is the film of this run
 _SHARE = 0.02  # of the run's time; half of it is for the frames, the rest for the film
-_FEWEST = 48  # pictures that a film may have however short the run was
+_FEWEST = 60  # frames that a film may have however short the run was
 _STILL = 0.3  # seconds for which one picture is shown at most
-_ENCODING = 4.0  # what a frame takes in the film, over what it takes as a JPEG
+_ENCODING = 2.5  # what a frame takes in the film, over what it takes to keep it
 
 
 class Timelapse(Callback):
@@ -49,7 +50,8 @@ class Timelapse(Callback):
         path: Where it goes; the suffix says the format: ``.mp4`` (H.264; needs the extra ``video``), ``.webp`` or
             ``.gif``.
         seconds: Length of the film without the rest.
-        fps: Frames a second; by default 30 for MP4, 15 for WebP, 10 for GIF.
+        fps: Frames a second, fewer where the run was too short to make so many; by default 30 for MP4, 15 for WebP, 10
+            for GIF.
         rest: Seconds for which the result stays at the end, and twice as long as the content stays at the start.
         longest: Long side in pixels; by default 720 for MP4 and WebP, 480 for GIF.
 
@@ -191,7 +193,7 @@ class Timelapse(Callback):
         note = self._frames.folder / _WRITTEN
         own = _noted(note)
         left = self._making.left - self._taking.spent
-        shots = make_shots(
+        shots, rate = make_shots(
             self._frames,
             content=None if data.content_path is None else resize(data.content.pixels, size),
             result=module.picture(self.longest),
@@ -199,7 +201,7 @@ class Timelapse(Callback):
             most=max(_FEWEST, int(left / max(_ENCODING * self._encoding, 1e-6))),
         )
         aside = write_film(
-            self.path, shots, size, self.fps, lambda path: own is not None and own == _identity(path), owner_of(trainer)
+            self.path, shots, size, rate, lambda path: own is not None and own == _identity(path), owner_of(trainer)
         )
         with only_the_file(note), replacing(make_folder(note.parent) / note.name) as file:
             file.write(json.dumps(_identity(self.path)).encode())
@@ -209,7 +211,7 @@ class Timelapse(Callback):
         facts: dict[str, Any] = {"moved_aside": str(aside)} if aside else {}
         log.say(
             "wrote",
-            f"wrote {self.path}: {len(shots)} pictures in {frames / self.fps:.3g} s{kept}",
+            f"wrote {self.path}: {len(shots)} pictures in {float(frames / rate):.3g} s{kept}",
             path=str(self.path),
             share=round(taken / max(self._making.elapsed, 1e-9), 4),
             **facts,
@@ -224,27 +226,30 @@ class Timing(NamedTuple):
     rest: float
 
 
-def make_shots(frames: Frames, content: Tensor | None, result: Tensor, timing: Timing, most: int) -> list[Shot]:
-    """The content, frames where the picture changes, and the result.
+def make_shots(
+    frames: Frames, content: Tensor | None, result: Tensor, timing: Timing, most: int
+) -> tuple[list[Shot], Fraction]:
+    """The content, frames where the picture changes, and the result; and frames a second, fewer where there are few.
 
     Args:
         frames: Those that were kept; the last one is of the result.
         content: (1, 3, h, w) in [0, 1], or None.
         result: The same, of any size.
         timing: How long all that takes.
-        most: How many of the frames it may have.
+        most: Frames that it may have without those that rest.
     """
-    still = max(1, round(timing.rest * timing.fps / 2))
-    shots = [] if content is None else [Shot(partial(_picture, as_bytes(content)), still)]
-    slots = max(1, round(timing.seconds * timing.fps))
-    together = -(-slots // max(1, most))  # frames that a picture is shown for at least, where there may be few
-    lengths = shown_for(frames.changes(), max(1, slots // together), _STILL * timing.fps / together)
+    together = -(-max(1, round(timing.seconds * timing.fps)) // max(1, most))
+    rate = Fraction(timing.fps, together)
+
+    def count(seconds: float) -> int:
+        return max(1, round(seconds * rate))
+
+    lengths = shown_for(frames.changes(), count(timing.seconds), float(_STILL * rate))
+    shots = [] if content is None else [Shot(partial(_picture, as_bytes(content)), count(timing.rest / 2))]
     shots += [
-        Shot(partial(frames.open, step), together * length)
-        for step, length in zip(frames.steps, lengths, strict=False)
-        if length
+        Shot(partial(frames.open, step), length) for step, length in zip(frames.steps, lengths, strict=False) if length
     ]
-    return [*shots, Shot(partial(_picture, as_bytes(result)), max(1, round(timing.rest * timing.fps)))]
+    return [*shots, Shot(partial(_picture, as_bytes(result)), count(timing.rest))], rate
 
 
 def _picture(values: Array) -> Image.Image:

@@ -42,7 +42,7 @@ class FilmFormat:
     fps: int
     longest: int
     even: bool
-    write: Callable[[str, Sequence[Shot], int], None]
+    write: Callable[[str, Sequence[Shot], Fraction], None]
 
 
 def film_format(path: Path, name: str = "timelapse") -> FilmFormat:
@@ -77,7 +77,7 @@ def write_film(
     path: Path,
     shots: Sequence[Shot],
     size: tuple[int, int],
-    fps: int,
+    rate: Fraction,
     replaceable: Callable[[Path], bool] | None,
     owner: str = "",
 ) -> Path | None:
@@ -87,7 +87,7 @@ def write_film(
         path: Its suffix says the format.
         shots: In their order; pictures of another size are resized, and those shown for no frame left out.
         size: Height and width; odd ones lose a pixel where the format takes none.
-        fps: Frames a second.
+        rate: Frames a second.
         replaceable: Says whether a file that is at `path` may be lost; else it is moved aside.
         owner: Who writes, in letters and digits, for `nst_lightning.files.atomic.sweep`.
 
@@ -103,7 +103,7 @@ def write_film(
     fitting = [Shot(partial(_resized, shot.picture, (width, height)), shot.frames) for shot in shots if shot.frames > 0]
     make_folder(path.parent)
     with keeping(path, replaceable, owner) as new:
-        kind.write(new.file.name, fitting, fps)
+        kind.write(new.file.name, fitting, rate)
     return new.aside
 
 
@@ -113,12 +113,12 @@ def _resized(picture: Callable[[], Image.Image], size: tuple[int, int]) -> Image
     return found if found.size == size else found.resize(size, Image.Resampling.BICUBIC)
 
 
-def _write_mp4(name: str, shots: Sequence[Shot], fps: int) -> None:
+def _write_mp4(name: str, shots: Sequence[Shot], rate: Fraction) -> None:
     import av  # noqa: PLC0415 - an extra, which takes a tenth of a second
 
     width, height = shots[0].picture().size
     with av.open(name, "w", format="mp4", options={"movflags": "+faststart"}) as container:
-        stream = container.add_stream("libx264", rate=fps, options={"crf": "18", "preset": "veryfast"})
+        stream = container.add_stream("libx264", rate=rate, options={"crf": "18", "preset": "veryfast"})
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"  # what every player takes
         context = stream.codec_context
         context.colorspace = context.color_primaries = context.color_trc = 1  # BT.709
@@ -127,7 +127,7 @@ def _write_mp4(name: str, shots: Sequence[Shot], fps: int) -> None:
         for shot in shots:
             frame = av.VideoFrame.from_ndarray(np.asarray(shot.picture()), format="rgb24")
             frame = frame.reformat(format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG")
-            frame.time_base = Fraction(1, fps)
+            frame.time_base = 1 / rate
             for _ in range(shot.frames):
                 frame.pts = moment
                 moment += 1
@@ -135,15 +135,15 @@ def _write_mp4(name: str, shots: Sequence[Shot], fps: int) -> None:
         container.mux(stream.encode())
 
 
-def _write_webp(name: str, shots: Sequence[Shot], fps: int) -> None:
+def _write_webp(name: str, shots: Sequence[Shot], rate: Fraction) -> None:
     pictures = (shot.picture() for shot in shots)
-    _write_animation(name, pictures, _durations(shots, fps), format="WEBP", quality=80, method=2)
+    _write_animation(name, pictures, _durations(shots, rate), format="WEBP", quality=80, method=2)
 
 
-def _write_gif(name: str, shots: Sequence[Shot], fps: int) -> None:
+def _write_gif(name: str, shots: Sequence[Shot], rate: Fraction) -> None:
     palette = _palette([shot.picture() for shot in shots[:: max(1, len(shots) // _MOSAIC)]])
     pictures = (shot.picture().quantize(palette=palette) for shot in shots)
-    _write_animation(name, pictures, _durations(shots, fps), format="GIF")
+    _write_animation(name, pictures, _durations(shots, rate), format="GIF")
 
 
 def _palette(pictures: Sequence[Image.Image]) -> Image.Image:
@@ -154,9 +154,9 @@ def _palette(pictures: Sequence[Image.Image]) -> Image.Image:
     return mosaic.quantize(256)
 
 
-def _durations(shots: Sequence[Shot], fps: int) -> list[int]:
+def _durations(shots: Sequence[Shot], rate: Fraction) -> list[int]:
     """Milliseconds of each shot; GIF counts in hundredths of a second, of which rounding shall not eat any."""
-    ends = np.rint(np.cumsum([0, *(100 * shot.frames / fps for shot in shots)]))
+    ends = np.rint(np.cumsum([0, *(float(100 * shot.frames / rate) for shot in shots)]))
     return [max(20, 10 * int(length)) for length in np.diff(ends)]
 
 

@@ -6,11 +6,13 @@ import importlib.util
 import io
 import time
 from concurrent.futures import Executor, Future
+from fractions import Fraction
 from types import SimpleNamespace
 
 import av
 import numpy as np
 import pytest
+import torch
 from helpers import QUIET
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,6 +24,7 @@ from nst_lightning.callbacks import Export, Timelapse, timelapse
 from nst_lightning.callbacks.allowance import Allowance
 from nst_lightning.callbacks.export import owner_of
 from nst_lightning.callbacks.frames import Frames, shown_for
+from nst_lightning.callbacks.timelapse import Timing, make_shots
 from nst_lightning.cli import main
 from nst_lightning.features import VGG19
 from nst_lightning.images import read_image
@@ -97,7 +100,7 @@ def test_a_film_goes_from_the_content_to_the_result(fit, place, pair, unhurried,
     assert not list(path.parent.glob(".nst-*"))
 
 
-def test_mp4_is_what_every_player_takes(fit, place):
+def test_mp4_is_what_every_player_takes(fit, place, unhurried):
     assert fit("--model.evaluations", "3", "--timelapse", "film.mp4", "--data.size", "45") == 0
     with av.open("film.mp4") as container:
         (stream,) = container.streams
@@ -266,6 +269,20 @@ def test_pictures_are_shown_in_proportion_to_their_changes():
     assert shown_for([0.0, 0.0], 10, 5) == [5, 5]
 
 
+@pytest.mark.parametrize(("most", "rate", "shown"), [(100, 10, 21), (10, 5, 11), (1, Fraction(10, 20), 2)])
+def test_a_film_has_as_many_frames_as_there_is_time_for(tmp_path, most, rate, shown):
+    frames = Frames(tmp_path, 100)
+    for step in range(41):
+        frames.add(step, grey(3 * step))
+    content, result = torch.zeros(1, 3, 36, 48), torch.ones(1, 3, 36, 48)
+    shots, found = make_shots(frames, content, result, Timing(2.0, 10, 1.0), most)
+    assert found == rate
+    assert sum(shot.frames for shot in shots) / found == pytest.approx(0.5 + 2 + 1, abs=float(2 / found))
+    assert len([shot for shot in shots if shot.frames]) <= shown + 2
+    assert shots[0].picture().getpixel((0, 0)) == (0, 0, 0)
+    assert shots[-1].picture().getpixel((0, 0)) == (255, 255, 255)
+
+
 def test_frames_are_taken_while_there_is_time_for_them(place, pair, unhurried, monkeypatch):
     """And once more at the end, with the result."""
     for left, kept in ((1e9, [0, 1, 2, 3, 4, 5]), (-1.0, [0, 5])):
@@ -294,7 +311,7 @@ def test_time_spent_is_counted(monkeypatch):
 def test_colours_and_lengths_are_those_given(tmp_path, name):
     colours = [(255, 0, 0), (0, 200, 0), (30, 30, 220), (128, 128, 128)]
     shots = [Shot(lambda colour=colour: Image.new("RGB", (48, 36), colour), 3) for colour in colours]
-    assert write_film(tmp_path / name, [*shots, Shot(shots[0].picture, 0)], (36, 48), 10, None) is None
+    assert write_film(tmp_path / name, [*shots, Shot(shots[0].picture, 0)], (36, 48), Fraction(10), None) is None
     shown = film(tmp_path / name)
     assert sum(seconds for _, seconds in shown) == pytest.approx(1.2)
     for index, colour in enumerate(colours):
