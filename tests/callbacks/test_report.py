@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import base64
 import html.parser
 import io
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -204,6 +207,14 @@ def test_a_table_is_read_and_drawn(tmp_path):
     assert len(svg) < 40_000  # as many points as are seen
     assert "tv_loss" not in svg
     assert "NaN" not in svg
+
+
+def test_nothing_of_it_is_imported_before_the_end():
+    """Nor for films and terminals: a run is not to begin later for what it may need in the end."""
+    looked_for = "{'av', 'leather', 'textual_image', 'rich'} & set(sys.modules)"
+    code = f"import sys, nst_lightning.cli.fit; print(sorted({looked_for}))"
+    said = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    assert set(ast.literal_eval(said)) <= {"rich"}  # which Lightning imports where it is installed
 
 
 def test_a_size_that_makes_no_sense():
