@@ -191,7 +191,7 @@ def test_colours_are_those_of_the_result(place, pair):
     assert apart(pictures[-1], Image.open("out.png")) < 0.03
 
 
-def test_a_texture_begins_with_its_start(place, pair):
+def test_a_texture_begins_with_its_start(place, pair, unhurried):
     options = ["--data.style", str(pair[1]), "--data.size", "48", "--timelapse", "film.gif", "--log", "none"]
     assert main(["fit", "--config", "texture", "--model.extractor", "VGG19", *options, "--model.evaluations", "3"]) == 0
     assert len(film(place / "film.gif")) > 2
