@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -135,7 +135,7 @@ class Texture(losses.Term):
 class Plain(features.Extractor):
     """A network of one's own."""
 
-    strides = {"pixels": 1}
+    strides: ClassVar[Mapping[str, int]] = {"pixels": 1}
 
     def forward(self, image: Tensor, layers: Iterable[str]) -> features.Features:
         return dict.fromkeys(layers, image)

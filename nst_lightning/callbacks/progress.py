@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ProgressBar
 
 from nst_lightning.callbacks.announce import planned_evaluations
 from nst_lightning.console import log
-from nst_lightning.console.bar import tqdm
+from nst_lightning.console.bar import Bar
 from nst_lightning.engine.ledger import Reader, Row
 from nst_lightning.engine.module import StyleTransfer
 from nst_lightning.errors import check_at_least
@@ -84,7 +84,7 @@ class _State(NamedTuple):
 
 class _Bar:
     def __init__(self, total: int, done: int) -> None:
-        self._bar: tqdm[Any] = tqdm(total=total, initial=done, unit="eval", file=sys.stderr, dynamic_ncols=True)
+        self._bar: Bar = Bar(total=total, initial=done, unit="eval", file=sys.stderr, dynamic_ncols=True)
 
     def move(self, state: _State) -> None:
         self._bar.set_postfix_str(f"loss {state.loss:.4g}", refresh=False)

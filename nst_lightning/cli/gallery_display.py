@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from nst_lightning.console import log
-from nst_lightning.console.bar import tqdm
+from nst_lightning.console.bar import Bar
 from nst_lightning.gallery import Event
 from nst_lightning.planning.duration import in_words
 
@@ -59,7 +59,7 @@ class Display:
 
     def say(self, kind: str, text: str) -> None:
         """Say something else than an event."""
-        with tqdm.external_write_mode(sys.stderr):
+        with Bar.external_write_mode(sys.stderr):
             log.say(kind, text)
 
     def stopped(self) -> None:
@@ -92,12 +92,12 @@ class Display:
 class _Bar(Display):
     def __init__(self) -> None:
         super().__init__()
-        self._bar: tqdm[Any] | None = None
+        self._bar: Bar | None = None
 
     def show(self, event: Event) -> None:
         if self._bar is None:
             form = "{percentage:3.0f}%|{bar:20}| {desc}"
-            self._bar = tqdm(total=event.pictures - self._before, bar_format=form, file=sys.stderr, dynamic_ncols=True)
+            self._bar = Bar(total=event.pictures - self._before, bar_format=form, file=sys.stderr, dynamic_ncols=True)
         self._bar.set_description_str(self.text(event), refresh=False)
         self._bar.update(self.done(event) - self._bar.n)
         self._bar.refresh()

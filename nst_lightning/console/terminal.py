@@ -10,7 +10,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from nst_lightning.console import log
-from nst_lightning.console.bar import is_widget, tqdm
+from nst_lightning.console.bar import Bar, is_widget
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -34,7 +34,7 @@ class Screen:
         width = max(1, min(_WIDEST, columns - 1))
         height = max(1, min(_HIGHEST, lines - 3, round(width * picture.height / picture.width / 2)))
         image = self._renderable(picture, width="auto", height=height)
-        with tqdm.external_write_mode(file=sys.stderr):
+        with Bar.external_write_mode(file=sys.stderr):
             if self._rows and self._said == log.said():
                 sys.stderr.write(f"\x1b[{self._rows}A\r\x1b[J")
             self._rows, self._said = 0, log.said()

@@ -5,10 +5,9 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Callable, Iterator
-from typing import Any
 
 from nst_lightning.callbacks import Update
-from nst_lightning.console.bar import tqdm
+from nst_lightning.console.bar import Bar
 
 Progress = Callable[[Update], "bool | None"]
 
@@ -23,7 +22,7 @@ def progress_shown(progress: Progress | bool | None) -> Iterator[Progress | None
     if callable(progress):
         yield progress
     elif progress or (progress is None and in_notebook()):
-        bar: tqdm[Any] = tqdm(unit="eval", dynamic_ncols=True)
+        bar: Bar = Bar(unit="eval", dynamic_ncols=True)
         try:
             yield lambda update: _move(bar, update)
         finally:
@@ -37,7 +36,7 @@ def in_notebook() -> bool:
     return "ipykernel" in sys.modules
 
 
-def _move(bar: tqdm[Any], update: Update) -> None:
+def _move(bar: Bar, update: Update) -> None:
     bar.total = update.total
     bar.set_postfix_str(f"loss {update.loss:.4g}", refresh=False)
     bar.update(update.evaluation - bar.n)
