@@ -69,15 +69,15 @@ class Display:
             self.say("stopped", f"stopped with {here}; the same command goes on")
 
     def done(self, event: Event) -> float:
-        """How many pictures are done since the beginning, with shares of those under way."""
-        return event.finished - self._before + event.failed + sum(self._under_way.values())
+        """How many pictures are made since the beginning, with shares of those under way."""
+        return event.finished - self._before + sum(self._under_way.values())
 
     def rate(self, event: Event) -> tuple[float | None, float | None]:
         """Pictures a minute, and seconds that are left."""
         done, elapsed = self.done(event), time.monotonic() - self._begun
         if done <= 0 or elapsed <= 0:
             return None, None
-        left = event.pictures - self._before - done
+        left = event.pictures - self._before - event.failed - done
         return 60 * done / elapsed, max(0.0, left * elapsed / done)
 
     def text(self, event: Event) -> str:
@@ -99,7 +99,7 @@ class _Bar(Display):
             form = "{percentage:3.0f}%|{bar:20}| {desc}"
             self._bar = Bar(total=event.pictures - self._before, bar_format=form, file=sys.stderr, dynamic_ncols=True)
         self._bar.set_description_str(self.text(event), refresh=False)
-        self._bar.update(self.done(event) - self._bar.n)
+        self._bar.update(self.done(event) + event.failed - self._bar.n)
         self._bar.refresh()
         if event.kind == "finished":
             self.close()

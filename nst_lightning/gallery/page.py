@@ -114,6 +114,8 @@ class Page:
         finished = [item for item in self.items if item.record is not None]
         seconds = [item.record.seconds for item in finished if item.record and item.record.seconds is not None]
         common, differing = _settings([item.row for item in self.items])
+        if self.sheet:  # what headings say
+            differing = {name: {} for name in differing}
         tables = self._sheet() if self.sheet else self._pairs()
         return {
             "title": self.folder.resolve().name or "gallery",

@@ -97,6 +97,7 @@ def test_a_sheet(folders):
         [["strength 2"], ["fast_2_1.png"], ["quickstart_2_1.png"]],
     ]
     assert page.count("<figcaption>content</figcaption>") == 1
+    assert "<span>strength" not in page  # headings say it
 
 
 def test_thumbnails_are_small(folders):
