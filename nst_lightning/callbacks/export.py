@@ -22,6 +22,7 @@ from nst_lightning.errors import UserError, notice
 from nst_lightning.files.atomic import copy, sweep
 from nst_lightning.files.folders import make_folder
 from nst_lightning.files.paths import expand
+from nst_lightning.files.yaml_text import load_yaml
 from nst_lightning.images.encode import format_of
 from nst_lightning.images.io import check_writable, write_image
 from nst_lightning.images.metadata import Metadata, without_folders
@@ -190,7 +191,7 @@ def picture_settings(trainer: Trainer, data: StyleTransferData, more: Mapping[st
         **more,
     }
     if "Configuration" in settings:
-        shown = without_folders(yaml.safe_load(settings["Configuration"]))
+        shown = without_folders(load_yaml(settings["Configuration"]))
         settings["Configuration"] = yaml.safe_dump(shown, sort_keys=False, allow_unicode=True)
     return settings
 

@@ -33,6 +33,7 @@ from nst_lightning.files.atomic import replacing, sweep
 from nst_lightning.files.folders import make_folder
 from nst_lightning.files.lenient import only_the_file
 from nst_lightning.files.paths import PATHS_FROM, expand, in_folder
+from nst_lightning.files.yaml_text import load_yaml
 from nst_lightning.hardware.accelerator import choose_accelerator, count_devices
 from nst_lightning.images.profiles import check_color_space
 from nst_lightning.process.launched import launched
@@ -130,14 +131,16 @@ def build(args: Sequence[str], given: Surroundings = _NOTHING) -> Job:
     callbacks = [own for own in default_callbacks(config, resolved) if isinstance(own, given.only)]
     data = build_data(config)
     model, settings = build_model(cli, given.networks)
+    cli.give_back_parser()
     data.keep_gamut(check_color_space(config.color_space) != "srgb")
     model.check(data)
     check_parts(settings, model.objective.loss_names)
     data.setup("fit")
-    now = dict(flatten(yaml.safe_load(resolved)))
+    kept = load_yaml(resolved)
+    now = dict(flatten(kept))
     model.ends_where_stopped = resumed is not None and check_resumed(resumed, now, model, data)
     refuse_inputs(config.output, data.request.inputs)
-    _keep_hyperparameters(model, resolved)
+    _keep_hyperparameters(model, resolved, kept)
     root_is_new = not root.exists()
     folder = _run_folder(root, data, all_processes) if goes_on_in is None else make_folder(goes_on_in)
     callbacks += given.callbacks
@@ -206,11 +209,11 @@ def _line_behind(error: BaseException | None) -> UserError | None:
     return complaint_in(text)
 
 
-def _keep_hyperparameters(model: StyleTransfer, resolved: str) -> None:
+def _keep_hyperparameters(model: StyleTransfer, resolved: str, kept: dict[str, Any]) -> None:
     """Put the model's configuration into its checkpoints as data; `load_from_checkpoint` rebuilds it from there."""
     # Paths stay as they were typed: whoever moves the folder along with its pictures finds them.
     model.configuration = yaml.safe_dump({PATHS_FROM: str(Path.cwd())}, allow_unicode=True) + resolved
-    own = in_folder(yaml.safe_load(resolved)["model"], Path.cwd())
+    own = in_folder(kept["model"], Path.cwd())
     model.save_hyperparameters({**own, "_instantiator": "lightning.pytorch.cli.instantiate_module"})
 
 

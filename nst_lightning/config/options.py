@@ -79,11 +79,16 @@ OUTPUT_OPTIONS: list[tuple[str, Any, Any, str]] = [
 ]
 
 
+# A parser that has done its work, for the next command line: to build one takes a fifth of what comes before a picture.
+_spare: list[LightningArgumentParser] = []
+
+
 class FitCLI(LightningCLI):
     """Parse the command line after ``nst fit`` and build nothing; `nst_lightning.config.build` goes on from here."""
 
     def __init__(self, args: Sequence[str]) -> None:
         self.resumed: Resumed | None = None  # what is to be continued, if anything is
+        self._changed = False  # whether the parser has other defaults now
         super().__init__(
             StyleTransfer,
             StyleTransferData,
@@ -103,6 +108,18 @@ class FitCLI(LightningCLI):
             load_from_checkpoint_support=False,  # `build` does it by public means
         )
 
+    def setup_parser(self, *args: Any, **kwargs: Any) -> None:
+        """Take a parser that has done its work, if there is one; see LightningCLI."""
+        if _spare and type(self) is FitCLI:  # others add arguments
+            self.parser = _spare.pop()
+        else:
+            super().setup_parser(*args, **kwargs)
+
+    def give_back_parser(self) -> None:
+        """Let the next command line have the parser, unless this one has changed its defaults; use it no more then."""
+        if not self._changed and not _spare:
+            _spare.append(self.parser)
+
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add where results go."""
         for name, type_, default, text in OUTPUT_OPTIONS:
@@ -120,6 +137,7 @@ class FitCLI(LightningCLI):
             # jsonargparse hands the default's arguments on to any class that takes them too; Adam shall start from its
             # own learning rate, not from L-BFGS's.
             parser.set_defaults({"model.optimizer": {"class_path": chosen}})
+            self._changed = True
             self.config = parser.parse_args(args)
         cast("OneLineParser", parser).check_nulls(self.config)
         log.choose(self.config.log)

@@ -9,14 +9,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from nst_lightning import __version__
 from nst_lightning.data.module import StyleTransferData
 from nst_lightning.data.schedule import default_stages
 from nst_lightning.errors import UserError
 from nst_lightning.files.digest import sha256_of
 from nst_lightning.files.paths import PATHS_FROM
+from nst_lightning.files.yaml_text import load_yaml
 from nst_lightning.gallery.rows import Row
 from nst_lightning.images import check_image, read_metadata
 from nst_lightning.runs.overwriting import EVALUATIONS, FINGERPRINT, fingerprint_of
@@ -114,7 +113,7 @@ class Judge:
                 text = self._configure(row.arguments())
             except UserError as error:
                 raise (UserError(f"{row.place}: {error}") if row.place else error) from None
-            self._templates[key] = yaml.safe_load(text)
+            self._templates[key] = load_yaml(text)
         configuration = copy.deepcopy(self._templates[key])
         configuration.pop(PATHS_FROM, None)
         data = configuration["data"]

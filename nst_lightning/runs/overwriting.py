@@ -8,11 +8,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from nst_lightning.errors import UserError
 from nst_lightning.files.digest import sha256_of
 from nst_lightning.files.paths import expand
+from nst_lightning.files.yaml_text import load_yaml
 from nst_lightning.images.io import read_metadata
 from nst_lightning.images.metadata import without_folders
 
@@ -31,7 +30,7 @@ def run_fingerprint(configuration: str, inputs: Sequence[Path], version: str) ->
     Raises:
         OSError: A picture is no longer there.
     """
-    return fingerprint_of(yaml.safe_load(configuration), [sha256_of(path) for path in inputs], version)
+    return fingerprint_of(load_yaml(configuration), [sha256_of(path) for path in inputs], version)
 
 
 def fingerprint_of(settings: Mapping[str, Any], pictures: Sequence[str], version: str) -> str:

@@ -105,7 +105,9 @@ class Runner:
         """
         with _surroundings, _building:
             cli = FitCLI(args)
-            return str(cli.parser.dump(cli.config))
+            configuration = str(cli.parser.dump(cli.config))
+            cli.give_back_parser()
+            return configuration
 
     def within(self, args: Sequence[str], seconds: float, begin: float, *, any_size: bool) -> list[str]:
         """Options that make a run end about so many seconds after a moment of `time.perf_counter`; see `budget`."""
