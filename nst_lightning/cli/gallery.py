@@ -6,8 +6,9 @@ import argparse
 import contextlib
 import warnings
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Any
 
+from nst_lightning.cli.plain import PlainParser
 from nst_lightning.console import log
 from nst_lightning.errors import UserError, UserNotice
 
@@ -27,21 +28,18 @@ _EPILOG = "Any option of nst fit may follow, such as --model.evaluations 200; ns
 _NAMES = ("preset", "strength", "stroke_size")  # which a sheet may vary
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}; nst gallery --help lists the options")
-
-
-def _parser() -> _Parser:
-    parser = _Parser(
+def parser() -> argparse.ArgumentParser:
+    """The command's own words; all others are options of ``nst fit``."""
+    words = PlainParser(
         prog="nst gallery",
         usage="nst gallery CONTENTS... --styles STYLES... -o FOLDER [options]",
         description=_DESCRIPTION,
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
+        add_help=False,
     )
-    add = parser.add_argument
+    add = words.add_argument
     add("contents", nargs="*", metavar="CONTENTS", help="folders, patterns and files; options come after them")
     add("--styles", nargs="+", default=[], metavar="STYLE", help="the same, for the styles")
     add("-o", "--output", metavar="FOLDER", help="where pictures go; it is made if it is not there")
@@ -57,17 +55,17 @@ def _parser() -> _Parser:
     add("--seed", type=int, metavar="N", help="of all that is random")
     add("--json", action="store_true", help="a JSON object a line on standard output for each event, for programs")
     add("--print_config", action="store_true", help="print the YAML of each kind of picture, and make none")
-    return parser
+    return words
 
 
 def main(args: Sequence[str]) -> int:
     """Run ``nst gallery`` with the command line after the subcommand; returns the exit code."""
-    parser = _parser()
+    words = parser()
     if {"-h", "--help"} & set(args):
-        print(parser.format_help())  # noqa: T201
+        print(words.format_help())  # noqa: T201
         return 0
-    ours, fit = split(args, parser)
-    options = parser.parse_args(ours)
+    ours, fit = split(args, words)
+    options = words.parse_args(ours)
     if options.output is None:
         raise UserError("--output: must be given, got nothing; for example -o gallery")
     fit.pop("log", None)  # heard already
