@@ -18,6 +18,7 @@ from filelock import BaseFileLock
 from jsonargparse import Namespace
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch import Callback
+from lightning.pytorch.cli import LightningArgumentParser
 
 from nst_lightning.config.networks import Networks
 from nst_lightning.config.options import FitCLI
@@ -51,6 +52,7 @@ class Surroundings:
     callbacks: Sequence[Callback] = ()  # beside the command's own
     only: tuple[type[Callback], ...] = (Callback,)  # those of the command's own that are wanted
     folder: Path | None = None  # the run's, in place of one below trainer.default_root_dir
+    parsers: list[LightningArgumentParser] | None = None  # that have done their work, for the next command line
 
 
 _NOTHING = Surroundings()
@@ -119,7 +121,7 @@ def build(args: Sequence[str], given: Surroundings = _NOTHING) -> Job:
         UserError: With whatever is wrong.
     """
     launch = launched()
-    cli = FitCLI(args if launch is None else launch.arguments(args))
+    cli = FitCLI(args if launch is None else launch.arguments(args), given.parsers)
     config, resumed = cli.config, cli.resumed
     processes, all_processes = _count_processes(config.trainer)
     goes_on_in = given.folder if resumed is None else resumed.folder

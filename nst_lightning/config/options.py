@@ -79,15 +79,18 @@ OUTPUT_OPTIONS: list[tuple[str, Any, Any, str]] = [
 ]
 
 
-# A parser that has done its work, for the next command line: to build one takes a fifth of what comes before a picture.
-_spare: list[LightningArgumentParser] = []
-
-
 class FitCLI(LightningCLI):
     """Parse the command line after ``nst fit`` and build nothing; `nst_lightning.config.build` goes on from here."""
 
-    def __init__(self, args: Sequence[str]) -> None:
+    def __init__(self, args: Sequence[str], spare: list[LightningArgumentParser] | None = None) -> None:
+        """Parse.
+
+        Args:
+            args: What comes after ``nst fit``.
+            spare: Parsers that have done their work, for who parses many command lines: to build one takes its time.
+        """
         self.resumed: Resumed | None = None  # what is to be continued, if anything is
+        self._spare = [] if spare is None else spare
         self._changed = False  # whether the parser has other defaults now
         super().__init__(
             StyleTransfer,
@@ -110,15 +113,15 @@ class FitCLI(LightningCLI):
 
     def setup_parser(self, *args: Any, **kwargs: Any) -> None:
         """Take a parser that has done its work, if there is one; see LightningCLI."""
-        if _spare and type(self) is FitCLI:  # others add arguments
-            self.parser = _spare.pop()
+        if self._spare:
+            self.parser = self._spare.pop()
         else:
             super().setup_parser(*args, **kwargs)
 
     def give_back_parser(self) -> None:
-        """Let the next command line have the parser, unless this one has changed its defaults; use it no more then."""
-        if not self._changed and not _spare:
-            _spare.append(self.parser)
+        """Let the next command line have the parser, unless this one has changed its defaults; it is not ours then."""
+        if not self._changed:
+            self._spare.append(self.parser)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add where results go."""

@@ -23,7 +23,7 @@ from nst_lightning.runs.overwriting import EVALUATIONS, FINGERPRINT, fingerprint
 Configure = Callable[[Sequence[str]], str]  # makes a configuration in YAML of a command line after ``nst fit``
 
 # A gallery decides these itself for each picture.
-_OURS = {"output", "ckpt_path", "trainer.default_root_dir", "data.content", "data.style"}
+_OURS = {"output", "timelapse", "ckpt_path", "trainer.default_root_dir", "data.content", "data.style"}
 
 
 @dataclass(frozen=True)

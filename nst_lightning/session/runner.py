@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lightning.pytorch import Callback, seed_everything
+from lightning.pytorch.cli import LightningArgumentParser
 
 from nst_lightning.callbacks.export import picture_settings
 from nst_lightning.config.build import Job, Surroundings, build
@@ -29,12 +30,13 @@ class Runner:
     """Makes the pictures of command lines.
 
     Args:
-        keep: Whether to keep networks, and targets of styles, for the next picture.
+        keep: Whether to keep networks, targets of styles and a parser for the next picture.
     """
 
     def __init__(self, *, keep: bool = True) -> None:
         self._networks = Networks() if keep else None
         self._styles = StyleStore() if keep else None
+        self._parsers: list[LightningArgumentParser] | None = [] if keep else None
 
     def run(
         self,
@@ -56,7 +58,7 @@ class Runner:
             UserError: As the command would say it.
         """
         begin = time.perf_counter()
-        given = Surroundings(self._networks, callbacks, only, folder)
+        given = Surroundings(self._networks, callbacks, only, folder, self._parsers)
         with _surroundings:
             with _building:
                 job = build(args, given)
@@ -104,7 +106,7 @@ class Runner:
             UserError: If a word is wrong.
         """
         with _surroundings, _building:
-            cli = FitCLI(args)
+            cli = FitCLI(args, self._parsers)
             configuration = str(cli.parser.dump(cli.config))
             cli.give_back_parser()
             return configuration

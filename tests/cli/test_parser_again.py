@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from nst_lightning.config import options
 from nst_lightning.config.options import FitCLI
 from nst_lightning.errors import UserError
 
@@ -19,43 +18,33 @@ LINES = [
 ]
 
 
-def read(line):
-    cli = FitCLI([*line, "--data.content", "a.jpg", "--data.style", "b.jpg"])
+def read(line, spare=None):
+    cli = FitCLI([*line, "--data.content", "a.jpg", "--data.style", "b.jpg"], spare)
     text = cli.parser.dump(cli.config)
     cli.give_back_parser()
     return text
 
 
-@pytest.fixture(autouse=True)
-def no_spare_parser():
-    """Each test begins with a new parser, and leaves none."""
-    options._spare.clear()
-    yield
-    options._spare.clear()
-
-
 def test_one_after_the_other():
-    fresh = []
-    for line in LINES:
-        options._spare.clear()
-        fresh.append(read(line))
+    fresh, spare = [read(line) for line in LINES], []
     assert len(set(fresh)) == len(LINES)
-    options._spare.clear()
     for line, text in [*zip(LINES, fresh, strict=True), *zip(LINES[::-1], fresh[::-1], strict=True)]:
-        assert read(line) == text
+        assert read(line, spare) == text
 
 
 def test_it_is_the_same_one_unless_its_defaults_have_changed():
-    read(LINES[0])
-    (kept,) = options._spare
-    read(LINES[2])
-    assert options._spare == [kept]
-    read(LINES[1])  # another optimiser's arguments are defaults now
-    assert options._spare == []
+    spare = []
+    read(LINES[0], spare)
+    (kept,) = spare
+    read(LINES[2], spare)
+    assert spare == [kept]
+    read(LINES[1], spare)  # another optimiser's arguments are defaults now
+    assert spare == []
 
 
 def test_one_that_found_a_mistake_is_not_used_again():
-    read(LINES[0])
+    spare = []
+    read(LINES[0], spare)
     with pytest.raises(UserError):
-        FitCLI(["--data.sise", "7"])
-    assert options._spare == []
+        FitCLI(["--data.sise", "7"], spare)
+    assert spare == []
