@@ -115,7 +115,7 @@ def test_the_readmes_python_example_runs(tmp_path, monkeypatch, use_tiny_weights
     assert len([line for line in example.splitlines() if line.strip()]) <= 15
     for name, picture in zip(("photo.jpg", "painting.jpg", "other.jpg"), (*pair, pair[1]), strict=True):
         Image.open(picture).save(tmp_path / name)
-    example = example.replace("size=512", "size=32, evaluations=2")
+    example = example.replace("size=512", "size=48, evaluations=4")
     monkeypatch.chdir(tmp_path)
     exec(compile(example, "README.md", "exec"), {})
     assert {path.name for path in tmp_path.glob("*.*")} == {
