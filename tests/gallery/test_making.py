@@ -128,6 +128,8 @@ class TestFailures:
             paint(folders, strength="much")
         with pytest.raises(UserError, match=r"^--output: must be left out of a gallery"):
             paint(folders, options={"output": "x.png"})
+        with pytest.raises(UserError, match=r"^--timelapse: must be left out of a gallery"):  # one film for all
+            paint(folders, options={"timelapse": "x.mp4"})
         assert not list((folders / "out").glob("*.png"))
 
     def test_a_manifest_names_the_row(self, folders):
