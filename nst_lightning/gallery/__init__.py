@@ -3,6 +3,7 @@
 from nst_lightning.gallery.engine import Engine, Made, Step
 from nst_lightning.gallery.gallery import Event, Gallery, Summary
 from nst_lightning.gallery.judging import Task
+from nst_lightning.gallery.ray_engine import RayEngine
 from nst_lightning.gallery.rows import Row, StyleFile
 
-__all__ = ["Engine", "Event", "Gallery", "Made", "Row", "Step", "StyleFile", "Summary", "Task"]
+__all__ = ["Engine", "Event", "Gallery", "Made", "RayEngine", "Row", "Step", "StyleFile", "Summary", "Task"]
