@@ -17,6 +17,7 @@ from nst_lightning.features.weights import vgg19_source
 from nst_lightning.files.digest import sha256_of
 from nst_lightning.files.paths import expand
 from nst_lightning.gallery.judging import Task
+from nst_lightning.gallery.session_engine import own_settings
 
 CONFIGURATION = "config.yaml"
 
@@ -54,10 +55,10 @@ def pack(task: Task, send: Callable[[Path], Any]) -> Parcel:
         return text
 
     _moved(task.configuration["data"], take)
-    return Parcel(Path(task.row.name).name, task.configuration, files)
+    return Parcel(Path(task.row.name).name, {**task.configuration, **own_settings(task)}, files)
 
 
-def unpack(parcel: Parcel, folder: Path, read: Callable[[Any], bytes]) -> Path:
+def unpack(parcel: Parcel, folder: Path, read: Callable[[Any], bytes]) -> tuple[Path, dict[str, str]]:
     """Write a parcel's files and settings into a folder.
 
     Args:
@@ -66,7 +67,7 @@ def unpack(parcel: Parcel, folder: Path, read: Callable[[Any], bytes]) -> Path:
         read: Gives the bytes that something stands for.
 
     Returns:
-        Path of the settings.
+        Path of the settings, and where each file that they name is now.
     """
     places: dict[str, str] = {}
     for index, (text, (name, stand_in)) in enumerate(parcel.files.items()):
@@ -77,7 +78,7 @@ def unpack(parcel: Parcel, folder: Path, read: Callable[[Any], bytes]) -> Path:
     configuration = {**parcel.configuration, "data": _moved(parcel.configuration["data"], places.__getitem__)}
     file = folder / CONFIGURATION
     file.write_text(yaml.safe_dump(configuration, sort_keys=False, allow_unicode=True), encoding="utf-8")
-    return file
+    return file, places
 
 
 def _moved(data: Mapping[str, Any], move: Callable[[str], str]) -> dict[str, Any]:

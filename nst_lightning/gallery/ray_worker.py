@@ -60,6 +60,7 @@ class Worker:
         torch.set_num_threads(self._threads)
         self._fetch = fetch
         self._session = Session()
+        self._places: dict[str, str] = {}  # what a file of the picture under way is called where the gallery is
         if weights and ENVIRONMENT_VARIABLE not in os.environ and Path(weights).is_file():
             os.environ[ENVIRONMENT_VARIABLE] = weights
 
@@ -88,16 +89,24 @@ class Worker:
 
     def _run(self, parcel: Parcel, tell: Callable[[Told], None]) -> None:
         torch.set_num_threads(self._threads)  # of this thread
+        self._places = {}
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 warnings.simplefilter("always", UserNotice)
-                warnings.showwarning = lambda message, *_, **__: tell(Notice(str(message)))
+                warnings.showwarning = lambda message, *_, **__: tell(Notice(self._as_named(message)))
                 tell(self._picture(parcel, tell))
         except UserError as error:
-            tell(Failure(str(error)))
+            tell(Failure(self._as_named(error)))
         except BaseException as error:  # whatever it is, somebody waits for a word
             tell(Failure(f"{type(error).__name__}: {error}"))
+
+    def _as_named(self, message: object) -> str:
+        """A message with the files' names as they are known where the gallery is."""
+        text = str(message)
+        for path, name in self._places.items():
+            text = text.replace(path, name)
+        return text
 
     def _picture(self, parcel: Parcel, tell: Callable[[Told], None]) -> Made:
         last = 0.0
@@ -110,7 +119,8 @@ class Worker:
 
         with tempfile.TemporaryDirectory(prefix="nst_") as name:
             folder = Path(name)
-            file = unpack(parcel, folder, self._fetch)
+            file, places = unpack(parcel, folder, self._fetch)
+            self._places.update({path: text for text, path in places.items()})
             picture = folder / "picture" / parcel.name
             arguments = [f"--config={file}", f"--output={picture}", "--fallback=null"]
             outcome = self._session.run(arguments, callbacks=[Feedback(progress)], only=_NEEDED, folder=folder / "run")

@@ -72,13 +72,17 @@ class SessionEngine(Engine):
 
 def arguments_of(task: Task, picture: Path, folder: Path) -> list[str]:
     """The command line after ``nst fit`` that makes a picture and keeps its run in a folder."""
+    own = [f"--{name}={value:g}" for name, value in own_settings(task).items()]
+    return [*task.row.arguments(), f"--output={picture}", f"--trainer.default_root_dir={folder}", *own]
+
+
+def own_settings(task: Task) -> dict[str, float]:
+    """Settings that pictures of a gallery have unless options say otherwise."""
     given = task.row.short.options
-    arguments = [*task.row.arguments(), f"--output={picture}", f"--trainer.default_root_dir={folder}"]
-    if "snapshot_every" not in given:
-        arguments.append("--snapshot_every=0")
+    found: dict[str, float] = {} if "snapshot_every" in given else {"snapshot_every": 0}
     if not given.keys() & {"checkpoint_every", "checkpoint_seconds"}:
-        arguments.append(f"--checkpoint_seconds={CHECKPOINT_SECONDS:g}")
-    return arguments
+        found["checkpoint_seconds"] = CHECKPOINT_SECONDS
+    return found
 
 
 def _collect(picture: Path, evaluations: int) -> Made:
