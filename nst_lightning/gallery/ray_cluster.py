@@ -7,9 +7,11 @@ import importlib
 import logging
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -93,26 +95,36 @@ def _try(address: str) -> None:
         UserError: If none does in time.
     """
     environment = {**os.environ, **_QUIET}
+    late = UserError(
+        f"--address: must be that of a Ray cluster, got {address}, which did not answer within {PATIENCE:g} s; see that "
+        "'ray status' works on this machine"
+    )
+    begin = time.monotonic()
+    host, _, port = address.rpartition(":")
+    try:
+        if host and port.isdecimal():
+            socket.create_connection((host, int(port)), PATIENCE).close()
+    except TimeoutError:
+        raise late from None
+    except (OSError, OverflowError) as error:
+        raise _refusal(address, getattr(error, "strerror", None) or str(error)) from None
     try:
         tried = subprocess.run(
             [sys.executable, "-c", _TRIAL, address],
             capture_output=True,
             text=True,
-            timeout=PATIENCE,
+            timeout=max(0.0, PATIENCE - time.monotonic() + begin),
             check=False,
             env=environment,
         )
     except subprocess.TimeoutExpired:
-        raise UserError(
-            f"--address: must be that of a Ray cluster, got {address}, which did not answer within {PATIENCE:g} s; see "
-            "that 'ray status' works on this machine"
-        ) from None
+        raise late from None
     if tried.returncode:
         raise _refusal(address, tried.stdout)
 
 
 def _refusal(address: str, said: str) -> UserError:
-    reason = " ".join(said.split())[:300] or "nothing was said"
+    reason = " ".join(said.split())[:300].rstrip(".") or "nothing was said"
     if address == _LOCAL:
         return UserError(f"--engine: Ray cannot begin on this machine: {reason}")
     return UserError(

@@ -23,6 +23,7 @@ from nst_lightning.gallery.ray_cluster import PATIENCE, Cluster
 from nst_lightning.gallery.ray_worker import Failure, Told
 
 _PERIOD = 2.0  # seconds between two looks at who is there
+_WAIT = 60.0  # seconds after which a wait for cores is spoken of; a busy machine loads the program in half of them
 _STARTS = 3  # of workers that end before they say a word, until their machine is left alone
 _ROOT = str(Path(nst_lightning.__file__).parent.parent)
 _INSTALL = f"pip install nst_lightning=={nst_lightning.__version__} there"
@@ -127,7 +128,7 @@ class Crew:
                 self._members[key] = self._start(slot)
         if self._members:
             self._alone_since = now
-            if now - self._begun > PATIENCE and not any(member.ready for member in self._members.values()):
+            if now - self._begun > _WAIT and not any(member.ready for member in self._members.values()):
                 self._say("--engine: waiting for free cores of the cluster, which others use; --cores asks for fewer")
         elif now - self._alone_since > (0 if self._left_out else PATIENCE):
             cores = f"{self._wanted.cores or 1} free cores" if self._wanted.cores != 1 else "a free core"

@@ -8,6 +8,7 @@ import threading
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from nst_lightning.errors import UserError, check_at_least, notice
 from nst_lightning.gallery.engine import Engine, Made, Step, Tell, in_order
@@ -16,6 +17,7 @@ from nst_lightning.gallery.parcels import digest_of_weights, pack, weights_named
 from nst_lightning.gallery.ray_cluster import Cluster
 from nst_lightning.gallery.ray_crew import Crew, Lost, Member, Wanted
 from nst_lightning.gallery.ray_worker import Failure, Notice
+from nst_lightning.process.ownership import owns_process
 
 _LOSSES = 3  # workers that a picture may cost
 
@@ -70,7 +72,7 @@ class RayEngine(Engine):
         wanted = Wanted(self._cores, accelerators != {"cpu"}, {name: digest_of_weights(name) for name in weights})
         crew = Crew(self._cluster, wanted)
         try:
-            with _terminated_in_good_order():
+            with _ending_in_good_order():
                 yield from _Making(self._cluster, crew, tasks, tell).run()
         finally:
             crew.dismiss()
@@ -146,17 +148,21 @@ def _check_devices(task: Task) -> None:
 
 
 @contextlib.contextmanager
-def _terminated_in_good_order() -> Iterator[None]:
-    """Let SIGTERM leave as an exception does, unless the program around has its own idea."""
-    ours = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
-
-    def end(number: int, _: object) -> None:
-        raise SystemExit(128 + number)
-
-    if ours:
-        signal.signal(signal.SIGTERM, end)
+def _ending_in_good_order() -> Iterator[None]:
+    """Let SIGTERM leave as an exception does, unless the program around has its own idea, and Ctrl-C in any shell."""
+    ours: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
+            ours[signal.SIGTERM] = _end
+        if signal.getsignal(signal.SIGINT) == signal.SIG_IGN and owns_process():  # as scripts start what they wait for
+            ours[signal.SIGINT] = signal.default_int_handler
+    before = {number: signal.signal(number, handler) for number, handler in ours.items()}
     try:
         yield
     finally:
-        if ours:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _end(number: int, _: object) -> None:
+    raise SystemExit(128 + number)
