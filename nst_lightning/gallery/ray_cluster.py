@@ -81,6 +81,7 @@ class Cluster:
 def _package() -> Any:
     try:
         with _quietly():
+            importlib.import_module("ray.util.scheduling_strategies")
             return importlib.import_module("ray")
     except ImportError as error:
         raise UserError(
@@ -96,8 +97,8 @@ def _try(address: str) -> None:
     """
     environment = {**os.environ, **_QUIET}
     late = UserError(
-        f"--address: must be that of a Ray cluster, got {address}, which did not answer within {PATIENCE:g} s; see that "
-        "'ray status' works on this machine"
+        f"--address: must be that of a Ray cluster, got {address}, which did not answer within {PATIENCE:g} s; see "
+        "that 'ray status' works on this machine"
     )
     begin = time.monotonic()
     host, _, port = address.rpartition(":")

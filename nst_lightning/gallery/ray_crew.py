@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import time
 from collections import Counter
@@ -138,8 +137,7 @@ class Crew:
             )
 
     def _start(self, slot: Slot) -> Member:
-        strategies: Any = importlib.import_module("ray.util.scheduling_strategies")
-        affinity = strategies.NodeAffinitySchedulingStrategy(slot.node, soft=False)
+        affinity = self._ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(slot.node, soft=False)
         options = {"num_cpus": slot.cores, "num_gpus": slot.gpus, "scheduling_strategy": affinity}
         actor = self._class.options(max_restarts=0, **options).remote(
             _ROOT, slot.cores, os.environ.get(ENVIRONMENT_VARIABLE), list(self._wanted.weights)
@@ -152,7 +150,8 @@ class Crew:
         if not pending:
             time.sleep(min(seconds, 0.2))
             return []
-        ready, _ = self._ray.wait(pending, num_returns=1, timeout=seconds)
+        self._ray.wait(pending, num_returns=1, timeout=seconds)
+        ready, _ = self._ray.wait(pending, num_returns=len(pending), timeout=0)  # all that are, or some would starve
         heard: list[tuple[Member, Task, Told | Lost]] = []
         for member in list(self._members.values()):
             if any(member.pending is item for item in ready):
