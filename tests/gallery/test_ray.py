@@ -92,10 +92,11 @@ def test_all_is_as_on_this_machine(folders, engine, capfd):
         put_picture(folders / f"{name}.png", colour)
     little = {"size": 32, "pattern": "{index}", "options": {"model.evaluations": 4}}
     there, here = (Gallery(name, manifest="rows.yaml", **little) for name in ("there", "here"))
-    steps = []
+    steps, environment = [], dict(os.environ)
     summary, said = make(there, engine, lambda event: steps.append(event.step))
     assert any(steps)
     assert capfd.readouterr() == ("", "")
+    assert dict(os.environ) == environment
     expected, said_here = make(here)
     assert contents("there") == contents("here")
     assert len(contents("here")) == 4
@@ -178,7 +179,3 @@ def test_the_gallery_is_ended_and_made_again(folders, number):
 def test_an_address_where_nobody_is(folders):
     with pytest.raises(UserError, match=r"^--address: must be that of a Ray cluster .*127.0.0.1:1: Connection refused"):
         RayEngine("127.0.0.1:1")
-
-
-def test_nobody_is_left_behind():
-    assert "RAY_USAGE_STATS_ENABLED" not in os.environ

@@ -33,6 +33,7 @@ class Machine:
     name: str
     facts: dict = field(default_factory=dict)
     deadly: tuple[str, ...] = ()  # pictures that end the process
+    dies: bool = False  # whether the machine ends with it
     cores: float = 1.0
     gpus: float = 0.0
     alive: bool = True
@@ -75,6 +76,7 @@ class Ray:
 
     def _make(self, machine, parcel):
         if parcel.name in machine.deadly:
+            machine.alive = not machine.dies
             yield RayError("The actor died because its node has died.")
         if parcel.name == "dog_night.png":
             yield Notice("something odd")
@@ -163,8 +165,8 @@ class TestMachines:
 @pytest.mark.filterwarnings("ignore:something odd")
 class TestLosses:
     def test_what_a_machine_loses_is_made_elsewhere(self, begin):
-        with pytest.warns(UserNotice, match=r"process on a that made cat_waves.png is lost \(its machine is gone\)"):
-            summary, ray = begin(Machine("a", deadly=("cat_waves.png",)), Machine("b"), Machine("c"))
+        with pytest.warns(UserNotice, match=r"process on a that made cat_night.png is lost \(its machine is gone\)"):
+            summary, ray = begin(Machine("a", deadly=("cat_night.png",), dies=True), Machine("b"), Machine("c"))
         assert sorted(summary.made) == ["cat_night.png", "cat_waves.png", "dog_waves.png"]
         assert len({name for _, name in ray.made}) == len(ray.made) == 3
 
