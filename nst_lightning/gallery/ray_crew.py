@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections import Counter
@@ -121,7 +122,7 @@ class Crew:
         if now - self._looked < _PERIOD:
             return
         self._looked = now
-        for slot in slots_of(self._ray.nodes(), self._wanted):
+        for slot in slots_of(self._nodes(), self._wanted):
             key = slot.node, slot.index
             if key not in self._members and slot.node not in self._left_out and len(self._members) < most:
                 self._members[key] = self._start(slot)
@@ -135,6 +136,16 @@ class Crew:
                 f"--engine: the cluster must have a machine with {cores} and this version of the program, got none; "
                 "'ray status' lists them, and the same command goes on when there is one"
             )
+
+    def _nodes(self) -> Sequence[Mapping[str, Any]]:
+        try:
+            found: Sequence[Mapping[str, Any]] = self._ray.nodes()
+        except Exception as error:  # of Ray's many, all mean this
+            raise UserError(
+                f"--engine: the cluster must answer, got {type(error).__name__}: {str(error)[:200]}; begin its "
+                "head again, and run the same command"
+            ) from None
+        return found
 
     def _start(self, slot: Slot) -> Member:
         affinity = self._ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(slot.node, soft=False)
@@ -204,7 +215,8 @@ class Crew:
 
     def _lose(self, member: Member) -> None:
         self._members.pop((member.slot.node, member.slot.index), None)
-        self._ray.kill(member.actor)
+        with contextlib.suppress(self._ray.exceptions.RayError):  # it may be gone, and the cluster, too
+            self._ray.kill(member.actor)
         member.task = member.pending = None
 
     def _say(self, text: str) -> None:
