@@ -137,17 +137,16 @@ def _refusal(address: str, said: str) -> UserError:
 @contextlib.contextmanager
 def _quietly() -> Iterator[None]:
     """Import and begin Ray without its words, and find environment, warnings and handlers as before."""
-    before = {name: os.environ.get(name) for name in _QUIET}
+    before = dict(os.environ)
     main = threading.current_thread() is threading.main_thread()
     handler = signal.getsignal(signal.SIGTERM)
-    os.environ.update({name: value for name, value in _QUIET.items() if before[name] is None})
+    os.environ.update({name: value for name, value in _QUIET.items() if name not in before})
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
+        for name in os.environ.keys() - before.keys():
+            del os.environ[name]
         if main and handler is not None:
             signal.signal(signal.SIGTERM, handler)

@@ -66,7 +66,9 @@ def engine(folders, nodes):
     """An engine on the cluster of two nodes; this process has one thread, too."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
+    environment = dict(os.environ)
     made = RayEngine(nodes.address)
+    assert dict(os.environ) == environment
     yield made
     made.close()
     torch.set_num_threads(threads)
