@@ -97,12 +97,13 @@ def _machine() -> dict[str, Any]:
 
     from nst_lightning.hardware.accelerator import available, choose_accelerator  # noqa: PLC0415
     from nst_lightning.hardware.host import free_host_memory, host_memory  # noqa: PLC0415
+    from nst_lightning.hardware.inventory import devices, gpu_support  # noqa: PLC0415
 
     facts: dict[str, Any] = {
         "memory": {"bytes": host_memory(), "free_bytes": free_host_memory()},
         "threads": {"torch": torch.get_num_threads(), "cores": os.cpu_count()},
-        "gpu_support": _gpu_support(),
-        "devices": [device for kind in available() for device in _devices(kind)],
+        "gpu_support": gpu_support(),
+        "devices": [device for kind in available() for device in devices(kind)],
     }
     chosen = choose_accelerator("auto")
     first: dict[str, Any] = next((device for device in facts["devices"] if device["accelerator"] == chosen.value), {})
@@ -113,38 +114,6 @@ def _machine() -> dict[str, Any]:
         "precision_reason": first.get("precision_reason"),
     }
     return facts
-
-
-def _gpu_support() -> str | None:
-    """What kind of GPU this PyTorch is built for; None if for none."""
-    import torch  # noqa: PLC0415
-
-    for name, label in {"cuda": "CUDA", "hip": "ROCm", "xpu": "XPU"}.items():
-        version = getattr(torch.version, name, None)
-        if version:
-            return f"{label} {version}"
-    return "MPS" if torch.backends.mps.is_built() else None
-
-
-def _devices(kind: str) -> Iterator[dict[str, Any]]:
-    """Each device of a kind, as `describe` has it."""
-    import torch  # noqa: PLC0415
-
-    from nst_lightning.hardware.accelerator import choose_precision, describe  # noqa: PLC0415
-    from nst_lightning.hardware.memory import free_memory  # noqa: PLC0415
-
-    count = 1 if kind == "cpu" else torch.accelerator.device_count()
-    for index in range(count):
-        facts: dict[str, Any] = {"accelerator": kind, "index": index}
-        try:
-            with contextlib.nullcontext() if count == 1 else torch.accelerator.device_index(index):
-                hardware = describe(kind)
-                precision = choose_precision("auto", hardware)
-                facts |= {"name": hardware.name, "bytes": hardware.memory, "free_bytes": free_memory(kind)}
-                facts |= {"precision": precision.value, "precision_reason": precision.reason}
-        except RuntimeError as error:  # another program has it for itself, or its driver is not well
-            facts["problem"] = str(error).split("\n", maxsplit=1)[0]
-        yield facts
 
 
 def _weights() -> dict[str, dict[str, Any]]:
@@ -177,6 +146,8 @@ def _file(path: Path) -> dict[str, Any]:
 
 def _lines(facts: dict[str, Any]) -> Iterator[str]:
     """The facts for people, a label and a line each."""
+    from nst_lightning.hardware.inventory import in_words  # noqa: PLC0415
+
     commit = f" ({facts['commit']})" if facts["commit"] else ""
     yield _line("package", f"nst_lightning {facts['nst_lightning']}{commit} in {facts['folder']}")
     yield _line("Python", f"{facts['python']}, {facts['executable']}; {facts['system']}")
@@ -186,7 +157,7 @@ def _lines(facts: dict[str, Any]) -> Iterator[str]:
         lacks = f"not installed; pip install 'nst_lightning[{extra}]' brings {', '.join(about['missing'])}"
         yield _line("extra", f"{extra}: {versions if about['installed'] else lacks}")
     for device in facts["devices"]:
-        yield _line("device", _device(device))
+        yield _line("device", in_words(device))
     if len(facts["devices"]) == 1:
         built = f"is built for {facts['gpu_support']} and finds no" if facts["gpu_support"] else "is built without any"
         yield _line("GPU", f"none: this PyTorch {built} GPU")
@@ -204,14 +175,6 @@ def _lines(facts: dict[str, Any]) -> Iterator[str]:
 
 def _line(label: str, text: str) -> str:
     return f"{label:<14} {text}"
-
-
-def _device(facts: dict[str, Any]) -> str:
-    name = facts["accelerator"] if facts["accelerator"] == "cpu" else f"{facts['accelerator']}:{facts['index']}"
-    if "problem" in facts:
-        return f"{name}: cannot be used ({facts['problem']})"
-    memory = f"; {_gib(facts['bytes'])}, of which {_gib(facts['free_bytes'])} free" if name != "cpu" else ""
-    return f"{name}: {facts['name']}{memory}; {facts['precision']} ({facts['precision_reason']})"
 
 
 def _weight(facts: dict[str, Any]) -> str:
