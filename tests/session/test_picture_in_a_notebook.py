@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import base64
 import io
-import os
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from nst_lightning import stylize
@@ -25,7 +25,7 @@ CELLS = [
 
 def test_a_notebook_run_by_nbclient(pair, place, monkeypatch):
     nbclient, nbformat = pytest.importorskip("nbclient"), pytest.importorskip("nbformat")
-    monkeypatch.setenv("OMP_NUM_THREADS", str(os.cpu_count() or 1))
+    monkeypatch.setenv("OMP_NUM_THREADS", str(torch.get_num_threads()))
     words = {"tests": str(Path(__file__).parents[1]), "content": str(pair[0]), "style": str(pair[1])}
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell.format(**words)) for cell in CELLS])
     nbclient.NotebookClient(notebook, timeout=300, kernel_name="python3").execute()
