@@ -157,8 +157,9 @@ def many(folder: Path, engine: gallery.Engine | None) -> Sequence[str]:
         step: gallery.Step | None = event.step
         print(event.kind, event.finished, event.pictures, step)
 
+    cluster: gallery.Engine = gallery.RayEngine(address="auto", cores=1)
     made = gallery.Gallery(folder, ["photos"], ["paintings"], size=256)
-    summary: gallery.Summary = made.make(tell, engine)
+    summary: gallery.Summary = made.make(tell, engine or cluster)
     return [*summary.made, *summary.kept, *summary.failed]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -105,9 +106,11 @@ def write_jpeg(path: Path, pixels: Array, quality: int) -> None:
     Raises:
         OSError: It cannot be written.
     """
+    encoded = io.BytesIO()
+    Image.fromarray(pixels).save(encoded, "JPEG", quality=quality)
     make_folder(path.parent)
     with replacing(path) as file:
-        Image.fromarray(pixels).save(file, "JPEG", quality=quality)
+        file.write(encoded.getvalue())
 
 
 def difference(a: Array, b: Array) -> float:
