@@ -14,10 +14,7 @@ import pytest
 
 from nst_lightning.hardware.memory import freed_memory_kept
 
-pytestmark = [
-    pytest.mark.skipif(not hasattr(os, "fork"), reason="a process of its own for each case is forked"),
-    pytest.mark.xdist_group("process state"),  # one of xdist's processes makes the cases for all tests
-]
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="a process of its own for each case is forked")
 
 ENDS = {
     "a refusal": "nst_lightning.errors.UserError: trainer.gradient_clip_val: must be left out",
