@@ -61,7 +61,7 @@ class _Beginnings:
         self._latest = self.given  # from which they began last
         self._evaluation = 0 if self.given is None else _evaluation(self.given)
         self._attempts = 0  # since there was a new one
-        self._said = ""  # of the last failure
+        self._said = ""  # how the last failure ended
 
     def __call__(self, failure: Failure | None) -> Start | None:
         """The next beginning; None if the run is at its end.
@@ -79,7 +79,7 @@ class _Beginnings:
             self._latest, self._attempts, self._said = newest, 0, ""
             self._evaluation = 0 if newest is None else _evaluation(newest)
         self._attempts += 1
-        again, self._said = self._said == str(failure), str(failure)
+        again, self._said = self._said == failure.end, failure.end  # in whichever process it was seen first
         if self._several or self._attempts > _ATTEMPTS or (again and failure.report is not None):
             self._give_up(failure)
         if newest is None:

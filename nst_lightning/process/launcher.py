@@ -49,7 +49,8 @@ class Failure(NamedTuple):
     report: Report | None = None  # what it had to say
     said: str = ""  # the last line of a library in it
 
-    def __str__(self) -> str:
+    @property
+    def end(self) -> str:
         """What became of it, in words."""
         if self.report is not None and self.report.error is not None:
             error = self.report.error
@@ -61,7 +62,11 @@ class Failure(NamedTuple):
             end = f"ended with code {self.code}"
         if self.report is None and self.said and self.code != -_KILL:
             end += f": {self.said}"
-        return f"process {self.process} of {self.processes} {end}"
+        return end
+
+    def __str__(self) -> str:
+        """Which process it was, and what became of it."""
+        return f"process {self.process} of {self.processes} {self.end}"
 
 
 Plan = Callable[[Failure | None], Start | None]

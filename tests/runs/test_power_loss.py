@@ -34,7 +34,11 @@ def states_of(calls: Sequence[Call], most: int) -> Iterator[tuple[int, State]]:
 def what_is_lost(place: Path, pair: tuple[Path, Path], options: Sequence[object], state: State, whole: Left) -> str:
     """Go on from what a disk holds, and tell what is not as it should be; nothing if all is well."""
     state.put(make_place(place))
-    return went_wrong(go_on(place, pair, *options)) or ", ".join(Left.of(place).differs(whole))
+    ended = go_on(place, pair, *options)
+    left = Left.of(place)
+    if "nothing is left to do" in ended.said:  # older checkpoints may be there again, and no run goes on to remove them
+        left.checkpoints = left.checkpoints[-len(whole.checkpoints) :]
+    return went_wrong(ended) or ", ".join(left.differs(whole))
 
 
 def record(place: Path, pair: tuple[Path, Path], *options: object) -> tuple[Left, list[Call]]:
