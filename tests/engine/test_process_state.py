@@ -11,6 +11,7 @@ from pathlib import Path
 
 import processstate
 import pytest
+from filelock import FileLock
 
 from nst_lightning.hardware.memory import freed_memory_kept
 
@@ -33,7 +34,17 @@ CASES = [f"{name}, {kind}" for kind, names in processstate.KINDS.items() for nam
 
 @pytest.fixture(scope="module")
 def found(pair, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("fits")
+    """What all fits have changed; where several processes share the tests, the first one finds it out for all."""
+    together = tmp_path_factory.getbasetemp()
+    together = together.parent if "PYTEST_XDIST_WORKER" in os.environ else together
+    kept = together / "process_state.json"
+    with FileLock(f"{kept}.lock"):
+        if not kept.exists():
+            kept.write_text(json.dumps(make_fits(pair, tmp_path_factory.mktemp("fits"))), encoding="utf-8")
+    return json.loads(kept.read_text(encoding="utf-8"))
+
+
+def make_fits(pair, folder):
     command = [sys.executable, processstate.__file__, *map(str, pair), str(folder)]
     ours = Path(processstate.__file__).parents[1]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ours), *sys.path])}
