@@ -24,6 +24,7 @@ SUBCOMMANDS = {
     "stylize": ("nst_lightning.cli.stylize", "make a picture from a photograph and a painting, in one line"),
     "fit": ("nst_lightning.cli.arguments", "the same with every option, and YAML"),
     "gallery": ("nst_lightning.cli.gallery", "make every content in every style, or one pair in many settings"),
+    "studio": ("nst_lightning.cli.studio", "serve a page where pictures are made, and the same over HTTP"),
     "presets": ("nst_lightning.cli.presets", "list the presets: what each gives, and what it takes"),
     "info": ("nst_lightning.cli.info", "say what is here: devices, precision, memory, versions, weights"),
     "runs": ("nst_lightning.cli.runs", "list runs, and free the disk of what finished ones no longer need"),

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator, Sequence
+from itertools import takewhile
 from pathlib import Path
+from typing import NamedTuple
 
 from nst_lightning.errors import UserError
 from nst_lightning.files.paths import expand
@@ -28,6 +30,29 @@ def preset_names() -> list[str]:
     """Names of all presets, such as ``gatys`` and ``hardware/cpu``."""
     folder = presets_folder()
     return sorted(path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml"))
+
+
+class Preset(NamedTuple):
+    """What a preset's file says of itself."""
+
+    name: str  # as --config takes it
+    gives: str  # the first line of its comment: what one gets
+    takes: str  # the second: time, memory, and what must be there
+    notes: str  # the rest of that comment, in one line
+    path: Path
+
+
+def read_presets() -> list[Preset]:
+    """All presets by name, overlays last."""
+    return [_read(name) for name in sorted(preset_names(), key=lambda name: ("/" in name, name))]
+
+
+def _read(name: str) -> Preset:
+    path = presets_folder() / f"{name}.yaml"
+    with path.open(encoding="utf-8") as file:
+        lines = [line.lstrip("#").strip() for line in takewhile(lambda line: line.startswith("#"), file)]
+    gives, takes, *notes = [*lines, "", ""]
+    return Preset(name, gives, takes, " ".join(filter(None, notes)), path)
 
 
 def find_config(name: str) -> Path:

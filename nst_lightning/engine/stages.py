@@ -137,11 +137,24 @@ class StagedModule(ImageModule):
 
     def _plan(self) -> Planner:
         """Plans for all stages."""
-        scopes = [Scope(s.evaluations, self._data.stage_size(s.scale), self.extractor_of(s)) for s in self.stages]
         resident = resident_memory(self.trainer.strategy.root_device)
         free = _free_memory(self.trainer, self.memory)
-        optimizer = self._optimizers.optimizer
-        return Planner(self.objective, optimizer, scopes, self.tile, free, resident, self.trainer.world_size)
+        return self.plan_for(self._data, free, resident, self.trainer.world_size)
+
+    def plan_for(self, data: StyleTransferData, available: int, resident: int, processes: int = 1) -> Planner:
+        """What a run with these pictures, which `check` has seen, would take; nothing of this module changes.
+
+        Args:
+            data: The pictures.
+            available: Free bytes on the device.
+            resident: Bytes that the process has taken already.
+            processes: How many share the tiles.
+
+        Raises:
+            UserError: If a stage does not fit.
+        """
+        scopes = [Scope(s.evaluations, data.stage_size(s.scale), self.extractor_of(s)) for s in self.stages]
+        return Planner(self.objective, self._optimizers.optimizer, scopes, self.tile, available, resident, processes)
 
     def _enter_stage(self, batch: StageBatch) -> None:
         """Bring the image to the size of a stage and make its targets."""

@@ -20,6 +20,7 @@ from nst_lightning.hardware.accelerator import choose_accelerator
 from nst_lightning.objective.style_store import StyleStore
 from nst_lightning.process.turns import Together, turn_on
 from nst_lightning.session.budget import within
+from nst_lightning.session.forecast import Draft, Forecast
 from nst_lightning.session.result import Outcome
 
 _surroundings = Together(unheard)
@@ -115,3 +116,18 @@ class Runner:
         """Options that make a run end about so many seconds after a moment of `time.perf_counter`; see `budget`."""
         with _surroundings, _building:
             return within(args, seconds, time.perf_counter() - begin, self._networks, any_size=any_size)
+
+    def forecast(self, args: Sequence[str], *, measured: bool = True) -> Forecast:
+        """What a run of a command line would make and take; nothing of it is begun.
+
+        Args:
+            args: What comes after ``nst fit``.
+            measured: Whether to find out how long it would take, by a few small evaluations on the device.
+
+        Raises:
+            UserError: As `run` would before the first evaluation.
+        """
+        with _surroundings:
+            with _building:
+                draft = Draft.of(args, self._networks, self._parsers)
+            return draft.forecast(measured=measured)

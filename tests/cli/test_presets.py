@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from nst_lightning.cli import main
-from nst_lightning.cli.presets import read_presets
+from nst_lightning.config.presets import read_presets
 from nst_lightning.config.presets import preset_names
 
 

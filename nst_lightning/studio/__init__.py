@@ -1,0 +1,1 @@
+"""The studio: a server whose page, and whose HTTP, do what the command line does."""

@@ -1,0 +1,128 @@
+"""The settings of a picture as YAML for people: with the names of their files, and nothing of the server's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+
+from nst_lightning.files.paths import PATHS_FROM
+from nst_lightning.files.yaml_text import load_yaml
+from nst_lightning.studio.asked import Asked
+from nst_lightning.studio.options import check_options
+from nst_lightning.studio.refusals import Refused
+from nst_lightning.studio.uploads import DEMO, plain_name
+
+_OURS = (
+    *("output", "fallback", "ckpt_path", "log", "timelapse", "report", "preview_seconds", "snapshot_every"),
+    *("checkpoint_every", "checkpoint_seconds", "checkpoint_keep", "checkpoint_finished", PATHS_FROM),
+)
+_IGNORED = ("bits", "quality", "color_space", "keep_location")  # of files, which are chosen when they are fetched
+_FIELDS = {
+    "data.size": "size",
+    "model.strength": "strength",
+    "model.evaluations": "evaluations",
+}
+BEGINNING = "beginning.tif"  # what a picture that began with another one calls that
+
+
+def published(configuration: str, asked: Asked, names: Mapping[str, str]) -> str:
+    """A configuration that ``nst fit --config`` takes where the files lie.
+
+    Args:
+        configuration: As the run had it.
+        asked: What was asked for.
+        names: What each image is called.
+    """
+    tree: dict[str, Any] = {key: value for key, value in load_yaml(configuration).items() if key not in _OURS}
+    tree["trainer"] = {"precision": (tree.get("trainer") or {}).get("precision", "auto")}
+    data = tree["data"]
+    data["content"] = None if asked.content is None else names[asked.content]
+    data["content_mask"] = None if asked.content_mask is None else names[asked.content_mask]
+    items = data["style"] if isinstance(data["style"], list) else [data["style"]]
+    data["style"] = [_style(item, style, names) for item, style in zip(items, asked.styles, strict=True)]
+    if data.get("init") not in {None, "content", "white", "grey", "noise"}:
+        data["init"] = BEGINNING
+    return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
+
+
+def _style(item: Any, asked: Any, names: Mapping[str, str]) -> dict[str, Any]:
+    known = dict(item) if isinstance(item, dict) else {}
+    known["path"] = names[asked.image]
+    known["mask"] = None if asked.mask is None else names[asked.mask]
+    return {name: value for name, value in known.items() if value is not None}
+
+
+def asked_of(text: str) -> dict[str, Any]:
+    """From YAML from outside to the fields of a request, without its pictures.
+
+    Returns:
+        ``asked``, with the fields that the YAML speaks of, and ``pictures``, with the names of the files that it names
+        for content, styles and masks; only the last part of a path.
+
+    Raises:
+        UserError: If it says anything that may not come from outside.
+        yaml.YAMLError: If it is no YAML.
+    """
+    try:
+        tree = yaml.safe_load(text)
+    except RecursionError:
+        raise Refused("body: must be a configuration, got one of very many levels; mend it", field="body") from None
+    if not isinstance(tree, dict):
+        raise Refused("body: must be a configuration as nst fit writes it, got something else; see docs", field="body")
+    flat = {f"{group}.{key}": value for group in ("data", "model") for key, value in _mapping(tree, group).items()}
+    asked: dict[str, Any] = {}
+    for name, field in _FIELDS.items():
+        if flat.get(name) is not None:
+            asked[field] = flat[name]
+        flat.pop(name, None)
+    if isinstance(tree.get("seed_everything"), int) and not isinstance(tree["seed_everything"], bool):
+        asked["seed"] = tree["seed_everything"]
+    if flat.get("data.color") == "luminance":
+        asked["keep_colors"] = True
+        del flat["data.color"]
+    pictures = _pictures(flat, asked)
+    precision = _mapping(tree, "trainer").get("precision")
+    if precision not in {None, "auto"}:
+        flat["trainer.precision"] = precision
+    known = {*_IGNORED, *_OURS, "data", "model", "trainer", "seed_everything"}
+    strange = [str(key) for key in tree if key not in known]
+    if strange:
+        raise Refused(
+            f"body: must have no settings but data and model, got {strange[0][:60]}; leave it out", field="body"
+        )
+    options = {name: value for name, value in flat.items() if value is not None}
+    check_options(options)
+    return {"asked": {**asked, "options": options}, "pictures": pictures}
+
+
+def _mapping(tree: Mapping[str, Any], group: str) -> dict[str, Any]:
+    held = tree.get(group) or {}
+    if not isinstance(held, dict):
+        raise Refused(f"{group}: must hold keys, each with a value, got something else; mend it", field="body")
+    return {str(key): value for key, value in held.items()}
+
+
+def _pictures(flat: dict[str, Any], asked: dict[str, Any]) -> dict[str, Any]:
+    """Take what names files out of the settings; returns the names alone."""
+    given = flat.pop("data.style", None)
+    items = given if isinstance(given, list) else [] if given is None else [given]
+    styles = []
+    for item in items:
+        about = item if isinstance(item, dict) else {"path": item}
+        style = {"name": _file_name(about.get("path")), "mask": _file_name(about.get("mask"))}
+        style["weight"] = about["weight"] if isinstance(about.get("weight"), (int, float)) else 1.0
+        styles.append(style)
+    scales = [item.get("scale", 1.0) for item in items if isinstance(item, dict)]
+    if scales and isinstance(scales[0], (int, float)) and scales[0] != 1:
+        asked["stroke_size"] = scales[0]
+    found = {"content": _file_name(flat.pop("data.content", None)), "styles": styles}
+    found["content_mask"] = _file_name(flat.pop("data.content_mask", None))
+    return found
+
+
+def _file_name(path: Any) -> str | None:
+    if not isinstance(path, str):
+        return None
+    return path if path in DEMO else plain_name(path)
