@@ -33,6 +33,7 @@ class Watch(Reader):
         super().__init__(every)
         check_at_least("watch.patience", patience, 1)
         self.patience = patience
+        self._anew = False  # whether what a checkpoint knows is of another objective
         self._begin()
 
     def _begin(self) -> None:
@@ -44,6 +45,7 @@ class Watch(Reader):
     def setup(self, trainer: Trainer, pl_module: StyleTransfer, stage: str) -> None:  # type: ignore[override]
         """Forget an earlier run, which may have been cut short."""
         super().setup(trainer, pl_module, stage)
+        self._anew = False
         self._begin()
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: StyleTransfer, optimizer: Any) -> None:  # type: ignore[override]
@@ -113,8 +115,14 @@ class Watch(Reader):
             "losses": [row.losses["loss"] for row in self.rows],  # not compared yet; up to version 0.1 they are tensors
         }
 
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: StyleTransfer, checkpoint: dict[str, Any]) -> None:  # type: ignore[override]
+        """See whether losses from before can be compared with those to come."""
+        self._anew = pl_module.is_other_objective
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on watching."""
+        """Go on watching, or begin anew where the objective is another one."""
+        if self._anew:
+            return
         self._image, self._best_loss = state_dict["image"], state_dict["best_loss"]
         self._first, self._best, self._last, self._above, self._without = state_dict["counts"]
         self._compare([float(loss) for loss in state_dict["losses"]])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -30,12 +31,15 @@ class ResumableModule(StagedModule):
         configuration: The run's whole configuration in YAML, for its checkpoints; the command line sets it.
         ends_where_stopped: Whether a checkpoint at which a callback ended the run is its end, and not a place to go on
             from; the command line sets it where the picture is yet to be written.
+        is_other_objective: Whether terms or weights are not those of the checkpoint that is continued, so that losses
+            from before mean something else.
         evaluation: The latest one.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.configuration, self.ends_where_stopped = "", False
+        self.is_other_objective = False
         self.evaluation: Evaluation | None = None
         self._facts: dict[str, Any] = {}
         self._random: dict[str, Tensor] = {}  # of a checkpoint that is to be continued
@@ -60,6 +64,7 @@ class ResumableModule(StagedModule):
         self.evaluation = self.evaluator = None
         self._rescaled.clear()
         self._planned = 0
+        self.is_other_objective = False
 
     def __getstate__(self) -> dict[str, Any]:
         """What a copy needs, such as an average's: nothing of the run, whose loss hangs on the graph."""
@@ -111,6 +116,22 @@ class ResumableModule(StagedModule):
             planned = self._reached.planned
         set_position(checkpoint, next_position(checkpoint, planned), planned)
         renew(checkpoint, self.trainer.callbacks)  # type: ignore[attr-defined]
+        self.is_other_objective = _objective(checkpoint.get("hyper_parameters")) != _objective(self.hparams)
+        if self.is_other_objective:
+            _forget_last_gradient(checkpoint)
+
+
+def _objective(settings: Mapping[str, Any] | None) -> list[Any]:
+    """What settings of the model say of the objective; nothing where a program built it."""
+    return [(settings or {}).get(name) for name in ("terms", "strength")]
+
+
+def _forget_last_gradient(checkpoint: dict[str, Any]) -> None:
+    """Let an L-BFGS take no pair of two gradients of which one is of another objective; in place."""
+    for optimizer in checkpoint["optimizer_states"]:
+        for state in optimizer["state"].values():
+            if isinstance(state, dict) and isinstance(state.get("have_last"), Tensor):
+                state["have_last"] = torch.zeros_like(state["have_last"])
 
 
 def _miss_no_network(_: nn.Module, keys: Any) -> None:

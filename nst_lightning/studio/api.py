@@ -15,7 +15,7 @@ from nst_lightning.studio import downloads
 from nst_lightning.studio.asked import ID, Asked, More
 from nst_lightning.studio.configuration import asked_of
 from nst_lightning.studio.records import UNDER_WAY
-from nst_lightning.studio.refusals import Refused, UnknownError
+from nst_lightning.studio.refusals import RefusedError, UnknownError
 from nst_lightning.studio.studio import Studio
 
 router = APIRouter(prefix="/api")
@@ -45,7 +45,9 @@ async def from_configuration(request: Request) -> dict[str, Any]:
     try:
         return await run_in_threadpool(asked_of, body)
     except yaml.YAMLError as error:
-        raise Refused(f"body: must be YAML, got {' '.join(str(error).split())[:150]}; mend it", field="body") from None
+        raise RefusedError(
+            f"body: must be YAML, got {' '.join(str(error).split())[:150]}; mend it", field="body"
+        ) from None
 
 
 @router.post("/pictures", status_code=201, summary="Ask for a picture")
@@ -131,7 +133,7 @@ def remove(studio: The, name: Id) -> Response:
 def result(
     studio: The,
     name: Id,
-    format: Literal["png", "jpg", "tiff", "avif", "webp", "jxl"] = "png",  # noqa: A002 - the word of the address
+    format: Literal["png", "jpg", "tiff", "avif", "webp", "jxl"] = "png",
     bits: Literal["8", "16"] = "8",
 ) -> Response:
     """PNG by default, exactly as the command would write it."""
@@ -141,10 +143,11 @@ def result(
 
 
 @router.get("/pictures/{name}/timelapse", summary="The picture's growth as an animation", response_class=Response)
-def timelapse(studio: The, name: Id, format: Literal["webp", "gif"] = "webp") -> Response:  # noqa: A002
+def timelapse(studio: The, name: Id, format: Literal["webp", "gif"] = "webp") -> Response:
     """From the content to the result."""
-    studio.shelf.get(name)
-    content = downloads.film(studio.shelf.place(name), format)
+    image = studio.shelf.get(name).asked.get("content")
+    path = None if image is None else studio.uploads.path(image)
+    content = downloads.film(studio.shelf.place(name), format, path)
     return _attachment(content, downloads.FILMS[format], f"timelapse_{name}.{format}")
 
 

@@ -14,7 +14,8 @@ from starlette.datastructures import UploadFile
 
 from nst_lightning.studio.api import The
 from nst_lightning.studio.asked import IMAGE
-from nst_lightning.studio.refusals import Refused
+from nst_lightning.studio.refusals import RefusedError
+from nst_lightning.studio.studio import Studio
 from nst_lightning.studio.uploads import Upload
 
 router = APIRouter(prefix="/api/uploads")
@@ -41,22 +42,27 @@ _FORM = {
 @router.post("", status_code=201, summary="Bring a picture", openapi_extra=_FORM)
 async def upload(studio: The, request: Request) -> dict[str, Any]:
     """413 if it has too many bytes, 422 if it is no picture or has too many pixels."""
-    async with request.app.state.uploading:  # a few at a time, so that memory stays bounded however many come
-        async with request.form(max_files=1, max_fields=4, max_part_size=4096) as form:
-            file, kind = form.get("file"), form.get("kind") or "picture"
-            if not isinstance(file, UploadFile):
-                raise Refused("file: must be a picture in a multipart form, got none; send it as the field file")
-            if kind not in {"picture", "mask"}:
-                raise Refused("kind: must be picture or mask, got another word; leave it out", field="kind")
-            place = await run_in_threadpool(studio.uploads.new_place)
-            try:
-                await _save(file, place / "incoming")
-                found = await run_in_threadpool(studio.uploads.add, place, file.filename or "picture", str(kind))
-            except BaseException:
-                shutil.rmtree(place, ignore_errors=True)
-                raise
+    # A few at a time, so that memory and disk stay bounded however many come.
+    async with request.app.state.uploading, request.form(max_files=1, max_fields=4, max_part_size=4096) as form:
+        file, kind = form.get("file"), form.get("kind") or "picture"
+        if not isinstance(file, UploadFile):
+            raise RefusedError("file: must be a picture in a multipart form, got none; send it as the field file")
+        if kind not in {"picture", "mask"}:
+            raise RefusedError("kind: must be picture or mask, got another word; leave it out", field="kind")
+        found = await _take(studio, file, str(kind))
     studio.metrics.uploads.inc()
     return about(found)
+
+
+async def _take(studio: Studio, file: UploadFile, kind: str) -> Upload:
+    """Put a file into a folder of its own, and see whether it is a picture."""
+    place = await run_in_threadpool(studio.uploads.new_place)
+    try:
+        await _save(file, place / "incoming")
+        return await run_in_threadpool(studio.uploads.add, place, file.filename or "picture", kind)
+    except BaseException:
+        shutil.rmtree(place, ignore_errors=True)
+        raise
 
 
 async def _save(file: UploadFile, path: Path) -> None:

@@ -16,7 +16,7 @@ from starlette.staticfiles import StaticFiles
 from nst_lightning import __version__
 from nst_lightning.errors import UserError
 from nst_lightning.studio import api, api_uploads, pages
-from nst_lightning.studio.refusals import Refused, field_of
+from nst_lightning.studio.refusals import RefusedError, field_of
 from nst_lightning.studio.security import Guard, Token, TooMuchError, too_much
 from nst_lightning.studio.studio import Studio
 
@@ -67,8 +67,8 @@ def _answer_errors(app: FastAPI, studio: Studio) -> None:
     """Say each error in the product's one line."""
 
     async def on_user_error(_: Request, error: Exception) -> JSONResponse:
-        status = error.status if isinstance(error, Refused) else 422
-        field = error.field if isinstance(error, Refused) else field_of(str(error))
+        status = error.status if isinstance(error, RefusedError) else 422
+        field = error.field if isinstance(error, RefusedError) else field_of(str(error))
         line = str(error).replace(f"{studio.folder}/", "")
         headers = {"www-authenticate": "Bearer"} if status == 401 else {}
         return _line(status, line, field, headers)

@@ -11,7 +11,7 @@ from nst_lightning.files.paths import PATHS_FROM
 from nst_lightning.files.yaml_text import load_yaml
 from nst_lightning.studio.asked import Asked
 from nst_lightning.studio.options import check_options
-from nst_lightning.studio.refusals import Refused
+from nst_lightning.studio.refusals import RefusedError
 from nst_lightning.studio.uploads import DEMO, plain_name
 
 _OURS = (
@@ -68,9 +68,13 @@ def asked_of(text: str) -> dict[str, Any]:
     try:
         tree = yaml.safe_load(text)
     except RecursionError:
-        raise Refused("body: must be a configuration, got one of very many levels; mend it", field="body") from None
+        raise RefusedError(
+            "body: must be a configuration, got one of very many levels; mend it", field="body"
+        ) from None
     if not isinstance(tree, dict):
-        raise Refused("body: must be a configuration as nst fit writes it, got something else; see docs", field="body")
+        raise RefusedError(
+            "body: must be a configuration as nst fit writes it, got something else; see docs", field="body"
+        )
     flat = {f"{group}.{key}": value for group in ("data", "model") for key, value in _mapping(tree, group).items()}
     asked: dict[str, Any] = {}
     for name, field in _FIELDS.items():
@@ -89,7 +93,7 @@ def asked_of(text: str) -> dict[str, Any]:
     known = {*_IGNORED, *_OURS, "data", "model", "trainer", "seed_everything"}
     strange = [str(key) for key in tree if key not in known]
     if strange:
-        raise Refused(
+        raise RefusedError(
             f"body: must have no settings but data and model, got {strange[0][:60]}; leave it out", field="body"
         )
     options = {name: value for name, value in flat.items() if value is not None}
@@ -100,7 +104,7 @@ def asked_of(text: str) -> dict[str, Any]:
 def _mapping(tree: Mapping[str, Any], group: str) -> dict[str, Any]:
     held = tree.get(group) or {}
     if not isinstance(held, dict):
-        raise Refused(f"{group}: must hold keys, each with a value, got something else; mend it", field="body")
+        raise RefusedError(f"{group}: must hold keys, each with a value, got something else; mend it", field="body")
     return {str(key): value for key, value in held.items()}
 
 
@@ -111,13 +115,13 @@ def _pictures(flat: dict[str, Any], asked: dict[str, Any]) -> dict[str, Any]:
     styles = []
     for item in items:
         about = item if isinstance(item, dict) else {"path": item}
-        style = {"name": _file_name(about.get("path")), "mask": _file_name(about.get("mask"))}
+        style: dict[str, Any] = {"name": _file_name(about.get("path")), "mask": _file_name(about.get("mask"))}
         style["weight"] = about["weight"] if isinstance(about.get("weight"), (int, float)) else 1.0
         styles.append(style)
     scales = [item.get("scale", 1.0) for item in items if isinstance(item, dict)]
     if scales and isinstance(scales[0], (int, float)) and scales[0] != 1:
         asked["stroke_size"] = scales[0]
-    found = {"content": _file_name(flat.pop("data.content", None)), "styles": styles}
+    found: dict[str, Any] = {"content": _file_name(flat.pop("data.content", None)), "styles": styles}
     found["content_mask"] = _file_name(flat.pop("data.content_mask", None))
     return found
 

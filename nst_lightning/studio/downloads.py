@@ -16,7 +16,7 @@ from nst_lightning.studio.configuration import BEGINNING, published
 from nst_lightning.studio.maker import Place
 from nst_lightning.studio.recipe import command, names_of
 from nst_lightning.studio.records import Record
-from nst_lightning.studio.refusals import Refused
+from nst_lightning.studio.refusals import RefusedError
 from nst_lightning.studio.uploads import Uploads
 
 TYPES = {
@@ -46,9 +46,9 @@ def result(place: Place, kind: str, bits: int, quality: int = 95) -> bytes:
         UserError: If there is none yet, or the format has no such bits.
     """
     if not (place.fine.is_file() and place.result.is_file()):
-        raise Refused("picture: must have a result, got none yet; stop it, or wait for its end", 409, "picture")
+        raise RefusedError("picture: must have a result, got none yet; stop it, or wait for its end", 409, "picture")
     if bits == 16 and kind not in _DEEP:
-        raise Refused(f"bits: must be 8 for {kind}, got 16; png, tiff and jxl have 16", field="bits")
+        raise RefusedError(f"bits: must be 8 for {kind}, got 16; png, tiff and jxl have 16", field="bits")
     if kind == "png" and bits == 8:
         return place.result.read_bytes()
     # Formats without loss in 8 bits hold exactly what the PNG holds.
@@ -60,14 +60,19 @@ def result(place: Place, kind: str, bits: int, quality: int = 95) -> bytes:
         return path.read_bytes()
 
 
-def film(place: Place, kind: str) -> bytes:
+def film(place: Place, kind: str, content: Path | None) -> bytes:
     """The picture's growth as an animation.
+
+    Args:
+        place: Its files.
+        kind: One of `FILMS`.
+        content: What it begins with.
 
     Raises:
         UserError: If there is none yet.
     """
     if not place.film.is_file():
-        raise Refused("picture: must have a timelapse, got none yet; stop it, or wait for its end", 409, "picture")
+        raise RefusedError("picture: must have a timelapse, got none yet; stop it, or wait for its end", 409, "picture")
     if kind == "webp":
         return place.film.read_bytes()
     with _encoding, tempfile.TemporaryDirectory(prefix="nst_") as folder:
@@ -75,8 +80,9 @@ def film(place: Place, kind: str) -> bytes:
         frames.begin(1 << 40)  # all of them
         picture = read_image(place.fine)
         size = target_size(picture.height, picture.width, min(_GIF_LONGEST, max(picture.height, picture.width)))
+        first = None if content is None else resize(read_image(content).pixels, size).clamp(0, 1)
         pixels = resize(picture.pixels, size).clamp(0, 1)
-        shots, rate = make_shots(frames, None, pixels, Timing(8.0, _GIF_FPS, 2.0), 8 * _GIF_FPS)
+        shots, rate = make_shots(frames, first, pixels, Timing(8.0, _GIF_FPS, 2.0), 8 * _GIF_FPS)
         path = Path(folder) / "film.gif"
         write_film(path, shots, size, rate, None)
         return path.read_bytes()

@@ -14,7 +14,7 @@ from nst_lightning.studio.asked import Asked
 from nst_lightning.studio.configuration import published
 from nst_lightning.studio.limits import Limits
 from nst_lightning.studio.recipe import arguments, check_asked, command, names_of
-from nst_lightning.studio.refusals import Refused
+from nst_lightning.studio.refusals import RefusedError
 from nst_lightning.studio.uploads import Uploads
 from nst_lightning.studio.workshop import device_words
 
@@ -66,9 +66,9 @@ class Estimator:
                 chosen = self._session.within(words, asked.seconds, time.perf_counter(), any_size=any_size)
             found = self._session.forecast([*words, *chosen], measured=measured)
         except UserError as error:
-            raise Refused(self._plain(str(error))) from None
+            raise RefusedError(self._plain(str(error))) from None
         if found.width * found.height > self._limits.megapixels * 1e6:
-            raise Refused(
+            raise RefusedError(
                 f"size: must give at most {self._limits.megapixels:g} megapixels, got {found.width}x{found.height} px; "
                 "choose a smaller one"
             )

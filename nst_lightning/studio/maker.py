@@ -6,7 +6,6 @@ import io
 import json
 import shutil
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,7 +112,7 @@ def make(
         given += [precision or "--trainer.precision=auto", "--ckpt_path=last"]
     else:
         shutil.rmtree(place.run, ignore_errors=True)
-    callbacks = [Feedback(lambda update: progress(update), stop), Timelapse(place.film)]
+    callbacks = [Feedback(_quietly(progress), stop), Timelapse(place.film)]
     outcome = session.run(given, callbacks=callbacks, only=_NEEDED, folder=place.run)
     _write(outcome, place)
     return outcome
@@ -134,15 +133,21 @@ def _write(outcome: Outcome, place: Place) -> None:
         file.write(out.getvalue())
 
 
+def _quietly(progress: Callable[[Update], None]) -> Callable[[Update], bool | None]:
+    """A function whose answer ends no run."""
+
+    def told(update: Update) -> None:
+        progress(update)
+
+    return told
+
+
 def _is_at_its_end(place: Place) -> bool:
-    """Whether the run has come to its end by itself, with all written that it writes."""
+    """Whether the run has come to its end by itself, with all written that it writes, and nothing of ours."""
     try:
-        record = json.loads((place.run / RECORD).read_text(encoding="utf-8"))
-        return bool(record["all_written"]) and int(record["evaluations"]) >= int(record["of"])
+        path = place.run / RECORD
+        record = json.loads(path.read_text(encoding="utf-8"))
+        ended = bool(record["all_written"]) and int(record["evaluations"]) >= int(record["of"])
+        return ended and not (place.fine.is_file() and path.stat().st_mtime_ns <= place.fine.stat().st_mtime_ns)
     except (OSError, ValueError, KeyError, TypeError):
         return False
-
-
-def seconds_since(begin: float) -> float:
-    """Since a moment of the monotonic clock."""
-    return time.monotonic() - begin

@@ -16,7 +16,7 @@ from nst_lightning import features, losses, optim
 from nst_lightning.data.request import Color, Side, Start
 from nst_lightning.features.compact import EMBEDDED
 from nst_lightning.images.resize import Resample
-from nst_lightning.studio.refusals import Refused
+from nst_lightning.studio.refusals import RefusedError
 
 _NAMES = re.compile(
     r"data\.(?:side|style_size|style_follows|init|seed|aspect|resample|color|content_floor)"
@@ -44,12 +44,12 @@ def check_options(options: Mapping[str, Any]) -> None:
     """See to it that options of a client's are harmless.
 
     Raises:
-        Refused: With the first that is not.
+        RefusedError: With the first that is not.
     """
     left = [_MOST]
     for name, value in options.items():
         if not _NAMES.fullmatch(name):
-            raise Refused(
+            raise RefusedError(
                 f"options: must be settings of the model or the data that name no file, got {_shown(name)}; leave it "
                 "out, or use nst fit",
                 field=f"options.{name[:80]}",
@@ -92,7 +92,7 @@ class _Check:
             self._refuse("must be a word that the option knows, and no file", text)
 
     def _refuse(self, requirement: str, got: object) -> None:
-        raise Refused(
+        raise RefusedError(
             f"{self._name}: {requirement}, got {_shown(got)}; see nst fit --help all", field=f"options.{self._name}"
         )
 

@@ -17,7 +17,7 @@ from starlette.datastructures import Headers
 from nst_lightning import __version__
 from nst_lightning.studio.api import The
 from nst_lightning.studio.facts import facts
-from nst_lightning.studio.refusals import Refused
+from nst_lightning.studio.refusals import RefusedError
 from nst_lightning.studio.security import COOKIE, Token
 
 PAGE = Path(__file__).parent / "page"
@@ -56,7 +56,9 @@ async def login(request: Request) -> Response:
     given = parse_qs(body).get("token", [""])[0] if is_form else _token_in(body)
     if not token.is_right(given):
         await asyncio.sleep(_PAUSE)
-        raise Refused("token: must be the one that the server was started with, got another; see its terminal", 401)
+        raise RefusedError(
+            "token: must be the one that the server was started with, got another; see its terminal", 401
+        )
     answer: Response = RedirectResponse("/", 303) if is_form else Response(status_code=204)
     secure = request.url.scheme == "https"
     answer.set_cookie(COOKIE, token.cookie, max_age=_YEAR, httponly=True, samesite="strict", secure=secure)

@@ -12,7 +12,7 @@ from nst_lightning.config.short import Short
 from nst_lightning.studio.asked import Asked
 from nst_lightning.studio.limits import Limits
 from nst_lightning.studio.options import check_options
-from nst_lightning.studio.refusals import Refused
+from nst_lightning.studio.refusals import RefusedError
 from nst_lightning.studio.uploads import Uploads
 
 Name = Callable[[str], str]  # what stands for an image: a path, or a name
@@ -22,13 +22,15 @@ def check_asked(asked: Asked, uploads: Uploads, limits: Limits) -> None:
     """Refuse what cannot be made, before anything is built.
 
     Raises:
-        Refused: With the field.
+        RefusedError: With the field.
     """
     presets = [name for name in preset_names() if "/" not in name]
     if asked.preset not in presets:
-        raise Refused(f"preset: must be one of {', '.join(presets)}, got '{asked.preset}'; choose one", field="preset")
+        raise RefusedError(
+            f"preset: must be one of {', '.join(presets)}, got '{asked.preset}'; choose one", field="preset"
+        )
     if asked.size is not None and asked.size > limits.max_size:
-        raise Refused(f"size: must be at most {limits.max_size} px here, got {asked.size}; choose a smaller one")
+        raise RefusedError(f"size: must be at most {limits.max_size} px here, got {asked.size}; choose a smaller one")
     for image in asked.images:
         uploads.path(image)
     check_options(asked.options)

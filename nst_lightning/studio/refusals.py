@@ -20,7 +20,7 @@ _OWN = {"content", "styles", "preset", "size", "strength", "stroke_size", "evalu
 _NAMED = re.compile(r"([\w.-]+)(?:\[(\d+)\])?(?:\.(\w+))?[ :(]")
 
 
-class Refused(UserError):
+class RefusedError(UserError):
     """A request that is refused.
 
     Args:
@@ -35,7 +35,7 @@ class Refused(UserError):
         self.field = field if field is not None else field_of(str(self))
 
 
-class UnknownError(Refused):
+class UnknownError(RefusedError):
     """Something that is not there, or not any more."""
 
     def __init__(self, what: str, advice: str) -> None:

@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from nst_lightning.studio.limits import Limits
 from nst_lightning.studio.metrics import Metrics
-from nst_lightning.studio.refusals import Refused
+from nst_lightning.studio.refusals import RefusedError
 
 COOKIE = "nst_studio"
 LOOPBACK = frozenset(("localhost", "127.0.0.1", "::1"))
@@ -94,7 +94,7 @@ class Guard:
 
         try:
             most = self._check(scope, Headers(scope=scope))
-        except Refused as refusal:
+        except RefusedError as refusal:
             await _answer(refusal, send_guarded)
             return
         await self._app(scope, _Counted(receive, most), send_guarded)
@@ -104,16 +104,22 @@ class Guard:
         method, path = scope["method"], scope["path"]
         host = headers.get("host", "")
         if not self._token.is_needed and _name(host) not in LOOPBACK:
-            raise Refused(f"Host: must be localhost, got '{host[:80]}'; open the page by that name", 403, "Host")
+            raise RefusedError(f"Host: must be localhost, got '{host[:80]}'; open the page by that name", 403, "Host")
         is_page = method in _SAFE and (path == "/" or path.startswith(_OPEN_BELOW))
         site = headers.get("sec-fetch-site")
         if site in {"cross-site", "same-site"} and not is_page:
-            raise Refused("Origin: must be this server's own page, got another site's; open the page", 403, "Origin")
+            raise RefusedError(
+                "Origin: must be this server's own page, got another site's; open the page", 403, "Origin"
+            )
         origin = headers.get("origin")
         if origin is not None and method not in _SAFE and urlsplit(origin).netloc.lower() != host.lower():
-            raise Refused(f"Origin: must be this server's, got '{origin[:80]}'; open the page itself", 403, "Origin")
+            raise RefusedError(
+                f"Origin: must be this server's, got '{origin[:80]}'; open the page itself", 403, "Origin"
+            )
         if not (path in _OPEN or path.startswith(_OPEN_BELOW) or self._token.admits(headers)):
-            raise Refused("token: must be given, as Authorization: Bearer TOKEN or by the page's form", 401, "token")
+            raise RefusedError(
+                "token: must be given, as Authorization: Bearer TOKEN or by the page's form", 401, "token"
+            )
         is_upload = path == "/api/uploads"
         most = self._limits.file_bytes + _MARGIN if is_upload else self._limits.json_bytes
         length = headers.get("content-length", "0")
@@ -122,11 +128,11 @@ class Guard:
         return most
 
 
-def too_much(limits: Limits, *, is_upload: bool) -> Refused:
+def too_much(limits: Limits, *, is_upload: bool) -> RefusedError:
     """What is answered to a body that is too long."""
     if is_upload:
-        return Refused(f"file: must have at most {limits.megabytes:g} MB, got more; make it smaller", 413, "file")
-    return Refused(f"body: must have at most {limits.json_bytes} bytes, got more; make it shorter", 413, "body")
+        return RefusedError(f"file: must have at most {limits.megabytes:g} MB, got more; make it smaller", 413, "file")
+    return RefusedError(f"body: must have at most {limits.json_bytes} bytes, got more; make it shorter", 413, "body")
 
 
 class TooMuchError(Exception):
@@ -148,7 +154,7 @@ class _Counted:
         return message
 
 
-async def _answer(refusal: Refused, send: Send) -> None:
+async def _answer(refusal: RefusedError, send: Send) -> None:
     body = json.dumps({"error": str(refusal), "field": refusal.field}).encode()
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
     if refusal.status == 401:

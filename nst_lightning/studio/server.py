@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import socket
 import threading
 import webbrowser
 from collections.abc import Sequence
@@ -102,9 +103,9 @@ class _Server(uvicorn.Server):
         super().__init__(config)
         self._service = service
 
-    async def startup(self, sockets: object = None) -> None:  # type: ignore[override]
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """See uvicorn."""
-        await super().startup(sockets)  # type: ignore[arg-type]
+        await super().startup(sockets)
         if not self.started:
             return
         port = next((one.getsockname()[1] for server in self.servers for one in server.sockets), self._service.port)

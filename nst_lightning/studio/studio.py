@@ -22,7 +22,7 @@ from nst_lightning.studio.events import Hub
 from nst_lightning.studio.limits import Limits
 from nst_lightning.studio.metrics import Metrics
 from nst_lightning.studio.records import Record, Records, new_record
-from nst_lightning.studio.refusals import Refused
+from nst_lightning.studio.refusals import RefusedError
 from nst_lightning.studio.shelf import Shelf
 from nst_lightning.studio.uploads import Uploads
 from nst_lightning.studio.views import Views
@@ -49,7 +49,7 @@ class Studio:
     def __init__(self, folder: Path, devices: Sequence[str], limits: Limits | None = None) -> None:
         check_folder(folder, "--folder")
         self.folder, self.limits, self.metrics, self.hub = make_folder(folder), limits or Limits(), Metrics(), Hub()
-        self._hold = FileLock(self.folder / ".lock")
+        self._hold = FileLock(self.folder / ".lock", thread_local=False)  # a thread of the loop closes
         try:
             self._hold.acquire(timeout=1.0)
         except Timeout:
@@ -105,7 +105,9 @@ class Studio:
 
     def _check_room(self) -> None:
         if len(self.shelf.with_status("queued")) >= self.limits.queued:
-            raise Refused(f"queue: must hold at most {self.limits.queued} pictures, got one more; wait", 429, "queue")
+            raise RefusedError(
+                f"queue: must hold at most {self.limits.queued} pictures, got one more; wait", 429, "queue"
+            )
 
     def _put(self, record: Record) -> Record:
         record = self.shelf.put(record)
@@ -118,7 +120,7 @@ class Studio:
         if record.status == "queued":
             return self.shelf.change(name, status="stopped")
         if record.status != "running":
-            raise Refused(
+            raise RefusedError(
                 f"picture: must be running or queued, it is {record.status}; continue it first", 409, "picture"
             )
         record = self.shelf.change(name, status="stopping")
@@ -135,7 +137,7 @@ class Studio:
         with self._submitting:
             record = self.shelf.get(name)
             if record.status not in {"stopped", "finished", "failed"}:
-                raise Refused(f"picture: must have ended, it is {record.status}; stop it first", 409, "picture")
+                raise RefusedError(f"picture: must have ended, it is {record.status}; stop it first", 409, "picture")
             self._check_room()
             asked, words = dict(record.asked), list(record.more)
             if more.strength is not None:
@@ -162,7 +164,9 @@ class Studio:
             self._check_room()
             parent, place = self.shelf.get(name), self.shelf.place(name)
             if not place.fine.is_file():
-                raise Refused("picture: must have a result, got none yet; stop it, or wait for its end", 409, "picture")
+                raise RefusedError(
+                    "picture: must have a result, got none yet; stop it, or wait for its end", 409, "picture"
+                )
             wish = dict(parent.asked)
             leave_out = {"data.init", "model.stages", "model.evaluations"}
             wish["options"] = {key: value for key, value in wish["options"].items() if key not in leave_out}
@@ -189,7 +193,7 @@ class Studio:
             self.shelf.change(name, status="stopped")
         self.workshop.stop(name)
         if not self.workshop.wait_for_end(name, _PATIENCE):
-            raise Refused("picture: must come to its end first, it has not; try again", 409, "picture")
+            raise RefusedError("picture: must come to its end first, it has not; try again", 409, "picture")
         self.shelf.remove(name)
 
 

@@ -23,7 +23,7 @@ from nst_lightning.files.folders import make_folder
 from nst_lightning.images import check_image, read_image, resize, target_size
 from nst_lightning.images.io import to_samples
 from nst_lightning.studio.limits import Limits
-from nst_lightning.studio.refusals import Refused, UnknownError
+from nst_lightning.studio.refusals import RefusedError, UnknownError
 
 DEMO = {"demo:content": CONTENT, "demo:style": STYLE, "demo:mask": MASK}
 THUMBNAIL = 512  # pixels of the long side
@@ -101,10 +101,10 @@ class Uploads:
         """A folder for an upload that is coming in.
 
         Raises:
-            Refused: If there are too many.
+            RefusedError: If there are too many.
         """
         if len(self._known) >= self._limits.uploads:
-            raise Refused(
+            raise RefusedError(
                 f"file: must be one of at most {self._limits.uploads} uploads, got one more; wait", 429, "file"
             )
         return make_folder(self.folder / secrets.token_hex(8))
@@ -118,7 +118,7 @@ class Uploads:
             kind: ``picture`` or ``mask``.
 
         Raises:
-            Refused: If it is none, or too large a one; its folder is removed.
+            RefusedError: If it is none, or too large a one; its folder is removed.
         """
         shown = plain_name(name)
         suffix = Path(shown).suffix.lower()
@@ -135,10 +135,10 @@ class Uploads:
                 out.write(json.dumps(asdict(upload)).encode())
         except UserError as error:
             shutil.rmtree(place, ignore_errors=True)
-            if isinstance(error, Refused):
+            if isinstance(error, RefusedError):
                 raise
             line = str(error).replace(str(file), shown)
-            raise Refused(line, field="file") from None
+            raise RefusedError(line, field="file") from None
         except BaseException:
             shutil.rmtree(place, ignore_errors=True)
             raise
@@ -150,7 +150,7 @@ class Uploads:
         """Height and width by the header, before anything is decoded."""
         height, width = check_image(file, name="file")
         if height * width > self._limits.megapixels * 1e6:
-            raise Refused(
+            raise RefusedError(
                 f"file: must have at most {self._limits.megapixels:g} megapixels, got {width}x{height} px; make it "
                 "smaller",
                 field="file",

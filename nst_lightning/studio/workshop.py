@@ -8,6 +8,7 @@ import time
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from nst_lightning.callbacks import Update
 from nst_lightning.console import log
@@ -133,7 +134,7 @@ class Workshop:
             growth.see(update)
             self._metrics.evaluations.inc(max(0, update.evaluation - made))
             made = update.evaluation
-            facts = {"evaluation": made, "evaluations": update.total, "loss": update.loss}
+            facts: dict[str, Any] = {"evaluation": made, "evaluations": update.total, "loss": update.loss}
             self._shelf.change(run.name, kept=False, seconds=spent + update.seconds, **facts)
 
         words = [*arguments(Asked(**record.asked), self._path), *record.more, *device_words(device)]
@@ -169,7 +170,12 @@ class Workshop:
         with contextlib.suppress(OSError):
             growth.preview, growth.version = self._shelf.place(run.name).preview.read_bytes(), outcome.evaluations
         growth.seconds_left = None
-        facts = {"evaluation": outcome.evaluations, "evaluations": outcome.total, "width": width, "height": height}
+        facts: dict[str, Any] = {
+            "evaluation": outcome.evaluations,
+            "evaluations": outcome.total,
+            "width": width,
+            "height": height,
+        }
         with contextlib.suppress(UserError):
             self._shelf.change(run.name, status=status, loss=outcome.losses.get("loss"), **facts)
             self._metrics.ended.labels(status).inc()

@@ -10,8 +10,7 @@ import sys
 import pytest
 
 from nst_lightning.cli import main
-from nst_lightning.config.presets import read_presets
-from nst_lightning.config.presets import preset_names
+from nst_lightning.config.presets import preset_names, read_presets
 
 
 @pytest.mark.parametrize("preset", read_presets(), ids=lambda preset: preset.name)

@@ -1,0 +1,214 @@
+"""Pictures over HTTP: asked for, watched, stopped, continued, enlarged, fetched."""
+
+from __future__ import annotations
+
+import io
+import json
+import shlex
+
+import pytest
+from PIL import Image
+from serving import ASKED, ask, made, pixels, png, studio_client, upload, wait_for
+
+from nst_lightning.cli import main
+from nst_lightning.images import read_image
+from nst_lightning.studio.limits import Limits
+
+
+def test_a_picture_is_made_and_its_pixels_are_those_of_the_command(shared, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    content, style = png(60, 40), png(50, 50, (10, 60, 200))
+    (tmp_path / "photo.png").write_bytes(content)
+    (tmp_path / "paint.png").write_bytes(style)
+    images = upload(shared, content, "photo.png"), upload(shared, style, "../paint.png")
+    name = made(shared, content=images[0], styles=[{"image": images[1]}], strength=2, stroke_size=0.5)
+    result = shared.get(f"/api/pictures/{name}/result")
+    assert result.headers["content-disposition"].startswith("attachment")
+    (tmp_path / "settings.yaml").write_text(shared.get(f"/api/pictures/{name}/configuration").text)
+    assert main(["fit", "--config", "settings.yaml", "--output", "fit.png", "--log", "none"]) == 0
+    assert pixels((tmp_path / "fit.png").read_bytes()) == pixels(result.content)
+    command = shlex.split(shared.get(f"/api/pictures/{name}/command").text)
+    assert command[:4] == ["nst", "stylize", "photo.png", "paint.png"]
+    assert main([*command[1:], "--log", "none"]) == 0
+    assert pixels((tmp_path / "picture.png").read_bytes()) == pixels(result.content)
+
+
+@pytest.mark.parametrize(
+    ("kind", "bits", "sample"),
+    [("png", 8, 8), ("png", 16, 16), ("tiff", 8, 8), ("tiff", 16, 16), ("jpg", 8, 8), ("webp", 8, 8), ("avif", 8, 8)],
+)
+def test_a_result_comes_in_each_format(shared, tmp_path, kind, bits, sample):
+    name = made(shared)
+    plain = pixels(shared.get(f"/api/pictures/{name}/result").content)
+    answer = shared.get(f"/api/pictures/{name}/result", params={"format": kind, "bits": bits})
+    assert answer.status_code == 200
+    path = tmp_path / f"file.{kind}"
+    path.write_bytes(answer.content)
+    assert tuple(read_image(path).pixels.shape[-2:]) == (32, 48)
+    if sample == 8 and kind in {"png", "tiff", "webp"}:
+        assert pixels(answer.content) == plain
+    if sample == 16:
+        values = read_image(path).pixels * 65535
+        assert float((values - values.round()).abs().max()) < 0.01
+        assert float((read_image(path).pixels * 255).frac().max()) > 0.01  # more than 8 bits hold
+
+
+def test_what_a_format_has_not_is_said(shared):
+    name = made(shared)
+    answer = shared.get(f"/api/pictures/{name}/result", params={"format": "jpg", "bits": 16})
+    assert answer.status_code == 422
+    assert answer.json() == {"error": "bits: must be 8 for jpg, got 16; png, tiff and jxl have 16", "field": "bits"}
+
+
+@pytest.mark.parametrize("kind", ["webp", "gif"])
+def test_a_timelapse_moves(shared, kind):
+    name = made(shared)
+    with Image.open(io.BytesIO(shared.get(f"/api/pictures/{name}/timelapse", params={"format": kind}).content)) as film:
+        assert film.format == kind.upper()
+        assert film.n_frames >= 3
+
+
+def test_a_plan_starts_nothing(client):
+    plan = client.post("/api/plan", json=ASKED).json()
+    assert (plan["width"], plan["height"], plan["evaluations"]) == (48, 32, 5)
+    assert plan["seconds"] > 0
+    assert plan["bytes"] > 0
+    assert "class_path: nst_lightning.losses.Wasserstein" in plan["configuration"]
+    assert plan["command"].startswith("nst stylize demo:content demo:style")
+    assert client.get("/api/pictures").json() == []
+
+
+def test_a_stopped_picture_goes_on_to_the_same_pixels(client):
+    whole = made(client, evaluations=40)
+    name = ask(client, evaluations=40)
+    wait_for(client, name, "running", reached=lambda picture: picture["evaluation"] >= 2)
+    assert client.post(f"/api/pictures/{name}/stop").json()["status"] in {"stopping", "stopped"}
+    stopped = wait_for(client, name, "stopped")
+    assert 2 <= stopped["evaluation"] < 40
+    assert stopped["can"] == {"stop": False, "continue": True, "larger": True, "download": True, "remove": True}
+    assert client.get(stopped["result"]).status_code == 200
+    assert client.post(f"/api/pictures/{name}/continue", json={}).json()["status"] in {"queued", "running"}
+    wait_for(client, name)
+    whole, parts = (client.get(f"/api/pictures/{one}/result").content for one in (whole, name))
+    assert pixels(parts) == pixels(whole)
+
+
+def test_a_finished_picture_goes_on_as_a_longer_one_would(client):
+    long = made(client, evaluations=9)
+    name = made(client, evaluations=5)
+    assert client.post(f"/api/pictures/{name}/continue", json={"evaluations": 4}).json()["evaluations"] == 9
+    picture = wait_for(client, name, reached=lambda picture: picture["evaluation"] == 9)
+    assert picture["status"] == "finished"
+    contents = [client.get(f"/api/pictures/{one}/result").content for one in (long, name)]
+    assert pixels(contents[0]) == pixels(contents[1])
+
+
+def test_a_picture_goes_on_with_another_strength(client):
+    name, other = made(client), made(client)
+    for one, strength in ((name, 20), (other, None)):
+        client.post(f"/api/pictures/{one}/continue", json={"evaluations": 10, "strength": strength})
+        wait_for(client, one, reached=lambda picture: picture["evaluation"] == 15)
+    assert client.get(f"/api/pictures/{name}").json()["asked"]["strength"] == 20
+    changed, same = (client.get(f"/api/pictures/{one}/result").content for one in (name, other))
+    assert pixels(changed) != pixels(same)
+    assert "--strength 20" in client.get(f"/api/pictures/{name}/command").text
+
+
+def test_one_of_several_stages_goes_on(client):
+    wish = {"preset": "quickstart", "evaluations": 12, "size": 96}
+    name = made(client, **wish)
+    client.post(f"/api/pictures/{name}/continue", json={"evaluations": 3})
+    assert wait_for(client, name, reached=lambda picture: picture["evaluation"] == 15)["evaluations"] == 15
+
+
+def test_a_larger_one_begins_with_the_result(client):
+    name = made(client)
+    child = client.post(f"/api/pictures/{name}/larger").json()
+    assert (child["parent"], child["width"], child["height"], child["evaluations"]) == (name, 96, 64, 10)
+    client.delete(f"/api/pictures/{name}")  # it needs its parent no more
+    picture = wait_for(client, child["id"])
+    assert picture["evaluation"] == 10
+    with Image.open(io.BytesIO(client.get(picture["result"]).content)) as result:
+        assert result.size == (96, 64)
+    assert "init: beginning.tif" in client.get(f"/api/pictures/{child['id']}/configuration").text
+    assert "--data.init=beginning.tif" in client.get(f"/api/pictures/{child['id']}/command").text
+
+
+def test_a_larger_one_may_be_too_large(tmp_path):
+    with studio_client(tmp_path, limits=Limits(megapixels=0.006)) as client:  # 77 px
+        name = made(client)
+        answer = client.post(f"/api/pictures/{name}/larger")
+    assert (answer.status_code, answer.json()["field"]) == (422, "size")
+
+
+def test_events_of_one_picture_end_with_it(client):
+    name = ask(client, evaluations=30)
+    with client.stream("GET", f"/api/pictures/{name}/events") as answer:
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        lines = list(answer.iter_lines())
+    states = [json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data: ")]
+    assert {line for line in lines if line.startswith("event: ")} == {"event: picture"}
+    assert states[-1]["status"] == "finished"
+    assert [state["evaluation"] for state in states] == sorted(state["evaluation"] for state in states)
+
+
+def test_curve_and_preview_outlive_the_server(tmp_path):
+    with studio_client(tmp_path) as client:
+        name = made(client)
+        before = client.get(f"/api/pictures/{name}").json(), client.get(f"/api/pictures/{name}/losses").json()
+        preview = client.get(before[0]["preview"])
+    assert (preview.headers["content-type"], preview.headers["cache-control"]) == ("image/jpeg", "no-store")
+    with studio_client(tmp_path) as client:
+        after = client.get(f"/api/pictures/{name}").json()
+        curve = client.get(f"/api/pictures/{name}/losses").json()
+        assert client.get(after["preview"]).content == preview.content
+    assert after == before[0]
+    assert [step for step, _ in curve["total"]] == [1, 2, 3, 4, 5]
+    assert curve["total"][-1][1] == pytest.approx(after["loss"])
+
+
+def test_others_wait_for_their_turn_and_see_their_place(client):
+    first = ask(client, evaluations=3000)
+    wait_for(client, first, "running")
+    second, third = ask(client), ask(client)
+    assert [client.get(f"/api/pictures/{one}").json()["place"] for one in (second, third)] == [1, 2]
+    assert client.post(f"/api/pictures/{second}/stop").json()["status"] == "stopped"
+    assert client.get(f"/api/pictures/{third}").json()["place"] == 1
+    assert client.delete(f"/api/pictures/{first}").status_code == 204
+    assert client.get(f"/api/pictures/{first}").status_code == 404
+    wait_for(client, third)
+    assert not (client.studio.folder / "pictures" / first).exists()
+    assert [one["id"] for one in client.get("/api/pictures").json()] == [third, second]
+    client.post(f"/api/pictures/{second}/continue", json={})  # which was never begun
+    wait_for(client, second)
+
+
+def test_too_many_may_not_wait(tmp_path):
+    with studio_client(tmp_path, limits=Limits(queued=1)) as client:
+        name = ask(client, evaluations=3000)
+        wait_for(client, name, "running")
+        other = ask(client)
+        answer = client.post("/api/pictures", json=ASKED)
+        assert (answer.status_code, answer.json()["field"]) == (429, "queue")
+        client.delete(f"/api/pictures/{other}")
+        client.delete(f"/api/pictures/{name}")
+
+
+def test_in_a_given_time(client):
+    name = ask(client, evaluations=None, seconds=1)
+    picture = wait_for(client, name)
+    assert picture["evaluations"] == picture["evaluation"] >= 12
+
+
+def test_masks_and_several_styles(client):
+    mask = Image.new("L", (48, 32))
+    mask.paste(255, (0, 0, 24, 32))
+    out = io.BytesIO()
+    mask.save(out, "PNG")
+    left = upload(client, out.getvalue(), "left.png", kind="mask")
+    styles = [{"image": "demo:style", "mask": left}, {"image": upload(client), "weight": 2}]
+    name = made(client, styles=styles, content_mask=left)
+    text = client.get(f"/api/pictures/{name}/configuration").text
+    assert "mask: left.png" in text
+    assert "content_mask: left.png" in text
+    assert client.get(f"/api/pictures/{name}/command").text.startswith("nst fit ")
