@@ -52,6 +52,8 @@ def parser() -> argparse.ArgumentParser:
     add("--max_megabytes", type=float, default=50.0, metavar="X", help="of a file that is brought; default: 50")
     add("--max_megapixels", type=float, default=64.0, metavar="X", help="of a picture; default: 64")
     add("--keep_hours", type=float, default=24.0, metavar="X", help="after which unused uploads go; default: 24")
+    add("--checkpoint_seconds", type=float, default=10.0, metavar="X", help="between two checkpoints of a run: what a "
+        "kill costs; default: 10")  # fmt: skip
     return words
 
 
@@ -75,6 +77,8 @@ def main(args: Sequence[str]) -> int:
             devices=tuple(options.device),
             headless=options.headless,
             shown=options.open,
-            limits=Limits(options.max_megabytes, options.max_megapixels, options.keep_hours),
+            limits=Limits(
+                options.max_megabytes, options.max_megapixels, options.keep_hours, options.checkpoint_seconds
+            ),
         )
     )

@@ -30,7 +30,6 @@ from nst_lightning.runs.checkpoint import SUFFIX
 from nst_lightning.runs.folder import CHECKPOINTS, RECORD
 from nst_lightning.session import Outcome, Session
 
-CHECKPOINT_SECONDS = 10.0
 PREVIEW, RESULT, FINE, FILM, SETTINGS = "preview.jpg", "result.png", "result16.tif", "timelapse.webp", "settings.yaml"
 _RUN = "run"
 # What a run brings along of the command's own: no signals, which are the server's, and nothing that speaks.
@@ -90,6 +89,7 @@ def make(
     place: Place,
     progress: Callable[[Update], None],
     stop: threading.Event,
+    checkpoint_seconds: float,
 ) -> Outcome:
     """Make a picture, or go on with it from its last checkpoint.
 
@@ -99,11 +99,12 @@ def make(
         place: Its files.
         progress: Hears how far it is.
         stop: Ends it after an evaluation, with a checkpoint and all files written.
+        checkpoint_seconds: Seconds between two checkpoints.
 
     Raises:
         UserError: If it cannot be made.
     """
-    given = [*arguments, f"--trainer.default_root_dir={place.folder}", f"--checkpoint_seconds={CHECKPOINT_SECONDS:g}"]
+    given = [*arguments, f"--trainer.default_root_dir={place.folder}", f"--checkpoint_seconds={checkpoint_seconds:g}"]
     if place.goes_on:
         if _is_at_its_end(place):
             # All was written but what is written below: with the picture gone, the last checkpoint gives it again.

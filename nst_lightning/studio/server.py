@@ -67,12 +67,15 @@ def serve(service: Service) -> int:
     devices = [_device(name) for name in service.devices or ("auto",)]
     if len(set(devices)) < len(devices):
         raise UserError(f"--device: must name each device once, got {' '.join(devices)}; leave one out")
-    studio = Studio(service.folder.absolute(), devices, service.limits)
+    with _listening(service) as listener:
+        studio = Studio(service.folder.absolute(), devices, service.limits)
+        return _serve(service, studio, listener)
+
+
+def _serve(service: Service, studio: Studio, listener: socket.socket) -> int:
     app = create_app(studio, service.token, headless=service.headless)
     config = uvicorn.Config(
         app,
-        host=service.host,
-        port=service.port,
         log_level="warning",
         access_log=False,
         server_header=False,
@@ -87,13 +90,26 @@ def serve(service: Service) -> int:
 
     before = signal.signal(signal.SIGTERM, on_terminate)  # uvicorn raises again here what has ended it
     try:
-        server.run()
+        server.run(sockets=[listener])
     finally:
         signal.signal(signal.SIGTERM, before)
         studio.close()
-    if not server.started:
-        raise UserError(f"--port: must be free, got {service.port} on {service.host}; choose another")
     return _TERMINATED if terminated.is_set() else 0
+
+
+def _listening(service: Service) -> socket.socket:
+    """Take the port before anything is loaded.
+
+    Raises:
+        UserError: If that cannot be.
+    """
+    try:
+        family, _, _, _, address = socket.getaddrinfo(service.host, service.port, type=socket.SOCK_STREAM)[0]
+        return socket.create_server(address[:2], family=family)
+    except OSError as error:
+        raise UserError(
+            f"--port: must be free, got {service.port} on {service.host} ({error.strerror}); choose another"
+        ) from None
 
 
 class _Server(uvicorn.Server):
@@ -108,7 +124,7 @@ class _Server(uvicorn.Server):
         await super().startup(sockets)
         if not self.started:
             return
-        port = next((one.getsockname()[1] for server in self.servers for one in server.sockets), self._service.port)
+        port = sockets[0].getsockname()[1] if sockets else self._service.port
         host = self._service.host
         shown = f"[{host}]" if ":" in host else host
         address = f"http://{shown}:{port}"

@@ -60,7 +60,8 @@ class Studio:
             pass
         self.uploads = Uploads(self.folder / "uploads", self.limits)
         self.shelf = Shelf(Records(self.folder / "pictures"), self.hub.tell, self.hub.is_watched)
-        self.workshop = Workshop(self.shelf, self.uploads, devices, self.metrics)
+        seconds = self.limits.checkpoint_seconds
+        self.workshop = Workshop(self.shelf, self.uploads, devices, self.metrics, seconds)
         self.estimator = Estimator(self.uploads, self.limits, devices[0])
         self.views = Views(self.shelf)
         self.hub.state, self.hub.names = self.views.text, self.views.names

@@ -41,10 +41,14 @@ class Workshop:
         uploads: What they are made of.
         devices: Such as ``cpu`` or ``cuda:1``.
         metrics: Counts what is done.
+        checkpoint_seconds: Seconds between two checkpoints of a run.
     """
 
-    def __init__(self, shelf: Shelf, uploads: Uploads, devices: Sequence[str], metrics: Metrics) -> None:
+    def __init__(
+        self, shelf: Shelf, uploads: Uploads, devices: Sequence[str], metrics: Metrics, checkpoint_seconds: float = 10.0
+    ) -> None:
         self._shelf, self._uploads, self._metrics = shelf, uploads, metrics
+        self._checkpoint_seconds = checkpoint_seconds
         self.devices = list(devices)
         self._turn = threading.Condition()
         self._running: dict[str, _Run] = {}
@@ -139,7 +143,7 @@ class Workshop:
 
         words = [*arguments(Asked(**record.asked), self._path), *record.more, *device_words(device)]
         for _ in range(_TRIES):
-            outcome = make(session, words, place, progress, run.stop)
+            outcome = make(session, words, place, progress, run.stop, self._checkpoint_seconds)
             if outcome.evaluations >= outcome.total or run.stop.is_set():
                 break
         return outcome

@@ -17,11 +17,11 @@ from PIL import Image
 
 pytest.importorskip("fastapi")
 
-import uvicorn  # noqa: E402
+import uvicorn
 
-from nst_lightning.studio.app import create_app  # noqa: E402
-from nst_lightning.studio.limits import Limits  # noqa: E402
-from nst_lightning.studio.studio import Studio  # noqa: E402
+from nst_lightning.studio.app import create_app
+from nst_lightning.studio.limits import Limits
+from nst_lightning.studio.studio import Studio
 
 PATIENCE = 120  # seconds in which anything here has happened, however busy the machine is
 ASKED = {"content": "demo:content", "styles": [{"image": "demo:style"}], "size": 48, "evaluations": 5}
