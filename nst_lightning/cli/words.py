@@ -121,6 +121,23 @@ def _runs() -> dict[str, Value | None]:
     return {"RUN": run, "--root": FOLDER, "--json": FLAG, "--older_than": ANY, "--yes": FLAG}
 
 
+def _studio() -> dict[str, Value | None]:
+    return {
+        "--host": Value(("127.0.0.1", "0.0.0.0")),
+        "--port": ANY,
+        "--token": ANY,
+        "--folder": FOLDER,
+        "--headless": FLAG,
+        "--open": FLAG,
+        "--no_open": FLAG,
+        "--device": Value(("cpu", "cuda", "mps"), many=True),
+        "--max_megabytes": ANY,
+        "--max_megapixels": ANY,
+        "--keep_hours": ANY,
+        "--checkpoint_seconds": ANY,
+    }
+
+
 # What follows short words: files, if nothing is said here, or anything, if it is a number.
 SHORT: dict[str, Value] = {
     "--preset": _presets(),
@@ -137,6 +154,7 @@ TABLE: dict[str, Callable[[], Mapping[str, Value | None]]] = {
     "presets": lambda: {"NAME": _presets(files=False)._replace(many=True), "--json": FLAG},
     "info": lambda: {"--json": FLAG},
     "runs": _runs,
+    "studio": _studio,
     "distill": lambda: {"-c --config": FILE, "--ckpt_path": FILE, "--print_config": FLAG},
     "score": _score,
     "benchmark": _benchmark,

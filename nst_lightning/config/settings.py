@@ -86,7 +86,7 @@ def _of_configuration(given: str) -> Iterator[tuple[str, Any]]:
         return
     for group in ("data", "model", "trainer"):
         held = tree.get(group) if isinstance(tree, dict) else None
-        if not isinstance(held, (dict, type(None))) and not Path(str(held)).is_file():
+        if not isinstance(held, (dict, type(None))) and not _is_file(str(held)):
             raise UserError(f"{group}: must hold keys, each with a value, got {_short(held)}; mend {given}")
     for key in (*_CLASSES, *_ITEMS):
         group, _, name = key.partition(".")
@@ -94,8 +94,16 @@ def _of_configuration(given: str) -> Iterator[tuple[str, Any]]:
             yield key, tree[group][name]
 
 
+def _is_file(text: str) -> bool:
+    """Whether a value is the path of a file; a long one in YAML is no name that a disk takes, which is no error."""
+    try:
+        return Path(text).is_file()
+    except (OSError, ValueError):
+        return False
+
+
 def _value(text: str, key: str) -> Any:
-    if text[:1] not in {"[", "{"} or Path(text).exists():
+    if text[:1] not in {"[", "{"} or _is_file(text):
         return None if text == "null" else {"true": True, "false": False}.get(text, text)
     try:
         return yaml.safe_load(text)
@@ -107,7 +115,7 @@ def _value(text: str, key: str) -> Any:
 
 
 def _check_classes(key: str, value: Any, place: _Place) -> None:
-    if value is None or isinstance(value, bool) or (isinstance(value, str) and Path(value).is_file()):
+    if value is None or isinstance(value, bool) or (isinstance(value, str) and _is_file(value)):
         return
     items = value if isinstance(value, list) else [value]
     names = _names(place)
@@ -191,7 +199,7 @@ def _check_items(key: str, value: Any, class_: type, form: str) -> None:
             for name in item:
                 if name not in known:
                     raise UserError(f"{key}: {name}: there is no such key; {nearest(name, known)} the form is {form}")
-        elif class_ is Stage and value is not None and not (isinstance(value, str) and Path(value).is_file()):
+        elif class_ is Stage and value is not None and not (isinstance(value, str) and _is_file(value)):
             raise UserError(f"{key}: must be a list of mappings, got {_short(value)}; type: --{key} '{form}'")
 
 

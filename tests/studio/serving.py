@@ -39,7 +39,9 @@ def studio_client(folder, token=None, limits=None, **options):
     """A client of a studio, which a thread of this process serves."""
     studio = Studio(folder, ["cpu"], limits or Limits())
     app = create_app(studio, token, **options)
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", timeout_graceful_shutdown=1))
+    server = uvicorn.Server(
+        uvicorn.Config(app, port=0, log_level="error", timeout_graceful_shutdown=1, server_header=False)
+    )
     thread = threading.Thread(target=server.run)
     thread.start()
     end = time.monotonic() + PATIENCE

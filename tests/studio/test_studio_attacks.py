@@ -1,0 +1,303 @@
+"""What is refused: paths, classes, bombs, floods, other sites, wrong tokens. The server goes on."""
+
+from __future__ import annotations
+
+import json
+import struct
+import time
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+
+import psutil
+import pytest
+from serving import ASKED, ask, made, png, studio_client, upload, wait_for
+
+from nst_lightning.studio.limits import Limits
+
+TOKEN = "a-token-of-the-tests"
+PATHS = ["../../etc/passwd", "/etc/passwd", "..%2f..%2fetc%2fpasswd", "....//etc", "C:\\x", "~/x", "a" * 16, "%00" * 16]
+
+
+def bomb(width, height):
+    """A PNG of a few bytes whose header announces very many pixels."""
+
+    def chunk(name, data):
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
+    )
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_no_path_leads_out_of_the_folder(shared, path):
+    for address in (
+        f"/api/uploads/{path}",
+        f"/api/pictures/{path}",
+        *(f"/api/pictures/{path}/{part}" for part in ("result", "preview", "timelapse", "configuration", "command")),
+        f"/static/{path}",
+        f"/static/../../{path}",
+    ):
+        answer = shared.get(address)
+        assert answer.status_code in {400, 404}, address
+        assert b"root:" not in answer.content
+    for method in ("stop", "continue", "larger"):
+        assert shared.post(f"/api/pictures/{path}/{method}", json={}).status_code in {404, 405}
+    assert shared.delete(f"/api/pictures/{path}").status_code in {404, 405}
+
+
+@pytest.mark.parametrize(
+    "path", [*PATHS, "demo:content/../x", "demo:unknown", "0123456789abcdef", "https://x.org/a.png"]
+)
+@pytest.mark.parametrize("field", ["content", "content_mask", "image", "mask"])
+def test_no_picture_is_named_by_a_path(shared, path, field):
+    wish = json.loads(json.dumps(ASKED))
+    if field in {"image", "mask"}:
+        wish["styles"][0][field] = path
+    else:
+        wish[field] = path
+    for address in ("/api/plan", "/api/pictures"):
+        answer = shared.post(address, json=wish)
+        assert answer.status_code in {404, 422}
+        assert set(answer.json()) == {"error", "field"}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"output": "/tmp/x.png"},
+        {"trainer.default_root_dir": "/tmp"},
+        {"trainer.callbacks": [{"class_path": "nst_lightning.callbacks.Export", "init_args": {"output": "x.png"}}]},
+        {"trainer.logger": "CSVLogger"},
+        {"timelapse": "x.gif"},
+        {"ckpt_path": "last"},
+        {"config": "/etc/passwd"},
+        {"data.content": "/etc/passwd"},
+        {"data.init": "/etc/passwd"},
+        {"data.init": "secret.png"},
+        {"data.style": "/etc/passwd"},
+        {"model.extractor": "os.system"},
+        {"model.extractor": {"class_path": "subprocess.Popen", "init_args": {"args": "id"}}},
+        {"model.extractor": {"class_path": "nst_lightning.features.VGG19", "init_args": {"weights": "/etc/passwd"}}},
+        {"model.extractor": {"class_path": "VGG19", "init_args": {"weights": "weights"}}},
+        {"model.extractor.init_args.weights": "~/x"},
+        {"model.extractor": "settings.yaml"},
+        {"model.optimizer": {"class_path": "torch.optim.Adam", "dict_kwargs": {"lr": 1}}},
+        {"model.optimizer": "torch.load"},
+        {"model.terms": [{"class_path": "my_file.MyTerm"}]},
+        {"model.terms": "terms.yaml"},
+        {"model.stages": [{"evaluations": 5, "extractor": {"class_path": "os.system"}}]},
+        {"model.tile": "../x"},
+        {"--model.tile": "auto"},
+        {"model.tile=1 --output": "auto"},
+        {"model.evaluations": 5},
+    ],
+)
+def test_options_name_no_file_and_no_foreign_class(shared, tmp_path, monkeypatch, options):
+    monkeypatch.chdir(tmp_path)
+    answer = shared.post("/api/pictures", json={**ASKED, "options": options})
+    assert answer.status_code == 422
+    assert answer.json()["field"].startswith("options.")
+    text = json.dumps({"model": {}, **{key: value for key, value in options.items() if "." not in key}})
+    for key, value in options.items():
+        group, _, name = key.partition(".")
+        if group == "model" and name in {"extractor", "optimizer", "terms", "stages", "tile"}:
+            text = json.dumps({"model": {name: value}})
+            assert shared.post("/api/configuration", content=text).status_code == 422
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_options_of_the_products_own_are_taken(shared):
+    name = made(
+        shared,
+        options={
+            "model.terms": [
+                {"class_path": "nst_lightning.losses.Content", "init_args": {"layers": ["relu3_1"]}},
+                {"class_path": "Gram", "init_args": {"layers": {"relu1_1": 1, "relu2_1": 2}}},
+            ],
+            "model.extractor": {"class_path": "CompactVGG19", "init_args": {"pooling": "average"}},
+            "model.optimizer": {"class_path": "torch.optim.Adam", "init_args": {"lr": 0.05}},
+            "data.init": "noise",
+        },
+    )
+    assert "torch.optim.Adam" in shared.get(f"/api/pictures/{name}/configuration").text
+
+
+def test_a_configuration_comes_back_as_a_request(shared):
+    images = upload(shared, name="photo.png"), upload(shared, name="paint.png")
+    name = made(shared, content=images[0], styles=[{"image": images[1]}], strength=2, keep_colors=True, stroke_size=2)
+    text = shared.get(f"/api/pictures/{name}/configuration").text
+    answer = shared.post("/api/configuration", content=text).json()
+    assert answer["pictures"]["content"] == "photo.png"
+    assert answer["pictures"]["styles"] == [{"name": "paint.png", "mask": None, "weight": 1.0}]
+    asked = answer["asked"]
+    assert (asked["size"], asked["strength"], asked["keep_colors"], asked["stroke_size"]) == (48, 2.0, True, 2.0)
+    again = {**asked, "content": images[0], "styles": [{"image": images[1]}]}
+    other = ask(shared, **again)
+    wait_for(shared, other)
+    results = [shared.get(f"/api/pictures/{one}/result").content for one in (name, other)]
+    assert results[0] == results[1]
+
+
+@pytest.mark.parametrize(
+    "text", ["[1]", "a: [", "model: 3", "!!python/object/apply:os.system [id]", "[" * 5000, "x: 1"]
+)
+def test_what_is_no_configuration_is_said(shared, text):
+    answer = shared.post("/api/configuration", content=text)
+    assert answer.status_code == 422
+    assert answer.json()["field"] is not None
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (bomb(60000, 60000), "pixels"),
+        (bomb(9000, 9000), "megapixels"),
+        (b"not a picture", "file: "),
+        (b"", "file: "),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "file: "),
+        (png()[:60], "file: "),
+    ],
+)
+def test_what_is_no_picture_is_not_kept(shared, content, said):
+    answer = shared.post("/api/uploads", files={"file": ("x.png", content)})
+    assert answer.status_code == 422
+    assert said in answer.json()["error"]
+    assert answer.json()["field"] == "file"
+    assert str(shared.studio.folder) not in answer.text
+    assert {place.name for place in shared.studio.uploads.folder.iterdir()} == set(shared.studio.uploads._known)
+
+
+def test_a_file_that_is_too_large_is_not_read_to_its_end(tmp_path):
+    sent = 0
+
+    def pieces():
+        nonlocal sent
+        yield b'--b\r\nContent-Disposition: form-data; name="file"; filename="x.png"\r\n\r\n'
+        for _ in range(300):
+            sent += 1
+            yield bytes(1 << 20)
+        yield b"\r\n--b--\r\n"
+
+    with studio_client(tmp_path, limits=Limits(megabytes=1)) as client:
+        answer = client.post("/api/uploads", files={"file": ("x.png", bytes(1_200_000))})
+        assert (answer.status_code, answer.json()["field"]) == (413, "file")
+        kind = {"content-type": "multipart/form-data; boundary=b"}
+        try:  # who goes on sending may find the line cut before the answer is read
+            assert client.post("/api/uploads", content=pieces(), headers=kind).status_code == 413
+        except OSError as error:
+            assert error is not None
+        except Exception as error:
+            assert type(error).__module__.startswith("httpx")
+        assert sent < 200
+        assert client.post("/api/plan", content=b"x" * (2 << 20)).status_code == 413
+        assert list(client.studio.uploads.folder.iterdir()) == []
+        assert upload(client)
+
+
+def test_fifty_uploads_at_once_leave_memory_bounded(tmp_path):
+    content = png(2000, 1500)
+    with studio_client(tmp_path) as client:
+        for _ in range(2):
+            upload(client, content)
+        before, most = psutil.Process().memory_info().rss, 0
+        with ThreadPoolExecutor(50) as pool:
+            answers = [pool.submit(upload, client, content) for _ in range(50)]
+            while not all(answer.done() for answer in answers):
+                most = max(most, psutil.Process().memory_info().rss)
+                time.sleep(0.02)
+        print(f"{(most - before) / 2**20:.0f} MiB more at the peak")
+        assert len({answer.result() for answer in answers}) == 50
+        assert client.get("/health").status_code == 200
+    decoded = 2000 * 1500 * 32  # bytes of one picture on its way
+    assert most - before < 3 * decoded
+
+
+def test_uploads_go_after_their_time_unless_a_picture_uses_them(client):
+    kept, gone = upload(client), upload(client)
+    made(client, styles=[{"image": kept}])
+    uploads = client.studio.uploads
+    later = uploads.find(kept).created + 25 * 3600
+    assert uploads.sweep(client.studio.shelf.used_images(), later) == [gone]
+    assert client.get(f"/api/uploads/{gone}").status_code == 404
+    assert client.get(f"/api/uploads/{kept}").status_code == 200
+    assert not (uploads.folder / gone).exists()
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"origin": "https://evil.example"},
+        {"origin": "null"},
+        {"origin": "http://localhost:1"},
+        {"sec-fetch-site": "cross-site"},
+        {"sec-fetch-site": "same-site"},
+        {"host": "evil.example"},
+        {"host": "127.0.0.1.evil.example"},
+        {"host": ""},
+    ],
+)
+def test_other_sites_are_refused(shared, headers):
+    for address, body in (("/api/pictures", ASKED), ("/api/plan", ASKED)):
+        answer = shared.post(address, json=body, headers=headers)
+        assert answer.status_code in {400, 403}
+    if "host" in headers:
+        assert shared.get("/api/pictures", headers=headers).status_code in {400, 403}
+    assert shared.get("/health").status_code == 200
+
+
+def test_the_own_page_may_ask(shared):
+    origin = {"origin": str(shared.base_url).rstrip("/"), "sec-fetch-site": "same-origin"}
+    assert shared.post("/api/plan", json=ASKED, headers=origin).status_code == 200
+
+
+def test_a_token_is_needed(tmp_path):
+    with studio_client(tmp_path, TOKEN) as client:
+        assert client.get("/health").status_code == 200
+        for address in ("/api/pictures", "/api/facts", "/metrics", "/api/openapi.json", "/api/uploads/demo:content"):
+            assert client.get(address).status_code == 401, address
+            wrong = {"authorization": "Bearer wrong"}
+            assert client.get(address, headers=wrong).status_code == 401, address
+            assert client.get(address, headers={"cookie": "nst_studio=wrong"}).status_code == 401, address
+            right = {"authorization": f"Bearer {TOKEN}"}
+            assert client.get(address, headers=right).status_code == 200, address
+        assert client.post("/api/pictures", json=ASKED).status_code == 401
+        assert client.post("/login", json={"token": "wrong"}).status_code == 401
+        assert not client.cookies
+        answer = client.post("/login", json={"token": TOKEN})
+        assert answer.status_code == 204
+        cookie = answer.headers["set-cookie"].lower()
+        assert "httponly" in cookie
+        assert "samesite=strict" in cookie
+        assert TOKEN not in cookie
+        assert client.get("/api/pictures").status_code == 200
+
+
+def test_a_form_logs_in(tmp_path):
+    with studio_client(tmp_path, TOKEN) as client:
+        answer = client.post("/login", data={"token": TOKEN})
+        assert (answer.status_code, answer.headers["location"]) == (303, "/")
+        assert client.get("/api/pictures").status_code == 200
+
+
+def test_answers_carry_their_headers(shared):
+    for address in ("/", "/health", "/api/pictures", "/api/nothing"):
+        headers = shared.get(address).headers
+        assert "default-src 'self'" in headers["content-security-policy"]
+        assert "frame-ancestors 'none'" in headers["content-security-policy"]
+        assert "unsafe" not in headers["content-security-policy"]
+        assert headers["x-content-type-options"] == "nosniff"
+        assert headers["referrer-policy"] == "no-referrer"
+        assert "server" not in headers
+
+
+def test_headless_serves_no_page(tmp_path):
+    with studio_client(tmp_path, headless=True) as client:
+        assert client.get("/").status_code == 404
+        assert client.get("/static/studio.css").status_code == 404
+        assert client.get("/api/facts").json()["limits"]["megabytes"] == 50
+        assert "/api/pictures/{name}/continue" in client.get("/api/openapi.json").json()["paths"]
+        text = client.get("/metrics").text
+        assert 'nst_pictures{status="running"} 0.0' in text
+        assert "process_resident_memory_bytes" in text
