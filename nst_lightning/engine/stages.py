@@ -139,22 +139,7 @@ class StagedModule(ImageModule):
         """Plans for all stages."""
         resident = resident_memory(self.trainer.strategy.root_device)
         free = _free_memory(self.trainer, self.memory)
-        return self.plan_for(self._data, free, resident, self.trainer.world_size)
-
-    def plan_for(self, data: StyleTransferData, available: int, resident: int, processes: int = 1) -> Planner:
-        """What a run with these pictures, which `check` has seen, would take; nothing of this module changes.
-
-        Args:
-            data: The pictures.
-            available: Free bytes on the device.
-            resident: Bytes that the process has taken already.
-            processes: How many share the tiles.
-
-        Raises:
-            UserError: If a stage does not fit.
-        """
-        scopes = [Scope(s.evaluations, data.stage_size(s.scale), self.extractor_of(s)) for s in self.stages]
-        return Planner(self.objective, self._optimizers.optimizer, scopes, self.tile, available, resident, processes)
+        return plan_for(self, self._data, free, resident, self.trainer.world_size)
 
     def _enter_stage(self, batch: StageBatch) -> None:
         """Bring the image to the size of a stage and make its targets."""
@@ -244,6 +229,26 @@ class StagedModule(ImageModule):
         if self.evaluator is None:
             raise UserError("model: needs a fit first, got none yet; call trainer.fit(model, datamodule=data)")
         return self.evaluator(image)
+
+
+def plan_for(
+    module: StagedModule, data: StyleTransferData, available: int, resident: int, processes: int = 1
+) -> Planner:
+    """What a run with these pictures, which `StagedModule.check` has seen, would take; nothing of the module changes.
+
+    Args:
+        module: What runs.
+        data: The pictures.
+        available: Free bytes on the device.
+        resident: Bytes that the process has taken already.
+        processes: How many share the tiles.
+
+    Raises:
+        UserError: If a stage does not fit.
+    """
+    scopes = [Scope(s.evaluations, data.stage_size(s.scale), module.extractor_of(s)) for s in module.stages]
+    optimizer = module._optimizers.optimizer
+    return Planner(module.objective, optimizer, scopes, module.tile, available, resident, processes)
 
 
 def _free_memory(trainer: Trainer, limit: float | None) -> int:

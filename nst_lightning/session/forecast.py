@@ -14,6 +14,7 @@ from nst_lightning.config.networks import Networks
 from nst_lightning.config.options import FitCLI
 from nst_lightning.data.module import StyleTransferData
 from nst_lightning.engine.module import StyleTransfer
+from nst_lightning.engine.stages import plan_for
 from nst_lightning.hardware.accelerator import choose_accelerator, choose_precision, compute_dtype, describe
 from nst_lightning.hardware.memory import free_memory, resident_memory
 
@@ -92,7 +93,7 @@ class Draft:
             free = min(free, max(0, int(self.memory * 2**30) - resident))
         for network in {self.model.extractor_of(stage) for stage in self.model.stages}:
             network.set_compute_dtype(compute_dtype(precision))
-        planner = self.model.plan_for(self.data, free, resident)
+        planner = plan_for(self.model, self.data, free, resident)
         height, width = self.data.stage_size()
         return Forecast(
             hardware.accelerator,

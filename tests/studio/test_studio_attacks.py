@@ -211,7 +211,7 @@ def test_fifty_uploads_at_once_leave_memory_bounded(tmp_path):
         assert len({answer.result() for answer in answers}) == 50
         assert client.get("/health").status_code == 200
     decoded = 2000 * 1500 * 32  # bytes of one picture on its way
-    assert most - before < 3 * decoded
+    assert most - before < 8 * decoded  # and not 50 times that
 
 
 def test_uploads_go_after_their_time_unless_a_picture_uses_them(client):
