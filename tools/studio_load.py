@@ -36,7 +36,8 @@ async def watch(address: str, name: str, seen: list[int]) -> None:
                 seen[0] += 1
                 if picture["preview"] and picture["preview"] != shown:
                     shown = picture["preview"]
-                    seen[1] += len((await client.get(shown)).content) > 0
+                    preview = await client.get(shown)
+                    seen[1] += preview.status_code == 200
                 if picture["status"] in {"finished", "failed", "stopped"}:
                     return
 

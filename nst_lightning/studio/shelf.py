@@ -50,6 +50,11 @@ class Shelf:
                 raise UnknownError("picture", "see GET /api/pictures")
             return self._known[name]
 
+    def status(self, name: str) -> str | None:
+        """What a picture is doing; None if there is none."""
+        with self._lock:
+            return self._known[name].status if name in self._known else None
+
     def all(self) -> list[Record]:
         """All pictures, the newest first."""
         with self._lock:
@@ -98,14 +103,24 @@ class Shelf:
             self._revisions[record.id] += 1
             self._tell(record.id)
 
-    def change(self, name: str, *, kept: bool = True, **facts: Any) -> Record:
+    def change(self, name: str, *, kept: bool = True, when: str | None = None, **facts: Any) -> Record:
         """Change what is known of a picture.
+
+        Args:
+            name: It.
+            kept: As for `put`.
+            when: The status in which it has to be; in another one nothing is changed.
+            facts: What is to be known.
+
+        Returns:
+            What is known now.
 
         Raises:
             UnknownError: If there is none.
         """
         with self._lock:
-            return self.put(replace(self.get(name), **facts), kept=kept)
+            known = self.get(name)
+            return known if when not in {None, known.status} else self.put(replace(known, **facts), kept=kept)
 
     def remove(self, name: str) -> None:
         """Forget a picture, and remove its files."""

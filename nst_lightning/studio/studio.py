@@ -117,17 +117,16 @@ class Studio:
 
     def stop(self, name: str) -> Record:
         """Let a picture be as it is; one that waits is not begun."""
-        record = self.shelf.get(name)
-        if record.status == "queued":
-            return self.shelf.change(name, status="stopped")
-        if record.status != "running":
+        record = self.shelf.change(name, when="queued", status="stopped")
+        if record.status == "stopped":
+            return record
+        record = self.shelf.change(name, when="running", status="stopping")
+        if record.status not in {"stopping", "finished"}:
             raise RefusedError(
                 f"picture: must be running or queued, it is {record.status}; continue it first", 409, "picture"
             )
-        record = self.shelf.change(name, status="stopping")
-        if not self.workshop.stop(name):
-            return self.shelf.get(name)
-        return record
+        self.workshop.stop(name)
+        return self.shelf.get(name)
 
     def go_on(self, name: str, more: More) -> Record:
         """Go on with a picture from where it is, with the same state of the optimiser.
@@ -189,9 +188,7 @@ class Studio:
 
     def remove(self, name: str) -> None:
         """Stop a picture, and remove it with its files."""
-        record = self.shelf.get(name)
-        if record.status == "queued":
-            self.shelf.change(name, status="stopped")
+        self.shelf.change(name, when="queued", status="stopped")
         self.workshop.stop(name)
         if not self.workshop.wait_for_end(name, _PATIENCE):
             raise RefusedError("picture: must come to its end first, it has not; try again", 409, "picture")

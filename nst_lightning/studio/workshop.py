@@ -52,16 +52,16 @@ class Workshop:
         self.devices = list(devices)
         self._turn = threading.Condition()
         self._running: dict[str, _Run] = {}
+        self._to_stop: set[str] = set()  # what was being stopped: one more evaluation, and its files are written
         self._closing = False
         self._threads: list[threading.Thread] = []
 
     def start(self) -> None:
         """Go on with what was under way when the server ended, and begin what waits."""
         for record in self._shelf.with_status("running", "stopping", "queued"):
-            if record.status == "stopping" and not self._shelf.place(record.id).goes_on:
-                self._shelf.change(record.id, status="stopped")
-            else:  # one that was being stopped has its files written by going on for an evaluation
-                self._shelf.change(record.id, status="queued")
+            if record.status == "stopping":
+                self._to_stop.add(record.id)
+            self._shelf.change(record.id, status="queued")
         for device in self.devices:
             thread = threading.Thread(target=self._work, args=(device,), name=f"studio {device}", daemon=True)
             self._threads.append(thread)
@@ -104,8 +104,13 @@ class Workshop:
                 if self._closing:
                     return
                 record = self._shelf.with_status("queued")[0]
+                facts: dict[str, Any] = {"status": "running", "device": device, "error": None}
+                if self._shelf.change(record.id, when="queued", **facts).status != "running":
+                    continue  # stopped just now
                 run = self._running[record.id] = _Run(record.id)
-                self._shelf.change(record.id, status="running", device=device, error=None)
+                if record.id in self._to_stop:
+                    self._to_stop.discard(record.id)
+                    run.stop.set()
             try:
                 self._run(session, run, device)
             finally:
@@ -168,7 +173,8 @@ class Workshop:
 
     def _end(self, run: _Run, outcome: Outcome) -> None:
         whole = outcome.evaluations >= outcome.total
-        status = "finished" if whole else "running" if self._closing else "stopped"
+        asked_to_stop = self._shelf.status(run.name) == "stopping"
+        status = "finished" if whole else "stopped" if asked_to_stop or not self._closing else "running"
         width, height = outcome.size
         growth = self._shelf.growth(run.name)
         with contextlib.suppress(OSError):

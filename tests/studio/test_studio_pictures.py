@@ -152,6 +152,32 @@ def test_events_of_one_picture_end_with_it(client):
     assert [state["evaluation"] for state in states] == sorted(state["evaluation"] for state in states)
 
 
+def test_events_of_all_say_what_is_gone(client):
+    name = made(client)
+    with client.stream("GET", "/api/events") as answer:
+        lines = answer.iter_lines()
+        first = [next(lines) for _ in range(2)]
+        client.delete(f"/api/pictures/{name}")
+        later = [line for line, _ in zip(lines, range(3), strict=False)]
+    assert first[0] == "event: picture"
+    assert json.loads(first[1].removeprefix("data: "))["id"] == name
+    assert "event: removed" in later
+    assert f'data: {{"id": "{name}"}}' in [*later, first[1]]
+
+
+def test_what_was_being_stopped_when_the_server_was_killed_is_stopped(tmp_path):
+    with studio_client(tmp_path) as client:
+        name = ask(client, evaluations=3000)
+        wait_for(client, name, "running", reached=lambda picture: picture["evaluation"] >= 2)
+    with studio_client(tmp_path) as client:
+        wait_for(client, name, "running")
+    path = tmp_path / "pictures" / name / "picture.json"
+    path.write_text(path.read_text().replace('"running"', '"stopping"'))
+    with studio_client(tmp_path) as client:
+        picture = wait_for(client, name, "stopped")
+        assert picture["can"]["download"]
+
+
 def test_curve_and_preview_outlive_the_server(tmp_path):
     with studio_client(tmp_path) as client:
         name = made(client)
