@@ -1,0 +1,61 @@
+// The strip of all pictures of the server, newest first; each is a way back to its settings.
+
+import { $, make, show, write } from "./dom.js";
+import { state, titleOf } from "./stage.js";
+
+const REFRESH = 5000; // milliseconds between two small pictures of a run: the large one is what is watched
+
+const items = new Map(); // by id: {item, button, image, text, loaded}
+
+function build(picture, go) {
+  const image = make("img", { alt: "", loading: "lazy" });
+  const name = make("span", { className: "name" });
+  const text = make("span", { className: "help" });
+  const button = make("button", { type: "button", data: { id: picture.id } }, make("span", { className: "frame" }, image), name, text);
+  button.addEventListener("click", () => go(picture.id));
+  return { item: make("li", {}, button), button, image, name, text, loaded: -Infinity };
+}
+
+/** Show what is known of a picture, as a new item where it is new. */
+export function update(picture, selected, go) {
+  let entry = items.get(picture.id);
+  if (!entry) {
+    entry = build(picture, go);
+    items.set(picture.id, entry);
+  }
+  entry.created = picture.created;
+  entry.button.dataset.status = picture.status;
+  write(entry.name, titleOf(picture));
+  write(entry.text, `${picture.asked.preset}, ${Math.max(picture.width, picture.height) || "?"} px. ${state(picture)}`);
+  const now = performance.now();
+  const running = picture.status === "running";
+  if (picture.preview && entry.image.getAttribute("src") !== picture.preview && (!running || now - entry.loaded > REFRESH)) {
+    entry.image.src = picture.preview;
+    entry.loaded = now;
+  }
+  place(entry);
+  mark(selected);
+}
+
+function place(entry) {
+  const list = $("history-list");
+  const after = [...list.children].find((item) => [...items.values()].find((other) => other.item === item)?.created < entry.created);
+  if (!entry.item.isConnected) list.insertBefore(entry.item, after ?? null);
+  show($("history-empty"), items.size === 0);
+}
+
+export function remove(id) {
+  items.get(id)?.item.remove();
+  items.delete(id);
+  show($("history-empty"), items.size === 0);
+}
+
+/** Mark the picture that is looked at. */
+export function mark(selected) {
+  for (const [id, { button }] of items) {
+    if (id === selected) button.setAttribute("aria-current", "true");
+    else button.removeAttribute("aria-current");
+  }
+}
+
+export const known = () => [...items.keys()];
