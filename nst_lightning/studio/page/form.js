@@ -153,7 +153,9 @@ function showPreset() {
 
 function showOptions() {
   const entries = Object.entries(options);
-  write($("options"), `With ${entries.map(([name, value]) => `${name} = ${JSON.stringify(value)}`).join(", ")}`);
+  const text = entries.map(([name, value]) => `${name} = ${JSON.stringify(value)}`).join(", ");
+  write($("options"), entries.length > 3 ? `With ${entries.length} settings of a file.` : `With ${text}.`);
+  $("options").title = text;
   show($("options"), entries.length > 0);
   show($("options-remove"), entries.length > 0);
 }
@@ -172,7 +174,7 @@ function row(item, index) {
   const painted = make("button", { type: "button", aria: { pressed: String(item.mask !== null) } }, "Paint where");
   painted.setAttribute("aria-label", `Paint where ${item.name} goes`);
   painted.addEventListener("click", () => paintStyle(item));
-  const away = make("button", { type: "button", className: "quiet", aria: { label: `Remove ${item.name}` } }, "Remove");
+  const away = make("button", { type: "button", className: "quiet away", aria: { label: `Remove ${item.name}` } }, "×");
   away.addEventListener("click", () => {
     styles.splice(index, 1);
     refresh();
@@ -187,7 +189,8 @@ function row(item, index) {
       make("p", { className: "help", hidden: !item.credit }, item.credit ?? ""),
       make("p", { className: "help", hidden: item.mask === null }, "Goes where it is painted."),
       weight,
-      make("div", { className: "buttons" }, painted, away)));
+      make("div", { className: "buttons" }, painted)),
+    away);
 }
 
 // ---- masks
@@ -296,10 +299,10 @@ const files = (id, where) => $(id).addEventListener("change", ({ target }) => {
 async function takeConfiguration(file) {
   complain("error-options", "");
   try {
-    const asked = await api.configuration(await file.text());
-    fill({ ...asked, content: asked.content ?? content?.id ?? null,
-      styles: asked.styles?.length ? asked.styles : styles });
-    say("The file's settings are taken.");
+    const { asked, pictures } = await api.configuration(await file.text());
+    fill({ ...read(), ...asked });
+    const named = [pictures.content, ...pictures.styles.map(({ name }) => name)].filter(Boolean);
+    say(`The file's settings are taken.${named.length ? ` Its pictures are ${named.join(" and ")}: choose them.` : ""}`);
   } catch (error) {
     complain("error-options", error.message, $("configuration"));
   }
@@ -344,7 +347,7 @@ function fillChoices() {
   }));
   $("content-shipped").replaceChildren(...facts.contents.map((item) => {
     const button = make("button", { type: "button", className: "quiet", title: item.title },
-      facts.contents.length > 1 ? item.title : "Our example");
+      facts.contents.length > 1 ? item.title : "An example");
     button.addEventListener("click", () => setContent(known(item.id)));
     return button;
   }));

@@ -1,0 +1,594 @@
+"""The page of ``nst studio`` in a real browser: what people do with it, and what they see."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="needs the package playwright")
+for needed in ("fastapi", "uvicorn", "sse_starlette", "multipart", "prometheus_client"):
+    pytest.importorskip(needed, reason="needs the extra studio")
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
+pytestmark = [
+    pytest.mark.skipif(BROWSER is None, reason="needs a Chromium on this machine"),
+    pytest.mark.xdist_group("page"),  # one server and one browser
+]
+FLAGS = (
+    *(
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-quic",
+        "--no-first-run",
+        "--disable-background-networking",
+    ),
+    *("--disable-component-update", "--disable-sync"),
+)
+WIDE, NARROW = (1400, 900), (390, 844)
+MINUTE = 60_000  # milliseconds; a busy machine may take its time
+SIZE = "96"
+ENDLESS = "100000"  # evaluations: such a run is stopped
+MEGABYTE = 1
+TIMES = "\N{MULTIPLICATION SIGN}"
+
+Open = Callable[..., Any]
+
+
+# ---- the server, the browser and the pictures
+
+
+def paint(path: Path, seed: int, size: tuple[int, int] = (120, 80)) -> Path:
+    """A picture of soft shapes."""
+    small = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    Image.fromarray(small).resize(size, Image.Resampling.BICUBIC).save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    folder = tmp_path_factory.mktemp("pictures")
+    made = {name: str(paint(folder / f"{name}.png", seed)) for seed, name in enumerate(("photo", "painting", "other"))}
+    (folder / "bad.png").write_text("this is no picture", encoding="utf-8")
+    noise = np.random.default_rng(9).integers(0, 256, (900, 900, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(folder / "large.png")  # more than a megabyte, which cannot be compressed
+    Image.fromarray(np.pad(np.full((40, 60), 255, np.uint8), 20)).resize((120, 80)).save(folder / "mask.png")
+    Image.new("L", (80, 80), 255).save(folder / "square.png")
+    return made | {name: str(folder / f"{name}.png") for name in ("bad", "large", "mask", "square")}
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Server:
+    """``nst studio`` in a process of its own."""
+
+    def __init__(self, folder: Path, *words: str) -> None:
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._command = [sys.executable, "-m", "nst_lightning", "studio", f"--port={self.port}", f"--folder={folder}"]
+        self._command += ["--device", "cpu", *words]
+        self._log = folder.parent / "server.txt"
+        self.start()
+
+    def start(self) -> None:
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "NST_STUDIO_TOKEN": ""}
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(self._command, stdout=log, stderr=log, env=environment)
+        while True:
+            try:
+                with urllib.request.urlopen(f"{self.url}/health", timeout=10):
+                    return
+            except (urllib.error.URLError, OSError):
+                assert self._process.poll() is None, self._log.read_text(encoding="utf-8")
+                time.sleep(0.1)
+
+    def end(self) -> None:
+        self._process.terminate()
+        try:
+            self._process.wait(60)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    server = Server(tmp_path_factory.mktemp("studio") / "folder", f"--max_megabytes={MEGABYTE}")
+    yield server
+    server.end()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=BROWSER, args=[*FLAGS])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def open_page(browser: Any, server: Server) -> Iterator[Open]:
+    """Open the studio; what goes wrong in any page of the test, or leaves the server, fails the test at its end."""
+    contexts, wrong = [], []
+    allowed: list[str] = []
+
+    def watch(page: Any, base: str) -> None:
+        page.on("pageerror", lambda error: wrong.append(f"error: {error}"))
+        page.on("console", lambda message: message.type == "error" and wrong.append(f"console: {message.text}"))
+        page.on("request", lambda request: request.url.startswith((base, "blob:", "data:"))
+                or wrong.append(f"foreign request: {request.url}"))  # fmt: skip
+
+    def open_page(hash: str = "#new", *, size: tuple[int, int] = WIDE, allow: str = "", base: str = server.url,
+                  **settings: Any) -> Any:  # fmt: skip
+        allowed.append(allow)
+        context = browser.new_context(viewport={"width": size[0], "height": size[1]}, **settings)
+        context.set_default_timeout(MINUTE)
+        contexts.append(context)
+        page = context.new_page()
+        watch(page, base)
+        page.goto(f"{base}/{hash}")
+        if settings.get("ready", True):
+            page.locator("#preset option").first.wait_for(state="attached")
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert [line for line in wrong if not any(word and re.search(word, line) for word in allowed)] == []
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left_running(server: Server) -> Iterator[None]:
+    yield
+    for picture in listed(server):
+        urllib.request.urlopen(urllib.request.Request(f"{server.url}/api/pictures/{picture['id']}", method="DELETE"))
+
+
+def listed(server: Server) -> list[dict[str, Any]]:
+    with urllib.request.urlopen(f"{server.url}/api/pictures") as answer:
+        return yaml.safe_load(answer.read())
+
+
+# ---- what people do
+
+
+def choose(page: Any, pictures: dict[str, str], *styles: str) -> None:
+    page.set_input_files("#content-file", pictures["photo"])
+    expect(page, "#content-name").to_have_text("photo.png")
+    for count, style in enumerate(styles or ("painting",), 1):
+        page.set_input_files("#styles-file", pictures[style])
+        expect(page, "#styles > li").to_have_count(count)
+
+
+def set_length(page: Any, evaluations: str, size: str = SIZE) -> None:
+    page.fill("#size", size)
+    page.select_option("#length", "evaluations")
+    page.fill("#length-number", evaluations)
+    expect(page, "#plan").to_contain_text(f"{int(evaluations)} evaluation")
+
+
+def start(page: Any) -> str:
+    """Start, and give the picture's id."""
+    before = page.url
+    page.click("#start")
+    page.wait_for_url(lambda url: url != before and re.search(r"#[0-9a-f]{16}$", url) is not None)
+    return page.url.rpartition("#")[2]
+
+
+def expect(page: Any, selector: str) -> Any:
+    return sync_api.expect(page.locator(selector))
+
+
+def wait_for(page: Any, status: str) -> None:
+    page.locator(f"#view[data-status={status}]").wait_for()
+
+
+def make(page: Any, pictures: dict[str, str], evaluations: str = "4") -> str:
+    """A small picture, until it is finished."""
+    choose(page, pictures)
+    set_length(page, evaluations)
+    name = start(page)
+    wait_for(page, "finished")
+    return name
+
+
+SEEN = """() => {
+  const image = document.getElementById("after");
+  if (!image.complete || !image.naturalWidth) return null;
+  const context = new OffscreenCanvas(48, 32).getContext("2d");
+  context.drawImage(image, 0, 0, 48, 32);
+  return context.getImageData(0, 0, 48, 32).data.join();
+}"""  # the pixels in the middle of the page
+
+
+def watch_pictures(page: Any, wanted: int) -> set[str]:
+    """Look at the page until so many different pictures have been seen in a run that still goes on."""
+    seen: set[str] = set()
+    while len(seen) < wanted:
+        pixels = page.evaluate(SEEN)
+        assert page.get_attribute("#view", "data-status") in {"queued", "running"}
+        if pixels:
+            seen.add(pixels)
+        page.wait_for_timeout(100)
+    return seen
+
+
+def test_a_picture_grows_is_stopped_and_goes_on(open_page, pictures):
+    page = open_page()
+    choose(page, pictures)
+    set_length(page, ENDLESS)
+    start(page)
+    assert len(watch_pictures(page, 5)) == 5
+    expect(page, "#curve path").to_have_count(1)
+    assert re.search(r"From [\d.e+]+ to [\d.e+]+ after \d+ evaluation", page.get_attribute("#curve", "aria-label"))
+    expect(page, "#progress-said").to_contain_text(f"of {ENDLESS} evaluations")
+    assert page.title().endswith("nst studio")
+    page.click("#stop")
+    wait_for(page, "stopped")
+    expect(page, "#progress-said").to_contain_text("Stopped after")
+    expect(page, "#stop").to_be_hidden()
+    stopped = int(page.evaluate("document.getElementById('progress').value"))
+    assert stopped >= 5
+    page.fill("#continue-evaluations", "3")
+    page.locator("#continue-strength").fill("1")
+    expect(page, "#continue-strength-said").to_have_text(f"{TIMES} 2")
+    page.click("#continue button")
+    wait_for(page, "finished")
+    expect(page, "#progress-said").to_contain_text(f"Finished: {stopped + 3} evaluations")
+
+
+def test_again_larger_begins_with_the_result(open_page, pictures):
+    page = open_page()
+    first = make(page, pictures)
+    page.click("#larger")
+    page.wait_for_url(lambda url: re.search(r"#[0-9a-f]{16}$", url) and not url.endswith(first))
+    expect(page, "#settings").to_contain_text(f"192 {TIMES} 128 px")
+    expect(page, "#settings").to_contain_text("a smaller picture")
+    page.click("#stop")  # as many evaluations as the preset has for it are not waited for
+    page.locator("#view:is([data-status=stopped], [data-status=finished])").wait_for()
+    expect(page, "#history-list button").to_have_count(2)
+    page.click(f"#history-list button[data-id='{first}']")
+    expect(page, "#settings").to_contain_text(f"96 {TIMES} 64 px")
+
+
+def test_masks_are_painted_with_mouse_and_keyboard_and_from_a_file(open_page, pictures, server):
+    page = open_page()
+    choose(page, pictures, "painting", "other")
+    page.locator("#styles button", has_text="Paint where").nth(0).click()
+    expect(page, "#brush-title").to_have_text("Where painting.png goes")
+    box = page.locator("#brush-canvas").bounding_box()
+    for share in (0.3, 0.6):
+        page.mouse.move(box["x"] + 0.1 * box["width"], box["y"] + share * box["height"])
+        page.mouse.down()
+        page.mouse.move(box["x"] + 0.45 * box["width"], box["y"] + share * box["height"], steps=4)
+        page.mouse.up()
+    painted = percent(page)
+    assert painted > 5
+    page.keyboard.press("Control+z")
+    assert 0 < percent(page) < painted
+    page.click("#brush-fill")
+    assert percent(page) == 100
+    page.click("#brush-undo")
+    page.click("#brush-use")
+    expect(page, "#brush").to_be_hidden()
+    page.locator("#styles button", has_text="Paint where").nth(1).click()
+    page.set_input_files("#brush-file", pictures["square"])
+    expect(page, "#error-brush").to_contain_text("must have the picture's shape (120 x 80), got 80 x 80")
+    page.set_input_files("#brush-file", pictures["mask"])
+    expect(page, "#error-brush").to_be_hidden()
+    assert 5 < percent(page) < 95
+    page.click("#brush-erase")
+    expect(page, "#brush-erase").to_have_attribute("aria-pressed", "true")
+    page.click("#brush-use")
+    page.click("#content-paint")
+    page.click("#brush-use")
+    expect(page, "#error-brush").to_contain_text("Nothing is painted")
+    page.click("#brush-fill")
+    page.click("#brush-use")
+    set_length(page, "3")
+    start(page)
+    expect(page, "#settings").to_contain_text("2 styles painted, part stays clear")
+    wait_for(page, "finished")
+    asked = listed(server)[0]["asked"]
+    masks = [fetch_picture(server, f"/api/uploads/{style['mask']}") for style in asked["styles"]]
+    left = masks[0].convert("L").resize((120, 80))
+    assert left.getpixel((30, 24)) > 200
+    assert left.getpixel((110, 70)) < 50
+    page.locator("#styles button", has_text="Paint where").nth(0).click()
+    assert percent(page) > 0  # what was painted is there again
+    page.click("#brush-whole")
+    expect(page, "#styles").not_to_contain_text("Goes where it is painted.Paint where it is painted")
+
+
+def percent(page: Any) -> int:
+    page.locator("#brush").wait_for()
+    return int(page.inner_text("#brush-said").split()[0])
+
+
+def fetch_picture(server: Server, path: str) -> Image.Image:
+    with urllib.request.urlopen(server.url + path) as answer:
+        return Image.open(io.BytesIO(answer.read()))
+
+
+def test_each_download_opens(open_page, pictures, tmp_path):
+    page = open_page()
+    make(page, pictures, "6")
+    files = {}
+    for link in page.locator("#downloads-links a").all():
+        with page.expect_download() as download:
+            link.click()
+        files[link.inner_text()] = path = tmp_path / download.value.suggested_filename
+        download.value.save_as(path)
+    assert set(files) >= {"PNG", "JPEG", "TIFF, 16 bits", "Timelapse", "Settings, YAML"}
+    for name in set(files) & {"PNG", "JPEG", "AVIF"}:
+        with Image.open(files[name]) as picture:
+            assert (picture.format, picture.size) == (name, (96, 64))
+    import tifffile
+
+    assert tifffile.imread(files["TIFF, 16 bits"]).dtype == np.uint16
+    with Image.open(files["Timelapse"]) as film:
+        assert film.n_frames > 1
+    settings = yaml.safe_load(files["Settings, YAML"].read_text(encoding="utf-8"))
+    assert settings["data"]["content"].endswith("photo.png")
+    command = page.inner_text("#command")
+    assert re.match(r"nst (fit|stylize) ", command)
+    assert "photo.png" in command
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.click("#copy")
+    expect(page, "#copy").to_have_text("Copied")
+    assert page.evaluate("navigator.clipboard.readText()") == command
+
+
+def test_settings_come_back_from_a_file(open_page, pictures, tmp_path):
+    page = open_page()
+    make(page, pictures)
+    with page.expect_download() as download:
+        page.locator("#downloads-links a", has_text="YAML").click()
+    file = tmp_path / "settings.yaml"
+    download.value.save_as(file)
+    page.click("#new")
+    page.fill("#size", "200")
+    page.locator("summary").click()
+    page.set_input_files("#configuration", str(file))
+    expect(page, "#size").to_have_value(SIZE)
+    expect(page, "#options").to_contain_text("settings of a file")
+    file.write_text("model:\n  feature_extractor:\n    class_path: os.system\n", encoding="utf-8")
+    page.set_input_files("#configuration", str(file))
+    expect(page, "#error-options").to_be_visible()
+
+
+def test_a_reload_shows_the_run_again(open_page, pictures):
+    page = open_page()
+    choose(page, pictures)
+    set_length(page, ENDLESS)
+    page.locator("#strength").fill("2")
+    name = start(page)
+    page.locator("#after[src]").wait_for()
+    page.reload()
+    wait_for(page, "running")
+    assert page.url.endswith(f"#{name}")
+    watch_pictures(page, 2)
+    expect(page, "#strength-said").to_have_text(f"{TIMES} 4")  # the settings are in the form again
+    expect(page, "#size").to_have_value(SIZE)
+    expect(page, "#styles > li").to_have_count(1)
+    page.goto("about:blank")
+    page = open_page("")  # a page that asks for nothing is brought to it
+    wait_for(page, "running")
+    assert page.url.endswith(f"#{name}")
+
+
+def test_two_tabs_show_the_same_and_the_queue(open_page, pictures):
+    first = open_page()
+    choose(first, pictures)
+    set_length(first, ENDLESS)
+    running = start(first)
+    second = open_page("")
+    wait_for(second, "running")
+    assert second.url.endswith(running)
+    second.click("#new")
+    expect(second, "#easel").to_be_visible()
+    choose(second, pictures)
+    set_length(second, "3")
+    waiting = start(second)
+    expect(second, "#waiting").to_have_text("Next in the queue")
+    expect(first, f"#history-list button[data-id='{waiting}']").to_contain_text("Queued, next")
+    first.click("#stop")
+    for page in (first, second):
+        expect(page, f"#history-list button[data-id='{running}']").to_contain_text("Stopped after")
+        expect(page, f"#history-list button[data-id='{waiting}']").to_contain_text("Finished: 3 evaluations")
+    first.on("dialog", lambda dialog: dialog.accept())
+    first.click("#remove")
+    for page in (first, second):
+        expect(page, "#history-list button").to_have_count(1)
+    expect(first, "#easel").to_be_visible()
+
+
+def test_bad_files_and_settings_are_answered_beside_their_control(open_page, pictures):
+    page = open_page(allow="422|413")
+    page.click("#start")
+    expect(page, "#error-content").to_have_text("Choose a picture and a style.")
+    page.set_input_files("#content-file", pictures["bad"])
+    expect(page, "#error-content").to_contain_text("bad.png")
+    expect(page, "#content-file").to_have_attribute("aria-invalid", "true")
+    page.set_input_files("#content-file", pictures["large"])
+    expect(page, "#error-content").to_contain_text(f"must have at most {MEGABYTE} MB, got")
+    choose(page, pictures)
+    expect(page, "#error-content").to_be_hidden()
+    page.fill("#size", "3")
+    expect(page, "#error-size").to_be_visible()
+    expect(page, "#size").to_have_attribute("aria-invalid", "true")
+    page.fill("#size", SIZE)
+    expect(page, "#error-size").to_be_hidden()
+    page.select_option("#length", "evaluations")
+    page.fill("#length-number", "-4")
+    expect(page, "#error-length").to_be_visible()
+    page.set_input_files("#styles-file", pictures["bad"])
+    expect(page, "#error-styles").to_contain_text("bad.png")
+    assert "\n" not in page.inner_text("#error-styles")
+
+
+def test_before_and_after_by_keyboard(open_page, pictures):
+    page = open_page()
+    make(page, pictures)
+    page.focus("#split")
+    for _ in range(30):
+        page.keyboard.press("ArrowRight")
+    expect(page, "#split").to_have_attribute("aria-valuetext", "30 % before")
+    page.evaluate("document.getElementById('before').decode()")
+    clip = page.evaluate("getComputedStyle(document.getElementById('before')).clipPath")
+    assert clip == "inset(0px 70% 0px 0px)"
+    expect(page, "#cut").to_be_visible()
+
+
+def test_all_is_done_by_keyboard(open_page, pictures):
+    page = open_page()
+    choose(page, pictures)
+    set_length(page, "3")
+    page.focus("#content-file")
+    reached = []
+    for _ in range(60):
+        page.keyboard.press("Tab")
+        reached.append(page.evaluate("document.activeElement.id"))
+        if reached[-1] == "start":
+            break
+    wanted = [
+        "styles-file",
+        "preset",
+        "size",
+        "strength",
+        "stroke_size",
+        "keep_colors",
+        "length",
+        "length-number",
+        "start",
+    ]
+    assert [name for name in reached if name in wanted] == wanted
+    page.keyboard.press("Enter")
+    wait_for(page, "finished")
+
+
+def test_pictures_are_dropped_and_pasted(open_page, pictures):
+    page = open_page()
+    give = """([selector, type, bytes]) => {
+      const data = new DataTransfer();
+      data.items.add(new File([new Uint8Array(bytes)], `${type}.png`, { type: "image/png" }));
+      const event = type === "paste" ? new ClipboardEvent("paste", { clipboardData: data, bubbles: true })
+        : new DragEvent("drop", { dataTransfer: data, bubbles: true, cancelable: true });
+      document.querySelector(selector).dispatchEvent(event);
+    }"""
+    page.evaluate(give, ["#easel", "drop", list(Path(pictures["photo"]).read_bytes())])
+    expect(page, "#content-name").to_have_text("drop.png")
+    expect(page, "#content-size").to_have_text(f"120 {TIMES} 80 px")
+    page.evaluate(give, ["body", "paste", list(Path(pictures["other"]).read_bytes())])
+    expect(page, "#content-name").to_have_text("paste.png")
+    page.evaluate(give, ["#styles-set", "drop", list(Path(pictures["painting"]).read_bytes())])
+    expect(page, "#styles > li").to_contain_text("drop.png")
+    expect(page, "#plan").to_contain_text("px")
+    assert page.get_attribute("#content-camera", "capture") == "environment"
+
+
+def test_shipped_styles_are_chosen_and_weighed(open_page, server):
+    page = open_page()
+    page.click("#content-shipped button")
+    expect(page, "#content-shown").to_be_visible()
+    first = page.locator("#gallery button").first
+    first.click()
+    expect(page, "#gallery button >> nth=0").to_have_attribute("aria-pressed", "true")
+    expect(page, "#styles .field").to_be_hidden()  # a single style has no weight against others
+    set_length(page, "3")
+    start(page)
+    wait_for(page, "finished")
+    assert listed(server)[0]["asked"]["styles"][0]["image"].startswith("demo:")
+    first.click()
+    expect(page, "#styles > li").to_have_count(0)
+    expect(page, "#plan").to_have_text("Choose a style.")
+
+
+def test_a_lost_connection_is_told_and_mended(open_page, pictures, tmp_path):
+    with_end = Server(tmp_path / "folder")
+    try:
+        page = open_page(base=with_end.url, allow="ERR_|Failed to load")
+        choose(page, pictures)
+        set_length(page, ENDLESS)
+        start(page)
+        page.locator("#after[src]").wait_for()
+        with_end.end()
+        expect(page, "#connection").to_be_visible()
+        with_end.start()
+        expect(page, "#connection").to_be_hidden()
+        wait_for(page, "running")  # it goes on where it was
+        page.click("#stop")
+        wait_for(page, "stopped")
+    finally:
+        with_end.end()
+
+
+def test_a_token_is_asked_for(browser, tmp_path):
+    guarded = Server(tmp_path / "folder", "--token=sesame-open")
+    context = browser.new_context()
+    try:
+        page = context.new_page()
+        page.goto(guarded.url)
+        page.fill("#token", "wrong-guess")
+        page.keyboard.press("Enter")
+        page.wait_for_load_state()
+        assert page.locator("#start").count() == 0
+        page.goto(guarded.url)
+        page.fill("#token", "sesame-open")
+        page.keyboard.press("Enter")
+        page.locator("#preset option").first.wait_for(state="attached")
+    finally:
+        context.close()
+        guarded.end()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("size", [WIDE, NARROW], ids=["wide", "narrow"])
+def test_nothing_serious_stands_in_the_way_of_anybody(open_page, pictures, size, scheme):
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe-playwright-python").Axe()
+    page = open_page(size=size, color_scheme=scheme, bypass_csp=True)  # axe's script is put into the page
+
+    def check(state: str) -> None:
+        found = axe.run(page).response["violations"]
+        grave = {item["id"]: [node["html"] for node in item["nodes"]] for item in found
+                 if item["impact"] in {"serious", "critical"}}  # fmt: skip
+        assert grave == {}, state
+
+    check("empty")
+    choose(page, pictures, "painting", "other")
+    set_length(page, ENDLESS)
+    check("before the start")
+    page.click("#content-paint")
+    page.locator("#brush").wait_for()
+    check("while a mask is painted")
+    page.click("#brush-cancel")
+    start(page)
+    page.locator("#after[src]").wait_for()
+    check("in a run")
+    page.click("#stop")
+    wait_for(page, "stopped")
+    check("after a run")
+    page.fill("#size", "3")
+    expect(page, "#error-size").to_be_visible()
+    check("with an error")
+    assert page.evaluate("document.documentElement.scrollWidth") <= size[0]  # nothing to scroll sideways
