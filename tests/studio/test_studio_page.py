@@ -196,6 +196,7 @@ def start(page: Any) -> str:
 
 
 def expect(page: Any, selector: str) -> Any:
+    sync_api.expect.set_options(timeout=MINUTE)
     return sync_api.expect(page.locator(selector))
 
 
@@ -295,6 +296,7 @@ def test_masks_are_painted_with_mouse_and_keyboard_and_from_a_file(open_page, pi
     page.set_input_files("#brush-file", pictures["square"])
     expect(page, "#error-brush").to_contain_text("must have the picture's shape (120 x 80), got 80 x 80")
     page.set_input_files("#brush-file", pictures["mask"])
+    expect(page, "#brush-said").not_to_have_text("0 % painted")
     expect(page, "#error-brush").to_be_hidden()
     assert 5 < percent(page) < 95
     page.click("#brush-erase")
@@ -551,9 +553,8 @@ def test_a_token_is_asked_for(browser, tmp_path):
         page.goto(guarded.url)
         page.fill("#token", "wrong-guess")
         page.keyboard.press("Enter")
-        page.wait_for_load_state()
+        expect(page, "#error-token").to_contain_text("token: must be")
         assert page.locator("#start").count() == 0
-        page.goto(guarded.url)
         page.fill("#token", "sesame-open")
         page.keyboard.press("Enter")
         page.locator("#preset option").first.wait_for(state="attached")
