@@ -16,6 +16,12 @@ export function write(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
 
+/** Write a file's name, which may break after its separators and need not anywhere else. */
+export function writeName(element, name) {
+  if (element.textContent === name) return;
+  element.replaceChildren(...name.split(/(?<=[_.\-])/).flatMap((part) => [part, document.createElement("wbr")]));
+}
+
 export function show(element, shown) {
   if (element.hidden === shown) element.hidden = !shown;
 }

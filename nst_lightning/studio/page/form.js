@@ -2,7 +2,7 @@
 
 import * as api from "./api.js";
 import { paint } from "./brush.js";
-import { $, complain, factor, make, say, show, write } from "./dom.js";
+import { $, complain, factor, make, say, show, write, writeName } from "./dom.js";
 
 const SLIDERS = ["strength", "stroke_size"]; // factors, which their sliders have as powers of two
 const WITHOUT_CONTENT = "texture"; // the preset that takes a style alone
@@ -20,7 +20,7 @@ const exact = {}; // factors as they were given, which a slider's steps would ro
 
 // ---- reading and writing
 
-export const hasContent = () => content !== null;
+export const isUntouched = () => content === null && styles.length === 0;
 export const currentContent = () => content;
 export const nameOf = (id) => names()[id] ?? shipped(id)?.title ?? "own picture";
 
@@ -87,8 +87,11 @@ function sayFactor(name) {
 const names = () => JSON.parse(localStorage.getItem("names") ?? "{}");
 const shipped = (id) => [...(facts?.styles ?? []), ...(facts?.contents ?? [])].find((item) => item.id === id);
 
-function remember(id, name) {
-  const last = Object.entries({ ...names(), [id]: name }).slice(-KEPT_NAMES);
+/** Keep the names of uploads by their ids. */
+export function remember(found) {
+  const kept = names();
+  if (Object.entries(found).every(([id, name]) => kept[id] === name)) return;
+  const last = Object.entries({ ...kept, ...found }).slice(-KEPT_NAMES);
   localStorage.setItem("names", JSON.stringify(Object.fromEntries(last)));
 }
 
@@ -118,7 +121,7 @@ function refresh() {
   write($("content-choose"), content ? "Another picture" : "Choose a picture");
   if (content) {
     showImage($("content-image"), content.id);
-    write($("content-name"), content.name);
+    writeName($("content-name"), content.name);
     write($("content-size"), content.width && !shipped(content.id) ? `${content.width} × ${content.height} px` : "");
     write($("content-painted"), contentMask ? "Part of it stays clear, as painted." : "");
     show($("content-painted"), contentMask !== null);
@@ -174,6 +177,8 @@ function row(item, index) {
   const painted = make("button", { type: "button", aria: { pressed: String(item.mask !== null) } }, "Paint where");
   painted.setAttribute("aria-label", `Paint where ${item.name} goes`);
   painted.addEventListener("click", () => paintStyle(item));
+  const name = make("p", { className: "name" });
+  writeName(name, item.name);
   const away = make("button", { type: "button", className: "quiet away", aria: { label: `Remove ${item.name}` } }, "×");
   away.addEventListener("click", () => {
     styles.splice(index, 1);
@@ -185,7 +190,7 @@ function row(item, index) {
   return make("li", { className: "chosen", data: { image: item.image } },
     make("img", { src: api.thumbnail(item.image), alt: "" }),
     make("div", { className: "text" },
-      make("p", { className: "name" }, item.name),
+      name,
       make("p", { className: "help", hidden: !item.credit }, item.credit ?? ""),
       make("p", { className: "help", hidden: item.mask === null }, "Goes where it is painted."),
       weight,
@@ -263,7 +268,7 @@ export async function take(files, where) {
     try {
       const uploaded = await api.upload(file, "picture", facts.limits);
       const name = file.name || "pasted picture";
-      remember(uploaded.id, name);
+      remember({ [uploaded.id]: name });
       if (where === "content") setContent({ ...uploaded, name });
       else addStyle(uploaded.id);
       refresh();

@@ -1,6 +1,6 @@
 // The strip of all pictures of the server, newest first; each is a way back to its settings.
 
-import { $, make, show, write } from "./dom.js";
+import { $, make, show, write, writeName } from "./dom.js";
 import { state, titleOf } from "./stage.js";
 
 const REFRESH = 5000; // milliseconds between two small pictures of a run: the large one is what is watched
@@ -23,9 +23,9 @@ export function update(picture, selected, go) {
     entry = build(picture, go);
     items.set(picture.id, entry);
   }
-  entry.created = picture.created;
+  entry.item.dataset.created = picture.created;
   entry.button.dataset.status = picture.status;
-  write(entry.name, titleOf(picture));
+  writeName(entry.name, titleOf(picture));
   write(entry.text, `${picture.asked.preset}, ${Math.max(picture.width, picture.height) || "?"} px. ${state(picture)}`);
   const now = performance.now();
   const running = picture.status === "running";
@@ -38,9 +38,9 @@ export function update(picture, selected, go) {
 }
 
 function place(entry) {
-  const list = $("history-list");
-  const after = [...list.children].find((item) => [...items.values()].find((other) => other.item === item)?.created < entry.created);
-  if (!entry.item.isConnected) list.insertBefore(entry.item, after ?? null);
+  if (entry.item.isConnected) return;
+  const older = [...$("history-list").children].find(({ dataset }) => dataset.created < entry.item.dataset.created);
+  $("history-list").insertBefore(entry.item, older ?? null);
   show($("history-empty"), items.size === 0);
 }
 

@@ -2,13 +2,13 @@
 
 import * as api from "./api.js";
 import { draw } from "./curve.js";
-import { $, bytes, complain, count, factor, make, quietly, say, seconds, show, write } from "./dom.js";
+import { $, bytes, complain, count, factor, make, quietly, say, seconds, show, write, writeName } from "./dom.js";
 import { nameOf } from "./form.js";
 
 const FILES = [
   ["PNG", "result?format=png", "png"], ["JPEG", "result?format=jpg", "jpg"],
   ["TIFF, 16 bits", "result?format=tiff&bits=16", "tiff"], ["AVIF", "result?format=avif", "avif"],
-  ["Timelapse", "timelapse", null], ["Settings, YAML", "configuration", null],
+  ["Timelapse", "timelapse", null], ["YAML", "configuration", null],
 ];
 const FINAL = ["stopped", "finished", "failed"];
 
@@ -53,7 +53,7 @@ export function update(picture) {
   shown = picture;
   $("view").dataset.status = picture.status;
   $("compare").style.setProperty("--aspect", picture.width / picture.height || 1);
-  write($("stage-title"), titleOf(picture));
+  writeName($("stage-title"), titleOf(picture));
   preview();
   showBefore();
   progress();
@@ -188,6 +188,7 @@ function actions() {
   show($("remove"), Boolean(can.remove) && !can.stop);
   show($("continue-set"), Boolean(can.continue));
   show($("downloads"), Boolean(can.download));
+  if (document.activeElement?.closest("[hidden]")) $("stage").focus({ preventScroll: true }); // not lost with its button
   if (can.continue && $("continue-evaluations").value === "") {
     $("continue-evaluations").value = shown.evaluations > shown.evaluation ? shown.evaluations - shown.evaluation
       : Math.max(1, Math.round(shown.evaluations / 2));

@@ -41,7 +41,7 @@ const narrow = () => matchMedia("(max-width: 899px)").matches;
 
 /** A page that asks for nothing shows what is being made. */
 function join() {
-  if (location.hash || form.hasContent()) return;
+  if (location.hash || !form.isUntouched()) return;
   const running = [...pictures.values()].find(({ status }) => ["running", "stopping", "queued"].includes(status));
   if (running) go(running.id);
 }
@@ -50,6 +50,7 @@ function join() {
 
 function learn(picture) {
   pictures.set(picture.id, picture);
+  if (picture.names) form.remember(picture.names);
   history.update(picture, selected, go);
   if (picture.id === selected) stage.update(picture);
   else if (picture.id === inAddress()) follow();
