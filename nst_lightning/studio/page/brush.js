@@ -29,7 +29,7 @@ export async function paint(asked) {
   $("brush-ground").style.setProperty("--aspect", content.width / content.height);
   $("brush-image").src = api.thumbnail(content.id);
   write($("brush-title"), asked.title);
-  write($("brush-help"), `${asked.help} Without a pointer: take the whole picture, or upload a mask file.`);
+  write($("brush-help"), `${asked.help} By keyboard: arrows move the brush, the space bar paints; or upload a mask file.`);
   canvas.setAttribute("aria-label", asked.title);
   complain("error-brush", "");
   acts = asked.mask ? [{ base: await picture(api.thumbnail(asked.mask)) }] : [];
@@ -142,13 +142,36 @@ const place = (event) => {
 /** The brush's width on the screen: a share of the picture's width. */
 const diameter = () => ($("brush-canvas").getBoundingClientRect().width * Number($("brush-size").value)) / 100;
 
-function ring(event) {
-  const box = $("brush-canvas").getBoundingClientRect();
+/** Show the brush at a place, in pixels of the screen from the picture's corner. */
+function ring(x, y, shown = true) {
   const style = $("brush-ring").style;
-  style.setProperty("--x", `${event.clientX - box.left}px`);
-  style.setProperty("--y", `${event.clientY - box.top}px`);
+  style.setProperty("--x", `${x}px`);
+  style.setProperty("--y", `${y}px`);
   style.setProperty("--size", `${diameter()}px`);
-  show($("brush-ring"), event.pointerType !== "touch");
+  show($("brush-ring"), shown);
+}
+
+const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+
+/** The brush by keyboard: arrows move it by half its width, the space bar paints where it is. */
+function keys(canvas) {
+  let [x, y] = [0.5, 0.5]; // of the picture's width and height
+  const move = ([right, down]) => {
+    const box = canvas.getBoundingClientRect();
+    const step = diameter() / 2;
+    x = Math.min(1, Math.max(0, x + (right * step) / box.width));
+    y = Math.min(1, Math.max(0, y + (down * step) / box.height));
+    ring(x * box.width, y * box.height);
+  };
+  canvas.addEventListener("keydown", (event) => {
+    if (event.key !== " " && !ARROWS[event.key]) return;
+    event.preventDefault();
+    if (ARROWS[event.key]) return void move(ARROWS[event.key]);
+    const width = (diameter() * canvas.width) / canvas.getBoundingClientRect().width;
+    add({ erase, dots: [[x * canvas.width, y * canvas.height, width]] });
+  });
+  canvas.addEventListener("focus", () => canvas.matches(":focus-visible") && move([0, 0]));
+  canvas.addEventListener("blur", () => show($("brush-ring"), false));
 }
 
 function strokes(canvas) {
@@ -160,7 +183,8 @@ function strokes(canvas) {
     add(stroke);
   });
   canvas.addEventListener("pointermove", (event) => {
-    ring(event);
+    const box = canvas.getBoundingClientRect();
+    ring(event.clientX - box.left, event.clientY - box.top, event.pointerType !== "touch");
     if (stroke?.pointer !== event.pointerId) return;
     const events = event.getCoalescedEvents?.() ?? [];
     for (const each of events.length ? events : [event]) {
@@ -221,6 +245,7 @@ async function take(chosen) {
 
 export function prepare() {
   strokes($("brush-canvas"));
+  keys($("brush-canvas"));
   $("brush-erase").addEventListener("click", () => setErase(!erase));
   $("brush-undo").addEventListener("click", () => { acts.pop(); redraw(); });
   $("brush-clear").addEventListener("click", () => add({ clear: true }));

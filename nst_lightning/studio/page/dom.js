@@ -2,6 +2,9 @@
 
 export const $ = (id) => document.getElementById(id);
 
+/** Whether the page is one column, as the style sheet has it. */
+export const isNarrow = () => !matchMedia("(min-width: 900px) and (min-height: 560px)").matches;
+
 /** Make an element: properties by name, `data` and `aria` as objects, children as nodes or text. */
 export function make(tag, { data = {}, aria = {}, ...properties } = {}, ...children) {
   const element = Object.assign(document.createElement(tag), properties);

@@ -111,7 +111,13 @@ function known(id) {
 
 function style(image, weight = 1, mask = null) {
   const of = shipped(image);
-  return { image, weight, mask, name: nameOf(image), credit: of && [of.artist, of.licence].filter(Boolean).join(", ") };
+  return { image, weight, mask, name: nameOf(image), credit: of ? credit(of) : [] };
+}
+
+/** Who made a picture that the package carries, under which licence, and where it comes from. */
+function credit({ artist, licence, source }) {
+  const from = /^https?:/.test(source ?? "") ? make("a", { href: source, target: "_blank", rel: "noreferrer" }, "source") : source;
+  return [artist, licence, from].filter(Boolean).flatMap((part, index) => (index ? [", ", part] : [part]));
 }
 
 // ---- showing
@@ -191,7 +197,7 @@ function row(item, index) {
     make("img", { src: api.thumbnail(item.image), alt: "" }),
     make("div", { className: "text" },
       name,
-      make("p", { className: "help", hidden: !item.credit }, item.credit ?? ""),
+      make("p", { className: "help", hidden: item.credit.length === 0 }, ...item.credit),
       make("p", { className: "help", hidden: item.mask === null }, "Goes where it is painted."),
       weight,
       make("div", { className: "buttons" }, painted)),

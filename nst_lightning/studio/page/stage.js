@@ -2,7 +2,7 @@
 
 import * as api from "./api.js";
 import { draw } from "./curve.js";
-import { $, bytes, complain, count, factor, make, quietly, say, seconds, show, write, writeName } from "./dom.js";
+import { $, bytes, complain, count, factor, isNarrow, make, quietly, say, seconds, show, write, writeName } from "./dom.js";
 import { nameOf } from "./form.js";
 
 const FILES = [
@@ -24,7 +24,7 @@ export function select(picture) {
   show($("view"), picture !== null);
   show($("easel"), picture === null);
   // On a narrow page the picture comes before the form, for the eye and for the keyboard.
-  if (matchMedia("(max-width: 899px)").matches && picture) $("stage").parentElement.prepend($("stage"), $("history"));
+  if (isNarrow() && picture) $("stage").parentElement.prepend($("stage"), $("history"));
   else $("stage").parentElement.append($("stage"), $("history"));
   if (!picture) return;
   if (other) begin();

@@ -3,7 +3,7 @@
 
 import * as api from "./api.js";
 import * as brush from "./brush.js";
-import { $, bytes, complain, count, quietly, say, seconds, show, write } from "./dom.js";
+import { $, bytes, complain, count, isNarrow, quietly, say, seconds, show, write } from "./dom.js";
 import * as form from "./form.js";
 import * as history from "./history.js";
 import * as stage from "./stage.js";
@@ -34,10 +34,8 @@ function follow() {
   history.mark(id);
   if (!picture) document.title = "nst studio";
   showEasel();
-  if (other && picture && narrow()) $("stage").scrollIntoView();
+  if (other && picture && isNarrow()) $("stage").scrollIntoView();
 }
-
-const narrow = () => matchMedia("(max-width: 899px)").matches;
 
 /** A page that asks for nothing shows what is being made. */
 function join() {
