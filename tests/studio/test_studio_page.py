@@ -268,17 +268,27 @@ def test_again_larger_begins_with_the_result(open_page, pictures):
     expect(page, "#settings").to_contain_text(f"96 {TIMES} 64 px")
 
 
-def test_masks_are_painted_with_mouse_and_keyboard_and_from_a_file(open_page, pictures, server):
+def paint_where(page: Any, index: int) -> None:
+    page.locator("#styles button", has_text="Paint where").nth(index).click()
+    page.locator("#brush").wait_for()
+
+
+def drag(page: Any, share: float) -> None:
+    """A stroke over the left half of the picture, at a share of its height."""
+    box = page.locator("#brush-canvas").bounding_box()
+    page.mouse.move(box["x"] + 0.1 * box["width"], box["y"] + share * box["height"])
+    page.mouse.down()
+    page.mouse.move(box["x"] + 0.45 * box["width"], box["y"] + share * box["height"], steps=4)
+    page.mouse.up()
+
+
+def test_masks_are_painted_and_used(open_page, pictures, server):
     page = open_page()
     choose(page, pictures, "painting", "other")
-    page.locator("#styles button", has_text="Paint where").nth(0).click()
+    paint_where(page, 0)
     expect(page, "#brush-title").to_have_text("Where painting.png goes")
-    box = page.locator("#brush-canvas").bounding_box()
-    for share in (0.3, 0.6):
-        page.mouse.move(box["x"] + 0.1 * box["width"], box["y"] + share * box["height"])
-        page.mouse.down()
-        page.mouse.move(box["x"] + 0.45 * box["width"], box["y"] + share * box["height"], steps=4)
-        page.mouse.up()
+    drag(page, 0.3)
+    drag(page, 0.6)
     painted = percent(page)
     assert painted > 5
     page.keyboard.press("Control+z")
@@ -287,10 +297,42 @@ def test_masks_are_painted_with_mouse_and_keyboard_and_from_a_file(open_page, pi
     assert percent(page) == 100
     page.click("#brush-undo")
     page.click("#brush-use")
-    expect(page, "#brush").to_be_hidden()
-    page.locator("#styles button", has_text="Paint where").nth(1).click()
+    page.click("#content-paint")
+    page.click("#brush-use")
+    expect(page, "#error-brush").to_contain_text("Nothing is painted")
+    page.click("#brush-fill")
+    page.click("#brush-use")
+    set_length(page, "3")
+    start(page)
+    expect(page, "#settings").to_contain_text("1 style painted, part stays clear")
+    wait_for(page, "finished")
+    asked = listed(server)[0]["asked"]
+    mask = fetch_picture(server, f"/api/uploads/{asked['styles'][0]['mask']}").convert("L").resize((120, 80))
+    assert mask.getpixel((30, 24)) > 200
+    assert mask.getpixel((110, 70)) < 50
+    assert np.asarray(fetch_picture(server, f"/api/uploads/{asked['content_mask']}").convert("L")).min() > 200
+    paint_where(page, 0)
+    assert percent(page) > 0  # what was painted is there again
+    page.click("#brush-whole")
+    expect(page, "#styles > li >> nth=0").to_contain_text("painting.png")
+    expect(page, "#styles .help:visible").to_have_count(0)  # nothing that says it goes where it is painted
+
+
+def test_masks_are_painted_by_keyboard_and_come_from_files(open_page, pictures):
+    page = open_page()
+    choose(page, pictures)
+    paint_where(page, 0)
+    page.focus("#brush-canvas")
+    page.keyboard.press("Space")
+    once = percent(page)
+    assert once > 0
+    for _ in range(6):
+        page.keyboard.press("ArrowRight")
+    page.keyboard.press("Space")
+    assert once < percent(page) <= 2 * once + 1
     page.set_input_files("#brush-file", pictures["square"])
     expect(page, "#error-brush").to_contain_text("must have the picture's shape (120 x 80), got 80 x 80")
+    page.click("#brush-clear")
     page.set_input_files("#brush-file", pictures["mask"])
     expect(page, "#brush-said").not_to_have_text("0 % painted")
     expect(page, "#error-brush").to_be_hidden()
@@ -299,28 +341,13 @@ def test_masks_are_painted_with_mouse_and_keyboard_and_from_a_file(open_page, pi
     page.click("#brush-erase")
     expect(page, "#brush-erase").to_have_attribute("aria-pressed", "true")
     page.focus("#brush-canvas")
-    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowLeft")
+    page.keyboard.press("ArrowLeft")
     page.keyboard.press("Space")
     assert percent(page) < given
-    page.click("#brush-use")
-    page.click("#content-paint")
-    page.click("#brush-use")
-    expect(page, "#error-brush").to_contain_text("Nothing is painted")
-    page.click("#brush-fill")
-    page.click("#brush-use")
-    set_length(page, "3")
-    start(page)
-    expect(page, "#settings").to_contain_text("2 styles painted, part stays clear")
-    wait_for(page, "finished")
-    asked = listed(server)[0]["asked"]
-    masks = [fetch_picture(server, f"/api/uploads/{style['mask']}") for style in asked["styles"]]
-    left = masks[0].convert("L").resize((120, 80))
-    assert left.getpixel((30, 24)) > 200
-    assert left.getpixel((110, 70)) < 50
-    page.locator("#styles button", has_text="Paint where").nth(0).click()
-    assert percent(page) > 0  # what was painted is there again
-    page.click("#brush-whole")
-    expect(page, "#styles").not_to_contain_text("Goes where it is painted.Paint where it is painted")
+    page.keyboard.press("Escape")
+    expect(page, "#brush").to_be_hidden()
+    expect(page, "#styles").not_to_contain_text("Goes where it is painted.", use_inner_text=True)
 
 
 def percent(page: Any) -> int:

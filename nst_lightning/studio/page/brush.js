@@ -91,9 +91,14 @@ function segment({ dots, erase: without }, index, context) {
   context.globalCompositeOperation = without ? "destination-out" : "source-over";
   Object.assign(context, { lineCap: "round", lineJoin: "round", lineWidth: width });
   context.beginPath();
-  context.moveTo(fromX, fromY);
-  context.lineTo(x, y);
-  context.stroke();
+  if (index === 0) {
+    context.arc(x, y, width / 2, 0, 2 * Math.PI); // a line without length would paint nothing
+    context.fill();
+  } else {
+    context.moveTo(fromX, fromY);
+    context.lineTo(x, y);
+    context.stroke();
+  }
   context.globalCompositeOperation = "source-over";
 }
 
