@@ -465,8 +465,10 @@ def test_bad_files_and_settings_are_answered_beside_their_control(open_page, pic
     choose(page, pictures)
     expect(page, "#error-content").to_be_hidden()
     page.fill("#size", "3")
-    expect(page, "#error-size").to_be_visible()
+    expect(page, "#error-size").to_have_text("Size: must be at least 16, got 3")
     expect(page, "#size").to_have_attribute("aria-invalid", "true")
+    page.click("#start")  # where the server says it
+    expect(page, "#error-size").to_contain_text("size: ")
     page.fill("#size", SIZE)
     expect(page, "#error-size").to_be_hidden()
     page.select_option("#length", "evaluations")
@@ -474,6 +476,7 @@ def test_bad_files_and_settings_are_answered_beside_their_control(open_page, pic
     expect(page, "#error-length").to_be_visible()
     page.set_input_files("#styles-file", pictures["bad"])
     expect(page, "#error-styles").to_contain_text("bad.png")
+    expect(page, "#error-length").to_be_visible()  # one does not take the other away
     assert "\n" not in page.inner_text("#error-styles")
 
 

@@ -10,12 +10,15 @@ const MOST_STYLES = 8;
 const KEPT_NAMES = 500; // of uploads, for the titles of their pictures
 const FIELDS = ["content", "styles", "preset", "size", "strength", "stroke_size", "keep_colors", "length", "seed", "options"];
 
+const NUMBERS = [["size", "size", "Size"], ["length-number", "length", "Length"], ["seed", "seed", "Seed"]];
+
 let facts = null;
 let content = null; // {id, name, width, height}; width is null while it is not known
 let contentMask = null;
 let styles = []; // {image, name, credit, weight, mask}
 let options = {};
 let changed = () => {};
+const refusedUploads = new Set(); // "content" or "styles", where a line about a file stands
 const exact = {}; // factors as they were given, which a slider's steps would round
 
 // ---- reading and writing
@@ -68,6 +71,17 @@ export function missing() {
   return styles.length ? null : { field: "styles", line: "Choose a style." };
 }
 
+/** The first number that cannot be meant, in one line, or null; the server has the last word. */
+export function wrong() {
+  for (const [id, field, name] of NUMBERS) {
+    const { validity, min, max, value, hidden } = $(id);
+    const must = validity.rangeUnderflow ? `at least ${min}` : validity.rangeOverflow ? `at most ${max}`
+      : validity.badInput || validity.stepMismatch ? "a whole number" : null;
+    if (must && !hidden) return { field, line: `${name}: must be ${must}${value && `, got ${value}`}` };
+  }
+  return null;
+}
+
 const number = (id) => ($(id).value === "" ? null : Number($(id).value));
 
 function setFactor(name, value) {
@@ -116,7 +130,7 @@ function style(image, weight = 1, mask = null) {
 
 /** Who made a picture that the package carries, under which licence, and where it comes from. */
 function credit({ artist, licence, source }) {
-  const from = /^https?:/.test(source ?? "") ? make("a", { href: source, target: "_blank", rel: "noreferrer" }, "source") : source;
+  const from = /^https?:/.test(source ?? "") ? make("a", { href: source, target: "_blank", rel: "noreferrer" }, "source") : null;
   return [artist, licence, from].filter(Boolean).flatMap((part, index) => (index ? [", ", part] : [part]));
 }
 
@@ -245,31 +259,37 @@ function setContent(chosen) {
     for (const item of styles) item.mask = null;
   }
   content = chosen;
-  complain("error-content", "");
+  refuseUploads("content", []);
   say(chosen ? `${chosen.name} is the picture.` : "No picture is chosen.");
   refresh();
 }
 
 function toggleStyle(id) {
   const at = styles.findIndex(({ image }) => image === id);
-  if (at >= 0) styles.splice(at, 1);
-  else addStyle(id);
+  const refused = [];
+  try {
+    if (at >= 0) styles.splice(at, 1);
+    else addStyle(id);
+  } catch (error) {
+    refused.push(error.message);
+  }
   refresh();
+  refuseUploads("styles", refused);
 }
 
 function addStyle(id) {
-  if (styles.length >= MOST_STYLES) return complain("error-styles", `At most ${MOST_STYLES} styles; remove one first`);
-  complain("error-styles", "");
+  if (styles.length >= MOST_STYLES) throw new api.Refusal(`At most ${MOST_STYLES} styles; remove one first`, "styles");
   styles.push(style(id));
-  return say(`${nameOf(id)} is added to the styles.`);
+  say(`${nameOf(id)} is added to the styles.`);
 }
 
-/** Upload files and take them as the content, or as further styles. */
+/** Upload files and take them as the content, or as further styles; what is against one does not hold the others up. */
 export async function take(files, where) {
   const set = $(`${where}-set`);
+  const refused = [];
+  set.setAttribute("aria-busy", "true");
+  refuseUploads(where, refused);
   for (const file of where === "content" ? files.slice(0, 1) : files) {
-    complain(`error-${where}`, "");
-    set.setAttribute("aria-busy", "true");
     say(`${file.name} is being uploaded.`);
     try {
       const uploaded = await api.upload(file, "picture", facts.limits);
@@ -277,13 +297,19 @@ export async function take(files, where) {
       remember({ [uploaded.id]: name });
       if (where === "content") setContent({ ...uploaded, name });
       else addStyle(uploaded.id);
-      refresh();
     } catch (error) {
-      complain(`error-${where}`, error.message, $(`${where}-file`));
-    } finally {
-      set.removeAttribute("aria-busy");
+      refused.push(error.message);
     }
   }
+  set.removeAttribute("aria-busy");
+  refresh();
+  refuseUploads(where, refused);
+}
+
+function refuseUploads(where, lines) {
+  if (lines.length) refusedUploads.add(where);
+  else refusedUploads.delete(where);
+  complain(`error-${where}`, lines.join(" · "), $(`${where}-file`));
 }
 
 /** Let files be dropped on an element. */
@@ -326,9 +352,7 @@ export function showRefusal(refusal) {
   const named = refusal?.field ?? "";
   const beside = refusal ? FIELDS.find((field) => mentions(named, field)) ?? "start" : null;
   for (const field of [...FIELDS, "start"]) {
-    if (refusal === null && ["content", "styles"].includes(field) && $(`${field}-file`).hasAttribute("aria-invalid")) {
-      continue; // of an upload, which stays until the next one
-    }
+    if (refusedUploads.has(field) && field !== beside) continue; // that line stays until the next upload
     complain(`error-${field}`, field === beside ? refusal.message : "", $(field) ?? $(`${field}-file`));
   }
   return beside;

@@ -1,5 +1,6 @@
 // The strip of all pictures of the server, newest first; each is a way back to its settings.
 
+import { thumbnail } from "./api.js";
 import { $, make, show, write, writeName } from "./dom.js";
 import { state, titleOf } from "./stage.js";
 
@@ -26,12 +27,14 @@ export function update(picture, selected, go) {
   entry.item.dataset.created = picture.created;
   entry.button.dataset.status = picture.status;
   writeName(entry.name, titleOf(picture));
-  write(entry.text, `${picture.asked.preset}, ${Math.max(picture.width, picture.height) || "?"} px. ${state(picture)}`);
+  write(entry.text, `${picture.asked.preset}, ${Math.max(picture.width, picture.height) || "?"} px. ${state(picture, { short: true })}`);
+  const source = picture.preview ?? (picture.asked.content && thumbnail(picture.asked.content));
+  entry.image.classList.toggle("content", !picture.preview);
   const now = performance.now();
   const running = picture.status === "running";
-  if (picture.preview && entry.image.getAttribute("src") !== picture.preview && (!running || now - entry.loaded > REFRESH)) {
-    entry.image.src = picture.preview;
-    entry.loaded = now;
+  if (source && entry.image.getAttribute("src") !== source && (!running || now - entry.loaded > REFRESH)) {
+    entry.image.src = source;
+    entry.loaded = picture.preview ? now : -Infinity;
   }
   place(entry);
   mark(selected);

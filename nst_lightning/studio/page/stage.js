@@ -98,8 +98,8 @@ function waiting({ status, place, error }) {
 }
 
 function showBefore() {
-  const possible = Boolean(shown.asked.content && shown.preview);
-  show($("split-field"), possible);
+  const possible = Boolean(shown.asked.content);
+  show($("split-field"), possible && Boolean(shown.preview));
   show($("before"), possible);
   if (possible && $("before").getAttribute("src") !== api.thumbnail(shown.asked.content)) {
     $("before").src = api.thumbnail(shown.asked.content);
@@ -108,7 +108,7 @@ function showBefore() {
 }
 
 function split() {
-  const share = Number($("split").value);
+  const share = shown?.preview ? Number($("split").value) : 100; // until there is a preview, the content stands for it
   $("compare").style.setProperty("--split", `${share}%`);
   $("split").setAttribute("aria-valuetext", share === 0 ? "all after" : share === 100 ? "all before" : `${share} % before`);
   show($("cut"), share > 0 && share < 100 && !$("before").hidden);
@@ -136,8 +136,9 @@ function progress() {
   complain("error-picture", status === "failed" ? shown.error ?? "The run failed" : "");
 }
 
-export function state({ status, place, evaluation, evaluations, seconds: spent, seconds_left: left }) {
-  const of = `${evaluation} of ${count(evaluations, "evaluation")}`;
+/** What a picture is at, in a few words; even fewer if they are to be short. */
+export function state({ status, place, evaluation, evaluations, seconds: spent, seconds_left: left }, { short = false } = {}) {
+  const of = `${evaluation} of ${short ? evaluations : count(evaluations, "evaluation")}`;
   if (status === "queued") return place > 1 ? `Queued, place ${place}` : "Queued, next";
   if (status === "running") return left == null ? of : `${of}, ${seconds(left)} left`;
   if (status === "stopping") return `Stopping after ${count(evaluation, "evaluation")}`;
@@ -184,6 +185,7 @@ function curve() {
 function actions() {
   const { can } = shown;
   show($("stop"), Boolean(can.stop));
+  write($("stop"), shown.status === "queued" ? "Take it out of the queue" : "Stop and keep it");
   show($("larger"), Boolean(can.larger));
   show($("remove"), Boolean(can.remove) && !can.stop);
   show($("continue-set"), Boolean(can.continue));

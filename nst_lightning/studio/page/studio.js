@@ -93,6 +93,11 @@ const plan = quietly(400, async () => {
     form.showRefusal(null);
     return write($("plan"), missing.line);
   }
+  const wrong = form.wrong();
+  if (wrong) {
+    write($("plan"), "");
+    return form.showRefusal(new api.Refusal(wrong.line, wrong.field));
+  }
   planning = new AbortController();
   try {
     const planned = await api.plan(form.read(), planning.signal);
