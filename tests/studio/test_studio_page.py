@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import io
-import os
 import re
 import shutil
+import signal
 import socket
-import subprocess
-import sys
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -25,19 +20,14 @@ sync_api = pytest.importorskip("playwright.sync_api", reason="needs the package 
 for needed in ("fastapi", "uvicorn", "sse_starlette", "multipart", "prometheus_client"):
     pytest.importorskip(needed, reason="needs the extra studio")
 
+from serving import Server  # noqa: E402
+
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="needs a Chromium on this machine")
-FLAGS = (
-    *(
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-quic",
-        "--no-first-run",
-        "--disable-background-networking",
-    ),
-    *("--disable-component-update", "--disable-sync"),
-)
+FLAGS = [
+    *"--headless --no-sandbox --disable-gpu --disable-quic --no-first-run".split(),
+    *"--disable-background-networking --disable-component-update --disable-sync".split(),
+]
 WIDE, NARROW = (1400, 900), (390, 844)
 MINUTE = 60_000  # milliseconds; a busy machine may take its time
 SIZE = "96"
@@ -76,49 +66,16 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-class Server:
-    """``nst studio`` in a process of its own."""
-
-    def __init__(self, folder: Path, *words: str) -> None:
-        self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
-        self._command = [sys.executable, "-m", "nst_lightning", "studio", f"--port={self.port}", f"--folder={folder}"]
-        self._command += ["--device", "cpu", *words]
-        self._log = folder.parent / "server.txt"
-        self.start()
-
-    def start(self) -> None:
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "NST_STUDIO_TOKEN": ""}
-        with self._log.open("ab") as log:
-            self._process = subprocess.Popen(self._command, stdout=log, stderr=log, env=environment)
-        while True:
-            try:
-                with urllib.request.urlopen(f"{self.url}/health", timeout=10):
-                    return
-            except (urllib.error.URLError, OSError):
-                assert self._process.poll() is None, self._log.read_text(encoding="utf-8")
-                time.sleep(0.1)
-
-    def end(self) -> None:
-        self._process.terminate()
-        try:
-            self._process.wait(60)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-
-
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    server = Server(tmp_path_factory.mktemp("studio") / "folder", f"--max_megabytes={MEGABYTE}")
-    yield server
-    server.end()
+    with Server(tmp_path_factory.mktemp("studio") / "folder", f"--max_megabytes={MEGABYTE}") as server:
+        yield server
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=BROWSER, args=[*FLAGS])
+        browser = playwright.chromium.launch(executable_path=BROWSER, args=FLAGS)
         yield browser
         browser.close()
 
@@ -126,8 +83,7 @@ def browser() -> Iterator[Any]:
 @pytest.fixture
 def open_page(browser: Any, server: Server) -> Iterator[Open]:
     """Open the studio; what goes wrong in any page of the test, or leaves the server, fails the test at its end."""
-    contexts, wrong = [], []
-    allowed: list[str] = []
+    contexts, wrong, allowed = [], [], []
 
     def watch(page: Any, base: str) -> None:
         page.on("pageerror", lambda error: wrong.append(f"error: {error}"))
@@ -135,8 +91,8 @@ def open_page(browser: Any, server: Server) -> Iterator[Open]:
         page.on("request", lambda request: request.url.startswith((base, "blob:", "data:"))
                 or wrong.append(f"foreign request: {request.url}"))  # fmt: skip
 
-    def open_page(hash: str = "#new", *, size: tuple[int, int] = WIDE, allow: str = "", base: str = server.url,
-                  **settings: Any) -> Any:  # fmt: skip
+    def open_page(hash: str = "#new", *, size: tuple[int, int] = WIDE, allow: str = "", base: str = server.address,
+                  ready: str = "#preset option", **settings: Any) -> Any:  # fmt: skip
         allowed.append(allow)
         context = browser.new_context(viewport={"width": size[0], "height": size[1]}, **settings)
         context.set_default_timeout(MINUTE)
@@ -144,8 +100,7 @@ def open_page(browser: Any, server: Server) -> Iterator[Open]:
         page = context.new_page()
         watch(page, base)
         page.goto(f"{base}/{hash}")
-        if settings.get("ready", True):
-            page.locator("#preset option").first.wait_for(state="attached")
+        page.locator(ready).first.wait_for(state="attached")
         return page
 
     yield open_page
@@ -158,12 +113,11 @@ def open_page(browser: Any, server: Server) -> Iterator[Open]:
 def nothing_is_left_running(server: Server) -> Iterator[None]:
     yield
     for picture in listed(server):
-        urllib.request.urlopen(urllib.request.Request(f"{server.url}/api/pictures/{picture['id']}", method="DELETE"))
+        server.client.delete(f"/api/pictures/{picture['id']}").raise_for_status()
 
 
 def listed(server: Server) -> list[dict[str, Any]]:
-    with urllib.request.urlopen(f"{server.url}/api/pictures") as answer:
-        return yaml.safe_load(answer.read())
+    return server.client.get("/api/pictures").json()
 
 
 # ---- what people do
@@ -297,11 +251,13 @@ def test_masks_are_painted_and_used(open_page, pictures, server):
     assert percent(page) == 100
     page.click("#brush-undo")
     page.click("#brush-use")
+    expect(page, "#brush").to_be_hidden()
     page.click("#content-paint")
     page.click("#brush-use")
     expect(page, "#error-brush").to_contain_text("Nothing is painted")
     page.click("#brush-fill")
     page.click("#brush-use")
+    expect(page, "#brush").to_be_hidden()
     set_length(page, "3")
     start(page)
     expect(page, "#settings").to_contain_text("1 style painted, part stays clear")
@@ -356,8 +312,7 @@ def percent(page: Any) -> int:
 
 
 def fetch_picture(server: Server, path: str) -> Image.Image:
-    with urllib.request.urlopen(server.url + path) as answer:
-        return Image.open(io.BytesIO(answer.read()))
+    return Image.open(io.BytesIO(server.client.get(path).content))
 
 
 def test_each_download_opens(open_page, pictures, tmp_path):
@@ -558,30 +513,25 @@ def test_shipped_styles_are_chosen_and_weighed(open_page, server):
 
 
 def test_a_lost_connection_is_told_and_mended(open_page, pictures, tmp_path):
-    with_end = Server(tmp_path / "folder")
-    try:
-        page = open_page(base=with_end.url, allow="ERR_|Failed to load")
+    again = [tmp_path / "folder", f"--port={free_port()}"]
+    with Server(*again) as first:
+        page = open_page(base=first.address, allow="ERR_|Failed to load")
         choose(page, pictures)
         set_length(page, ENDLESS)
         start(page)
         page.locator("#after[src]").wait_for()
-        with_end.end()
+        first.end(signal.SIGTERM)
         expect(page, "#connection").to_be_visible()
-        with_end.start()
+    with Server(*again):
         expect(page, "#connection").to_be_hidden()
         wait_for(page, "running")  # it goes on where it was
         page.click("#stop")
         wait_for(page, "stopped")
-    finally:
-        with_end.end()
 
 
-def test_a_token_is_asked_for(browser, tmp_path):
-    guarded = Server(tmp_path / "folder", "--token=sesame-open")
-    context = browser.new_context()
-    try:
-        page = context.new_page()
-        page.goto(guarded.url)
+def test_a_token_is_asked_for(open_page, tmp_path):
+    with Server(tmp_path / "folder", "--token=sesame-open") as guarded:
+        page = open_page("", base=guarded.address, allow="401|ERR_", ready="#token")
         page.fill("#token", "wrong-guess")
         page.keyboard.press("Enter")
         expect(page, "#error-token").to_contain_text("token: must be")
@@ -589,9 +539,6 @@ def test_a_token_is_asked_for(browser, tmp_path):
         page.fill("#token", "sesame-open")
         page.keyboard.press("Enter")
         page.locator("#preset option").first.wait_for(state="attached")
-    finally:
-        context.close()
-        guarded.end()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
