@@ -24,10 +24,8 @@ from serving import Server  # noqa: E402
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="needs a Chromium on this machine")
-FLAGS = [
-    *"--headless --no-sandbox --disable-gpu --disable-quic --no-first-run".split(),
-    *"--disable-background-networking --disable-component-update --disable-sync".split(),
-]
+FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
+FLAGS += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
 WIDE, NARROW = (1400, 900), (390, 844)
 MINUTE = 60_000  # milliseconds; a busy machine may take its time
 SIZE = "96"
@@ -220,6 +218,11 @@ def test_again_larger_begins_with_the_result(open_page, pictures):
     expect(page, "#history-list button").to_have_count(2)
     page.click(f"#history-list button[data-id='{first}']")
     expect(page, "#settings").to_contain_text(f"96 {TIMES} 64 px")
+    expect(page, "#size").to_have_value(SIZE)
+    expect(page, "#length-number").to_have_value("4")
+    page.go_back()
+    expect(page, "#settings").to_contain_text(f"192 {TIMES} 128 px")
+    expect(page, "#size").to_have_value("192")
 
 
 def paint_where(page: Any, index: int) -> None:
@@ -313,6 +316,30 @@ def percent(page: Any) -> int:
 
 def fetch_picture(server: Server, path: str) -> Image.Image:
     return Image.open(io.BytesIO(server.client.get(path).content))
+
+
+def test_a_phone_has_the_picture_first_and_is_painted_on_by_finger(open_page, pictures):
+    page = open_page(size=NARROW, has_touch=True, is_mobile=True)
+    choose(page, pictures)
+    expect(page, ".camera").to_be_visible()
+    page.tap("#content-paint")
+    page.locator("#brush").wait_for()
+    box = page.locator("#brush-canvas").bounding_box()
+    finger = page.context.new_cdp_session(page)
+    for kind, share in (("touchStart", 0.2), ("touchMove", 0.5), ("touchMove", 0.8), ("touchEnd", None)):
+        points = [{"x": box["x"] + share * box["width"], "y": box["y"] + 0.5 * box["height"]}] if share else []
+        finger.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+    assert percent(page) > 8  # a dot is a hundredth or two
+    page.tap("#brush-use")
+    expect(page, "#brush").to_be_hidden()
+    set_length(page, "3")
+    start(page)
+    wait_for(page, "finished")
+    sync_api.expect(page.locator("#after")).to_be_in_viewport()
+    assert page.evaluate("document.querySelector('main').firstElementChild.id") == "stage"
+    low = page.evaluate("""() => [...document.querySelectorAll("button, .button, select, input[type=number]")]
+      .filter((one) => one.offsetParent && one.getBoundingClientRect().height < 44).map((one) => one.outerHTML)""")
+    assert low == []  # each can be hit by a finger
 
 
 def test_each_download_opens(open_page, pictures, tmp_path):
