@@ -63,7 +63,7 @@ class Studio:
         seconds = self.limits.checkpoint_seconds
         self.workshop = Workshop(self.shelf, self.uploads, devices, self.metrics, seconds)
         self.estimator = Estimator(self.uploads, self.limits, devices[0])
-        self.views = Views(self.shelf)
+        self.views = Views(self.shelf, self.uploads)
         self.hub.state, self.hub.names = self.views.text, self.views.names
         self._submitting = threading.Lock()
         self._closed = threading.Event()

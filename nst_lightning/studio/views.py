@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from nst_lightning.studio.records import UNDER_WAY, Record
 from nst_lightning.studio.refusals import UnknownError
 from nst_lightning.studio.shelf import Shelf
+from nst_lightning.studio.uploads import DEMO, Uploads
 
 
 class Views:
@@ -16,10 +18,11 @@ class Views:
 
     Args:
         shelf: The pictures.
+        uploads: What they are made of.
     """
 
-    def __init__(self, shelf: Shelf) -> None:
-        self._shelf = shelf
+    def __init__(self, shelf: Shelf, uploads: Uploads) -> None:
+        self._shelf, self._uploads = shelf, uploads
         self._texts: dict[str, tuple[int, str]] = {}  # with their revisions: many clients are told the same
 
     def names(self) -> list[str]:
@@ -63,6 +66,7 @@ class Views:
             "parent": record.parent,
             "error": record.error,
             "asked": record.asked,
+            "names": self._names_of(record),
             "plan": _short(record.plan),
             "created": record.created_iso,
             "device": record.device,
@@ -74,6 +78,16 @@ class Views:
                 "remove": True,
             },
         }
+
+    def _names_of(self, record: Record) -> dict[str, str]:
+        """What the uploads of a picture are called; those that are gone are left out."""
+        images = [record.asked.get("content"), *(style["image"] for style in record.asked.get("styles", []))]
+        found = {}
+        for image in images:
+            if image is not None and image not in DEMO:
+                with contextlib.suppress(UnknownError):
+                    found[image] = self._uploads.name(image)
+        return found
 
     def _place_of(self, record: Record) -> int | None:
         if record.status != "queued":

@@ -417,6 +417,7 @@ def test_two_tabs_show_the_same_and_the_queue(open_page, pictures):
     second = open_page("")
     wait_for(second, "running")
     assert second.url.endswith(running)
+    expect(second, "#stage-title").to_have_text("photo, after painting")  # also where they were not chosen
     second.click("#new")
     expect(second, "#easel").to_be_visible()
     choose(second, pictures)
