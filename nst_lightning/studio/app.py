@@ -16,6 +16,7 @@ from starlette.staticfiles import StaticFiles
 from nst_lightning import __version__
 from nst_lightning.errors import UserError
 from nst_lightning.studio import api, api_uploads, pages
+from nst_lightning.studio.invalid import line_of
 from nst_lightning.studio.refusals import RefusedError, field_of
 from nst_lightning.studio.security import Guard, Token, TooMuchError, too_much
 from nst_lightning.studio.studio import Studio
@@ -76,12 +77,8 @@ def _answer_errors(app: FastAPI, studio: Studio) -> None:
     async def on_invalid(_: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, RequestValidationError)
         first = error.errors()[0]
-        where = [str(part) for part in first["loc"] if part not in {"body", "path", "query"}]
-        field = ".".join(where)[:80] or "body"
-        got = str(first.get("input"))[:60] if not isinstance(first.get("input"), (dict, list)) else "something else"
-        text = f"{field}: {str(first['msg'])[:200]}, got {got}; see /api/openapi.json"
-        is_missing = "path" in first["loc"]
-        return _line(404 if is_missing else 422, " ".join(text.split()), field)
+        line, field = line_of(first)
+        return _line(404 if "path" in first["loc"] else 422, line, field)
 
     async def on_http(_: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException)

@@ -9,7 +9,9 @@ import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-_PAUSE = 0.5  # seconds between two looks of one client's
+_PAUSE = 0.5  # seconds between two looks of one client's, and between two previews
+_EACH = 0.075  # seconds of it for each client: what all of them are sent must not take the run's time
+_UNSEEN = 5.0  # seconds between two previews that nobody looks at
 _LOOKED = 5.0  # seconds for which a picture counts as watched after its preview was fetched
 
 
@@ -51,11 +53,16 @@ class Hub:
         with self._lock:
             self._looked[name] = time.monotonic()
 
-    def is_watched(self, name: str) -> bool:
-        """Whether somebody looks at a picture."""
+    def pause(self) -> float:
+        """Seconds between two states that a client is sent: the more there are, the longer."""
+        return max(_PAUSE, _EACH * len(self._watchers))
+
+    def pause_of_previews(self, name: str) -> float:
+        """Seconds between two previews of a picture."""
         with self._lock:
             looked = self._looked.get(name, -_LOOKED)
-        return time.monotonic() - looked < _LOOKED or any(item.only in {None, name} for item in list(self._watchers))
+        watched = time.monotonic() - looked < _LOOKED or any(one.only in {None, name} for one in list(self._watchers))
+        return self.pause() if watched else _UNSEEN
 
     async def stream(self, only: str | None = None, final: Callable[[str], bool] | None = None) -> AsyncIterator[Any]:
         """Events of all pictures, or of one until it has come to an end.
@@ -79,7 +86,7 @@ class Hub:
                         yield {"event": "picture", "data": state}
                     if only is not None and (state is None or (final is not None and final(state))):
                         return
-                await asyncio.sleep(_PAUSE)
+                await asyncio.sleep(self.pause())
         finally:
             self._watchers.discard(watcher)
 

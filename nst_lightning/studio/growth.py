@@ -13,8 +13,6 @@ from nst_lightning.callbacks import Update
 from nst_lightning.callbacks.frames import as_bytes
 
 LONGEST = 1024  # pixels of a preview's long side
-_EVERY = 0.5  # seconds between two previews that somebody looks at
-_UNSEEN = 5.0  # seconds between two that nobody looks at
 _SHARE = 0.02  # of the run's time
 _AHEAD = 0.5  # seconds of computing that may be spent before the run has earned them
 _POINTS = 500
@@ -25,11 +23,11 @@ class Growth:
     """The latest preview, the curve of losses, and how fast a run is.
 
     Args:
-        watched: Says whether somebody looks at the picture.
+        pause: Says how many seconds there are to be between two previews.
     """
 
-    def __init__(self, watched: Callable[[], bool] = lambda: False) -> None:
-        self._watched, self._lock = watched, threading.Lock()
+    def __init__(self, pause: Callable[[], float]) -> None:
+        self._pause, self._lock = pause, threading.Lock()
         self.preview: bytes | None = None  # JPEG
         self.version = 0  # the evaluation that it is of
         self._curve: list[tuple[int, float]] = []
@@ -55,8 +53,7 @@ class Growth:
             rate = (update.evaluation - self._pace[0]) / max(now - self._pace[1], 1e-6)
             self.seconds_left = (update.total - update.evaluation) / rate
         self._add(update.evaluation, update.loss)
-        pause = _EVERY if self._watched() else _UNSEEN
-        if now - self._taken >= pause and self._spent <= _AHEAD + _SHARE * (now - self._begin):
+        if now - self._taken >= self._pause() and self._spent <= _AHEAD + _SHARE * (now - self._begin):
             self._taken = now
             # The run waits for it; its thread's own time alone would leave out what the device does.
             picture = as_bytes(update.preview(LONGEST))

@@ -23,11 +23,11 @@ class Shelf:
     Args:
         records: Their folder.
         tell: Hears of each change.
-        watched: Says whether somebody looks at a picture.
+        pause: Says how many seconds there are to be between two previews of a picture.
     """
 
-    def __init__(self, records: Records, tell: Tell, watched: Callable[[str], bool]) -> None:
-        self._records, self._tell, self._watched = records, tell, watched
+    def __init__(self, records: Records, tell: Tell, pause: Callable[[str], float]) -> None:
+        self._records, self._tell, self._pause = records, tell, pause
         self._lock = threading.RLock()
         self._known: dict[str, Record] = {}
         self._growing: dict[str, Growth] = {}
@@ -141,7 +141,7 @@ class Shelf:
         with self._lock:
             found = self._growing.get(name)
             if found is None:
-                found = self._growing[name] = Growth(lambda: self._watched(name))
+                found = self._growing[name] = Growth(lambda: self._pause(name))
                 self._recall(name, found)
             return found
 

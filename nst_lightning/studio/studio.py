@@ -59,7 +59,7 @@ class Studio:
         except (OSError, NotImplementedError):  # a file system that knows no locks
             pass
         self.uploads = Uploads(self.folder / "uploads", self.limits)
-        self.shelf = Shelf(Records(self.folder / "pictures"), self.hub.tell, self.hub.is_watched)
+        self.shelf = Shelf(Records(self.folder / "pictures"), self.hub.tell, self.hub.pause_of_previews)
         seconds = self.limits.checkpoint_seconds
         self.workshop = Workshop(self.shelf, self.uploads, devices, self.metrics, seconds)
         self.estimator = Estimator(self.uploads, self.limits, devices[0])
