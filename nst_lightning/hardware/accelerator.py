@@ -77,6 +77,11 @@ def choose_accelerator(requested: str) -> Choice:
     return Choice(name, "asked for")
 
 
+def name_device(kind: str, index: str = "") -> str:
+    """A device as PyTorch calls it: with its number, 0 by default, where there may be several of its kind."""
+    return kind if kind in {"cpu", "mps"} else f"{kind}:{index or 0}"
+
+
 def count_devices(accelerator: str, devices: Any) -> int:
     """How many processes a machine needs for what ``trainer.devices`` asks for."""
     if isinstance(devices, (list, tuple)):

@@ -15,7 +15,7 @@ import uvicorn
 
 from nst_lightning.console import log
 from nst_lightning.errors import UserError
-from nst_lightning.hardware.accelerator import choose_accelerator
+from nst_lightning.hardware.accelerator import choose_accelerator, name_device
 from nst_lightning.studio.app import create_app
 from nst_lightning.studio.limits import Limits
 from nst_lightning.studio.security import LOOPBACK
@@ -148,5 +148,4 @@ def _device(name: str) -> str:
     kind, _, index = name.partition(":")
     if index and not index.isdecimal():
         raise UserError(f"--device: must be a kind such as cuda or one device such as cuda:1, got {name}; mend it")
-    found = choose_accelerator(kind).value
-    return found if found in {"cpu", "mps"} else f"{found}:{index or 0}"
+    return name_device(choose_accelerator(kind).value, index)

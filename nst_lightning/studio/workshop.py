@@ -192,11 +192,7 @@ class Workshop:
 
 
 def device_words(device: str) -> list[str]:
-    """Options of ``nst fit`` for one device."""
+    """Options of ``nst fit`` for one device, such as ``cuda:1``; of a kind without a number, the first."""
     kind, _, index = device.partition(":")
     words = [f"--trainer.accelerator={kind}"]
-    return (
-        words
-        if kind == "cpu"
-        else [*words, f"--trainer.devices=[{index or 0}]" if kind != "mps" else "--trainer.devices=1"]
-    )
+    return [*words, f"--trainer.devices=[{index}]"] if index else words

@@ -25,6 +25,7 @@ from nst_lightning.hardware.accelerator import (
     compute_dtype,
     count_devices,
     describe,
+    name_device,
 )
 from nst_lightning.hardware.numerics import one_thread, side_by_side
 
@@ -102,6 +103,11 @@ def test_a_device_that_is_not_there(machine):
             choose_accelerator(name)
     with pytest.raises(UserError, match=r"^trainer.accelerator: must be auto, cpu, cuda, mps, got tpu; auto takes"):
         choose_accelerator("tpu")
+
+
+def test_a_device_has_a_number_where_there_may_be_several():
+    given = [("cpu", ""), ("mps", ""), ("cuda", ""), ("cuda", "1"), ("xpu", "0")]
+    assert [name_device(*one) for one in given] == ["cpu", "mps", "cuda:0", "cuda:1", "xpu:0"]
 
 
 @pytest.mark.parametrize(

@@ -97,6 +97,14 @@ def pixels(content):
         return picture.convert("RGB").tobytes()
 
 
+# The command, which hears SIGINT even where a shell has put the tests into the background.
+_COMMAND = """
+import runpy, signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+runpy.run_module("nst_lightning", run_name="__main__", alter_sys=True)
+"""
+
+
 class Server:
     """``nst studio`` in a process of its own.
 
@@ -106,7 +114,7 @@ class Server:
     """
 
     def __init__(self, folder, *words):
-        command = [sys.executable, "-m", "nst_lightning", "studio", "--port", "0", "--device", "cpu"]
+        command = [sys.executable, "-c", _COMMAND, "studio", "--port", "0", "--device", "cpu"]
         self.process = subprocess.Popen(
             [*command, "--folder", str(folder), *words],
             stderr=subprocess.PIPE,

@@ -322,7 +322,7 @@ def test_a_phone_has_the_picture_first_and_is_painted_on_by_finger(open_page, pi
     page = open_page(size=NARROW, has_touch=True, is_mobile=True)
     choose(page, pictures)
     expect(page, ".camera").to_be_visible()
-    page.tap("#content-paint")
+    page.click("#content-paint")  # on a slow machine a tap may last long enough to be another gesture
     page.locator("#brush").wait_for()
     box = page.locator("#brush-canvas").bounding_box()
     finger = page.context.new_cdp_session(page)
@@ -330,7 +330,7 @@ def test_a_phone_has_the_picture_first_and_is_painted_on_by_finger(open_page, pi
         points = [{"x": box["x"] + share * box["width"], "y": box["y"] + 0.5 * box["height"]}] if share else []
         finger.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
     assert percent(page) > 8  # a dot is a hundredth or two
-    page.tap("#brush-use")
+    page.click("#brush-use")
     expect(page, "#brush").to_be_hidden()
     set_length(page, "3")
     start(page)

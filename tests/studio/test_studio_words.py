@@ -1,4 +1,4 @@
-"""Fields of a request that are wrong are told in the program's own words."""
+"""What comes in over HTTP, and what is made of it for the command."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ pydantic = pytest.importorskip("pydantic")
 
 from nst_lightning.studio.asked import Asked  # noqa: E402
 from nst_lightning.studio.invalid import line_of  # noqa: E402
+from nst_lightning.studio.workshop import device_words  # noqa: E402
 
 STYLES = [{"image": "demo:style"}]
 
@@ -38,3 +39,8 @@ def test_a_line_for_each(given, line, field):
     assert found[0].startswith(line)
     assert "\n" not in found[0]
     assert found[1] == field
+
+
+def test_a_device_in_the_words_of_the_command():
+    assert device_words("cpu") == ["--trainer.accelerator=cpu"]
+    assert device_words("cuda:1") == ["--trainer.accelerator=cuda", "--trainer.devices=[1]"]
