@@ -22,54 +22,59 @@ from typing import Any
 import httpx
 
 
-async def watch(address: str, name: str, seen: list[int]) -> None:
+async def watch(client: httpx.AsyncClient, name: str, seen: list[int]) -> None:
     """Follow a picture until it has ended; count events and previews."""
-    async with httpx.AsyncClient(base_url=address, timeout=None, trust_env=False) as client:
-        shown = ""
-        async with client.stream("GET", "/api/events") as answer:
-            async for line in answer.aiter_lines():
-                if not line.startswith("data: "):
-                    continue
-                picture = json.loads(line.removeprefix("data: "))
-                if picture["id"] != name:
-                    continue
-                seen[0] += 1
-                if picture["preview"] and picture["preview"] != shown:
-                    shown = picture["preview"]
-                    preview = await client.get(shown)
-                    seen[1] += preview.status_code == 200
-                if picture["status"] in {"finished", "failed", "stopped"}:
-                    return
+    shown = ""
+    async with client.stream("GET", "/api/events", timeout=None) as answer:
+        async for line in answer.aiter_lines():
+            if not line.startswith("data: "):
+                continue
+            picture = json.loads(line.removeprefix("data: "))
+            if picture["id"] != name:
+                continue
+            seen[0] += 1
+            if picture["preview"] and picture["preview"] != shown:
+                shown = picture["preview"]
+                preview = await client.get(shown)
+                seen[1] += preview.status_code == 200
+            if picture["status"] in {"finished", "failed", "stopped"}:
+                return
 
 
-async def run(address: str, wish: dict[str, Any], clients: int) -> tuple[float, list[int]]:
+async def run(client: httpx.AsyncClient, wish: dict[str, Any], clients: int) -> tuple[float, list[int]]:
     """Make a picture while so many watch; returns its seconds, and events and previews that all have had."""
-    async with httpx.AsyncClient(base_url=address, timeout=60, trust_env=False) as client:
-        name = (await client.post("/api/pictures", json=wish)).json()["id"]
-        seen = [0, 0]
-        watchers = [asyncio.create_task(watch(address, name, seen)) for _ in range(clients)]
-        while True:
-            picture = (await client.get(f"/api/pictures/{name}")).json()
-            if picture["status"] in {"finished", "failed"}:
-                break
-            await asyncio.sleep(2)
-        await asyncio.gather(*watchers)
-        await client.delete(f"/api/pictures/{name}")
+    name = (await client.post("/api/pictures", json=wish)).json()["id"]
+    seen = [0, 0]
+    watchers = [asyncio.create_task(watch(client, name, seen)) for _ in range(clients)]
+    while True:
+        picture = (await client.get(f"/api/pictures/{name}")).json()
+        if picture["status"] in {"finished", "failed"}:
+            break
+        await asyncio.sleep(2)
+    await asyncio.gather(*watchers)
+    await client.delete(f"/api/pictures/{name}")
     if picture["status"] == "failed":
         raise SystemExit(picture["error"])
     return float(picture["seconds"]), seen
 
 
 async def compare(address: str, options: argparse.Namespace) -> None:
+    """Let clients of one process, each with connections of its own, watch one of two."""
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
+    async with httpx.AsyncClient(base_url=address, timeout=60, trust_env=False, limits=limits) as client:
+        await compare_with(client, options)
+
+
+async def compare_with(client: httpx.AsyncClient, options: argparse.Namespace) -> None:
     """Make pairs of pictures in turn, and print what they took."""
     wish = {"content": "demo:content", "styles": [{"image": "demo:style"}], "size": options.size}
     wish |= {"evaluations": options.evaluations}
-    await run(address, wish, 0)  # networks are loaded
+    await run(client, wish, 0)  # networks are loaded
     shares = []
     for pair in range(options.pairs):
         found = {}
         for clients in (0, options.clients) if pair % 2 == 0 else (options.clients, 0):
-            found[clients], seen = await run(address, wish, clients)
+            found[clients], seen = await run(client, wish, clients)
             print(f"{clients:3d} clients: {found[clients]:7.2f} s, {seen[0]} events, {seen[1]} previews", flush=True)
         shares.append(found[options.clients] / found[0] - 1)
     print(f"slower by {statistics.median(shares):+.1%} (from {min(shares):+.1%} to {max(shares):+.1%})")
