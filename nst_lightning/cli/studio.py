@@ -47,7 +47,6 @@ def parser() -> argparse.ArgumentParser:
     add("--folder", default="studio", metavar="FOLDER", help="where uploads and pictures lie; default: studio")
     add("--headless", action="store_true", help="HTTP alone, without the page")
     add("--open", action="store_true", help="open the page in a browser")
-    add("--no_open", action="store_true", help="do not open it, whatever was said before; the default")
     add("--device", nargs="+", default=[], metavar="NAME", help="cpu, cuda:1, mps: each makes one picture at a time; "
         "default: the fastest")  # fmt: skip
     add("--max_megabytes", type=float, default=50.0, metavar="X", help="of a file that is brought; default: 50")
@@ -77,7 +76,7 @@ def main(args: Sequence[str]) -> int:
             folder=Path(options.folder),
             devices=tuple(options.device),
             headless=options.headless,
-            shown=options.open and not options.no_open,
+            shown=options.open,
             limits=Limits(
                 options.max_megabytes, options.max_megapixels, options.keep_hours, options.checkpoint_seconds
             ),

@@ -129,7 +129,6 @@ def _studio() -> dict[str, Value | None]:
         "--folder": FOLDER,
         "--headless": FLAG,
         "--open": FLAG,
-        "--no_open": FLAG,
         "--device": Value(("cpu", "cuda", "mps"), many=True),
         "--max_megabytes": ANY,
         "--max_megapixels": ANY,

@@ -18,7 +18,7 @@ from nst_lightning.engine.optimizers import OptimizerSetup
 from nst_lightning.errors import UserError, notice
 from nst_lightning.features import Extractor
 from nst_lightning.hardware.memory import (
-    free_memory,
+    free_within,
     hand_back_freed_memory,
     is_out_of_memory,
     resident_memory,
@@ -254,9 +254,7 @@ def plan_for(
 def _free_memory(trainer: Trainer, limit: float | None) -> int:
     """Bytes that each process can take, of so many GiB in all; the same number for all, so that they plan alike."""
     device = trainer.strategy.root_device
-    free = free_memory(device)
-    if limit is not None:
-        free = min(free, max(0, int(limit * 2**30) - resident_memory(device)))
+    free = free_within(limit, device)
     free //= trainer.num_devices if shares_memory(device) else 1
     if trainer.world_size == 1:
         return free

@@ -5,8 +5,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from nst_lightning.gallery.judging import Task
+from nst_lightning.session import Outcome
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,12 @@ class Engine(ABC):
 
     def close(self) -> None:  # noqa: B027 - most hold nothing
         """Give back what the engine holds."""
+
+
+def made_of(file: Path, outcome: Outcome, *, continued: bool = False, device: str = "") -> Made:
+    """What a run has made of a picture and written to a file."""
+    loss = outcome.losses.get("loss")
+    return Made(file.read_bytes(), outcome.evaluations, outcome.seconds, outcome.size, loss, continued, device)
 
 
 def in_order(tasks: Sequence[Task]) -> list[Task]:

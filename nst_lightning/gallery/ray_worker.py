@@ -20,7 +20,7 @@ from nst_lightning import __version__
 from nst_lightning.callbacks import Export, Faults, Feedback, Update, Watch
 from nst_lightning.errors import UserError, UserNotice
 from nst_lightning.features.weights import ENVIRONMENT_VARIABLE
-from nst_lightning.gallery.engine import Made, Step
+from nst_lightning.gallery.engine import Made, Step, made_of
 from nst_lightning.gallery.parcels import Parcel, digest_of_weights, unpack
 from nst_lightning.hardware.accelerator import choose_accelerator, describe
 from nst_lightning.session import Session
@@ -124,11 +124,5 @@ class Worker:
             picture = folder / "picture" / parcel.name
             arguments = [f"--config={file}", f"--output={picture}", "--fallback=null"]
             outcome = self._session.run(arguments, callbacks=[Feedback(progress)], only=_NEEDED, folder=folder / "run")
-            return Made(
-                picture.read_bytes(),
-                outcome.evaluations,
-                outcome.seconds,
-                outcome.size,
-                outcome.losses.get("loss"),
-                device=f"{describe(choose_accelerator('auto').value).name} of {socket.gethostname()}",
-            )
+            device = f"{describe(choose_accelerator('auto').value).name} of {socket.gethostname()}"
+            return made_of(picture, outcome, device=device)

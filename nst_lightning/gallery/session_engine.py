@@ -9,7 +9,7 @@ from pathlib import Path
 
 from nst_lightning.callbacks import Checkpoints, Export, Faults, Feedback, Record, Signals, Update, Watch
 from nst_lightning.errors import UserError
-from nst_lightning.gallery.engine import Engine, Made, Step, Tell
+from nst_lightning.gallery.engine import Engine, Made, Step, Tell, made_of
 from nst_lightning.gallery.judging import Task
 from nst_lightning.images import check_image
 from nst_lightning.runs.checkpoint import SUFFIX
@@ -60,14 +60,7 @@ class SessionEngine(Engine):
                 raise
             shutil.rmtree(folder, ignore_errors=True)  # nothing that could be continued
             return self.make(task, tell)
-        return Made(
-            picture.read_bytes(),
-            outcome.evaluations,
-            outcome.seconds,
-            outcome.size,
-            outcome.losses.get("loss"),
-            continued=goes_on,
-        )
+        return made_of(picture, outcome, continued=goes_on)
 
 
 def arguments_of(task: Task, picture: Path, folder: Path) -> list[str]:

@@ -77,6 +77,18 @@ def choose_accelerator(requested: str) -> Choice:
     return Choice(name, "asked for")
 
 
+def split_device(name: str, argument: str) -> tuple[str, str]:
+    """Kind and number of a device such as ``cuda:1``; the number is empty where none is said.
+
+    Raises:
+        UserError: If it is no number; the line begins with the argument.
+    """
+    kind, _, index = name.partition(":")
+    if index and not index.isdecimal():
+        raise UserError(f"{argument}: must be a kind such as cuda or one device such as cuda:1, got {name}; mend it")
+    return kind, index
+
+
 def name_device(kind: str, index: str = "") -> str:
     """A device as PyTorch calls it: with its number, 0 by default, where there may be several of its kind."""
     return kind if kind in {"cpu", "mps"} else f"{kind}:{index or 0}"

@@ -77,6 +77,12 @@ def resident_memory(device: torch.device | str) -> int:
     return int(torch.mps.current_allocated_memory() if kind == "mps" else torch.accelerator.memory_reserved())
 
 
+def free_within(limit: float | None, device: torch.device | str) -> int:
+    """Bytes that a process can still take on a device of which it may have so many GiB in all; None: no limit."""
+    free = free_memory(device)
+    return free if limit is None else min(free, max(0, int(limit * 2**30) - resident_memory(device)))
+
+
 def shares_memory(device: torch.device | str) -> bool:
     """Whether all processes of a machine take their memory for a device from the same place: from the heap, that is."""
     return torch.device(device).type == "cpu"

@@ -16,7 +16,7 @@ from nst_lightning.data.module import StyleTransferData
 from nst_lightning.engine.module import StyleTransfer
 from nst_lightning.engine.stages import plan_for
 from nst_lightning.hardware.accelerator import choose_accelerator, choose_precision, compute_dtype, describe
-from nst_lightning.hardware.memory import free_memory, resident_memory
+from nst_lightning.hardware.memory import free_within, resident_memory
 
 
 @dataclass(frozen=True)
@@ -88,9 +88,7 @@ class Draft:
         device = torch.device(choose_accelerator(self.settings["accelerator"]).value)
         hardware = describe(device)
         precision = choose_precision(self.settings["precision"], hardware).value
-        resident, free = resident_memory(device), free_memory(device)
-        if self.memory is not None:
-            free = min(free, max(0, int(self.memory * 2**30) - resident))
+        resident, free = resident_memory(device), free_within(self.memory, device)
         for network in {self.model.extractor_of(stage) for stage in self.model.stages}:
             network.set_compute_dtype(compute_dtype(precision))
         planner = plan_for(self.model, self.data, free, resident)

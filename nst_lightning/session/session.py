@@ -17,6 +17,7 @@ from torch import Tensor
 from nst_lightning.callbacks import Export, Faults, Feedback, Watch
 from nst_lightning.config.short import PRESET, Short
 from nst_lightning.errors import UserError
+from nst_lightning.hardware.accelerator import split_device
 from nst_lightning.session.bar import Progress, progress_shown
 from nst_lightning.session.inputs import PictureLike, as_file, like
 from nst_lightning.session.result import Result
@@ -172,9 +173,7 @@ def _device(device: str | None) -> dict[str, Any]:
     """``cuda:1`` in Lightning's words."""
     if device is None:
         return {}
-    kind, _, index = device.partition(":")
-    if index and not index.isdecimal():
-        raise UserError(f"device: must be a kind such as cuda or one device such as cuda:1, got {device}; mend it")
+    kind, index = split_device(device, "device")
     return {"trainer.accelerator": kind, "trainer.devices": [int(index)] if index else None}
 
 

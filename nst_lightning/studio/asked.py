@@ -9,7 +9,6 @@ from pydantic import BaseModel, ConfigDict, Field
 ID = r"^[0-9a-f]{16}$"  # of pictures and uploads
 IMAGE = r"^(?:[0-9a-f]{16}|demo:[a-z]{1,16})$"  # of an upload, or the name of a picture that the package carries
 
-PictureId = Annotated[str, Field(pattern=ID)]
 ImageId = Annotated[str, Field(pattern=IMAGE)]
 _Factor = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
 _Count = Annotated[int, Field(ge=1, le=1_000_000)]

@@ -35,18 +35,16 @@ class Growth:
         self._begin = self._taken = 0.0
         self._spent = 0.0
         self._pace: tuple[int, float] | None = None  # first evaluation of this part of the run, and when
-        self.seconds = 0.0  # of this part
         self.seconds_left: float | None = None
 
     def begin(self) -> None:
         """A run begins, or goes on."""
         self._begin, self._taken, self._spent, self._pace = time.monotonic(), 0.0, 0.0, None
-        self.seconds, self.seconds_left = 0.0, None
+        self.seconds_left = None
 
     def see(self, update: Update) -> None:
         """Take what an update says, and a preview if it is time."""
         now = time.monotonic()
-        self.seconds = update.seconds
         if self._pace is None:
             self._pace = update.evaluation, now
         elif update.evaluation > self._pace[0]:

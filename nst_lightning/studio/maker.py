@@ -113,7 +113,7 @@ def make(
         given += [precision or "--trainer.precision=auto", "--ckpt_path=last"]
     else:
         shutil.rmtree(place.run, ignore_errors=True)
-    callbacks = [Feedback(_quietly(progress), stop), Timelapse(place.film)]
+    callbacks = [Feedback(progress, stop), Timelapse(place.film)]
     outcome = session.run(given, callbacks=callbacks, only=_NEEDED, folder=place.run)
     _write(outcome, place)
     return outcome
@@ -132,15 +132,6 @@ def _write(outcome: Outcome, place: Place) -> None:
     Image.fromarray(as_bytes(pixels)).save(out, "JPEG", quality=90)
     with replacing(place.preview) as file:
         file.write(out.getvalue())
-
-
-def _quietly(progress: Callable[[Update], None]) -> Callable[[Update], bool | None]:
-    """A function whose answer ends no run."""
-
-    def told(update: Update) -> None:
-        progress(update)
-
-    return told
 
 
 def _is_at_its_end(place: Place) -> bool:

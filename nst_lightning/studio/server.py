@@ -15,7 +15,7 @@ import uvicorn
 
 from nst_lightning.console import log
 from nst_lightning.errors import UserError
-from nst_lightning.hardware.accelerator import choose_accelerator, name_device
+from nst_lightning.hardware.accelerator import choose_accelerator, name_device, split_device
 from nst_lightning.studio.app import create_app
 from nst_lightning.studio.limits import Limits
 from nst_lightning.studio.security import LOOPBACK
@@ -145,7 +145,5 @@ def _device(name: str) -> str:
     Raises:
         UserError: If it is not there.
     """
-    kind, _, index = name.partition(":")
-    if index and not index.isdecimal():
-        raise UserError(f"--device: must be a kind such as cuda or one device such as cuda:1, got {name}; mend it")
+    kind, index = split_device(name, "--device")
     return name_device(choose_accelerator(kind).value, index)
