@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING, Any
 from lightning.pytorch import Callback, Trainer
 
 from nst_lightning.hardware.memory import freed_memory_kept
-from nst_lightning.hardware.numerics import asks_for_tf32, random_states_kept, tf32_allowed
+from nst_lightning.hardware.numerics import asks_for_tf32, one_thread, random_states_kept, tf32_allowed
 
 if TYPE_CHECKING:  # the module brings this callback along
     from nst_lightning.engine.module import StyleTransfer
 
 _LARGE = 1200  # pixels of the long side from which blocks of memory are better handed back than kept
+# Products of fewer rows than 7 have other last bits with another number of threads, and the deepest layers of pictures of
+# so few pixels have no more of them; which gain nothing from a second thread anyway.
+_SMALL = 64 * 64
 
 
 class ProcessSettings(Callback):
@@ -34,6 +37,9 @@ class ProcessSettings(Callback):
         tiled = any(plan.tile for plan in pl_module.plans)
         self._undo.enter_context(freed_memory_kept(large=tiled or longest > _LARGE))
         self._undo.enter_context(tf32_allowed(getattr(trainer, "tf32", asks_for_tf32())))
+        sizes = [trainer.datamodule.stage_size(stage.scale) for stage in pl_module.stages]  # type: ignore[attr-defined]
+        if min(height * width for height, width in sizes) < _SMALL:
+            self._undo.enter_context(one_thread())
         if trainer.ckpt_path is not None:
             self._undo.enter_context(random_states_kept(pl_module.device))
 

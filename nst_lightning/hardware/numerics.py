@@ -9,9 +9,8 @@ from contextvars import ContextVar
 from typing import Any, TypeVar, cast
 
 import torch
-from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+_Item = TypeVar("_Item")
 _Answer = TypeVar("_Answer")
 
 
@@ -74,11 +73,6 @@ def widest_dtype(device: torch.device | str) -> torch.dtype:
     return torch.float32 if torch.device(device).type == "mps" else torch.float64
 
 
-def has_eigenvalues(device: torch.device) -> bool:
-    """Whether PyTorch computes the eigenvalues of matrices on a device; not on MPS."""
-    return device.type != "mps"
-
-
 _threads: ContextVar[int | None] = ContextVar("threads", default=None)  # that there are outside of `one_thread`
 
 
@@ -100,50 +94,24 @@ def one_thread() -> Iterator[None]:
         _threads.reset(outside)
 
 
-def side_by_side(function: Callable[[Tensor], Tensor], matrices: Sequence[Tensor]) -> list[Tensor]:
-    """A function of each matrix; on a CPU several at a time, with a thread each.
+def side_by_side(function: Callable[[_Item], _Answer], items: Sequence[_Item]) -> list[_Answer]:
+    """A function of each item, on the CPU, with a thread each, several at a time, and without gradients.
 
-    LAPACK gains little from a second thread, and what it returns depends on how many it has; here it has one always.
+    Small matrices gain little from a second thread, and what LAPACK and products of few rows return depends on how many
+    there are; here there is one always.
     """
-    return list(_SideBySide.apply(function, *matrices))
+    workers = min(len(items), _threads.get() or torch.get_num_threads())
+    with one_thread(), torch.no_grad():
+        if workers < 2:
+            return [function(item) for item in items]
+        with ThreadPoolExecutor(workers, initializer=_alone) as pool:
+            return list(pool.map(function, items))
 
 
-class _SideBySide(torch.autograd.Function):
-    """The gradients of all come at once, in order.
-
-    PyTorch goes back through operations in the order in which they were made, which it counts for each thread: left to
-    itself it would add the gradients of several matrices of one origin up in another order from time to time.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, function: Callable[[Tensor], Tensor], *matrices: Tensor) -> tuple[Tensor, ...]:
-        ctx.set_materialize_grads(False)
-        with torch.enable_grad():
-            leaves = [matrix.detach().requires_grad_(matrix.requires_grad) for matrix in matrices]
-            ctx.pairs = [(leaf, found) for leaf, found in zip(leaves, _of_each(function, leaves), strict=True)]
-        return tuple(found.detach() for _, found in ctx.pairs)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *upstream: Tensor | None) -> tuple[Tensor | None, ...]:
-        slopes = [
-            None
-            if slope is None or not leaf.requires_grad
-            else torch.autograd.grad(found, leaf, slope, retain_graph=True)[0]
-            for (leaf, found), slope in zip(ctx.pairs, upstream, strict=True)
-        ]
-        return (None, *slopes)
-
-
-def _of_each(function: Callable[[Tensor], Tensor], matrices: Sequence[Tensor]) -> list[Tensor]:
-    workers = min(len(matrices), _threads.get() or torch.get_num_threads())
-    with one_thread():
-        if workers < 2 or matrices[0].device.type != "cpu":
-            return [function(matrix) for matrix in matrices]
-        largest_first = sorted(range(len(matrices)), key=lambda i: -len(matrices[i]))
-        with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            found = dict(zip(largest_first, pool.map(function, [matrices[i] for i in largest_first]), strict=True))
-        return [found[i] for i in range(len(matrices))]
+def _alone() -> None:
+    """What else is true of a thread that works side by side with others."""
+    torch.set_num_threads(1)
+    torch.set_grad_enabled(False)
 
 
 def random_states(device: torch.device) -> dict[str, torch.Tensor]:

@@ -68,7 +68,7 @@ def cells_energy(features: Tensor, projection: Projection | None, network: torch
 def pairs_energy(matrix: Tensor, projection: Projection | None) -> Tensor:
     """Sum of squares of a matrix of pairs of channels (c, c) after projection, ‖W D Wᵀ‖² = Σ D ∘ (WᵀW D WᵀW)."""
     if projection is None:
-        return matrix.square().sum()
+        return matrix.square().sum(0).sum()  # in two steps, as in `cells_energy`
     moments = projection.moments.to(matrix.dtype)
     with torch.no_grad():
         products = moments @ matrix @ moments

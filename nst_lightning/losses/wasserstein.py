@@ -2,38 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from nst_lightning.errors import UserError
-from nst_lightning.hardware.numerics import has_eigenvalues, one_thread, side_by_side
+from nst_lightning.hardware.accelerator import prefers_large_operations
+from nst_lightning.hardware.numerics import one_thread, side_by_side
 from nst_lightning.losses.moments import Moments, moments_of
+from nst_lightning.losses.projection import Projection
 from nst_lightning.losses.reductions import moments_sum
 from nst_lightning.losses.reference import Window
+from nst_lightning.losses.roots import SMALLEST, Root, eigenvectors, roots, rounding, smoothed
 from nst_lightning.losses.term import STYLE_LAYERS, Layer, StyleTerm, balance
-
-
-def _rounding(values: Tensor) -> float:
-    """What eigenvalues of sums of products are known to, in units of the largest."""
-    return 1e-12 if values.dtype == torch.float64 else 1e-7
-
-
-def eigenvalues(matrix: Tensor) -> Tensor:
-    """Eigenvalues (C,) of a symmetric matrix (C, C), ascending; NaN if it holds NaN.
-
-    In single precision LAPACK now and then gives up on a matrix of low rank, which a small picture's covariance is; in
-    double precision it does not. It also gives up on NaN, which is for the optimiser to notice, not the end of a run.
-    """
-    try:
-        values: Tensor = torch.linalg.eigvalsh(matrix)
-    except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
-        if not bool(matrix.isfinite().all()):
-            return matrix.diagonal() * torch.nan
-        values = torch.linalg.eigvalsh(matrix.cpu().double()).to(matrix)
-    return values
 
 
 class PrincipalAxes(NamedTuple):
@@ -48,59 +33,135 @@ def principal_axes(covariance: Tensor, share: float = 1.0) -> PrincipalAxes:
 
     Args:
         covariance: Symmetric, without negative eigenvalues but for rounding; of fewer cells than channels it is
-            singular, and what is left out there saves a good part of `eigenvalues`.
+            singular, and what is left out there saves a good part of the work.
         share: Of the variance that the axes must hold which count with all their correlations.
     """
-    try:
-        values, vectors = torch.linalg.eigh(covariance)
-    except torch.linalg.LinAlgError:  # type: ignore[attr-defined]  # as above
-        values, vectors = (x.to(covariance) for x in torch.linalg.eigh(covariance.cpu().double()))
+    values, vectors = eigenvectors(covariance)
     values, vectors = values.flip(0).clamp(min=0), vectors.flip(1)
-    kept = max(1, int((values > values[0] * _rounding(values)).sum()))
+    kept = max(1, int((values > values[0] * rounding(values.dtype)).sum()))
     held = values[:kept].cumsum(0)
     correlated = kept if share >= 1 else min(kept, int((held < share * held[-1]).sum()) + 1)
     return PrincipalAxes((vectors * values.sqrt()).T[:kept].contiguous(), correlated)
 
 
-def common_variances(covariance: Tensor, axes: PrincipalAxes) -> tuple[Tensor, Tensor]:
-    """Σ'^½ Σ Σ'^½ in the style's principal axes, those of Σ'; its root's trace is what two Gaussians have in common.
-
-    With Σ (C, C), it is the matrix of the correlated axes, (r, r), and its diagonal for the others, (k - r,).
-    """
-    scaled, r = axes
-    half = scaled @ covariance
-    matrix = half[:r] @ scaled[:r].T
-    return (matrix + matrix.T) / 2, (half[r:] * scaled[r:]).sum(1)
-
-
-def wasserstein_distance(moments: Moments, target: Moments, values: Tensor) -> Tensor:
-    """Squared Wasserstein-2 distance of two Gaussians (Dowson and Landau 1982, equation 4).
-
-    ‖μ - μ'‖² + tr(Σ + Σ' - 2 (Σ'^½ Σ Σ'^½)^½). The last trace is taken from eigenvalues λ, whose gradient needs no
-    differences of eigenvalues, unlike that of a square root. Where Σ is singular the true gradient with respect to Σ is
-    infinite; λ / √(λ + ε) in place of √λ keeps it finite and hides what rounding makes of zeros.
-
-    Args:
-        moments: Mean (C,) and covariance (C, C), float32 or float64.
-        target: The same, of the style.
-        values: Eigenvalues of Σ'^½ Σ Σ'^½, those that are zero for any Σ left out; see `common_variances`.
-
-    Returns:
-        A scalar, of at least 0 but for rounding.
-    """
-    epsilon = _rounding(values) * values.detach().amax().clamp(min=torch.finfo(values.dtype).tiny)
-    cross = (values / (values.clamp(min=0) + epsilon).sqrt()).sum()
-    shift = (moments.mean - target.mean).square().sum()
-    distance: Tensor = shift + moments.covariance.trace() + target.covariance.trace() - 2 * cross
-    return distance
-
-
 class StyleGaussian(NamedTuple):
-    """What `Wasserstein` compares with: a style, its covariance's axes, and its share of the blend."""
+    """What `Wasserstein` compares with: a style, in terms of the network's own features, and its share of the blend."""
+
+    mean: Tensor  # (c,)
+    size: Tensor  # tr Σ' + ‖μ'‖² of VGG-19's channels, a scalar
+    trace: Tensor  # tr Σ' alone
+    axes: PrincipalAxes  # of VGG-19's channels, as combinations of the network's own, (k, c)
+    share: float
+
+
+def gaussian_of(mean: Tensor, projection: Projection | None, correlated: float, share: float) -> StyleGaussian:
+    """The Gaussian of a style from the mean of its `moments_sum`, (c, c + 1), under no gradient."""
+    own = moments_of(mean)
+    root = None if projection is None else projection.root.to(mean)
+    full = own if root is None else Moments(root @ own.mean, root @ own.covariance @ root.T)
+    axes = principal_axes(full.covariance, correlated)
+    trace = full.covariance.trace()
+    scaled = axes.scaled if root is None else axes.scaled @ root
+    return StyleGaussian(own.mean, trace + full.mean.square().sum(), trace, axes._replace(scaled=scaled), share)
+
+
+class Problem(NamedTuple):
+    """Moments of an image and the Gaussian of a style."""
 
     moments: Moments
-    axes: PrincipalAxes
-    share: float
+    gaussian: StyleGaussian
+    metric: Tensor | None  # WᵀW of the projection to VGG-19's channels, (c, c); None for the identity
+
+
+class Common(NamedTuple):
+    """Σ'^½ Σ Σ'^½ in the style's principal axes, those of Σ'; its root's trace is what two Gaussians have in common."""
+
+    matrix: Tensor  # of the correlated axes, (r, r)
+    others: Tensor  # its diagonal for the others, (k - r,)
+    epsilon: Tensor  # what rounding leaves of a variance of zero, a scalar
+
+
+def common_variances(problem: Problem) -> Common:
+    """What a problem's distance takes the root of."""
+    scaled, r = problem.gaussian.axes
+    half = scaled @ problem.moments.covariance
+    matrix, others = half[:r] @ scaled[:r].T, (half[r:] * scaled[r:]).sum(1)
+    matrix = (matrix + matrix.T) / 2
+    size = (matrix.square().sum() + others.square().sum()).sqrt()
+    return Common(matrix, others, rounding(size.dtype) * size.clamp(min=SMALLEST))
+
+
+def wasserstein_distance(problem: Problem, common: Common, root: Root) -> tuple[Tensor, Tensor]:
+    """Squared Wasserstein-2 distance of two Gaussians (Dowson and Landau 1982, equation 4), with its gradient.
+
+    ‖μ - μ'‖² + tr(Σ + Σ' - 2 (Σ'^½ Σ Σ'^½)^½). With the rows B of the axes, Σ' = Bᵀ B, the gradient with respect to Σ
+    is 1 - Bᵀ f' B, f' being twice the root's slope; where Σ is singular it would be infinite but for `roots`.
+
+    Args:
+        problem: Image and style.
+        common: From `common_variances`.
+        root: Of its matrix.
+
+    Returns:
+        A scalar, of at least 0 but for rounding, and the gradient with respect to the mean of `moments_sum`,
+        (c, c + 1).
+    """
+    (mean, covariance), gaussian, metric = problem
+    scaled, r = gaussian.axes
+    values, slopes = smoothed(common.others, common.epsilon)
+    away = mean - gaussian.mean
+    along = away if metric is None else metric @ away
+    spread = covariance.trace() if metric is None else (metric * covariance).sum()
+    cross = root.trace + values.sum()
+    distance = (away * along).sum() + spread + gaussian.trace - 2 * cross
+    weighed = torch.cat([root.slope @ scaled[:r], slopes[:, None] * scaled[r:]])
+    gradient = torch.addmm(metric, scaled.T, weighed, alpha=-2) if metric is not None else scaled.T @ (-2 * weighed)
+    if metric is None:
+        gradient.diagonal().add_(1)
+    # Σ is the mean of f fᵀ less μ μᵀ.
+    of_mean = 2 * along - (gradient + gradient.T) @ mean
+    return distance, torch.cat([gradient, of_mean[:, None]], dim=1)
+
+
+def distances(problems: Sequence[Callable[[], Problem]], device: torch.device) -> list[tuple[Tensor, Tensor]]:
+    """Distances and gradients of several problems, under no gradient.
+
+    On a CPU they are solved side by side, a thread each, as their matrices are too small to be shared; elsewhere all
+    roots are taken at once.
+    """
+    if not prefers_large_operations(device):
+        return side_by_side(_solved, problems[::-1])[::-1]  # the deepest layers, whose matrices are largest, first
+    made = [make() for make in problems]
+    common = [common_variances(problem) for problem in made]
+    found = roots([each.matrix for each in common], [each.epsilon for each in common])
+    return [wasserstein_distance(*each) for each in zip(made, common, found, strict=True)]
+
+
+def _solved(make: Callable[[], Problem]) -> tuple[Tensor, Tensor]:
+    problem = make()
+    common = common_variances(problem)
+    return wasserstein_distance(problem, common, *roots([common.matrix], [common.epsilon]))
+
+
+class _Distances(torch.autograd.Function):
+    """Distances (n,) whose gradients are there already: they need what the distances need."""
+
+    @staticmethod
+    def forward(ctx: Any, targets: Sequence[tuple[StyleGaussian, Projection | None]], *means: Tensor) -> Tensor:
+        problems = [partial(_problem, mean, *target) for mean, target in zip(means, targets, strict=True)]
+        found = distances(problems, means[0].device)
+        ctx.save_for_backward(*[gradient for _, gradient in found])
+        return torch.stack([distance for distance, _ in found])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+        return (None, *[one * gradient for one, gradient in zip(upstream, ctx.saved_tensors, strict=True)])
+
+
+def _problem(mean: Tensor, gaussian: StyleGaussian, projection: Projection | None) -> Problem:
+    metric = None if projection is None else projection.moments.to(mean.dtype)
+    return Problem(moments_of(mean), gaussian, metric)
 
 
 class Wasserstein(StyleTerm):
@@ -140,13 +201,12 @@ class Wasserstein(StyleTerm):
 
     def style_target(self, layer: Layer, styles: Sequence[tuple[Tensor, float]]) -> list[StyleGaussian]:
         """Each style's Gaussian and its principal axes."""
-        found = [(self._moments(layer, mean), share) for mean, share in styles]
         with one_thread():
-            return [StyleGaussian(m, principal_axes(m.covariance, self.correlated), share) for m, share in found]
+            return [gaussian_of(mean, layer.projection, self.correlated, share) for mean, share in styles]
 
     def target(self, layer: Layer, content: Tensor, style: list[StyleGaussian]) -> tuple[list[StyleGaussian], Tensor]:
         """The style's Gaussians, and the distance of the content's."""
-        size = torch.stack([g.share * (g.moments.covariance.trace() + g.moments.mean.square().sum()) for g in style])
+        size = torch.stack([gaussian.share * gaussian.size for gaussian in style])
         return style, balance(self._distances({layer: content}, {layer: style})[layer], size.sum())
 
     def loss(self, layer: Layer, mean: Tensor, target: tuple[list[StyleGaussian], Tensor]) -> Tensor:
@@ -156,27 +216,17 @@ class Wasserstein(StyleTerm):
     def losses(
         self, means: Mapping[Layer, Tensor], targets: Mapping[Layer, tuple[list[StyleGaussian], Tensor]]
     ) -> dict[Layer, Tensor]:
-        """`loss` at several layers, whose eigenvalues are computed side by side."""
-        distances = self._distances(means, {layer: style for layer, (style, _) in targets.items()})
-        return {layer: (distances[layer] / targets[layer][1]).to(mean) for layer, mean in means.items()}
+        """`loss` at several layers, which are compared side by side."""
+        found = self._distances(means, {layer: style for layer, (style, _) in targets.items()})
+        return {layer: found[layer] / targets[layer][1] for layer in means}
 
     def _distances(
         self, means: Mapping[Layer, Tensor], styles: Mapping[Layer, list[StyleGaussian]]
     ) -> dict[Layer, Tensor]:
-        moments = {layer: self._moments(layer, mean) for layer, mean in means.items()}
         pairs = [(layer, gaussian) for layer in means for gaussian in styles[layer]]
-        common = [common_variances(moments[layer].covariance, gaussian.axes) for layer, gaussian in pairs]
-        values = side_by_side(eigenvalues, [matrix for matrix, _ in common])
+        targets = [(gaussian, layer.projection) for layer, gaussian in pairs]
+        found = _Distances.apply(targets, *[means[layer] for layer, _ in pairs])
         parts: dict[Layer, list[Tensor]] = {layer: [] for layer in means}
-        for (layer, gaussian), found, (_, others) in zip(pairs, values, common, strict=True):
-            distance = wasserstein_distance(moments[layer], gaussian.moments, torch.cat([found, others]))
+        for (layer, gaussian), distance in zip(pairs, found.unbind(), strict=True):
             parts[layer].append(gaussian.share * distance)
         return {layer: torch.stack(of_styles).sum() for layer, of_styles in parts.items()}
-
-    def _moments(self, layer: Layer, mean: Tensor) -> Moments:
-        """Moments whose distances are those of VGG-19's channels; on the CPU where the device has no eigenvalues."""
-        found = moments_of(mean if has_eigenvalues(mean.device) else mean.cpu())
-        if layer.projection is None:
-            return found
-        root = layer.projection.root.to(found.mean)
-        return Moments(root @ found.mean, root @ found.covariance @ root.T)

@@ -172,15 +172,16 @@ def test_tf32_only_when_asked_for_and_only_while_it_runs(allowed, pair, tmp_path
 @pytest.mark.parametrize("threads", [1, 2, 3])
 def test_matrices_side_by_side_give_the_same_bits_for_any_number_of_threads(threads):
     matrices = [torch.rand(n, n, generator=torch.Generator().manual_seed(n)) for n in (5, 90, 40, 90, 1)]
-    matrices = [(matrix + matrix.T).requires_grad_() for matrix in matrices]
+    matrices = [matrix + matrix.T for matrix in matrices]
+    function = lambda matrix: torch.linalg.eigh(matrix)[1] @ matrix  # noqa: E731
     with one_thread():
-        expected = [torch.linalg.eigvalsh(matrix) for matrix in matrices]
+        expected = [function(matrix) for matrix in matrices]
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        found = side_by_side(torch.linalg.eigvalsh, matrices)
+        found = side_by_side(function, matrices)
         with one_thread():
-            again = side_by_side(torch.linalg.eigvalsh, matrices)
+            again = side_by_side(function, matrices)
             assert torch.get_num_threads() == 1
         assert torch.get_num_threads() == threads
     finally:
@@ -188,9 +189,6 @@ def test_matrices_side_by_side_give_the_same_bits_for_any_number_of_threads(thre
     for one, other, more in zip(expected, found, again, strict=True):
         assert torch.equal(one, other)
         assert torch.equal(one, more)
-    for index in (1, 2):
-        (gradient,) = torch.autograd.grad(found[index].square().sum(), matrices[index])
-        torch.testing.assert_close(gradient, 2 * matrices[index], rtol=1e-3, atol=1e-3)  # of tr(M²)
 
 
 QUESTIONS = re.compile(

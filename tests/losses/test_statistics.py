@@ -13,7 +13,8 @@ from nst_lightning.losses import Covariance, Gram, MeanStd, Wasserstein
 from nst_lightning.losses.moments import Moments, moments_of
 from nst_lightning.losses.projection import projection_of
 from nst_lightning.losses.reductions import moments_sum
-from nst_lightning.losses.wasserstein import common_variances, eigenvalues, principal_axes, wasserstein_distance
+from nst_lightning.losses.roots import eigenvectors
+from nst_lightning.losses.wasserstein import Problem, distances, gaussian_of, principal_axes
 
 TERMS = [Gram, Covariance, MeanStd, Wasserstein]
 
@@ -37,6 +38,12 @@ def gaussian(values):
     """Mean and covariance by NumPy."""
     flat = values[0].flatten(1).numpy()
     return flat.mean(1), np.atleast_2d(np.cov(flat, bias=True))
+
+
+def measured(moments):
+    """What `moments_of` makes these of."""
+    mean, covariance = moments
+    return torch.cat([covariance + torch.outer(mean, mean), mean[:, None]], dim=1)
 
 
 def by_scipy(one, other):
@@ -67,11 +74,10 @@ def test_wasserstein_of_diagonal_gaussians():
     """(1 - 3)² + (2 - 2)² of the means, (2 - 5)² + (1 - 0)² of the deviations."""
     one = Moments(torch.tensor([1.0, 2.0]).double(), torch.tensor([4.0, 1.0]).double().diag())
     other = Moments(torch.tensor([3.0, 2.0]).double(), torch.tensor([25.0, 0.0]).double().diag())
-    axes = principal_axes(other.covariance)
-    assert axes.scaled.abs().tolist() == [[5, 0]]  # nothing along the second axis
-    matrix, others = common_variances(one.covariance, axes)
-    assert others.numel() == 0
-    assert float(wasserstein_distance(one, other, eigenvalues(matrix))) == pytest.approx(14, abs=1e-6)
+    gaussian = gaussian_of(measured(other), None, 1.0, 1.0)
+    assert gaussian.axes.scaled.abs().tolist() == [[5, 0]]  # nothing along the second axis
+    ((distance, _),) = distances([lambda: Problem(one, gaussian, None)], torch.device("cpu"))
+    assert float(distance) == pytest.approx(14, abs=1e-6)
 
 
 def test_weak_axes_count_each_by_itself():
@@ -222,23 +228,17 @@ def test_nan_is_a_value_and_not_the_end():
 
 
 def test_a_matrix_that_single_precision_gives_up_on(monkeypatch):
-    matrix = torch.diag(torch.tensor([3.0, 0.0, 0.0, 1.0])).requires_grad_()
-    plain, root = torch.linalg.eigvalsh, torch.linalg.eigh
+    matrix, plain = torch.diag(torch.tensor([3.0, 0.0, 0.0, 1.0])), torch.linalg.eigh
 
-    def given_up(function):
-        def stubborn(matrix):
-            if matrix.dtype == torch.float32:
-                raise torch.linalg.LinAlgError("failed to converge")
-            return function(matrix)
+    def stubborn(matrix):
+        if matrix.dtype == torch.float32:
+            raise torch.linalg.LinAlgError("failed to converge")
+        return plain(matrix)
 
-        return stubborn
-
-    monkeypatch.setattr("torch.linalg.eigvalsh", given_up(plain))
-    monkeypatch.setattr("torch.linalg.eigh", given_up(root))
-    values = eigenvalues(matrix)
-    assert values.dtype == torch.float32
+    monkeypatch.setattr("torch.linalg.eigh", stubborn)
+    values, vectors = eigenvectors(matrix)
+    assert values.dtype == vectors.dtype == torch.float32
     assert values.tolist() == pytest.approx([0, 0, 1, 3])
-    values.sum().backward()
-    torch.testing.assert_close(matrix.grad, torch.eye(4))
-    scaled, _ = principal_axes(matrix.detach())
-    torch.testing.assert_close(scaled.T @ scaled, matrix.detach())
+    torch.testing.assert_close((vectors * values) @ vectors.T, matrix)
+    scaled, _ = principal_axes(matrix)
+    torch.testing.assert_close(scaled.T @ scaled, matrix)
