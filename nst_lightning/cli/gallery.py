@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from nst_lightning.cli.plain import PlainParser
@@ -56,10 +56,11 @@ def parser() -> argparse.ArgumentParser:
     add("--keep-colors", "--keep_colors", action="store_true", help="keep the contents' colours")
     add("--stroke-size", "--stroke_size", nargs="+", type=float, default=[], metavar="X", help="2: twice as large")
     add("--seed", type=int, metavar="N", help="of all that is random")
-    add("--engine", default="local", metavar="NAME", help="local: this process; ray: the machines of a Ray cluster, or "
-        "several pictures at once on this machine (extra ray)")  # fmt: skip
+    add("--engine", default="local", metavar="NAME", help="local: this machine; ray: the machines of a Ray cluster "
+        "(extra ray)")  # fmt: skip
     add("--address", metavar="HOST:PORT", help="of the Ray cluster that this machine is part of, or auto")
-    add("--cores", type=int, metavar="N", help="cores for each picture with --engine ray; default: all of a machine")
+    add("--cores", type=int, metavar="N", help="cores for each picture; so many are made at once that all cores have "
+        "work. Default: one, where memory allows; with --engine ray all of a machine")  # fmt: skip
     add("--json", action="store_true", help="a JSON object a line on standard output for each event, for programs")
     add("--print_config", action="store_true", help="print the YAML of each kind of picture, and make none")
     return words
@@ -98,7 +99,7 @@ def main(args: Sequence[str]) -> int:
         if options.print_config:
             print("---\n".join(gallery.configurations()), end="")  # noqa: T201
             return 0
-        summary = gallery.make(shown.tell, stack.enter_context(_engine(options)))
+        summary = gallery.make(shown.tell, stack.enter_context(contextlib.closing(_engine(options))))
     if not options.json and log.kind() != "json":  # programs have heard of each
         for name, reason in summary.failed.items():
             log.say("error", f"{name}: {reason}")
@@ -108,22 +109,15 @@ def main(args: Sequence[str]) -> int:
 def _check_engine(options: argparse.Namespace) -> None:
     if options.engine not in {"local", "ray"}:
         raise UserError(f"--engine: must be local or ray, got {options.engine}; local is the default")
-    for name in ("address", "cores"):
-        value = getattr(options, name)
-        if value is not None and options.engine != "ray":
-            raise UserError(f"--{name}: must be left out without --engine ray, got {value}; add --engine ray")
+    if options.address is not None and options.engine != "ray":
+        raise UserError(f"--address: must be left out without --engine ray, got {options.address}; add --engine ray")
 
 
-@contextlib.contextmanager
-def _engine(options: argparse.Namespace) -> Iterator[Engine | None]:
-    """What makes the pictures; None for a session in this process."""
-    if options.engine == "local":
-        yield None
-        return
-    from nst_lightning.gallery import RayEngine  # noqa: PLC0415
+def _engine(options: argparse.Namespace) -> Engine:
+    """What makes the pictures."""
+    from nst_lightning.gallery import LocalEngine, RayEngine  # noqa: PLC0415
 
-    with contextlib.closing(RayEngine(options.address, options.cores)) as engine:
-        yield engine
+    return LocalEngine(options.cores) if options.engine == "local" else RayEngine(options.address, options.cores)
 
 
 def split(args: Sequence[str], parser: argparse.ArgumentParser) -> tuple[list[str], dict[str, str]]:

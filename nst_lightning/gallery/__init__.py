@@ -3,7 +3,20 @@
 from nst_lightning.gallery.engine import Engine, Made, Step
 from nst_lightning.gallery.gallery import Event, Gallery, Summary
 from nst_lightning.gallery.judging import Task
+from nst_lightning.gallery.local_engine import LocalEngine
 from nst_lightning.gallery.ray_engine import RayEngine
 from nst_lightning.gallery.rows import Row, StyleFile
 
-__all__ = ["Engine", "Event", "Gallery", "Made", "RayEngine", "Row", "Step", "StyleFile", "Summary", "Task"]
+__all__ = [
+    "Engine",
+    "Event",
+    "Gallery",
+    "LocalEngine",
+    "Made",
+    "RayEngine",
+    "Row",
+    "Step",
+    "StyleFile",
+    "Summary",
+    "Task",
+]

@@ -55,6 +55,9 @@ Tell = Callable[[Task, Step], None]
 class Engine(ABC):
     """Makes the pictures of a gallery."""
 
+    def begin(self, run_folder: Callable[[Task], Path]) -> None:  # noqa: B027 - most keep nothing there
+        """Be told, before the first picture, where the run of a task may keep its checkpoints."""
+
     @abstractmethod
     def make(self, task: Task, tell: Tell) -> Made:
         """Make one picture, from its checkpoint if its run has been under way.

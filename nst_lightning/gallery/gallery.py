@@ -160,7 +160,8 @@ class Gallery:
         with self._store.held(row.name for row in self.rows):
             making = _Making(self._store, self.rows, self._sheet, tell or (lambda event: None))
             making.judge(Judge(session.configuration))
-            used = engine or SessionEngine(session, self._store.run_folder)
+            used = engine or SessionEngine(session)
+            used.begin(self._store.run_folder)
             try:
                 making.make(used)
             finally:

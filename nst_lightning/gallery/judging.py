@@ -35,6 +35,7 @@ class Task:
         fingerprint: Of its inputs and settings; equal for rows that make the same picture.
         inputs: Files that it reads: content, styles, masks.
         evaluations: How many it has by its schedule.
+        pixels: How many the picture has.
         configuration: Its settings, as in a run's ``config.yaml``.
     """
 
@@ -42,6 +43,7 @@ class Task:
     fingerprint: str
     inputs: tuple[Path, ...]
     evaluations: int
+    pixels: int
     configuration: dict[str, Any] = field(repr=False, compare=False)
 
     def is_made_by(self, path: Path, evaluations: int | None = None) -> bool:
@@ -100,8 +102,9 @@ class Judge:
         request = StyleTransferData(**configuration["data"]).request
         digests = [self._digest(path) for path in request.inputs]
         fingerprint = fingerprint_of(configuration, digests, __version__)
-        planned = _evaluations(configuration.get("model") or {}, request.stage_size())
-        return Task(row, fingerprint, tuple(request.inputs), planned, configuration)
+        height, width = size = request.stage_size()
+        planned = _evaluations(configuration.get("model") or {}, size)
+        return Task(row, fingerprint, tuple(request.inputs), planned, height * width, configuration)
 
     def _configuration(self, row: Row) -> dict[str, Any]:
         """The row's settings, from those of another row that differs from it in its pictures alone."""

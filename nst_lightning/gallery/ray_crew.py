@@ -18,9 +18,9 @@ from nst_lightning.errors import UserError, notice
 from nst_lightning.features.weights import ENVIRONMENT_VARIABLE
 from nst_lightning.gallery.engine import Made
 from nst_lightning.gallery.judging import Task
-from nst_lightning.gallery.parcels import Parcel
+from nst_lightning.gallery.parcels import pack
 from nst_lightning.gallery.ray_cluster import PATIENCE, Cluster
-from nst_lightning.gallery.ray_worker import Failure, Told
+from nst_lightning.gallery.shift import Failure, Lost, Told
 
 _PERIOD = 2.0  # seconds between two looks at who is there
 _WAIT = 60.0  # seconds after which a wait for cores is spoken of; a busy machine loads the program in half of them
@@ -45,13 +45,6 @@ class Wanted:
 
 
 @dataclass(frozen=True)
-class Lost:
-    """The end of a worker in the middle of its picture."""
-
-    reason: str
-
-
-@dataclass(frozen=True)
 class Slot:
     """A device."""
 
@@ -62,7 +55,7 @@ class Slot:
     gpus: int
 
 
-class Member:
+class RayMember:
     """A worker."""
 
     def __init__(self, slot: Slot, actor: Any, greeting: Any) -> None:
@@ -76,12 +69,8 @@ class Member:
         """Its machine, for messages."""
         return self.slot.address
 
-    def begin(self, task: Task, parcel: Parcel) -> None:
-        """Make a picture."""
-        self.task, self.pending = task, self.actor.make.remote(parcel)
 
-
-class Crew:
+class RayCrew:
     """All workers of a gallery.
 
     Args:
@@ -91,21 +80,22 @@ class Crew:
 
     def __init__(self, cluster: Cluster, wanted: Wanted) -> None:
         self._ray, self._wanted = cluster.ray, wanted
-        self._members: dict[tuple[str, int], Member] = {}
+        self._members: dict[tuple[str, int], RayMember] = {}
         self._left_out: set[str] = set()  # machines
         self._ends: Counter[str] = Counter()  # workers of a machine that ended before they said a word
         self._looked = 0.0
         self._alone_since = self._begun = time.monotonic()
         self._said: set[str] = set()
+        self._sent: dict[Path, object] = {}  # what Ray holds of files
         self._class = self._ray.remote(_worker_class())
 
     @property
-    def busy(self) -> list[Member]:
+    def busy(self) -> list[RayMember]:
         """Those that make a picture."""
         return [member for member in self._members.values() if member.task is not None]
 
     @property
-    def idle(self) -> list[Member]:
+    def idle(self) -> list[RayMember]:
         """Those that could."""
         return [member for member in self._members.values() if member.ready and member.task is None]
 
@@ -147,15 +137,27 @@ class Crew:
             ) from None
         return found
 
-    def _start(self, slot: Slot) -> Member:
+    def _start(self, slot: Slot) -> RayMember:
         affinity = self._ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(slot.node, soft=False)
         options = {"num_cpus": slot.cores, "num_gpus": slot.gpus, "scheduling_strategy": affinity}
         actor = self._class.options(max_restarts=0, **options).remote(
             _ROOT, slot.cores, os.environ.get(ENVIRONMENT_VARIABLE), list(self._wanted.weights)
         )
-        return Member(slot, actor, actor.facts.remote())
+        return RayMember(slot, actor, actor.facts.remote())
 
-    def listen(self, seconds: float = 1.0) -> list[tuple[Member, Task, Told | Lost]]:
+    def begin(self, member: RayMember, task: Task) -> None:
+        """Send a picture's parcel to a worker; what Ray holds of files is kept as long as they are in use."""
+        in_use = {path for member in self.busy if member.task is not None for path in member.task.inputs}
+        self._sent = {path: sent for path, sent in self._sent.items() if path in {*in_use, *task.inputs}}
+        member.pending = member.actor.make.remote(pack(task, self._send))
+        member.task = task
+
+    def _send(self, path: Path) -> object:
+        if path not in self._sent:
+            self._sent[path] = self._ray.put(path.read_bytes())
+        return self._sent[path]
+
+    def listen(self, seconds: float = 1.0) -> list[tuple[RayMember, Task, Told | Lost]]:
         """What workers say, after at most so many seconds."""
         pending = [member.pending for member in self._members.values() if member.pending is not None]
         if not pending:
@@ -163,13 +165,13 @@ class Crew:
             return []
         self._ray.wait(pending, num_returns=1, timeout=seconds)
         ready, _ = self._ray.wait(pending, num_returns=len(pending), timeout=0)  # all that are, or some would starve
-        heard: list[tuple[Member, Task, Told | Lost]] = []
+        heard: list[tuple[RayMember, Task, Told | Lost]] = []
         for member in list(self._members.values()):
             if any(member.pending is item for item in ready):
                 heard += self._hear(member)
         return heard
 
-    def _hear(self, member: Member) -> list[tuple[Member, Task, Told | Lost]]:
+    def _hear(self, member: RayMember) -> list[tuple[RayMember, Task, Told | Lost]]:
         task = member.task
         try:
             said = self._ray.get(member.pending if task is None else next(member.pending))
@@ -189,7 +191,7 @@ class Crew:
             member.task = member.pending = None
         return [(member, task, said)]
 
-    def _greet(self, member: Member, facts: Mapping[str, Any]) -> None:
+    def _greet(self, member: RayMember, facts: Mapping[str, Any]) -> None:
         """Take a worker whose pictures will be those of this machine, and leave out its machine otherwise."""
         member.pending = None
         ours = {"nst_lightning": nst_lightning.__version__, "torch": torch.__version__}
@@ -208,12 +210,12 @@ class Crew:
                     "bits of its pictures may differ"
                 )
 
-    def _leave_out(self, member: Member, why: str) -> None:
+    def _leave_out(self, member: RayMember, why: str) -> None:
         self._lose(member)
         self._left_out.add(member.slot.node)
         self._say(f"--engine: {member.where} makes no pictures: {why}")
 
-    def _lose(self, member: Member) -> None:
+    def _lose(self, member: RayMember) -> None:
         self._members.pop((member.slot.node, member.slot.index), None)
         with contextlib.suppress(self._ray.exceptions.RayError):  # it may be gone, and the cluster, too
             self._ray.kill(member.actor)

@@ -7,9 +7,7 @@ import socket
 import tempfile
 import threading
 import time
-import warnings
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -18,32 +16,16 @@ import torch
 
 from nst_lightning import __version__
 from nst_lightning.callbacks import Export, Faults, Feedback, Update, Watch
-from nst_lightning.errors import UserError, UserNotice
+from nst_lightning.errors import UserError
 from nst_lightning.features.weights import ENVIRONMENT_VARIABLE
 from nst_lightning.gallery.engine import Made, Step, made_of
 from nst_lightning.gallery.parcels import Parcel, digest_of_weights, unpack
+from nst_lightning.gallery.shift import Failure, Told, notices_to
 from nst_lightning.hardware.accelerator import choose_accelerator, describe
 from nst_lightning.session import Session
 
 _NEEDED = (Faults, Watch, Export)  # of a run's own callbacks: the rest speaks, or fills a folder that is removed
 _SECONDS = 0.5  # between two steps that are told of, at least
-
-
-@dataclass(frozen=True)
-class Notice:
-    """Something that the user should know while a picture is made."""
-
-    text: str
-
-
-@dataclass(frozen=True)
-class Failure:
-    """Why a picture cannot be made, in one line."""
-
-    line: str
-
-
-Told = Step | Notice | Made | Failure
 
 
 class Worker:
@@ -91,10 +73,7 @@ class Worker:
         torch.set_num_threads(self._threads)  # of this thread
         self._places = {}
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                warnings.simplefilter("always", UserNotice)
-                warnings.showwarning = lambda message, *_, **__: tell(Notice(self._as_named(message)))
+            with notices_to(tell, self._as_named):
                 tell(self._picture(parcel, tell))
         except UserError as error:
             tell(Failure(self._as_named(error)))

@@ -27,11 +27,14 @@ class SessionEngine(Engine):
 
     Args:
         session: The session.
-        run_folder: Where the run of a task keeps its checkpoints; a picture that was under way goes on from there.
     """
 
-    def __init__(self, session: Session, run_folder: Callable[[Task], Path]) -> None:
+    def __init__(self, session: Session) -> None:
         self._session = session
+        self._run_folder: Callable[[Task], Path]
+
+    def begin(self, run_folder: Callable[[Task], Path]) -> None:
+        """See Engine; a picture that was under way goes on from its checkpoint there."""
         self._run_folder = run_folder
 
     def make(self, task: Task, tell: Tell) -> Made:

@@ -17,7 +17,7 @@ from nst_lightning.gallery import ray_engine as module
 from nst_lightning.gallery.parcels import weights_named
 from nst_lightning.gallery.ray_cluster import Cluster
 from nst_lightning.gallery.ray_crew import Wanted, slots_of
-from nst_lightning.gallery.ray_worker import Failure, Notice
+from nst_lightning.gallery.shift import Failure, Notice
 
 FACTS = {"nst_lightning": __version__, "torch": torch.__version__, "weights": {}}
 
