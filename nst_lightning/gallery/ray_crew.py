@@ -23,7 +23,7 @@ from nst_lightning.gallery.ray_cluster import PATIENCE, Cluster
 from nst_lightning.gallery.shift import Failure, Lost, Told
 
 _PERIOD = 2.0  # seconds between two looks at who is there
-_WAIT = 60.0  # seconds after which a wait for cores is spoken of; a busy machine loads the program in half of them
+_WAIT = 60.0  # seconds after which a wait for cores is spoken of
 _STARTS = 3  # of workers that end before they say a word, until their machine is left alone
 _ROOT = str(Path(nst_lightning.__file__).parent.parent)
 _INSTALL = f"pip install nst_lightning=={nst_lightning.__version__} there"
@@ -56,13 +56,19 @@ class Slot:
 
 
 class RayMember:
-    """A worker."""
+    """A worker.
 
-    def __init__(self, slot: Slot, actor: Any, greeting: Any) -> None:
+    Attributes:
+        placed: Whether it has its cores; a busy machine may then take minutes to load the program.
+        ready: Whether the program is loaded, and the right one.
+        pending: What it will say next.
+    """
+
+    def __init__(self, slot: Slot, actor: Any) -> None:
         self.slot, self.actor = slot, actor
         self.task: Task | None = None
-        self.ready = False
-        self.pending = greeting  # what it will say next
+        self.placed = self.ready = False
+        self.pending = actor.here.remote()
 
     @property
     def where(self) -> str:
@@ -118,7 +124,7 @@ class RayCrew:
                 self._members[key] = self._start(slot)
         if self._members:
             self._alone_since = now
-            if now - self._begun > _WAIT and not any(member.ready for member in self._members.values()):
+            if now - self._begun > _WAIT and not any(member.placed for member in self._members.values()):
                 self._say("--engine: waiting for free cores of the cluster, which others use; --cores asks for fewer")
         elif now - self._alone_since > (0 if self._left_out else PATIENCE):
             cores = f"{self._wanted.cores or 1} free cores" if self._wanted.cores != 1 else "a free core"
@@ -141,9 +147,9 @@ class RayCrew:
         affinity = self._ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(slot.node, soft=False)
         options = {"num_cpus": slot.cores, "num_gpus": slot.gpus, "scheduling_strategy": affinity}
         actor = self._class.options(max_restarts=0, **options).remote(
-            _ROOT, slot.cores, os.environ.get(ENVIRONMENT_VARIABLE), list(self._wanted.weights)
+            _ROOT, slot.cores, os.environ.get(ENVIRONMENT_VARIABLE)
         )
-        return RayMember(slot, actor, actor.facts.remote())
+        return RayMember(slot, actor)
 
     def begin(self, member: RayMember, task: Task) -> None:
         """Send a picture's parcel to a worker; what Ray holds of files is kept as long as they are in use."""
@@ -183,6 +189,9 @@ class RayCrew:
             self._ends[member.slot.node] += 1
             if self._ends[member.slot.node] >= _STARTS:
                 self._leave_out(member, f"its processes end at once ({reason})")
+            return []
+        if not member.placed:
+            member.placed, member.pending = True, member.actor.facts.remote(list(self._wanted.weights))
             return []
         if task is None:
             self._greet(member, said)
@@ -277,26 +286,31 @@ def _worker_class() -> type:
     """What Ray carries to the machines as it is, since there may be no package there to load it from."""
 
     class PictureWorker:
-        def __init__(self, root: str, cores: int, weights: str | None, needed: list[str | None]) -> None:
+        def __init__(self, root: str, cores: int, weights: str | None) -> None:
+            self._root, self._cores, self._weights = root, cores, weights
+
+        def here(self) -> None:
+            """Be there: Ray answers this as soon as there are cores."""
+
+        def facts(self, needed: list[str | None]) -> dict[str, Any]:
+            """Load the program, and say which it is."""
             import importlib  # noqa: PLC0415 - all of this happens elsewhere
             import os  # noqa: PLC0415
             import sys  # noqa: PLC0415
 
-            self._facts: dict[str, Any]
+            root = self._root
             if root not in sys.path and os.path.isfile(os.path.join(root, "nst_lightning", "__init__.py")):  # noqa: PTH113, PTH118
                 sys.path.insert(0, root)  # a source tree
-            if os.environ.get("OMP_NUM_THREADS") == str(cores):
+            if os.environ.get("OMP_NUM_THREADS") == str(self._cores):
                 del os.environ["OMP_NUM_THREADS"]  # Ray's, which counts two for a core that runs two threads
             try:
                 importlib.import_module("nst_lightning.process.before_torch").import_torch()
                 module = importlib.import_module("nst_lightning.gallery.ray_worker")
-                self._worker = module.Worker(cores, weights, importlib.import_module("ray").get)
-                self._facts = self._worker.facts(needed)
+                self._worker = module.Worker(self._cores, self._weights, importlib.import_module("ray").get)
+                found: dict[str, Any] = self._worker.facts(needed)
             except ImportError as error:
-                self._facts = {"nst_lightning": "", "torch": "", "weights": {}, "missing": str(error)}
-
-        def facts(self) -> dict[str, Any]:
-            return self._facts
+                found = {"nst_lightning": "", "torch": "", "weights": {}, "missing": str(error)}
+            return found
 
         def make(self, parcel: Any) -> Any:
             yield from self._worker.make(parcel)

@@ -20,7 +20,7 @@ from painter import put_picture
 
 from nst_lightning.errors import UserError, UserNotice
 from nst_lightning.features.weights import ENVIRONMENT_VARIABLE
-from nst_lightning.gallery import Gallery, RayEngine
+from nst_lightning.gallery import Gallery, RayEngine, ray_cluster, ray_crew
 
 pytest.importorskip("ray")
 pytestmark = [pytest.mark.xdist_group("ray"), pytest.mark.filterwarnings("default")]
@@ -62,8 +62,10 @@ def nodes():
 
 
 @pytest.fixture
-def engine(folders, nodes):
-    """An engine on the cluster of two nodes; this process has one thread, too."""
+def engine(folders, nodes, monkeypatch):
+    """An engine on the cluster of two nodes, which has all the time it needs; this process has one thread, too."""
+    for module, name in ((ray_cluster, "PATIENCE"), (ray_crew, "PATIENCE"), (ray_crew, "_WAIT")):
+        monkeypatch.setattr(module, name, 3600.0)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     environment = dict(os.environ)

@@ -33,6 +33,8 @@ class Machine:
     name: str
     facts: dict = field(default_factory=dict)
     deadly: tuple[str, ...] = ()  # pictures that end the process
+    full: int = 0  # looks at it until others leave its cores
+    slow: int = 0  # looks at a process until it has loaded the program
     dies: bool = False  # whether the machine ends with it
     cores: float = 1.0
     gpus: float = 0.0
@@ -43,8 +45,19 @@ class Machine:
         return {"NodeID": self.name, "NodeManagerAddress": self.name, "Alive": self.alive, "Resources": has}
 
 
+class Later:
+    """What is there after some looks."""
+
+    def __init__(self, looks, value):
+        self._looks, self.value = looks, value
+
+    def is_there(self):
+        self._looks -= 1
+        return self._looks < 0
+
+
 class Ray:
-    """As much of Ray as an engine uses; what is asked for is there at once."""
+    """As much of Ray as an engine uses; what is asked for is there at once, unless a machine is full or slow."""
 
     exceptions = SimpleNamespace(RayError=RayError)
     util = SimpleNamespace(
@@ -68,7 +81,8 @@ class Ray:
 
         def begin(*arguments):
             return SimpleNamespace(
-                facts=SimpleNamespace(remote=lambda: {**FACTS, **machine.facts}),
+                here=SimpleNamespace(remote=lambda: Later(machine.full, None)),
+                facts=SimpleNamespace(remote=lambda needed: Later(machine.slow, {**FACTS, **machine.facts})),
                 make=SimpleNamespace(remote=lambda parcel: self._make(machine, parcel)),
             )
 
@@ -90,10 +104,11 @@ class Ray:
     def get(self, value):
         if isinstance(value, RayError):
             raise value
-        return value
+        return value.value if isinstance(value, Later) else value
 
     def wait(self, pending, num_returns, timeout):
-        return pending[:num_returns], pending[num_returns:]
+        ready = [item for item in pending if not isinstance(item, Later) or item.is_there()][:num_returns]
+        return ready, [item for item in pending if not any(item is other for other in ready)]
 
     def kill(self, actor):
         pass
@@ -155,6 +170,21 @@ class TestMachines:
             pytest.raises(UserError, match=r"^--engine: the cluster must have a machine .*, got none"),
         ):
             begin(Machine("a", facts))
+
+    def test_a_wait_for_cores_is_spoken_of(self, begin, monkeypatch):
+        monkeypatch.setattr(ray_crew, "_WAIT", 0.0)
+        with pytest.warns(UserNotice, match="waiting for free cores of the cluster, which others use") as said:
+            summary, _ = begin(Machine("a", full=6))
+        assert len([1 for notice in said if "waiting for" in str(notice.message)]) == 1
+        assert len(summary.made) == 3
+
+    @pytest.mark.filterwarnings("error:--engine")
+    def test_loading_the_program_is_no_wait_for_cores(self, begin, monkeypatch):
+        looks = iter(range(1000))
+        monkeypatch.setattr(ray_crew, "_WAIT", 1.0)
+        monkeypatch.setattr(ray_crew, "time", SimpleNamespace(monotonic=lambda: 0.5 * next(looks)))
+        summary, _ = begin(Machine("a", slow=6))
+        assert len(summary.made) == 3
 
     def test_no_machine_at_all(self, begin, monkeypatch):
         monkeypatch.setattr(ray_crew, "PATIENCE", 0.1)
