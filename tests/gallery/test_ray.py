@@ -42,6 +42,7 @@ class TwoNodes:
 
         with pytest.MonkeyPatch.context() as patch:
             patch.delenv(ENVIRONMENT_VARIABLE, raising=False)
+            patch.setenv("RAY_worker_niceness", "0")  # or other tests beside this one leave its workers little time
             self._cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
             self._second = self._cluster.add_node(num_cpus=1)
         self.address = self._cluster.address
