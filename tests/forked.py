@@ -5,11 +5,14 @@ A process that has loaded it, and nothing else, is forked for each run (multipro
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import pickle
+import signal
 import sys
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from multiprocessing import forkserver
@@ -44,10 +47,11 @@ class Running:
         folder: Where it runs; calls that touch it are watched.
         args: Command line after ``nst``.
         plan: What shall happen at a call.
-        environment: Variables that it has besides.
+        environment: Variables that it has besides those of this process.
 
     Attributes:
         number: A file that holds the number of the process.
+        pid: That number.
     """
 
     def __init__(
@@ -58,12 +62,28 @@ class Running:
         environment: Mapping[str, str] | None = None,
     ) -> None:
         self._said = folder.with_name(f"{folder.name}.{len(list(folder.parent.iterdir()))}.said")
+        variables = {**os.environ, **(environment or {})}
         self._process = _context().Process(  # type: ignore[attr-defined]
-            target=_run, args=(str(folder), [str(arg) for arg in args], plan, str(self._said), dict(environment or {}))
+            target=_run, args=(str(folder), [str(arg) for arg in args], plan, str(self._said), variables)
         )
         self._process.start()
+        self.pid = self._process.pid
         self.number = self._said.with_suffix(".number")
-        self.number.write_text(str(self._process.pid), encoding="ascii")
+        self.number.write_text(str(self.pid), encoding="ascii")
+
+    def wait_for(self, condition: Callable[[], object]) -> None:
+        """Wait until something is so, while it runs."""
+        end = time.monotonic() + _PATIENCE
+        while not condition():
+            assert self._process.exitcode is None, self.wait().said
+            assert time.monotonic() < end, self._said.read_text(encoding="utf-8")
+            time.sleep(0.02)
+
+    def end(self, number: int = signal.SIGKILL) -> Ended:
+        """Send it a signal, unless it is over by then, and wait until it is."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, number)
+        return self.wait()
 
     def wait(self) -> Ended:
         """Wait until it is over."""
@@ -102,8 +122,10 @@ def _run(folder: str, args: list[str], plan: Plan | None, said: str, environment
     """What the new process does."""
     from nst_lightning.cli import entry_point
 
+    os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)
+    sys.path.append(folder)  # as ``python -m nst_lightning`` does
     file = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(file, 1)
     os.dup2(file, 2)

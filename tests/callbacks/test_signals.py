@@ -5,13 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
+from forked import Running
 from lightning.pytorch import Callback
 
 from nst_lightning.cli import main
@@ -28,25 +27,16 @@ def place(place, monkeypatch):
 
 
 def start(pair, *more, environment=None):
-    command = [
-        *(sys.executable, "-m", "nst_lightning", "fit", "--data.content", str(pair[0]), "--data.style", str(pair[1])),
-        *("--data.size", "64", "--trainer.accelerator", "cpu", *map(str, more)),
+    args = [
+        *("fit", "--data.content", pair[0], "--data.style", pair[1], "--data.size", 64),
+        *("--trainer.accelerator", "cpu", *more),
     ]
-    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ | (environment or {}))
+    return Running(Path.cwd(), args, environment=environment)
 
 
-def wait_for(condition, run, seconds=600):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert run.poll() is None, run.communicate()[1]
-        assert time.monotonic() < end
-        time.sleep(0.02)
-
-
-def finish(run):
-    said = run.communicate(timeout=600)[1]
-    assert "Traceback" not in said
-    return said
+def quiet(ended):
+    assert "Traceback" not in ended.said
+    return ended
 
 
 def checkpoints(place):
@@ -69,13 +59,11 @@ def children(pid):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_second_signal_stops_at_once_with_the_last_checkpoint_whole(place, pair, number):
     run = start(pair, "--checkpoint_every", 5, "--model.evaluations", 100_000)
-    wait_for(lambda: checkpoints(place), run)
+    run.wait_for(lambda: checkpoints(place))
     os.kill(run.pid, signal.SIGSTOP)  # so that both are there before either is answered
     os.kill(run.pid, signal.SIGTERM if number == signal.SIGINT else signal.SIGINT)
     os.kill(run.pid, number)
-    os.kill(run.pid, signal.SIGCONT)
-    finish(run)
-    assert run.returncode in {130, 143}
+    assert quiet(run.end(signal.SIGCONT)).code in {130, 143}
     for path in checkpoints(place):
         assert read_checkpoint(path)["global_step"] == int(path.stem)
 
@@ -86,19 +74,18 @@ def test_a_second_signal_stops_at_once_with_the_last_checkpoint_whole(place, pai
 def test_several_processes_stop_together_whoever_is_told(place, pair, who):
     options = ("--trainer.devices", 2, "--model.tile", 64, "--data.size", 128, "--model.evaluations", 100_000)
     run = start(pair, *options, "--checkpoint_every", 3)
-    wait_for(lambda: checkpoints(place), run)
+    run.wait_for(lambda: checkpoints(place))
     workers = children(run.pid)
     os.kill({"launcher": run.pid, "first": workers[0], "second": workers[1]}[who], signal.SIGTERM)
-    said = finish(run)
-    assert run.returncode == 143
+    stopped = quiet(run.wait())
+    assert stopped.code == 143
     assert not any(map(is_running, workers))
-    assert said.count("nst: stopped by SIGTERM after") == 1
+    assert stopped.said.count("nst: stopped by SIGTERM after") == 1
     last = checkpoints(place)[-1]
     assert read_checkpoint(last)["global_step"] == int(last.stem)
     assert read_image(last.parent.parent / "result.png").pixels.shape[0] == 1
     more = start(pair, *options, "--ckpt_path", "last", "--trainer.max_steps", int(last.stem) + 2)
-    finish(more)
-    assert more.returncode == 0
+    assert quiet(more.wait()).code == 0
     assert int(checkpoints(place)[-1].stem) == int(last.stem) + 2
 
 
@@ -106,11 +93,10 @@ def test_several_processes_stop_together_whoever_is_told(place, pair, who):
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_several_processes_that_are_stopped_before_they_have_begun_leave_nothing(place, pair, number, code):
     run = start(pair, "--trainer.devices", 2, "--model.tile", 64, "--data.size", 128)
-    wait_for(lambda: len(children(run.pid)) == 2, run)
+    run.wait_for(lambda: len(children(run.pid)) == 2)
     workers = children(run.pid)
-    run.send_signal(number)
-    assert finish(run) == ""
-    assert run.returncode == code
+    stopped = run.end(number)
+    assert (stopped.code, stopped.said) == (code, "")
     assert not any(map(is_running, workers))
     assert not (place / "runs").exists()
 
@@ -118,10 +104,9 @@ def test_several_processes_that_are_stopped_before_they_have_begun_leave_nothing
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks for processes in /proc")
 def test_no_process_is_left_when_the_one_that_launched_them_is_killed(place, pair):
     run = start(pair, "--trainer.devices", 2, "--model.tile", 64, "--data.size", 128, "--model.evaluations", 100_000)
-    wait_for(lambda: list(place.glob("runs/*/metrics.csv")), run)
+    run.wait_for(lambda: list(place.glob("runs/*/metrics.csv")))
     workers = children(run.pid)
-    run.kill()
-    run.communicate()
+    run.end()
     end = time.monotonic() + 600
     while any(is_running(pid) for pid in workers):
         assert time.monotonic() < end
@@ -142,27 +127,24 @@ def test_a_job_that_is_requeued_goes_on_where_it_was(place, pair):
     }
     options = ("--model.evaluations", 300, "--checkpoint_seconds", 0)
     run = start(pair, *options, environment=job)
-    wait_for(lambda: list(place.glob("runs/*/metrics.csv")), run)
-    run.send_signal(signal.SIGUSR1)
-    wait_for((place / "asked").exists, run)
-    run.kill()  # the machine is given to others
-    said = run.communicate()[1]
-    assert "Traceback" not in said
+    run.wait_for(lambda: list(place.glob("runs/*/metrics.csv")))
+    os.kill(run.pid, signal.SIGUSR1)
+    run.wait_for((place / "asked").exists)
+    quiet(run.end())  # the machine is given to others
     assert (place / "asked").read_text(encoding="utf-8") == "requeue 77\n"
     (folder,) = (place / "runs").iterdir()
     assert folder.name.endswith("_job77_001")
     (written,) = folder.glob("hpc_ckpt_*.ckpt")
     step = read_checkpoint(written)["global_step"]
     assert 0 < step < 300
-    again = start(pair, *options, environment=job | {"SLURM_RESTART_COUNT": "1"})
-    assert f"continuing from {written.relative_to(place)}" in finish(again)
-    assert again.returncode == 0
+    again = quiet(start(pair, *options, environment=job | {"SLURM_RESTART_COUNT": "1"}).wait())
+    assert f"continuing from {written.relative_to(place)}" in again.said
+    assert again.code == 0
     assert list((place / "runs").iterdir()) == [folder]
-    once_more = start(pair, *options, environment=job | {"SLURM_RESTART_COUNT": "2"})
-    assert "this job has made the picture before it was requeued, so nothing is left to do" in finish(once_more)
-    assert once_more.returncode == 0  # what comes behind it in the script is made
-    whole = start(pair, *options)
-    finish(whole)
+    once_more = quiet(start(pair, *options, environment=job | {"SLURM_RESTART_COUNT": "2"}).wait())
+    assert "this job has made the picture before it was requeued, so nothing is left to do" in once_more.said
+    assert once_more.code == 0  # what comes behind it in the script is made
+    assert quiet(start(pair, *options).wait()).code == 0
     (other,) = [path for path in (place / "runs").iterdir() if path != folder]
     assert torch.equal(*(read_image(path / "result.png").pixels for path in (folder, other)))
     rows = [(path / "metrics.csv").read_text(encoding="utf-8").splitlines() for path in (folder, other)]

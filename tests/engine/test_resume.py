@@ -8,13 +8,12 @@ import random
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
+from forked import Running, nst
 from helpers import picture
 
 from nst_lightning.cli import main
@@ -39,20 +38,6 @@ def newest(place):
 def losses(folder):
     with (folder / "metrics.csv").open(encoding="utf-8") as file:
         return [(int(row["step"]), row["loss"]) for row in csv.DictReader(file)]
-
-
-def start(args, **options):
-    return subprocess.Popen(
-        [sys.executable, "-m", "nst_lightning", *args], stderr=subprocess.PIPE, text=True, **options
-    )
-
-
-def wait_for(path, run, seconds=600):
-    end = time.monotonic() + seconds
-    while not any(Path().glob(path)):
-        assert run.poll() is None, run.communicate()[1]
-        assert time.monotonic() < end
-        time.sleep(0.02)
 
 
 def test_last_goes_on_in_the_same_folder_with_the_same_settings(place, pair, capsys):
@@ -193,12 +178,11 @@ def test_a_checkpoint_leaves_room_for_the_picture(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_lets_everything_be_written(place, pair, number):
-    run = start(arguments(pair, "--checkpoint_every", 5, evaluations=100_000))
-    wait_for("runs/*/checkpoints/*.ckpt", run)
-    run.send_signal(number)
-    _, said = run.communicate(timeout=600)
-    assert run.returncode == 128 + number
-    assert "Traceback" not in said
+    run = Running(place, arguments(pair, "--checkpoint_every", 5, evaluations=100_000))
+    run.wait_for(lambda: any(place.glob("runs/*/checkpoints/*.ckpt")))
+    stopped = run.end(number)
+    assert stopped.code == 128 + number
+    assert "Traceback" not in stopped.said
     folder = newest(place)
     last = max((folder / "checkpoints").iterdir())
     assert read_checkpoint(last)["global_step"] == int(last.stem) == losses(folder)[-1][0]
@@ -216,21 +200,17 @@ def kill_test(place, pair, evaluations, kills, seed):
     chance = random.Random(seed)
     args = arguments(pair, *options, evaluations=evaluations)
     for _ in range(kills):
-        run = start(args)
         before = set((place / "runs").glob("*/checkpoints/*.ckpt"))
-        end = time.monotonic() + 600
-        while run.poll() is None and set((place / "runs").glob("*/checkpoints/*.ckpt")) == before:
-            assert time.monotonic() < end
-            time.sleep(0.01)
+        run = Running(place, args)
+        run.wait_for(lambda before=before: set((place / "runs").glob("*/checkpoints/*.ckpt")) != before)
         time.sleep(chance.random() * 0.3)
-        run.kill()
-        run.communicate()
+        ended = run.end()
         for path in (place / "runs").glob("*/checkpoints/*.ckpt"):
             read_checkpoint(path)  # none is torn
         for path in (place / "runs").rglob("*.png"):
             read_image(path)
         args = ["fit", "--ckpt_path", "last"]
-        if run.returncode == 0:
+        if ended.code == 0:
             break
     else:
         assert main(args) == 0
@@ -260,13 +240,12 @@ def test_places_that_vanish_cost_the_files_not_the_picture(place, pair, monkeypa
         "            folder.write_text('in the way')\n",
         encoding="utf-8",
     )
-    environment = os.environ | {"PYTHONPATH": str(place)}
     safe = place / "safe"
     callbacks = "--trainer.callbacks=[{class_path: mine_vanish.Vanish}]"
     options = (callbacks, "--snapshot_every", 2, "--checkpoint_every", 2, "--fallback", safe)
-    run = start(arguments(pair, *options, evaluations=6), env=environment)
-    _, said = run.communicate(timeout=600)
-    assert run.returncode == 0, said
+    ended = nst(place, *arguments(pair, *options, evaluations=6))
+    said = ended.said
+    assert ended.code == 0, said
     assert "Traceback" not in said
     (result,) = safe.iterdir()
     assert read_image(result).pixels.shape == (1, 3, 36, 48)

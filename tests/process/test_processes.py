@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import io
 import json
 import os
 import random
@@ -16,9 +17,11 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from forked import Running, nst
 
 from nst_lightning.cli import main
 from nst_lightning.cli.fit import _run
+from nst_lightning.features.weights import ENVIRONMENT_VARIABLE
 from nst_lightning.images import read_image
 from nst_lightning.process.launched import LostConnectionError
 
@@ -32,6 +35,19 @@ class Hashes(Callback):
         digest = hashlib.sha256(module.image.detach().numpy().tobytes()).hexdigest()
         with Path(f"hashes_{trainer.global_rank}").open("a") as file:
             file.write(f"{digest}\\n")
+"""
+
+
+KILLED = """
+import os, signal
+from pathlib import Path
+from lightning.pytorch import Callback
+
+class Killed(Callback):
+    def on_train_batch_end(self, trainer, *_):
+        if trainer.global_rank == 1 and trainer.global_step == 5 and not Path("killed").exists():
+            Path("killed").touch()
+            os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
@@ -49,46 +65,74 @@ needs_proc = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="lo
 
 @pytest.fixture
 def place(place, monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", str(place), prepend=os.pathsep)
-    (place / "mine_hashes.py").write_text(CALLBACK, encoding="utf-8")
+    put_callbacks(place, monkeypatch)
     return place
 
 
-def arguments(pair, evaluations, *more, precision="64-true"):
+def put_callbacks(place, monkeypatch):
+    """Write callbacks to a folder, where this process and those that it starts find them."""
+    monkeypatch.setenv("PYTHONPATH", str(place), prepend=os.pathsep)
+    monkeypatch.syspath_prepend(str(place))
+    for name, text in (("hashes", CALLBACK), ("killed", KILLED), ("fault", FAULT)):
+        (place / f"mine_{name}.py").write_text(text, encoding="utf-8")
+
+
+def arguments(pair, evaluations, *more, precision="64-true", callback="mine_hashes.Hashes"):
     return [
-        *("--data.content", str(pair[0]), "--data.style", str(pair[1]), "--data.size", "128", "--model.tile", "64"),
-        *("--model.evaluations", str(evaluations), "--trainer.accelerator", "cpu", "--trainer.precision", precision),
-        *("--trainer.callbacks=[{class_path: mine_hashes.Hashes}]", *more),
+        *("fit", "--data.content", str(pair[0]), "--data.style", str(pair[1]), "--data.size", "128"),
+        *("--model.tile", "64", "--model.evaluations", str(evaluations), "--trainer.accelerator", "cpu"),
+        *("--trainer.precision", precision, f"--trainer.callbacks=[{callback}]", *more),
     ]
 
 
 def losses(folder):
     with (folder / "metrics.csv").open(encoding="utf-8") as file:
-        return [float(row["loss"]) for row in csv.DictReader(file)]
+        return torch.tensor([float(row["loss"]) for row in csv.DictReader(file)], dtype=torch.float64)
 
 
-def command(*args):
-    return [sys.executable, "-m", "nst_lightning", "fit", *args]
+@pytest.fixture(scope="module")
+def undisturbed(pair, tiny_weights, tmp_path_factory):
+    """The folder in which a program has let two processes make a picture, and what was said; all else is as it was."""
+    place = tmp_path_factory.mktemp("undisturbed")
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stderr(io.StringIO()) as said:
+        put_callbacks(place, patch)
+        patch.chdir(place)
+        patch.setenv(ENVIRONMENT_VARIABLE, str(tiny_weights))
+        environment, handlers = dict(os.environ), [signal.getsignal(number) for number in signal.valid_signals()]
+        assert main(arguments(pair, 9, "--checkpoint_every", "3", "--trainer.devices", "2")) == 0
+        assert dict(os.environ) == environment
+        assert [signal.getsignal(number) for number in signal.valid_signals()] == handlers
+    return place, said.getvalue()
 
 
-@pytest.mark.parametrize(
-    "precision", ["64-true", *(pytest.param(name, marks=pytest.mark.slow) for name in ("32-true", "bf16-mixed"))]
-)
-def test_two_processes_make_the_picture_of_one(place, pair, monkeypatch, precision):
-    # In all precisions: ten steps make 0.005 of a rounding error of float32, so the errors have to be the same.
+def the_run(root):
+    """The one folder of a run in there; other processes than the first one write none."""
+    (run,) = Path(root).iterdir()
+    return run
+
+
+def test_two_processes_make_the_picture_of_one(place, pair, undisturbed):
+    assert main(arguments(pair, 9, "--checkpoint_every", "3")) == 0
+    two, said = undisturbed
+    both, alone = the_run(two / "runs"), the_run("runs")
+    torch.testing.assert_close(losses(both), losses(alone), rtol=1e-6, atol=0)
+    assert len(hashes(1, two)) == 9
+    assert hashes(0, two) == hashes(1, two)  # bitwise the same image after each step
+    assert sorted(p.name for p in both.iterdir()) == sorted(p.name for p in alone.iterdir())
+    assert "wrote runs/content_style_001/result.png" in said  # what the first process says
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["64-true", "32-true", "bf16-mixed"])
+def test_two_processes_make_the_picture_of_one_in_all_precisions(place, pair, monkeypatch, precision):
+    # Ten steps make 0.005 of a rounding error of float32, so the errors have to be the same.
     monkeypatch.setenv("OMP_NUM_THREADS", "2")  # two for one process, one for each of two
-    network = ["--model.extractor", "CompactVGG19"]
-    alone = arguments(pair, 10, *network, precision=precision)
-    both = arguments(pair, 10, *network, "--trainer.devices", "2", precision=precision)
-    for args in (alone, both):
-        subprocess.run(command(*args), check=True, capture_output=True, timeout=600)
-    runs = sorted((place / "runs").iterdir())
-    assert len(runs) == 2  # and the second process of the second run wrote nothing
-    one, two = (torch.tensor(losses(run), dtype=torch.float64) for run in runs)
-    torch.testing.assert_close(two, one, rtol=1e-6, atol=0)
-    assert len(hashes(1)) == 10
-    assert hashes(0)[-10:] == hashes(1)  # bitwise the same image after each step
-    assert sorted(p.name for p in runs[0].iterdir()) == sorted(p.name for p in runs[1].iterdir())
+    alone = arguments(pair, 10, "--model.extractor", "CompactVGG19", precision=precision)
+    for folder, more in (("alone", []), ("both", ["--trainer.devices", "2"])):
+        args = [*alone, *more, "--trainer.default_root_dir", folder]
+        subprocess.run([sys.executable, "-m", "nst_lightning", *args], check=True, capture_output=True, timeout=600)
+    torch.testing.assert_close(losses(the_run("both")), losses(the_run("alone")), rtol=1e-6, atol=0)
+    assert hashes(0)[-10:] == hashes(1)
 
 
 def processes(run):
@@ -101,50 +145,31 @@ def processes(run):
     return found
 
 
-def wait_for(condition, run, seconds=600):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert run.poll() is None, run.communicate()[1]
-        assert time.monotonic() < end
-        time.sleep(0.05)
-
-
-def hashes(rank):
-    path = Path(f"hashes_{rank}")
+def hashes(rank, place="."):
+    path = Path(place) / f"hashes_{rank}"
     return path.read_text(encoding="utf-8").split() if path.exists() else []
 
 
-def start(*args):
-    return subprocess.Popen(command(*args), stderr=subprocess.PIPE, text=True)
+def same_results(one, other):
+    """Whether two runs have left the same, to the last bit."""
+    assert read_image(one / "result.png").pixels.equal(read_image(other / "result.png").pixels)
+    assert losses(one).equal(losses(other))
+    assert sorted(path.name for path in one.iterdir()) == sorted(path.name for path in other.iterdir())
+    return True
 
 
-def finish(run):
-    said = run.communicate(timeout=600)[1]
+def test_a_killed_process_costs_the_evaluations_since_the_newest_checkpoint(place, pair, undisturbed, capfd):
+    callbacks = "mine_hashes.Hashes,mine_killed.Killed"
+    args = arguments(pair, 9, "--checkpoint_every", "3", "--trainer.devices", "2", callback=callbacks)
+    assert main([*args, "--log", "json"]) == 0
+    said = capfd.readouterr().err
     assert "Traceback" not in said
     assert "torch.distributed" not in said  # nor what its launcher logs
-    return said
-
-
-@needs_proc
-def test_a_killed_process_costs_the_evaluations_since_the_newest_checkpoint(place, pair):
-    args = arguments(pair, 9, "--model.extractor", "CompactVGG19", "--checkpoint_every", "3", "--trainer.devices", "2")
-    subprocess.run(command(*args), check=True, capture_output=True, timeout=600)
-    undisturbed = hashes(0)
-    Path("hashes_0").unlink()
-    run = start(*args, "--trainer.default_root_dir", "more", "--log", "json")
-    wait_for(lambda: len(hashes(0)) >= 5, run)
-    os.kill(processes(run)[1], signal.SIGKILL)
-    events = [json.loads(line) for line in finish(run).splitlines()]
-    assert run.returncode == 0
-    (told,) = [event for event in events if event["event"] == "warning"]
+    (told,) = [event for event in map(json.loads, said.splitlines()) if event["event"] == "warning"]
     assert told["text"].startswith("process 2 of 2 ended by signal 9 (SIGKILL); the run goes on from evaluation ")
-    assert (told["process"], told["code"], told["evaluation"] % 3) == (2, -9, 0)
-    assert told["evaluation"] >= 3
-    assert hashes(0)[-(9 - told["evaluation"]) :] == undisturbed[told["evaluation"] :]
-    one, two = (next(Path(root).iterdir()) for root in ("runs", "more"))
-    assert read_image(two / "result.png").pixels.equal(read_image(one / "result.png").pixels)
-    assert losses(two) == losses(one)
-    assert sorted(path.name for path in two.iterdir()) == sorted(path.name for path in one.iterdir())
+    assert (told["process"], told["code"], told["evaluation"]) == (2, -9, 3)
+    assert hashes(0)[-6:] == hashes(0, undisturbed[0])[3:]
+    assert same_results(the_run("runs"), the_run(undisturbed[0] / "runs"))
 
 
 @needs_proc
@@ -153,52 +178,39 @@ def test_a_killed_process_costs_the_evaluations_since_the_newest_checkpoint(plac
 def test_a_run_that_is_killed_at_a_random_moment_makes_the_picture_of_an_undisturbed_one(place, pair, number):
     args = arguments(pair, 30, "--model.extractor", "CompactVGG19", "--checkpoint_every", "4", "--trainer.devices", "2")
     begun = time.monotonic()
-    run = start(*args, "--trainer.default_root_dir", "whole")
-    wait_for(lambda: len(processes(run)) == 2, run)
+    run = Running(place, [*args, "--trainer.default_root_dir", "whole"])
+    run.wait_for(lambda: len(processes(run)) == 2)
     before = time.monotonic() - begun
-    finish(run)
+    assert run.wait().code == 0
     whole = time.monotonic() - begun
-    disturbed = start(*args)
-    wait_for(lambda: len(processes(disturbed)) == 2, disturbed)
+    disturbed = Running(place, args)
+    disturbed.wait_for(lambda: len(processes(disturbed)) == 2)
     time.sleep(random.Random(number).random() * (whole - before))
     with contextlib.suppress(KeyError):  # it has just ended
         os.kill(processes(disturbed)[number % 2], signal.SIGKILL)
-    finish(disturbed)
-    assert (run.returncode, disturbed.returncode) == (0, 0)
-    one, two = (next(Path(root).iterdir()) for root in ("whole", "runs"))
-    assert read_image(two / "result.png").pixels.equal(read_image(one / "result.png").pixels)
-    assert losses(two) == losses(one)
-    assert sorted(path.name for path in two.iterdir()) == sorted(path.name for path in one.iterdir())
+    ended = disturbed.wait()
+    assert ended.code == 0
+    assert "Traceback" not in ended.said
+    assert same_results(the_run("runs"), the_run("whole"))
 
 
-def test_a_mistake_that_a_process_finds_is_told_once_and_not_tried_again(place, pair):
-    run = start(*arguments(pair, 3, "--trainer.devices", "2", "--trainer.max_time", "1 day"))
-    said = finish(run)
-    assert run.returncode == 2
-    assert said.count("\n") == 1
+def test_a_mistake_that_a_process_finds_is_told_once_and_not_tried_again(place, pair, capfd):
+    assert main(arguments(pair, 3, "--trainer.devices", "2", "--trainer.max_time", "1 day")) == 2
+    (said,) = capfd.readouterr().err.splitlines()
     assert said.startswith("nst: error: trainer")
     assert not (place / "runs").exists()
 
 
 def test_a_fault_of_the_program_is_tried_once_more_and_then_told_with_its_traceback(place, pair):
-    (place / "mine_fault.py").write_text(FAULT, encoding="utf-8")
-    args = [arg for arg in arguments(pair, 9, "--trainer.devices", "2") if "mine_hashes" not in arg]
-    run = start(*args, "--checkpoint_every", "2", "--trainer.callbacks=[{class_path: mine_fault.Fault}]")
-    said = run.communicate(timeout=600)[1]
-    assert run.returncode == 1
-    assert said.count("ended by RuntimeError: as it happens; the run goes on from evaluation 4") == 1
-    assert said.strip().splitlines()[-1] == "RuntimeError: as it happens"
-    assert "mine_fault.py" in said
-    assert "ChildFailedError" not in said
-
-
-def test_a_program_that_calls_main_sees_what_the_first_process_says(place, pair, capsys):
-    args = [arg for arg in arguments(pair, 2) if "mine_hashes" not in arg]
-    environment, handlers = dict(os.environ), [signal.getsignal(number) for number in signal.valid_signals()]
-    assert main(["fit", *args, "--trainer.devices", "2"]) == 0
-    assert "wrote runs/content_style_001/result.png" in capsys.readouterr().err
-    assert dict(os.environ) == environment
-    assert [signal.getsignal(number) for number in signal.valid_signals()] == handlers
+    ended = nst(
+        *(place, *arguments(pair, 9, "--trainer.devices", "2", callback="mine_fault.Fault")),
+        *("--checkpoint_every", 2),
+    )
+    assert ended.code == 1
+    assert ended.said.count("ended by RuntimeError: as it happens; the run goes on from evaluation 4") == 1
+    assert ended.said.strip().splitlines()[-1] == "RuntimeError: as it happens"
+    assert "mine_fault.py" in ended.said
+    assert "ChildFailedError" not in ended.said
 
 
 def test_a_lost_connection_is_no_complaint_of_lightnings(monkeypatch):
@@ -215,7 +227,5 @@ def test_a_lost_connection_is_no_complaint_of_lightnings(monkeypatch):
 
 
 def test_other_strategies_are_refused(place, pair, capsys):
-    args = arguments(pair, 2, "--trainer.devices", "2", "--trainer.strategy", "ddp")
-    args = [arg for arg in args if "mine_hashes" not in arg]
-    assert main(["fit", *args]) == 2
+    assert main(arguments(pair, 2, "--trainer.devices", "2", "--trainer.strategy", "ddp")) == 2
     assert "trainer.strategy: must be auto, got ddp" in capsys.readouterr().err
