@@ -18,6 +18,7 @@ from forked import Ended, nst
 from systemcalls import Call, Plan
 from test_kills import command, go_on
 
+from nst_lightning.features.weights import ENVIRONMENT_VARIABLE
 from nst_lightning.images import read_image
 from nst_lightning.runs.checkpoint import read_checkpoint
 
@@ -94,6 +95,18 @@ def target(calls: Sequence[Call], number: int) -> str:
     return named.get(calls[number].path, calls[number].path)
 
 
+ALONE = ("--snapshot_every", 0, "--preview_seconds", 0)
+"""Without what is written beside the rest, so that calls have the same numbers in each run."""
+
+
+@pytest.fixture(scope="module")
+def calls_alone(pair, tiny_weights, tmp_path_factory):
+    """The calls of a run that writes nothing beside the rest, and in which none fails."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(ENVIRONMENT_VARIABLE, str(tiny_weights))
+        return undisturbed(tmp_path_factory.mktemp("alone") / "whole", pair, *ALONE)
+
+
 SITES = (
     "config.yaml",
     "metrics.csv",
@@ -107,12 +120,12 @@ SITES = (
 
 
 @pytest.mark.parametrize("site", SITES)
-def test_some_calls_of_every_file(tmp_path, pair, use_tiny_weights, site):
+def test_some_calls_of_every_file(tmp_path, pair, use_tiny_weights, calls_alone, site):
     """One fails, and what it was about is named; all else is there."""
-    # Snapshots and previews are written beside the rest, so their calls have no fixed numbers there.
-    alone = ("--checkpoint_every", 0, "--checkpoint_seconds", 0) if site == "snapshots/" else ("--snapshot_every", 0)
-    alone += ("--preview_seconds", 0)
-    calls = undisturbed(tmp_path / "whole", pair, *alone)
+    alone, calls = ALONE, calls_alone
+    if site == "snapshots/":
+        alone = ("--checkpoint_every", 0, "--checkpoint_seconds", 0, "--preview_seconds", 0)
+        calls = undisturbed(tmp_path / "whole", pair, *alone)
     ours = [n for n in range(len(calls)) if site in target(calls, n) and ".tmp" in calls[n].path]
     # Of checkpoints each kind of call; of the rest two, for they are written by the same code.
     for kind in ("create", "write", "fsync", "close", "rename") if site == "checkpoints/" else ("write", "rename"):
@@ -132,16 +145,14 @@ def test_some_calls_of_every_file(tmp_path, pair, use_tiny_weights, site):
 
 
 @pytest.mark.parametrize("same", [True, False], ids=["calls of one kind", "all calls"])
-def test_some_calls_and_all_after_them(tmp_path, pair, use_tiny_weights, same):
-    count = len(undisturbed(tmp_path / "whole", pair))
-    points = range(3, count, 50)
+def test_some_calls_and_all_after_them(tmp_path, pair, use_tiny_weights, calls_alone, same):
+    points = range(3, len(calls_alone), 50)
     plans = [Plan(at, ERRORS[turn % len(ERRORS)], on=True, same=same) for turn, at in enumerate(points)]
     assert not wrong_with(tmp_path, pair, plans)
 
 
-def test_a_run_folder_that_cannot_be_made(tmp_path, pair, use_tiny_weights):
-    calls = undisturbed(tmp_path / "whole", pair)
-    made = [n for n, call in enumerate(calls) if call.name == "mkdir" and call.path.startswith("runs")][:2]
+def test_a_run_folder_that_cannot_be_made(tmp_path, pair, use_tiny_weights, calls_alone):
+    made = [n for n, call in enumerate(calls_alone) if call.name == "mkdir" and call.path.startswith("runs")][:2]
     for number in made:
         place, ended = fail(tmp_path, pair, Plan(number, errno.EDQUOT))
         assert ended.code == 2

@@ -233,7 +233,7 @@ def points_of(calls: Sequence[Call]) -> list[int]:
 
 def test_killed_before_some_calls(tmp_path, pair, use_tiny_weights):
     whole, points = undisturbed(tmp_path / "whole", pair, *RICH)
-    points = [*points[3:-30:24], *points[-30::8]]
+    points = [*points[3:-30:36], *points[-30::10]]
     assert not lost_at(points, tmp_path, lambda place, at: what_is_lost(place, pair, RICH, at, whole))
 
 

@@ -71,7 +71,7 @@ def lost_in(place: Path, pair: tuple[Path, Path], options: Sequence[object], eve
 
 
 def test_some_of_what_may_be_left(tmp_path, pair, use_tiny_weights):
-    assert not lost_in(tmp_path / "place", pair, RICH, every=80)
+    assert not lost_in(tmp_path / "place", pair, RICH, every=120)
 
 
 @pytest.mark.slow
