@@ -71,12 +71,22 @@ class Running:
         self.number = self._said.with_suffix(".number")
         self.number.write_text(str(self.pid), encoding="ascii")
 
+    @property
+    def said(self) -> str:
+        """What it has written until now."""
+        return self._said.read_text(encoding="utf-8") if self._said.exists() else ""
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has ended."""
+        return self._process.exitcode is not None
+
     def wait_for(self, condition: Callable[[], object]) -> None:
         """Wait until something is so, while it runs."""
         end = time.monotonic() + _PATIENCE
         while not condition():
-            assert self._process.exitcode is None, self.wait().said
-            assert time.monotonic() < end, self._said.read_text(encoding="utf-8")
+            assert not self.is_over, self.wait().said
+            assert time.monotonic() < end, self.said
             time.sleep(0.02)
 
     def end(self, number: int = signal.SIGKILL) -> Ended:
@@ -88,11 +98,11 @@ class Running:
     def wait(self) -> Ended:
         """Wait until it is over."""
         self._process.join(_PATIENCE)
-        assert self._process.exitcode is not None, f"still running: {self._said.read_text(encoding='utf-8')}"
+        assert self.is_over, f"still running: {self.said}"
         log = self._said.with_suffix(".calls")
         # The process says itself how it ends, if it can: multiprocessing may not hear of it where threads wait.
         code, calls = pickle.loads(log.read_bytes()) if log.exists() else (self._process.exitcode, [])
-        said = self._said.read_text(encoding="utf-8")
+        said = self.said
         for path in (self._said, self.number, log):
             path.unlink(missing_ok=True)
         return Ended(code, said, calls)
@@ -126,6 +136,7 @@ def _run(folder: str, args: list[str], plan: Plan | None, said: str, environment
     os.environ.update(environment)
     os.chdir(folder)
     sys.path.append(folder)  # as ``python -m nst_lightning`` does
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # also where a shell has put the tests into the background
     file = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(file, 1)
     os.dup2(file, 2)

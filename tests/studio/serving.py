@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import io
-import os
 import re
-import subprocess
-import sys
 import threading
 import time
 
 import httpx
 import pytest
+from forked import Running
 from PIL import Image
 
 pytest.importorskip("fastapi")
@@ -97,14 +95,6 @@ def pixels(content):
         return picture.convert("RGB").tobytes()
 
 
-# The command, which hears SIGINT even where a shell has put the tests into the background.
-_COMMAND = """
-import runpy, signal
-signal.signal(signal.SIGINT, signal.default_int_handler)
-runpy.run_module("nst_lightning", run_name="__main__", alter_sys=True)
-"""
-
-
 class Server:
     """``nst studio`` in a process of its own.
 
@@ -114,36 +104,22 @@ class Server:
     """
 
     def __init__(self, folder, *words):
-        command = [sys.executable, "-c", _COMMAND, "studio", "--port", "0", "--device", "cpu"]
-        self.process = subprocess.Popen(
-            [*command, "--folder", str(folder), *words],
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "PYTHONUNBUFFERED": "1"},
-        )
-        line = self.process.stderr.readline()
-        found = re.search(r"http://\S+", line)
-        assert found, line + (self.process.stderr.read() if self.process.poll() is not None else "")
-        self.said = [line]
-        threading.Thread(target=self._listen, daemon=True).start()
-        self.address = found[0]
+        place = folder.with_name(f"{folder.name}.place")
+        place.mkdir(exist_ok=True)
+        self._running = Running(place, ["studio", "--port", 0, "--device", "cpu", "--folder", folder, *words])
+        self._running.wait_for(lambda: re.search(r"http://\S+\s", self._running.said))
+        self.address = re.search(r"http://\S+", self._running.said)[0]
         self.client = httpx.Client(base_url=self.address, timeout=PATIENCE, trust_env=False)
 
-    def _listen(self):
-        self.said += self.process.stderr
-
     def end(self, number):
-        """Send a signal, and wait; returns the exit code."""
+        """Send a signal, and wait; returns how it ended."""
         self.client.close()
-        self.process.send_signal(number)
-        return self.process.wait(PATIENCE)
+        return self._running.end(number)
 
     def __enter__(self):
         return self
 
     def __exit__(self, *_):
         self.client.close()
-        if self.process.poll() is None:
-            self.process.kill()
-        self.process.wait(PATIENCE)
-        self.process.stderr.close()
+        if not self._running.is_over:
+            self._running.end()

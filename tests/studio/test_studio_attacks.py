@@ -197,7 +197,7 @@ def test_a_file_that_is_too_large_is_not_read_to_its_end(tmp_path):
 
 
 def test_fifty_uploads_at_once_leave_memory_bounded(tmp_path):
-    content = png(2000, 1500)
+    content = png(1000, 750)
     with studio_client(tmp_path) as client:
         for _ in range(2):
             upload(client, content)
@@ -210,7 +210,7 @@ def test_fifty_uploads_at_once_leave_memory_bounded(tmp_path):
         print(f"{(most - before) / 2**20:.0f} MiB more at the peak")
         assert len({answer.result() for answer in answers}) == 50
         assert client.get("/health").status_code == 200
-    decoded = 2000 * 1500 * 32  # bytes of one picture on its way
+    decoded = 1000 * 750 * 32  # bytes of one picture on its way
     assert most - before < 8 * decoded  # and not 50 times that
 
 

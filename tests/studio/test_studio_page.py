@@ -569,8 +569,15 @@ def test_a_token_is_asked_for(open_page, tmp_path):
         page.locator("#preset option").first.wait_for(state="attached")
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("size", [WIDE, NARROW], ids=["wide", "narrow"])
+@pytest.mark.parametrize(
+    ("size", "scheme"),
+    [
+        pytest.param(WIDE, "light", id="wide-light"),
+        pytest.param(NARROW, "dark", id="narrow-dark"),
+        pytest.param(WIDE, "dark", id="wide-dark", marks=pytest.mark.slow),
+        pytest.param(NARROW, "light", id="narrow-light", marks=pytest.mark.slow),
+    ],
+)
 def test_nothing_serious_stands_in_the_way_of_anybody(open_page, pictures, size, scheme):
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe-playwright-python").Axe()
     page = open_page(size=size, color_scheme=scheme, bypass_csp=True, allow="422")  # for axe's script
