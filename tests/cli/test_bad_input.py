@@ -601,5 +601,6 @@ def test_the_real_process_ends_with_code_2_and_no_traceback(tmp_path, pair, tiny
     assert done.stdout == ""
     lines = [line for line in done.stderr.splitlines() if not line.startswith("nst: warning:")]
     assert len(lines) == 1
-    assert lines[0].startswith("nst: error: data.style")
+    assert lines[0].startswith("nst: error: data.style: ")
+    assert "gone.png" in lines[0]
     assert list(tmp_path.iterdir()) == []

@@ -17,16 +17,6 @@ from nst_lightning.cli import main
 README = Path(__file__).parents[2] / "README.md"
 
 
-def test_the_process_ends_with_one_line_and_code_two(tmp_path):
-    command = [sys.executable, "-m", "nst_lightning", "fit", "--data.content", "gone.jpg", "--data.style", "gone.jpg"]
-    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=600)
-    assert result.returncode == 2
-    (line,) = result.stderr.strip().splitlines()
-    assert line.startswith("nst: error: data.content: ")
-    assert "gone.jpg" in line
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_help_needs_neither_torch_nor_lightning(tmp_path):
     code = "import sys; from nst_lightning.cli import main; main(['--help']); assert 'torch' not in sys.modules"
     result = subprocess.run(

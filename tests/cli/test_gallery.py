@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
+from forked import Running
 from painter import Painter, put_picture
 
 from nst_lightning.cli import main
@@ -160,16 +159,11 @@ class TestSaid:
 
 def test_ctrl_c_keeps_the_checkpoint(folders):
     words = ["gallery", "photos/cat.png", "--styles", "paintings/waves.png", "-o", "out", "--size", "32", "--json"]
-    command = [sys.executable, "-m", "nst_lightning", *words, "--model.evaluations", "2000"]
-    run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    assert run.stdout is not None
-    for line in run.stdout:
-        if '"evaluation": ' in line:
-            run.send_signal(signal.SIGINT)
-            break
-    said = run.communicate(timeout=600)[0]
-    assert run.returncode == 130, said
-    assert "stopped with 0 of 1 pictures; the same command goes on" in said
+    run = Running(folders, [*words, "--model.evaluations", 2000])
+    run.wait_for(lambda: '"evaluation": ' in run.said)
+    ended = run.end(signal.SIGINT)
+    assert ended.code == 130, ended.said
+    assert "stopped with 0 of 1 pictures; the same command goes on" in ended.said
     assert len(list(folders.glob("out/.gallery/*/*/checkpoints/*.ckpt"))) == 1
     assert not list(folders.glob("out/*.png"))
     assert "not made yet" in (folders / "out/index.html").read_text(encoding="utf-8")

@@ -21,7 +21,7 @@ from nst_lightning.studio.app import create_app
 from nst_lightning.studio.limits import Limits
 from nst_lightning.studio.studio import Studio
 
-PATIENCE = 120  # seconds in which anything here has happened, however busy the machine is
+PATIENCE = 600  # seconds in which anything here has happened, however busy the machine is
 ASKED = {"content": "demo:content", "styles": [{"image": "demo:style"}], "size": 48, "evaluations": 5}
 
 

@@ -27,7 +27,7 @@ pytestmark = pytest.mark.skipif(BROWSER is None, reason="needs a Chromium on thi
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
 FLAGS += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
 WIDE, NARROW = (1400, 900), (390, 844)
-MINUTE = 60_000  # milliseconds; a busy machine may take its time
+PATIENCE = 600_000  # milliseconds; a busy machine may take its time
 SIZE = "96"
 ENDLESS = "100000"  # evaluations: such a run is stopped
 MEGABYTE = 1
@@ -93,7 +93,7 @@ def open_page(browser: Any, server: Server) -> Iterator[Open]:
                   ready: str = "#preset option", **settings: Any) -> Any:  # fmt: skip
         allowed.append(allow)
         context = browser.new_context(viewport={"width": size[0], "height": size[1]}, **settings)
-        context.set_default_timeout(MINUTE)
+        context.set_default_timeout(PATIENCE)
         contexts.append(context)
         page = context.new_page()
         watch(page, base)
@@ -145,7 +145,7 @@ def start(page: Any) -> str:
 
 
 def expect(page: Any, selector: str) -> Any:
-    sync_api.expect.set_options(timeout=MINUTE)
+    sync_api.expect.set_options(timeout=PATIENCE)
     return sync_api.expect(page.locator(selector))
 
 
