@@ -48,6 +48,8 @@ class Running:
         args: Command line after ``nst``.
         plan: What shall happen at a call.
         environment: Variables that it has besides those of this process.
+        terminal: Path of a terminal that is its own; else its standard input is this one's, and what it says is kept.
+        first: Python that it runs before.
 
     Attributes:
         number: A file that holds the number of the process.
@@ -60,11 +62,14 @@ class Running:
         args: Sequence[object],
         plan: Plan | None = None,
         environment: Mapping[str, str] | None = None,
+        terminal: str | None = None,
+        first: str = "",
     ) -> None:
         self._said = folder.with_name(f"{folder.name}.{len(list(folder.parent.iterdir()))}.said")
         variables = {**os.environ, **(environment or {})}
+        begin = (str(folder), variables, str(self._said), terminal, first)
         self._process = _context().Process(  # type: ignore[attr-defined]
-            target=_run, args=(str(folder), [str(arg) for arg in args], plan, str(self._said), variables)
+            target=_run, args=(begin, [str(arg) for arg in args], plan)
         )
         self._process.start()
         self.pid = self._process.pid
@@ -128,19 +133,12 @@ def _context() -> BaseContext:
     return context
 
 
-def _run(folder: str, args: list[str], plan: Plan | None, said: str, environment: dict[str, str]) -> None:
+def _run(begin: tuple[str, dict[str, str], str, str | None, str], args: list[str], plan: Plan | None) -> None:
     """What the new process does."""
     from nst_lightning.cli import entry_point
 
-    os.environ.clear()
-    os.environ.update(environment)
-    os.chdir(folder)
-    sys.path.append(folder)  # as ``python -m nst_lightning`` does
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # also where a shell has put the tests into the background
-    file = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    os.dup2(file, 1)
-    os.dup2(file, 2)
-    sys.stdout, sys.stderr = (os.fdopen(number, "w", buffering=1, closefd=False) for number in (1, 2))
+    folder, _, said, *_ = begin
+    _begin(*begin)
     sys.argv = ["nst", *args]
     watch, code = Watch(Path(folder), plan), 1
     try:
@@ -151,3 +149,25 @@ def _run(folder: str, args: list[str], plan: Plan | None, said: str, environment
         raise
     finally:
         Path(said).with_suffix(".calls").write_bytes(pickle.dumps((code, watch.calls)))
+
+
+def _begin(folder: str, environment: dict[str, str], said: str, terminal: str | None, first: str) -> None:
+    """Make the process one that a shell would have started."""
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(folder)
+    sys.path.append(folder)  # as ``python -m nst_lightning`` does
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # also where a shell has put the tests into the background
+    os.close(os.open(said, os.O_WRONLY | os.O_CREAT))
+    if terminal:
+        os.setsid()  # so that the terminal is its own once it is opened
+        file = os.open(terminal, os.O_RDWR)
+        os.dup2(file, 0)
+        sys.stdin = sys.__stdin__ = os.fdopen(0, closefd=False)  # type: ignore[misc]
+    else:
+        file = os.open(said, os.O_WRONLY | os.O_APPEND)
+    os.dup2(file, 1)
+    os.dup2(file, 2)
+    sys.stdout, sys.stderr = (os.fdopen(number, "w", buffering=1, closefd=False) for number in (1, 2))
+    sys.__stdout__, sys.__stderr__ = sys.stdout, sys.stderr  # type: ignore[misc]
+    exec(first, {})

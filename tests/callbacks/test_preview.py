@@ -7,13 +7,12 @@ import os
 import re
 import select
 import struct
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+from forked import Running
 from lightning.pytorch import Callback
 from PIL import Image
 
@@ -112,13 +111,11 @@ needs_terminal = pytest.mark.skipif(
     not hasattr(os, "openpty") or importlib.util.find_spec("textual_image") is None, reason="no terminal to be had"
 )
 
-_IN_FRONT = """
-import fcntl, os, sys, termios
-os.setsid()
-fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-{first}
-from nst_lightning.cli import main
-sys.exit(main(sys.argv[1:]))
+
+_PATIENT = """
+from textual_image import _terminal
+read = _terminal.read
+_terminal.read = lambda file, length, timeout: read(file, length, 300)  # not a tenth of a second: machines are busy
 """
 
 
@@ -129,30 +126,24 @@ def on_terminal(pair, answers, *options, first=""):
 
     ours, its = os.openpty()
     fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 100, 1000, 800))
-    pictures = ["--data.content", str(pair[0]), "--data.style", str(pair[1]), "--data.size", "48"]
-    small = ["--model.evaluations", "60", "--trainer.accelerator", "cpu", "--preview_seconds", "0.001"]
-    command = [sys.executable, "-c", _IN_FRONT.format(first=first), "fit", *pictures, *small, *options]
-    said = b""
-    with subprocess.Popen(command, stdin=its, stdout=its, stderr=its) as process:
-        os.close(its)
-        until, unanswered = time.monotonic() + 300, dict(answers)
-        while time.monotonic() < until:
-            if select.select([ours], [], [], 0.5)[0]:
-                try:
-                    said += os.read(ours, 1 << 16)
-                except OSError:  # it has ended
-                    break
-            for question in [asked for asked in unanswered if asked in said]:
-                os.write(ours, unanswered.pop(question))
-        code = process.wait(60)
+    pictures = ["fit", "--data.content", pair[0], "--data.style", pair[1], "--data.size", 48]
+    small = ["--model.evaluations", 60, "--trainer.accelerator", "cpu", "--preview_seconds", 0.001]
+    run = Running(Path.cwd(), [*pictures, *small, *options], terminal=os.ttyname(its), first=first)
+    said, unanswered = b"", dict(answers)
+    while select.select([ours], [], [], 0.1)[0] or not run.is_over:
+        if select.select([ours], [], [], 0)[0]:
+            said += os.read(ours, 1 << 16)
+        for question in [asked for asked in unanswered if asked in said]:
+            os.write(ours, unanswered.pop(question))
+    os.close(its)
     os.close(ours)
-    return said, code
+    return said, run.wait().code
 
 
 @needs_terminal
 def test_a_terminal_that_knows_sixel_shows_it(place, pair):
     first = "from nst_lightning.callbacks.allowance import Allowance\nAllowance.left = 1e9"
-    said, code = on_terminal(pair, {b"\x1b[c": b"\x1b[?62;4;22c"}, first=first)
+    said, code = on_terminal(pair, {b"\x1b[c": b"\x1b[?62;4;22c"}, first=_PATIENT + first)
     assert code == 0
     assert len(SIXEL.findall(said)) >= 2
     assert b"60/60" in said  # the bar
@@ -162,7 +153,7 @@ def test_a_terminal_that_knows_sixel_shows_it(place, pair):
 
 @needs_terminal
 def test_kitty_shows_it(place, pair):
-    said, code = on_terminal(pair, {b"\x1b[c": b"\x1b[?62c", b"a=q": b"\x1b_Gi=1;OK\x1b\\"})
+    said, code = on_terminal(pair, {b"\x1b[c": b"\x1b[?62c", b"a=q": b"\x1b_Gi=1;OK\x1b\\"}, first=_PATIENT)
     assert code == 0
     assert b"\x1b_Gi=" in said
     assert "\U0010eeee".encode() in said
@@ -182,9 +173,13 @@ def test_other_terminals_show_none(place, pair, options):
 @needs_terminal
 def test_a_program_in_the_background_asks_nothing(place, pair):
     """It would be stopped by the attempt to read from the terminal."""
-    first = (
-        "child = os.fork()\nif child: sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))\nos.setpgid(0, 0)"
-    )
+    first = """
+import os
+child = os.fork()
+if child:
+    os._exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+os.setpgid(0, 0)
+"""
     said, code = on_terminal(pair, {b"\x1b[c": b"\x1b[?62;4;22c"}, first=first)
     assert code == 0
     assert b"\x1b[c" not in said
