@@ -14,8 +14,8 @@ if TYPE_CHECKING:  # the module brings this callback along
     from nst_lightning.engine.module import StyleTransfer
 
 _LARGE = 1200  # pixels of the long side from which blocks of memory are better handed back than kept
-# Products of fewer rows than 7 have other last bits with another number of threads, and the deepest layers of pictures of
-# so few pixels have no more of them; which gain nothing from a second thread anyway.
+# Products of a few rows have other last bits with another number of threads, and the deepest layers of pictures of so
+# few pixels have no more. They gain nothing from a second thread anyway.
 _SMALL = 64 * 64
 
 

@@ -68,16 +68,19 @@ def by_eigenvalues(matrix: Tensor, epsilon: Tensor) -> Root:
 def eigenvectors(matrix: Tensor) -> tuple[Tensor, Tensor]:
     """Eigenvalues (n,), ascending, and eigenvectors in columns, (n, n); NaN if the matrix holds NaN.
 
-    In single precision LAPACK now and then gives up on a matrix of low rank, which a small picture's covariance is; in
-    double precision it does not. It also gives up on NaN, which is for the optimiser to notice, not the end of a run.
+    On the CPU, as accelerators are slower at this, or have none. In single precision LAPACK now and then gives up on a
+    matrix of low rank, which a small picture's covariance is, or MKL returns NaN without a word (2025.3, with MKL_CBWR
+    on a processor of AMD's); in double precision they do not. They also give up on NaN, which is for the optimiser to
+    notice, not the end of a run.
     """
+    given = matrix.cpu()
     try:
-        values, vectors = torch.linalg.eigh(matrix)
+        values, vectors = torch.linalg.eigh(given)
     except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
-        if not bool(matrix.isfinite().all()):
-            return matrix.diagonal() * torch.nan, matrix * torch.nan
-        values, vectors = (x.to(matrix) for x in torch.linalg.eigh(matrix.cpu().double()))
-    return values, vectors
+        values, vectors = given.diagonal() * torch.nan, given * torch.nan
+    if not bool(values.sum().isfinite()) and bool(given.isfinite().all()):
+        values, vectors = torch.linalg.eigh(given.double())
+    return values.to(matrix), vectors.to(matrix)
 
 
 def _by_products(matrices: Sequence[Tensor], epsilons: Sequence[Tensor]) -> list[Root]:

@@ -1,7 +1,8 @@
-"""The same bits whatever the number of threads, from the library that multiplies matrices on Intel's processors.
+"""The same bits whatever the number of threads, from the library that multiplies matrices in single precision.
 
-Products in tiles are to be the same in one process with two threads and in two with one each. MKL shares a sum out
-among threads in another way for another number of them, on processors of Intel's own, unless it is told not to.
+A picture is to be the same in one process with two threads and in two with one each. MKL shares work out among threads
+in another way for another number of them, unless it is told not to: sums on Intel's own processors, rows on AMD's,
+where the rows at the end of a part are added up in another order.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ _VARIABLE = "MKL_CBWR"  # conditional bitwise reproducibility: the instructions,
 def round_alike(environment: MutableMapping[str, str] = os.environ, processor: str | None = None) -> None:
     """Ask MKL for the same bits with any number of threads, unless the environment asks it for something.
 
-    It costs some 3 % of an evaluation. MKL reads it once, so before PyTorch is imported.
+    It costs some 3 % of an evaluation on Intel's processors, and nothing on AMD's. MKL reads it once, so before
+    PyTorch is imported.
 
     Args:
         environment: Variables of this process, and of those that it starts.
@@ -25,8 +27,8 @@ def round_alike(environment: MutableMapping[str, str] = os.environ, processor: s
     if _VARIABLE in environment:
         return
     said = _processor() if processor is None else processor
-    flags = said.split()
-    if "GenuineIntel" in flags and "avx2" in flags:
+    flags = set(said.split())
+    if flags & {"GenuineIntel", "AuthenticAMD"} and "avx2" in flags:
         environment[_VARIABLE] = f"{'AVX512' if 'avx512f' in flags else 'AVX2'},STRICT"
 
 

@@ -122,14 +122,14 @@ def begin(folders, monkeypatch):
     def make(*machines, cores=None, tell=None):
         ray = Ray(folders, *machines)
         monkeypatch.setattr(module, "Cluster", lambda address: SimpleNamespace(ray=ray, leave=lambda: None))
-        pack = module.pack
+        pack = ray_crew.pack
 
         def noting(task, send):
             ray.tasks[task.row.name] = task
             return pack(task, send)
 
         with monkeypatch.context() as patch:
-            patch.setattr(module, "pack", noting)
+            patch.setattr(ray_crew, "pack", noting)
             return Gallery("out", ["photos"], ["paintings"]).make(tell, RayEngine(cores=cores)), ray
 
     return make

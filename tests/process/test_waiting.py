@@ -45,7 +45,8 @@ def test_a_program_that_works_is_seen():
         ("vendor_id : GenuineIntel flags : sse2 avx2 avx512f", "AVX512,STRICT"),
         ("vendor_id : GenuineIntel flags : sse2 avx2", "AVX2,STRICT"),
         ("vendor_id : GenuineIntel flags : sse2", None),
-        ("vendor_id : AuthenticAMD flags : avx2 avx512f", None),
+        ("vendor_id : AuthenticAMD flags : avx2 avx512f", "AVX512,STRICT"),
+        ("vendor_id : Unknown flags : avx2 avx512f", None),
         ("", None),
     ],
 )
