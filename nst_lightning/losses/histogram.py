@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from nst_lightning.errors import check_at_least
-from nst_lightning.hardware.accelerator import cached_values
+from nst_lightning.hardware.accelerator import cached_values, prefers_large_operations
 from nst_lightning.losses.reference import Sample, Window, at_least_float32
 from nst_lightning.losses.term import Layer, Term, balance
 
@@ -51,7 +51,12 @@ def bin_counts(values: Tensor, bins: _Bins) -> Tensor:
     index, _ = bins.place(values)
     channels = len(values)
     index += _BINS * torch.arange(channels, device=values.device)[:, None]
-    return torch.bincount(index.flatten(), minlength=channels * _BINS).view(channels, _BINS).to(values.dtype)
+    if not prefers_large_operations(values.device):
+        return torch.bincount(index.flatten(), minlength=channels * _BINS).view(channels, _BINS).to(values.dtype)
+    # `bincount` asks the device for the greatest index, and waits. Sums of ones are exact up to 2**24, in any order.
+    ones = values.new_ones((), dtype=torch.float32).expand(index.numel())
+    counts = ones.new_zeros(channels * _BINS).scatter_add_(0, index.flatten(), ones)
+    return counts.view(channels, _BINS).to(values.dtype)
 
 
 class StyleQuantiles(NamedTuple):

@@ -1,0 +1,354 @@
+"""A CPU that plays the GPU of an Apple machine, as far as what it lacks and what it makes the host wait for.
+
+`pretended` lets PyTorch find a device ``mps``. Tensors that are moved or made there are `OnDevice`: they say that they
+are there, and hold a tensor of the CPU, on which the arithmetic is done. So tensors of the CPU proper, which the
+program uses on purpose, are told apart from those of the device. On the device
+
+- operators that have no kernel for MPS raise, as they do there;
+- float64 and complex128 raise;
+- tensors of both places do not meet, but for scalars;
+- what makes the host wait for a value (`_READS`, and every copy from the device) is noted, with the place in the
+  package that asked: `Visit.reads`.
+
+What is not played: the rounding of Metal's kernels, their speed, restrictions of single kernels (to fewer dimensions or
+types than others have), and operators that kernels written in C++ call within themselves.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import lightning
+import lightning.fabric.accelerators.mps as fabrics
+import lightning.pytorch.accelerators.mps as lightnings
+import torch
+import torchgen
+import yaml
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_any, tree_flatten, tree_map
+
+import nst_lightning
+
+DEVICE = torch.device("mps", 0)
+MEMORY = 8 << 30
+
+# The file from which PyTorch's build makes the table of kernels, of the very version that is installed.
+_NATIVE_FUNCTIONS = Path(torchgen.__file__).parent / "packaged/ATen/native/native_functions.yaml"
+# Kernels for all kinds of devices, made of operators that are looked up in turn, says the README.md of ATen/native.
+_FOR_ALL = {"CompositeImplicitAutograd", "CompositeExplicitAutograd", "CompositeExplicitAutogradNonFunctional"}
+# Operators that return something whose value or shape the host must know, so that it waits for the device: the value
+# itself (`item`, `bool`, `float`: _local_scalar_dense; `equal`), or how many elements there are, which the kernels read
+# to allocate the answer; the table tags those `dynamic_output_shape` or `data_dependent_output`.
+_READS = {"_local_scalar_dense", "equal", "is_nonzero", "nonzero", "masked_select", "_unique2", "unique_dim",
+          "bincount", "unique_consecutive", "unique_dim_consecutive", "repeat_interleave.Tensor"}  # fmt: skip
+# The table of 2.14 names kernels for these; but a matrix beyond the memory of a threadgroup is
+# handed to the CPU within, which waits (pytorch pull request 185954), and versions before that one have none.
+_UP_TO_SMALL_SIZES = {"_linalg_eigh", "_linalg_svd", "linalg_lstsq"}
+# MPSDataType has no 64-bit floating point: "Cannot convert a MPS Tensor to float64 dtype as the MPS framework doesn't
+# support float64" (pytorch issue 122602, closed as expected); complex128 is made of two of them.
+_TYPES = {torch.float64, torch.complex128}
+# Where tensors of both places may meet: moves, and indices, which the operator itself brings to the device
+# (TensorAdvancedIndexing.cpp). The gradient of a trace is made in C++ of tensors like the given one, which is of the
+# CPU to it.
+_MEETING = {"_to_copy", "copy_", "index", "index_put", "index_put_", "_index_put_impl_", "index_fill"}
+
+
+_ROOTS = (Path(nst_lightning.__file__).parent, Path(lightning.__file__).parent)
+
+
+@functools.cache
+def kernels() -> set[str]:
+    """Names of the operators that MPS has, such as ``add.out``."""
+    entries = yaml.load(
+        _NATIVE_FUNCTIONS.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    )
+    named = {entry["func"].split("(")[0]: entry for entry in entries}
+    found = set()
+    for name, entry in named.items():
+        keys = _keys(entry)
+        if "structured_delegate" in entry:  # the functional and the in-place form share the kernel of the out form
+            keys |= _keys(named[entry["structured_delegate"]])
+        if keys & {"MPS", *_FOR_ALL}:
+            found.add(name)
+            # Forms that are made of this one for all devices, by a copy.
+            found.update(form.strip() for form in str(entry.get("autogen", "")).split(",") if form.strip())
+    return found
+
+
+def _keys(entry: dict[str, Any]) -> set[str]:
+    if "dispatch" not in entry:
+        return set() if "structured_delegate" in entry else {"CompositeImplicitAutograd"}
+    return {key.strip() for keys in entry["dispatch"] for key in keys.split(",")}
+
+
+class OnDevice(torch.Tensor):
+    """A tensor that says it is on MPS. Beneath Python it is one of the CPU without memory; `held` has the values."""
+
+    held: torch.Tensor
+
+    @staticmethod
+    def __new__(cls, held: torch.Tensor) -> OnDevice:
+        """Put a tensor of the CPU on the device, without a copy."""
+        if held.dtype in _TYPES:
+            raise TypeError(
+                f"Cannot convert a MPS Tensor to {held.dtype} dtype as the MPS framework doesn't support it."
+            )
+        made: OnDevice = torch.Tensor._make_wrapper_subclass(
+            cls, held.shape, strides=held.stride(), storage_offset=held.storage_offset(), dtype=held.dtype
+        )
+        made.held = held
+        return made
+
+    @property
+    def device(self) -> torch.device:  # type: ignore[override]
+        """See Tensor."""
+        return DEVICE
+
+    is_mps, is_cpu = True, False
+
+    def __repr__(self) -> str:  # type: ignore[override]
+        return f"OnDevice({tuple(self.shape)}, {self.dtype})"
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Files hold what a machine without the device reads, too."""
+        return _noted("save", self).detach().__reduce_ex__(protocol)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> OnDevice:
+        copied = self.detach().clone().requires_grad_(self.requires_grad)
+        if isinstance(self, torch.nn.Parameter):
+            copied = torch.nn.Parameter(copied, self.requires_grad)  # type: ignore[assignment]
+        return copied
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """What C++ would answer for the CPU tensor that it takes this one for."""
+        kwargs, first = kwargs or {}, args[0] if args else None
+        if isinstance(first, OnDevice) and func in _SPECIAL:
+            return _SPECIAL[func](*args, **kwargs)
+        if func is torch.Tensor.to:  # of the CPU, like one of the device
+            return _to(*args, **kwargs)
+        with torch._C.DisableTorchFunctionSubclass():
+            return func(*args, **kwargs)
+
+    @classmethod
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Operators, on whatever thread."""
+        return _operate(func, args, kwargs or {})
+
+
+def _noted(name: str, tensor: OnDevice) -> torch.Tensor:
+    """The values, which the host waits for."""
+    if _visit is not None:
+        _visit.note(name)
+    return tensor.held.detach()
+
+
+class _ToHost(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, tensor: OnDevice, dtype: torch.dtype) -> torch.Tensor:
+        ctx.dtype = tensor.dtype
+        return _noted("copy to the host", tensor).to(dtype, copy=True)
+
+    @staticmethod
+    def backward(ctx: Any, slope: torch.Tensor) -> Any:
+        return OnDevice(slope.to(ctx.dtype, copy=True)), None
+
+
+class _ToDevice(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        ctx.dtype = tensor.dtype
+        return OnDevice(tensor.to(dtype, copy=True))
+
+    @staticmethod
+    def backward(ctx: Any, slope: Any) -> Any:
+        return _noted("copy to the host", slope).to(ctx.dtype, copy=True), None
+
+
+def _to(tensor: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+    """`Tensor.to` in all its forms; to C++ both places are the CPU, so that it would leave a tensor where it is."""
+    like = kwargs.get("other", args[0] if args and isinstance(args[0], torch.Tensor) else None)
+    if like is not None:
+        device, dtype, memory_format = like.device, like.dtype, None
+    else:
+        known = {key: value for key, value in kwargs.items() if key != "copy"}
+        device, dtype, _, memory_format = torch._C._nn._parse_to(*(x for x in args if not isinstance(x, bool)), **known)
+    dtype, device = dtype or tensor.dtype, device or tensor.device
+    if isinstance(tensor, OnDevice) == (device.type == "mps"):
+        with torch._C.DisableTorchFunctionSubclass():
+            copy = bool(kwargs.get("copy"))
+            return torch.Tensor.to(tensor, dtype, copy=copy, memory_format=memory_format or torch.preserve_format)
+    move = _ToHost if isinstance(tensor, OnDevice) else _ToDevice
+    return move.apply(tensor, dtype)  # type: ignore[no-any-return]
+
+
+def _new_tensor(like: OnDevice, data: Any, dtype: Any = None, **_: Any) -> OnDevice:
+    return OnDevice(like.held.new_tensor(data, dtype=dtype))
+
+
+def _list(tensor: OnDevice) -> Any:
+    return _noted("tolist", tensor).tolist()
+
+
+def _array(tensor: OnDevice, *_: Any) -> Any:
+    raise TypeError(
+        "can't convert mps:0 device type tensor to numpy. Use Tensor.cpu() to copy it to host memory first."
+    )
+
+
+def _pointer(tensor: OnDevice) -> int:
+    raise RuntimeError("memory of the device has no address on the host")
+
+
+_SPECIAL: dict[Any, Callable[..., Any]] = {
+    torch.Tensor.to: _to,
+    torch.Tensor.cpu: lambda tensor, *_, **__: _to(tensor, "cpu"),
+    torch.Tensor.new_tensor: _new_tensor,
+    torch.Tensor.tolist: _list,
+    torch.Tensor.numpy: _array,
+    torch.Tensor.__array__: _array,
+    torch.Tensor.data_ptr: _pointer,
+    torch.Tensor.__reduce_ex__: OnDevice.__reduce_ex__,
+    torch.Tensor.__deepcopy__: OnDevice.__deepcopy__,
+    torch.Tensor.__repr__: OnDevice.__repr__,
+}
+
+
+def _operate(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+    """An operator of which an argument, or the answer, is on the device."""
+    schema = func._schema
+    name = schema.name.removeprefix("aten::") + (f".{schema.overload_name}" if schema.overload_name else "")
+    bare = name.split(".")[0]
+    if not schema.name.startswith("aten::") or name not in kernels() or bare in _UP_TO_SMALL_SIZES:
+        raise NotImplementedError(
+            f"The operator '{schema.name}' is not currently implemented for the MPS device. ({name})"
+        )
+    given = [x for x in tree_flatten((args, kwargs))[0] if isinstance(x, torch.Tensor)]
+    strangers = [x for x in given if not isinstance(x, OnDevice) and x.dim()]
+    if strangers and len(strangers) < len(given) and bare not in _MEETING:
+        raise RuntimeError(
+            f"Expected all tensors to be on the same device, but found at least two, mps:0 and cpu! ({name})"
+        )
+    reads = bare in _READS or name in _READS or (bare == "index" and _has_mask(args[1]))
+    copied = bare == "copy_" and not isinstance(args[0], OnDevice)
+    if _visit is not None:
+        _visit.operators[name] += 1
+        if reads or copied:
+            _visit.note(name)
+    options = tree_map(_inner, kwargs)
+    target = options.pop("device", None)
+    if target is not None:
+        options["device"] = torch.device("cpu")
+    answer = func(*tree_map(_inner, args), **options)
+    if schema.is_mutable:  # in place or into `out`: the tensor that was given is the answer
+        named = dict(zip((argument.name for argument in schema.arguments), args, strict=False)) | kwargs
+        written = [named[a.name] for a in schema.arguments if a.alias_info is not None and a.alias_info.is_write]
+        return written[0] if isinstance(answer, torch.Tensor) or len(written) == 1 else tuple(written)
+    return tree_map(lambda x: OnDevice(x) if isinstance(x, torch.Tensor) else x, answer)
+
+
+def _has_mask(indices: Any) -> bool:
+    return any(x is not None and x.dtype in {torch.bool, torch.uint8} for x in indices)
+
+
+def _inner(value: Any) -> Any:
+    return value.held if isinstance(value, OnDevice) else value
+
+
+class _Index(TorchFunctionMode):
+    """Give the device its index: without one PyTorch would ask the library which device is current."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.Tensor.to:
+            return _to(*args, **(kwargs or {}))
+        if func is torch.device:
+            return func(*args, **(kwargs or {}))
+        args, kwargs = [_with_index(x) for x in args], {key: _with_index(x) for key, x in (kwargs or {}).items()}
+        if func in {torch.tensor, torch.as_tensor} and kwargs.get("device") == DEVICE:  # below the reach of a mode
+            return func(*args, **(kwargs | {"device": None})).to(DEVICE)
+        return func(*args, **kwargs)
+
+
+def _with_index(value: Any) -> Any:
+    bare = value if isinstance(value, str) else value.type if isinstance(value, torch.device) else ""
+    return DEVICE if bare == "mps" else value
+
+
+class Visit(TorchDispatchMode):
+    """What happened on the device since it was `pretended`.
+
+    Attributes:
+        operators: How often each was called there.
+        reads: How often the host waited, by operator and place: ``item at losses/tv.py: loss``.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.operators: Counter[str] = Counter()
+        self.reads: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Also what is made on the device from nothing, or moved there, of which no tensor is there yet."""
+        kwargs = kwargs or {}
+        device = kwargs.get("device")
+        there = (device is not None and torch.device(device).type == "mps") or tree_any(
+            lambda x: isinstance(x, OnDevice), (args, kwargs)
+        )
+        return _operate(func, args, kwargs) if there else func(*args, **kwargs)
+
+    def note(self, operator: str) -> None:
+        """Note a read, with the innermost place in the package, or in Lightning, that it comes from."""
+        frame: FrameType | None = sys._getframe(1)
+        while frame is not None:
+            for root in _ROOTS:
+                if frame.f_code.co_filename.startswith(f"{root}/"):
+                    where = Path(frame.f_code.co_filename).relative_to(root if root == _ROOTS[0] else root.parent)
+                    self.reads[f"{operator} at {where}: {frame.f_code.co_name}"] += 1
+                    return
+            frame = frame.f_back
+        self.reads[f"{operator} at elsewhere"] += 1
+
+    def forget(self) -> None:
+        """Begin to count."""
+        self.operators.clear()
+        self.reads.clear()
+
+
+_visit: Visit | None = None
+
+
+@contextlib.contextmanager
+def pretended(monkeypatch: Any) -> Iterator[Visit]:
+    """Let PyTorch and Lightning find the device, as long as the context lasts."""
+    global _visit  # noqa: PLW0603 - PyTorch has one set of devices, too
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.backends.mps, "is_available", lambda: True)
+        patch.setattr(torch.accelerator, "current_accelerator", lambda check_available=False: DEVICE)
+        patch.setattr(torch.accelerator, "is_available", lambda: True)
+        patch.setattr(torch.accelerator, "device_count", lambda: 1)
+        patch.setattr(torch.accelerator, "empty_cache", lambda: None)
+        patch.setattr(torch.accelerator, "synchronize", lambda *_: None)
+        patch.setattr(torch.mps, "recommended_max_memory", lambda: MEMORY)
+        patch.setattr(torch.mps, "current_allocated_memory", lambda: 0)
+        patch.setattr(torch.mps, "driver_allocated_memory", lambda: 0)
+        patch.setattr(torch.mps, "synchronize", lambda: None)
+        patch.setattr(torch.mps, "empty_cache", lambda: None)
+        patch.setattr(torch.mps, "get_rng_state", torch.get_rng_state)
+        patch.setattr(torch.mps, "set_rng_state", lambda state: None)
+        for place in (lightnings, fabrics):
+            patch.setattr(place.MPSAccelerator, "is_available", staticmethod(lambda: True))
+        patch.setattr(torch.__future__, "get_overwrite_module_params_on_conversion", lambda: True)
+        before, _visit = _visit, Visit()
+        try:
+            with _Index(), _visit:
+                yield _visit
+        finally:
+            _visit = before
