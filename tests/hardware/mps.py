@@ -7,7 +7,7 @@ program uses on purpose, are told apart from those of the device. On the device
 - operators that have no kernel for MPS raise, as they do there;
 - float64 and complex128 raise;
 - tensors of both places do not meet, but for scalars;
-- what makes the host wait for a value (`_READS`, and every copy from the device) is noted, with the place in the
+- what makes the host wait for a value (`waiting`, and every copy from the device) is noted, with the place in the
   package that asked: `Visit.reads`.
 
 What is not played: the rounding of Metal's kernels, their speed, restrictions of single kernels (to fewer dimensions or
@@ -44,11 +44,8 @@ MEMORY = 8 << 30
 _NATIVE_FUNCTIONS = Path(torchgen.__file__).parent / "packaged/ATen/native/native_functions.yaml"
 # Kernels for all kinds of devices, made of operators that are looked up in turn, says the README.md of ATen/native.
 _FOR_ALL = {"CompositeImplicitAutograd", "CompositeExplicitAutograd", "CompositeExplicitAutogradNonFunctional"}
-# Operators that return something whose value or shape the host must know, so that it waits for the device: the value
-# itself (`item`, `bool`, `float`: _local_scalar_dense; `equal`), or how many elements there are, which the kernels read
-# to allocate the answer; the table tags those `dynamic_output_shape` or `data_dependent_output`.
-_READS = {"_local_scalar_dense", "equal", "is_nonzero", "nonzero", "masked_select", "_unique2", "unique_dim",
-          "bincount", "unique_consecutive", "unique_dim_consecutive", "repeat_interleave.Tensor"}  # fmt: skip
+# The table's tags of operators whose answer, or its shape, the host must know, so that it waits for the device.
+_WAITS = {"data_dependent_output", "dynamic_output_shape"}
 # The table of 2.14 names kernels for these; but a matrix beyond the memory of a threadgroup is
 # handed to the CPU within, which waits (pytorch pull request 185954), and versions before that one have none.
 _UP_TO_SMALL_SIZES = {"_linalg_eigh", "_linalg_svd", "linalg_lstsq"}
@@ -65,22 +62,33 @@ _ROOTS = (Path(nst_lightning.__file__).parent, Path(lightning.__file__).parent)
 
 
 @functools.cache
+def _table() -> dict[str, dict[str, Any]]:
+    """PyTorch's operators by name, such as ``add.out``."""
+    fastest = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    entries = yaml.load(_NATIVE_FUNCTIONS.read_text(encoding="utf-8"), Loader=fastest)
+    return {entry["func"].split("(")[0]: entry for entry in entries}
+
+
+@functools.cache
 def kernels() -> set[str]:
-    """Names of the operators that MPS has, such as ``add.out``."""
-    entries = yaml.load(
-        _NATIVE_FUNCTIONS.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    )
-    named = {entry["func"].split("(")[0]: entry for entry in entries}
+    """Names of the operators that MPS has."""
     found = set()
-    for name, entry in named.items():
+    for name, entry in _table().items():
         keys = _keys(entry)
         if "structured_delegate" in entry:  # the functional and the in-place form share the kernel of the out form
-            keys |= _keys(named[entry["structured_delegate"]])
+            keys |= _keys(_table()[entry["structured_delegate"]])
         if keys & {"MPS", *_FOR_ALL}:
             found.add(name)
             # Forms that are made of this one for all devices, by a copy.
             found.update(form.strip() for form in str(entry.get("autogen", "")).split(",") if form.strip())
     return found
+
+
+@functools.cache
+def waiting() -> set[str]:
+    """Names of the operators for which the host waits; indexing waits for masks alone."""
+    tags = {name: str(entry.get("tags", "")) for name, entry in _table().items()}
+    return {name for name in tags if any(tag in tags[name] for tag in _WAITS)} - {"index.Tensor"}
 
 
 def _keys(entry: dict[str, Any]) -> set[str]:
@@ -237,7 +245,7 @@ def _operate(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         raise RuntimeError(
             f"Expected all tensors to be on the same device, but found at least two, mps:0 and cpu! ({name})"
         )
-    reads = bare in _READS or name in _READS or (bare == "index" and _has_mask(args[1]))
+    reads = name in waiting() or (bare == "index" and _has_mask(args[1]))
     copied = bare == "copy_" and not isinstance(args[0], OnDevice)
     if _visit is not None:
         _visit.operators[name] += 1
