@@ -31,7 +31,7 @@ network    --model.extractor CompactVGG19             comes with the package, 0.
            --model.extractor.pooling average          max, average or l2
            --model.extractor.weights FILE             VGG-19 from a file
 optimiser  --model.optimizer torch.optim.Adam --model.optimizer.lr 0.02
-machine    --trainer.accelerator cuda   cpu, cuda, mps or auto
+machine    --trainer.accelerator cuda   cpu, cuda, mps, xpu or auto
            --trainer.precision 32-true  float32; bf16-mixed where the hardware has it
            --model.memory 6             GiB that the run may take
 the run    --snapshot_every 20          evaluations between pictures in the run's folder
@@ -44,7 +44,7 @@ presets    --config NAME, or a file; several of them, later ones win; nst preset
            luminance    the photograph's colours    poster       large prints
            texture      a texture, no content       regions      styles where masks say
            gatys        the released setting        gatys_paper  the paper's formulas
-           article      average pooling             hardware/    cpu, cuda, mps, multi: overlays
+           article      average pooling             hardware/    cpu, cuda, mps, xpu, multi: overlays
 
 Every option: nst fit --help all, or --help data, model, trainer, output. One class and its options:
 nst fit --model.extractor.help CompactVGG19"""

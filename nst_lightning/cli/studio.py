@@ -47,8 +47,8 @@ def parser() -> argparse.ArgumentParser:
     add("--folder", default="studio", metavar="FOLDER", help="where uploads and pictures lie; default: studio")
     add("--headless", action="store_true", help="HTTP alone, without the page")
     add("--open", action="store_true", help="open the page in a browser")
-    add("--device", nargs="+", default=[], metavar="NAME", help="cpu, cuda:1, mps: each makes one picture at a time; "
-        "default: the fastest")  # fmt: skip
+    add("--device", nargs="+", default=[], metavar="NAME", help="cpu, cuda:1, mps, xpu: each makes one "
+        "picture at a time; default: the fastest")  # fmt: skip
     add("--max_megabytes", type=float, default=50.0, metavar="X", help="of a file that is brought; default: 50")
     add("--max_megapixels", type=float, default=64.0, metavar="X", help="of a picture; default: 64")
     add("--keep_hours", type=float, default=24.0, metavar="X", help="after which unused uploads go; default: 24")

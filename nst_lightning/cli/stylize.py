@@ -37,7 +37,7 @@ Make a picture from a content and a style image.
 --stroke-size 1.5      larger or smaller strokes
 --seconds 30           the best picture in about that time on this machine
 --seed 7               another noise
---device cuda:1        cpu, cuda, mps; by default the fastest that is there
+--device cuda:1        cpu, cuda, mps, xpu; by default the fastest that is there
 --precision 32-true    by default what suits the device
 --timelapse film.mp4   a film of the picture as it grows; also .webp and .gif
 --json                 an event a line on standard output, for programs: plan, progress, wrote, error

@@ -14,6 +14,7 @@ from nst_lightning.config.habits import OURS
 from nst_lightning.config.presets import preset_names
 
 SHELLS = ("bash", "zsh", "fish")
+DEVICES = ("cpu", "cuda", "mps", "xpu")
 
 
 class Value(NamedTuple):
@@ -60,7 +61,7 @@ FIT: dict[str, Value] = {
     "model.optimizer": Value(("LBFGS", "torch.optim.Adam")),
     "model.optimizer.history_dtype": Value(("float32", "bfloat16")),
     "model.tile": Value(("auto",)),
-    "trainer.accelerator": Value(("auto", "cpu", "cuda", "mps")),
+    "trainer.accelerator": Value(("auto", *DEVICES)),
     "trainer.precision": Value(("auto", "32-true", "bf16-mixed", "64-true")),
     "trainer.profiler": Value(("simple", "advanced")),
     "trainer.default_root_dir": FOLDER,
@@ -108,7 +109,7 @@ def _score() -> dict[str, Value | None]:
 def _benchmark() -> dict[str, Value | None]:
     return {
         "--suites": Value(("peak", "evaluation", "optimizer", "overhead", "memory", "target", "tiling")),
-        "--accelerators": Value(("auto", "cpu", "cuda", "mps")),
+        "--accelerators": Value(("auto", *DEVICES)),
         "--precisions": Value(("auto", "32-true", "bf16-mixed")),
         "--sizes": ANY,
         "--rounds": ANY,
@@ -129,7 +130,7 @@ def _studio() -> dict[str, Value | None]:
         "--folder": FOLDER,
         "--headless": FLAG,
         "--open": FLAG,
-        "--device": Value(("cpu", "cuda", "mps"), many=True),
+        "--device": Value(DEVICES, many=True),
         "--max_megabytes": ANY,
         "--max_megapixels": ANY,
         "--keep_hours": ANY,
@@ -141,7 +142,7 @@ def _studio() -> dict[str, Value | None]:
 SHORT: dict[str, Value] = {
     "--preset": _presets(),
     "--size": Value(("content",)),
-    "--device": Value(("cpu", "cuda", "mps")),
+    "--device": Value(DEVICES),
     "--precision": FIT["trainer.precision"],
     "--engine": Value(("local", "ray")),
     "--address": Value(("auto",)),

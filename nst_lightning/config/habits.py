@@ -191,13 +191,21 @@ def _colors(draft: _Draft, values: list[str]) -> None:
 
 
 def _device(draft: _Draft, values: list[str]) -> None:
-    """``cuda:1``, ``cpu``, ``mps``, or the number of a GPU, below 0 for none."""
+    """``cuda:1``, ``cpu``, ``mps``, ``xpu``, or the number of a GPU, below 0 for none."""
     value = values[0].lower().strip("/") if values else "cuda"
     kind, _, index = value.partition(":")
     if _is_number(value) or value in {"c", "cpu"}:
         kind, index = ("cpu", "") if value in {"-1", "c", "cpu"} else ("auto", "" if value == "0" else value)
-    kind = {"gpu": "auto", "true": "auto", "yes": "auto", "false": "cpu", "no": "cpu"}.get(kind, kind)
-    draft.put("--trainer.accelerator", kind if kind in {"cpu", "cuda", "mps", "tpu"} else "auto")
+    kind = {
+        "gpu": "auto",
+        "rocm": "cuda",
+        "hip": "cuda",
+        "true": "auto",
+        "yes": "auto",
+        "false": "cpu",
+        "no": "cpu",
+    }.get(kind, kind)
+    draft.put("--trainer.accelerator", kind if kind in {"cpu", "cuda", "mps", "tpu", "xpu"} else "auto")
     if index and index != "0":
         draft.put("--trainer.devices", f"[{index}]")
 

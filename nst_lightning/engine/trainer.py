@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import DDPStrategy, Strategy
 
 from nst_lightning.errors import UserError
 from nst_lightning.hardware.accelerator import choose_accelerator, choose_precision, count_devices, describe
+from nst_lightning.hardware.xpu import trainer_parts
 from nst_lightning.process.interruption import signals_as_before
 
 
@@ -28,7 +29,7 @@ class StyleTrainer(Trainer):
     """A Trainer that takes one device unless told otherwise, and the precision that suits it.
 
     Args:
-        accelerator: cpu, cuda, mps, or auto for the fastest that is there.
+        accelerator: cpu, cuda, mps, xpu, or auto for the fastest that is there.
         devices: Number of devices, or which; one by default. Several share the tiles of one picture, each with a
             process of its own.
         num_nodes: Number of machines that do so.
@@ -68,17 +69,11 @@ class StyleTrainer(Trainer):
         self.precision_reason = precision_choice.reason
         self.tf32 = tf32
         self.after_fit: Callable[[], None] | None = None
-        value = cast("Any", precision_choice.value)
         several = count_devices(chosen, devices) * num_nodes > 1
-        super().__init__(
-            *args,
-            accelerator=chosen,
-            devices=devices,
-            num_nodes=num_nodes,
-            strategy=SharedTiles() if several and strategy == "auto" else strategy,
-            precision=value,
-            **kwargs,
-        )
+        kwargs["strategy"] = SharedTiles() if several and strategy == "auto" else strategy
+        kwargs["precision"] = precision_choice.value
+        kwargs = trainer_parts(chosen, devices, kwargs)
+        super().__init__(*args, accelerator=chosen, devices=devices, num_nodes=num_nodes, **kwargs)
         check_processes(self)
 
     def fit(self, *args: Any, **kwargs: Any) -> None:

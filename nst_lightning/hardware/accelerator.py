@@ -13,7 +13,7 @@ import torch
 from nst_lightning.errors import UserError
 from nst_lightning.hardware.host import host_memory
 
-Accelerator = Literal["cpu", "cuda", "mps"]
+Accelerator = Literal["cpu", "cuda", "mps", "xpu"]  # cuda is AMD's, too, with ROCm
 Precision = Literal["32-true", "bf16-mixed", "64-true"]
 # Lightning's other names for the same thing.
 _ALIASES = {"32": "32-true", "bf16": "bf16-mixed", "64": "64-true", "16": "16-mixed"}
@@ -49,6 +49,9 @@ def available() -> list[str]:
     # Here, as networks and losses need no Lightning, which takes seconds and 270 MiB.
     from lightning.pytorch.accelerators import AcceleratorRegistry  # noqa: PLC0415
 
+    from nst_lightning.hardware.xpu import register  # noqa: PLC0415
+
+    register()
     found = torch.accelerator.current_accelerator(check_available=True)
     known = AcceleratorRegistry.available_accelerators()
     return [*([found.type] if found is not None and found.type in known else []), "cpu"]
@@ -156,9 +159,20 @@ def multiplies_halves(device: torch.device | str) -> bool:
     return sums_halves_exactly(device) or (torch.device(device).type == "cpu" and _cpu_bfloat16()[0])
 
 
+@functools.cache
 def sums_halves_exactly(device: torch.device | str) -> bool:
-    """Whether a device gives products of bfloat16 matrices in float32; a CPU rounds them to bfloat16."""
-    return torch.device(device).type == "cuda"
+    """Whether a device gives products of bfloat16 matrices in float32; a CPU rounds them to bfloat16.
+
+    It is tried: CUDA does, while not every release for AMD's and Intel's devices has that product.
+    """
+    if torch.device(device).type == "cpu":
+        return False
+    small = torch.zeros(16, 16, dtype=torch.bfloat16, device=device)
+    try:
+        torch.mm(small, small, out_dtype=torch.float32)
+    except (RuntimeError, TypeError):
+        return False
+    return True
 
 
 def cached_values(device: torch.device | str) -> int:

@@ -130,7 +130,7 @@ class Session(Runner):
             evaluations: How many evaluations of the objective.
             seconds: Make the best picture in about that time: choose evaluations, and the size, if none is given.
             seed: Of all that is random; 0 by default.
-            device: cpu, cuda, cuda:1, mps; by default the fastest that is there.
+            device: cpu, cuda, cuda:1, mps, xpu; by default the fastest that is there.
             precision: 32-true, bf16-mixed or 64-true; by default what suits the device.
             output: A file to write the picture to.
             progress: Is given an `Update` at most ten times a second, and ends the run by False; True: a bar.

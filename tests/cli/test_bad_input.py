@@ -259,7 +259,7 @@ def test_a_precision_that_cannot_work(refused, value):
     says(line, "trainer.precision", value, "bf16-mixed")
 
 
-@pytest.mark.parametrize("value", ["cuda", "mps"])
+@pytest.mark.parametrize("value", ["cuda", "mps", "xpu"])
 def test_an_accelerator_that_is_not_there(refused, value, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)

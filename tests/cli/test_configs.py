@@ -22,6 +22,7 @@ AVAILABLE = {
     "hardware/cpu": True,
     "hardware/cuda": torch.cuda.is_available(),
     "hardware/mps": torch.backends.mps.is_available(),
+    "hardware/xpu": torch.xpu.is_available(),
 }
 
 

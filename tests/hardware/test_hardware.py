@@ -82,7 +82,9 @@ def machine(monkeypatch):
     return there
 
 
-@pytest.mark.parametrize(("found", "best"), [("cuda", "cuda"), ("mps", "mps"), (None, "cpu"), ("xpu", "cpu")])
+@pytest.mark.parametrize(
+    ("found", "best"), [("cuda", "cuda"), ("mps", "mps"), (None, "cpu"), ("xpu", "xpu"), ("hpu", "cpu")]
+)
 def test_auto_takes_the_fastest_device_that_lightning_knows(machine, found, best):
     machine(found)
     assert choose_accelerator("auto").value == best
@@ -91,17 +93,19 @@ def test_auto_takes_the_fastest_device_that_lightning_knows(machine, found, best
 
 
 def test_a_kind_that_lightning_learns_is_taken(machine, monkeypatch):
-    machine("xpu")
-    monkeypatch.setitem(AcceleratorRegistry, "xpu", {})
-    assert {choose_accelerator(name).value for name in ("auto", "gpu", "xpu")} == {"xpu"}
+    machine("hpu")
+    monkeypatch.setitem(AcceleratorRegistry, "hpu", {})
+    assert {choose_accelerator(name).value for name in ("auto", "gpu", "hpu")} == {"hpu"}
 
 
 def test_a_device_that_is_not_there(machine):
     machine(None)
-    for name in ("cuda", "mps", "gpu"):
+    for name in ("cuda", "mps", "xpu", "gpu"):
         with pytest.raises(UserError, match=f"trainer.accelerator: {name} is not available .* which has cpu"):
             choose_accelerator(name)
-    with pytest.raises(UserError, match=r"^trainer.accelerator: must be auto, cpu, cuda, mps, got tpu; auto takes"):
+    with pytest.raises(
+        UserError, match=r"^trainer.accelerator: must be auto, cpu, cuda, mps, xpu, got tpu; auto takes"
+    ):
         choose_accelerator("tpu")
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import mps
 import pytest
 import torch
 import yaml
 from helpers import QUIET, rand_image
+from pretending import pretended
 
 from nst_lightning import StyleTransfer, StyleTransferData
 from nst_lightning.callbacks import Faults, Metrics, Progress, Snapshots, Watch
@@ -27,7 +27,7 @@ ON_THE_CPU = "Wasserstein takes its small matrices to the CPU, as not every PyTo
 @pytest.fixture
 def device(monkeypatch):
     """The device, and what happened on it."""
-    with mps.pretended(monkeypatch) as visit:
+    with pretended(monkeypatch) as visit:
         yield visit
 
 
@@ -129,9 +129,9 @@ astray = pytest.mark.filterwarnings("ignore:the stage ends with loss")  # as it 
 @astray
 @pytest.mark.parametrize("terms", [default_terms, painterly], ids=["default", "painterly"])
 def test_a_fit_runs_there_and_reads_where_it_means_to(monkeypatch, terms, pair, tiny_weights, tmp_path):
-    with mps.pretended(monkeypatch) as device:
+    with pretended(monkeypatch) as device:
         trainer, module = fit(tmp_path, pair, tiny_weights, terms(), 6)
-    assert trainer.strategy.root_device == mps.DEVICE
+    assert trainer.strategy.root_device == torch.device("mps", 0)
     assert device.operators["convolution_backward"] > 9 * 5
     places = {text.split(" at ")[1] for text in device.reads}
     assert places - (IN_STEPS if terms is painterly else set()) == set(AT_TIMES)
@@ -164,7 +164,7 @@ def test_the_double_refuses_what_the_device_refuses(device):
         matrix + torch.rand(3, 3)
     with pytest.raises(TypeError, match="to numpy"):
         matrix.numpy()
-    assert (matrix + torch.tensor(1.0)).device == mps.DEVICE  # a scalar may come from anywhere
+    assert (matrix + torch.tensor(1.0)).device == torch.device("mps", 0)  # a scalar may come from anywhere
     assert not device.reads
 
 

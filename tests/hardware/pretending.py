@@ -1,16 +1,16 @@
-"""A CPU that plays the GPU of an Apple machine, as far as what it lacks and what it makes the host wait for.
+"""A CPU that plays a GPU of Apple (MPS) or Intel (XPU), as far as what it lacks and what it makes the host wait for.
 
-`pretended` lets PyTorch find a device ``mps``. Tensors that are moved or made there are `OnDevice`: they say that they
-are there, and hold a tensor of the CPU, on which the arithmetic is done. So tensors of the CPU proper, which the
-program uses on purpose, are told apart from those of the device. On the device
+`pretended` lets PyTorch find a device ``mps`` or ``xpu``. Tensors that are moved or made there are `OnDevice`: they say
+that they are there, and hold a tensor of the CPU, on which the arithmetic is done. So tensors of the CPU proper, which
+the program uses on purpose, are told apart from those of the device. On the device
 
-- operators that have no kernel for MPS raise, as they do there;
-- float64 and complex128 raise;
+- operators that have no kernel for it raise, as they do there;
+- on MPS float64 and complex128 raise;
 - tensors of both places do not meet, but for scalars;
 - what makes the host wait for a value (`waiting`, and every copy from the device) is noted, with the place in the
   package that asked: `Visit.reads`.
 
-What is not played: the rounding of Metal's kernels, their speed, restrictions of single kernels (to fewer dimensions or
+What is not played: the rounding of its kernels, their speed, restrictions of single kernels (to fewer dimensions or
 types than others have), and operators that kernels written in C++ call within themselves.
 """
 
@@ -37,7 +37,6 @@ from torch.utils._pytree import tree_any, tree_flatten, tree_map
 
 import nst_lightning
 
-DEVICE = torch.device("mps", 0)
 MEMORY = 8 << 30
 
 # The file from which PyTorch's build makes the table of kernels, of the very version that is installed.
@@ -48,7 +47,7 @@ _FOR_ALL = {"CompositeImplicitAutograd", "CompositeExplicitAutograd", "Composite
 _WAITS = {"data_dependent_output", "dynamic_output_shape"}
 # The table of 2.14 names kernels for these; but a matrix beyond the memory of a threadgroup is
 # handed to the CPU within, which waits (pytorch pull request 185954), and versions before that one have none.
-_UP_TO_SMALL_SIZES = {"_linalg_eigh", "_linalg_svd", "linalg_lstsq"}
+_PARTLY = dict.fromkeys(("_linalg_eigh", "_linalg_svd", "linalg_lstsq"), ("mps",))
 # MPSDataType has no 64-bit floating point: "Cannot convert a MPS Tensor to float64 dtype as the MPS framework doesn't
 # support float64" (pytorch issue 122602, closed as expected); complex128 is made of two of them.
 _TYPES = {torch.float64, torch.complex128}
@@ -58,6 +57,23 @@ _TYPES = {torch.float64, torch.complex128}
 _MEETING = {"_to_copy", "copy_", "index", "index_put", "index_put_", "_index_put_impl_", "index_fill"}
 
 
+# What the modules torch.mps and torch.xpu answer.
+_ANSWERS: dict[str, Callable[..., Any]] = {
+    "is_available": lambda: True,
+    "device_count": lambda: 1,
+    "set_device": lambda device: None,
+    "get_device_name": lambda *_: "Played GPU",
+    "is_bf16_supported": lambda including_emulation=True: True,
+    "recommended_max_memory": lambda: MEMORY,
+    "current_allocated_memory": lambda: 0,
+    "driver_allocated_memory": lambda: 0,
+    "memory_stats": lambda *_: {"allocated_bytes.all.current": 0},
+    "synchronize": lambda *_: None,
+    "empty_cache": lambda: None,
+    "_lazy_init": lambda: None,
+    "get_rng_state": lambda *_: torch.get_rng_state(),
+    "set_rng_state": lambda *_: None,
+}
 _ROOTS = (Path(nst_lightning.__file__).parent, Path(lightning.__file__).parent)
 
 
@@ -70,14 +86,14 @@ def _table() -> dict[str, dict[str, Any]]:
 
 
 @functools.cache
-def kernels() -> set[str]:
-    """Names of the operators that MPS has."""
+def kernels(kind: str) -> set[str]:
+    """Names of the operators that a kind of device has."""
     found = set()
     for name, entry in _table().items():
         keys = _keys(entry)
         if "structured_delegate" in entry:  # the functional and the in-place form share the kernel of the out form
             keys |= _keys(_table()[entry["structured_delegate"]])
-        if keys & {"MPS", *_FOR_ALL}:
+        if keys & {kind.upper(), *_FOR_ALL}:
             found.add(name)
             # Forms that are made of this one for all devices, by a copy.
             found.update(form.strip() for form in str(entry.get("autogen", "")).split(",") if form.strip())
@@ -98,29 +114,30 @@ def _keys(entry: dict[str, Any]) -> set[str]:
 
 
 class OnDevice(torch.Tensor):
-    """A tensor that says it is on MPS. Beneath Python it is one of the CPU without memory; `held` has the values."""
+    """A tensor that says it is on the device. Beneath Python it is one of the CPU; `held` has the values."""
 
     held: torch.Tensor
+    place: torch.device
 
     @staticmethod
-    def __new__(cls, held: torch.Tensor) -> OnDevice:
+    def __new__(cls, held: torch.Tensor, place: torch.device) -> OnDevice:
         """Put a tensor of the CPU on the device, without a copy."""
-        if held.dtype in _TYPES:
+        if place.type == "mps" and held.dtype in _TYPES:
             raise TypeError(
                 f"Cannot convert a MPS Tensor to {held.dtype} dtype as the MPS framework doesn't support it."
             )
         made: OnDevice = torch.Tensor._make_wrapper_subclass(
             cls, held.shape, strides=held.stride(), storage_offset=held.storage_offset(), dtype=held.dtype
         )
-        made.held = held
+        made.held, made.place = held, place
         return made
 
     @property
     def device(self) -> torch.device:  # type: ignore[override]
         """See Tensor."""
-        return DEVICE
+        return self.place
 
-    is_mps, is_cpu = True, False
+    is_cpu = False
 
     def __repr__(self) -> str:  # type: ignore[override]
         return f"OnDevice({tuple(self.shape)}, {self.dtype})"
@@ -162,23 +179,23 @@ def _noted(name: str, tensor: OnDevice) -> torch.Tensor:
 class _ToHost(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, tensor: OnDevice, dtype: torch.dtype) -> torch.Tensor:
-        ctx.dtype = tensor.dtype
+        ctx.dtype, ctx.place = tensor.dtype, tensor.place
         return _noted("copy to the host", tensor).to(dtype, copy=True)
 
     @staticmethod
     def backward(ctx: Any, slope: torch.Tensor) -> Any:
-        return OnDevice(slope.to(ctx.dtype, copy=True)), None
+        return OnDevice(slope.to(ctx.dtype, copy=True), ctx.place), None
 
 
 class _ToDevice(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    def forward(ctx: Any, tensor: torch.Tensor, dtype: torch.dtype, place: torch.device) -> torch.Tensor:
         ctx.dtype = tensor.dtype
-        return OnDevice(tensor.to(dtype, copy=True))
+        return OnDevice(tensor.to(dtype, copy=True), place)
 
     @staticmethod
     def backward(ctx: Any, slope: Any) -> Any:
-        return _noted("copy to the host", slope).to(ctx.dtype, copy=True), None
+        return _noted("copy to the host", slope).to(ctx.dtype, copy=True), None, None
 
 
 def _to(tensor: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
@@ -190,16 +207,17 @@ def _to(tensor: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         known = {key: value for key, value in kwargs.items() if key != "copy"}
         device, dtype, _, memory_format = torch._C._nn._parse_to(*(x for x in args if not isinstance(x, bool)), **known)
     dtype, device = dtype or tensor.dtype, device or tensor.device
-    if isinstance(tensor, OnDevice) == (device.type == "mps"):
+    if isinstance(tensor, OnDevice) == (device.type != "cpu"):
         with torch._C.DisableTorchFunctionSubclass():
             copy = bool(kwargs.get("copy"))
             return torch.Tensor.to(tensor, dtype, copy=copy, memory_format=memory_format or torch.preserve_format)
-    move = _ToHost if isinstance(tensor, OnDevice) else _ToDevice
-    return move.apply(tensor, dtype)  # type: ignore[no-any-return]
+    if isinstance(tensor, OnDevice):
+        return _ToHost.apply(tensor, dtype)  # type: ignore[no-any-return]
+    return _ToDevice.apply(tensor, dtype, device)  # type: ignore[no-any-return]
 
 
 def _new_tensor(like: OnDevice, data: Any, dtype: Any = None, **_: Any) -> OnDevice:
-    return OnDevice(like.held.new_tensor(data, dtype=dtype))
+    return OnDevice(like.held.new_tensor(data, dtype=dtype), like.place)
 
 
 def _list(tensor: OnDevice) -> Any:
@@ -207,9 +225,7 @@ def _list(tensor: OnDevice) -> Any:
 
 
 def _array(tensor: OnDevice, *_: Any) -> Any:
-    raise TypeError(
-        "can't convert mps:0 device type tensor to numpy. Use Tensor.cpu() to copy it to host memory first."
-    )
+    raise TypeError(f"can't convert {tensor.place} device type tensor to numpy. Use Tensor.cpu() first.")
 
 
 def _pointer(tensor: OnDevice) -> int:
@@ -235,16 +251,15 @@ def _operate(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     schema = func._schema
     name = schema.name.removeprefix("aten::") + (f".{schema.overload_name}" if schema.overload_name else "")
     bare = name.split(".")[0]
-    if not schema.name.startswith("aten::") or name not in kernels() or bare in _UP_TO_SMALL_SIZES:
-        raise NotImplementedError(
-            f"The operator '{schema.name}' is not currently implemented for the MPS device. ({name})"
-        )
     given = [x for x in tree_flatten((args, kwargs))[0] if isinstance(x, torch.Tensor)]
+    place = next((x.place for x in given if isinstance(x, OnDevice)), None) or torch.device(kwargs["device"])
+    if not schema.name.startswith("aten::") or name not in kernels(place.type) or place.type in _PARTLY.get(bare, ()):
+        raise NotImplementedError(
+            f"The operator '{schema.name}' is not currently implemented for the {place.type.upper()} device."
+        )
     strangers = [x for x in given if not isinstance(x, OnDevice) and x.dim()]
     if strangers and len(strangers) < len(given) and bare not in _MEETING:
-        raise RuntimeError(
-            f"Expected all tensors to be on the same device, but found at least two, mps:0 and cpu! ({name})"
-        )
+        raise RuntimeError(f"Expected all tensors to be on the same device, but found {place} and cpu! ({name})")
     reads = name in waiting() or (bare == "index" and _has_mask(args[1]))
     copied = bare == "copy_" and not isinstance(args[0], OnDevice)
     if _visit is not None:
@@ -260,7 +275,7 @@ def _operate(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         named = dict(zip((argument.name for argument in schema.arguments), args, strict=False)) | kwargs
         written = [named[a.name] for a in schema.arguments if a.alias_info is not None and a.alias_info.is_write]
         return written[0] if isinstance(answer, torch.Tensor) or len(written) == 1 else tuple(written)
-    return tree_map(lambda x: OnDevice(x) if isinstance(x, torch.Tensor) else x, answer)
+    return tree_map(lambda x: OnDevice(x, place) if isinstance(x, torch.Tensor) else x, answer)
 
 
 def _has_mask(indices: Any) -> bool:
@@ -274,32 +289,37 @@ def _inner(value: Any) -> Any:
 class _Index(TorchFunctionMode):
     """Give the device its index: without one PyTorch would ask the library which device is current."""
 
+    def __init__(self, device: torch.device) -> None:
+        super().__init__()
+        self.device = device
+
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is torch.Tensor.to:
-            return _to(*args, **(kwargs or {}))
         if func is torch.device:
             return func(*args, **(kwargs or {}))
-        args, kwargs = [_with_index(x) for x in args], {key: _with_index(x) for key, x in (kwargs or {}).items()}
-        if func in {torch.tensor, torch.as_tensor} and kwargs.get("device") == DEVICE:  # below the reach of a mode
-            return func(*args, **(kwargs | {"device": None})).to(DEVICE)
+        args, kwargs = [self._indexed(x) for x in args], {key: self._indexed(x) for key, x in (kwargs or {}).items()}
+        if func is torch.Tensor.to:
+            return _to(*args, **kwargs)
+        if func in {torch.tensor, torch.as_tensor} and kwargs.get("device") == self.device:  # below a mode's reach
+            return func(*args, **(kwargs | {"device": None})).to(self.device)
         return func(*args, **kwargs)
 
-
-def _with_index(value: Any) -> Any:
-    bare = value if isinstance(value, str) else value.type if isinstance(value, torch.device) else ""
-    return DEVICE if bare == "mps" else value
+    def _indexed(self, value: Any) -> Any:
+        bare = value if isinstance(value, str) else value.type if isinstance(value, torch.device) else ""
+        return self.device if bare == self.device.type else value
 
 
 class Visit(TorchDispatchMode):
     """What happened on the device since it was `pretended`.
 
     Attributes:
+        device: The device.
         operators: How often each was called there.
         reads: How often the host waited, by operator and place: ``item at losses/tv.py: loss``.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, device: torch.device) -> None:
         super().__init__()
+        self.device = device
         self.operators: Counter[str] = Counter()
         self.reads: Counter[str] = Counter()
 
@@ -307,7 +327,7 @@ class Visit(TorchDispatchMode):
         """Also what is made on the device from nothing, or moved there, of which no tensor is there yet."""
         kwargs = kwargs or {}
         device = kwargs.get("device")
-        there = (device is not None and torch.device(device).type == "mps") or tree_any(
+        there = (device is not None and torch.device(device) == self.device) or tree_any(
             lambda x: isinstance(x, OnDevice), (args, kwargs)
         )
         return _operate(func, args, kwargs) if there else func(*args, **kwargs)
@@ -334,29 +354,26 @@ _visit: Visit | None = None
 
 
 @contextlib.contextmanager
-def pretended(monkeypatch: Any) -> Iterator[Visit]:
-    """Let PyTorch and Lightning find the device, as long as the context lasts."""
+def pretended(monkeypatch: Any, kind: str = "mps") -> Iterator[Visit]:
+    """Let PyTorch and Lightning find a device of a kind, as long as the context lasts."""
     global _visit  # noqa: PLW0603 - PyTorch has one set of devices, too
+    device = torch.device(kind, 0)
+    accelerators = {"current_accelerator": lambda check_available=False: device, "is_available": lambda: True,
+                    "device_count": lambda: 1, "empty_cache": lambda: None, "synchronize": lambda *_: None,
+                    "get_memory_info": lambda *_: (MEMORY, MEMORY), "memory_reserved": lambda *_: 0}  # fmt: skip
     with monkeypatch.context() as patch:
-        patch.setattr(torch.backends.mps, "is_available", lambda: True)
-        patch.setattr(torch.accelerator, "current_accelerator", lambda check_available=False: DEVICE)
-        patch.setattr(torch.accelerator, "is_available", lambda: True)
-        patch.setattr(torch.accelerator, "device_count", lambda: 1)
-        patch.setattr(torch.accelerator, "empty_cache", lambda: None)
-        patch.setattr(torch.accelerator, "synchronize", lambda *_: None)
-        patch.setattr(torch.mps, "recommended_max_memory", lambda: MEMORY)
-        patch.setattr(torch.mps, "current_allocated_memory", lambda: 0)
-        patch.setattr(torch.mps, "driver_allocated_memory", lambda: 0)
-        patch.setattr(torch.mps, "synchronize", lambda: None)
-        patch.setattr(torch.mps, "empty_cache", lambda: None)
-        patch.setattr(torch.mps, "get_rng_state", torch.get_rng_state)
-        patch.setattr(torch.mps, "set_rng_state", lambda state: None)
-        for place in (lightnings, fabrics):
-            patch.setattr(place.MPSAccelerator, "is_available", staticmethod(lambda: True))
+        for name, answer in accelerators.items():
+            patch.setattr(torch.accelerator, name, answer)
+        for name, answer in _ANSWERS.items():
+            patch.setattr(torch.get_device_module(device), name, answer, raising=False)
+        if kind == "mps":
+            patch.setattr(torch.backends.mps, "is_available", lambda: True)
+            for place in (lightnings, fabrics):
+                patch.setattr(place.MPSAccelerator, "is_available", staticmethod(lambda: True))
         patch.setattr(torch.__future__, "get_overwrite_module_params_on_conversion", lambda: True)
-        before, _visit = _visit, Visit()
+        before, _visit = _visit, Visit(device)
         try:
-            with _Index(), _visit:
+            with _Index(device), _visit:
                 yield _visit
         finally:
             _visit = before
