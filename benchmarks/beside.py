@@ -19,7 +19,7 @@ def baseline_beside(size: int, accelerator: str) -> Iterator[Callable[[], float]
 
     Args:
         size: Long side in pixels.
-        accelerator: cpu, cuda or mps.
+        accelerator: cpu, cuda, mps or xpu.
 
     Yields:
         A function that lets it make an evaluation and returns the seconds this took.

@@ -5,12 +5,11 @@ from __future__ import annotations
 import statistics
 
 import pytest
-import torch
 from programs import OPTIMIZERS, precisions
 
-from nst_lightning.hardware.accelerator import describe
+from nst_lightning.hardware.accelerator import available, describe
 
-LISTS = {"accelerators": "auto", "precisions": "auto", "sizes": "256,512,1024,2048"}
+LISTS = {"accelerators": "auto", "precisions": "auto", "sizes": "256,512,1024,2048", "presets": "fast,painterly,gatys"}
 BYTES_PER_PIXEL = 2600  # of the baseline, the hungriest program
 
 
@@ -26,8 +25,7 @@ def accelerators(config):
     chosen = config.getoption("accelerators")
     if chosen != "auto":
         return chosen.split(",")
-    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    return [name for name in there if there[name]]
+    return sorted(available())
 
 
 def sizes(config):
@@ -48,6 +46,8 @@ def pytest_generate_tests(metafunc):
         metafunc.parametrize(("accelerator", "precision"), cases)
     elif "accelerator" in names:
         metafunc.parametrize("accelerator", accelerators(config))
+    if "preset" in names:
+        metafunc.parametrize("preset", config.getoption("presets").split(","))
     if "size" in names:
         metafunc.parametrize("size", sizes(config))
     if "optimizer" in names:

@@ -32,12 +32,12 @@ def main() -> None:
     for _ in range(EVALUATIONS):
         step()
     synchronize(accelerator)
-    if accelerator == "cuda":
-        print(torch.cuda.max_memory_reserved())
+    if accelerator == "cpu":
+        print(resident() - before)
     elif accelerator == "mps":
         print(torch.mps.driver_allocated_memory())
     else:
-        print(resident() - before)
+        print(torch.get_device_module(accelerator).max_memory_reserved())
 
 
 if __name__ == "__main__":

@@ -69,7 +69,7 @@ def our_step(
 
     Args:
         size: Long side in pixels.
-        accelerator: cpu, cuda or mps.
+        accelerator: cpu, cuda, mps or xpu.
         precision: 32-true or bf16-mixed.
         optimizer: A key of `OPTIMIZERS`.
         extractor: A key of `EXTRACTORS`.
@@ -99,10 +99,8 @@ def our_step(
 
 def synchronize(accelerator: str) -> None:
     """Wait for the device, so that a time is the time of the work and not of handing it over."""
-    if accelerator == "cuda":
-        torch.cuda.synchronize()
-    elif accelerator == "mps":
-        torch.mps.synchronize()
+    if accelerator != "cpu":
+        torch.get_device_module(accelerator).synchronize()
 
 
 def precisions(accelerator: str) -> list[str]:

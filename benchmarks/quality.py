@@ -36,7 +36,7 @@ ROW = 256  # pixels, height of a picture on the sheet
 
 def run(preset: str, content: Path, style: Path, folder: Path, options: list[str]) -> tuple[Path, dict[str, Any]]:
     """Run ``nst fit`` in a process of its own; returns the picture and what it took."""
-    name = f"{content.stem}_{style.stem}_{Path(preset).stem}"
+    name = f"{content.stem}_{style.stem}_{Path(preset).stem}".replace(":", "_")
     output = folder / f"{name}.png"
     command = [sys.executable, "-m", "nst_lightning", "fit", "--config", preset, "--data.content", str(content)]
     command += ["--data.style", str(style), "--output", str(output), "--snapshot_every", "0"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from beside import baseline_beside
+from counting import counts
 from programs import EXTRACTORS, OPTIMIZERS, baseline_step, our_step, synchronize
 
 
@@ -22,8 +23,9 @@ def test_baseline(timed, fits, accelerator, size):
     """Plain PyTorch, float32."""
     fits(accelerator, size)
     step, image = baseline_step(size, accelerator)
+    step()
     timed(timed_step(step, accelerator), "evaluation", size, program="baseline", accelerator=accelerator,
-          precision="32-true", optimizer="torch lbfgs", extractor="vgg19")  # fmt: skip
+          precision="32-true", optimizer="torch lbfgs", extractor="vgg19", **counts(step, accelerator))  # fmt: skip
     assert torch.isfinite(image).all()
 
 
@@ -32,9 +34,11 @@ def test_size(timed, fits, accelerator, precision, size, extractor):
     """The project with its default optimiser, in turn with plain PyTorch."""
     fits(accelerator, size)
     step, image = our_step(size, accelerator, precision, extractor=extractor)
+    step()
+    facts = counts(step, accelerator)
     with baseline_beside(size, accelerator) as beside:
-        timed(timed_step(step, accelerator), "evaluation", size, beside, program="nst_lightning",
-              accelerator=accelerator, precision=precision, optimizer="lbfgs", extractor=extractor)  # fmt: skip
+        timed(timed_step(step, accelerator), "evaluation", size, beside, program="nst_lightning", precision=precision,
+              accelerator=accelerator, optimizer="lbfgs", extractor=extractor, **facts)  # fmt: skip
     assert torch.isfinite(image).all()
 
 

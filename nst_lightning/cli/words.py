@@ -108,12 +108,14 @@ def _score() -> dict[str, Value | None]:
 
 def _benchmark() -> dict[str, Value | None]:
     return {
-        "--suites": Value(("peak", "evaluation", "optimizer", "overhead", "memory", "target", "tiling")),
+        "--suites": Value(("peak", "evaluation", "optimizer", "overhead", "memory", "target", "tiling", "presets")),
         "--accelerators": Value(("auto", *DEVICES)),
         "--precisions": Value(("auto", "32-true", "bf16-mixed")),
         "--sizes": ANY,
+        "--presets": ANY,
         "--rounds": ANY,
         "--output": FOLDER,
+        "--compare": FILES,
     }
 
 

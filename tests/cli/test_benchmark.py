@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import runpy
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -60,6 +61,118 @@ def test_other_suites_have_their_own_figures():
     lines = benchmark.format_table(rows).splitlines()
     assert len(lines) == len(rows) + 1
     assert lines[0].startswith("suite")
+    assert "kernels" not in lines[0]  # nobody has counted any
+
+
+def peak(dtype, gigaflops, accelerator="cpu"):
+    return {"suite": "peak", "accelerator": accelerator, "dtype": dtype, "gigaflops": gigaflops, "median": 1, "iqr": 0}
+
+
+def test_the_share_of_the_peak_is_of_the_same_device_and_type():
+    counts = {"operations": 50 * 10**9, "kernels": 321, "host_reads": 0}
+    evaluations = [
+        measurement(**counts),
+        measurement(precision="bf16-mixed", **counts),
+        measurement(accelerator="cuda", **counts),
+    ]
+    others = [peak("float32", 200.0), peak("bfloat16", 400.0), peak("bfloat16", 9e5, "cuda")]
+    rows = benchmark.table([*evaluations, *others])
+    assert [row.peak for row in rows[:3]] == ["50%", "25%", ""]  # 100 GFLOP/s, and no float32 peak of CUDA
+    assert [(row.kernels, row.reads) for row in rows[:4]] == [("321", "0")] * 3 + [("", "")]
+    assert benchmark.format_table(rows).splitlines()[0].split() == (
+        ["suite", "what", "median", "spread", "ratio", "to", "baseline", "of", "peak", "kernels", "host", "reads"]
+    )
+
+
+def test_presets_say_images_an_hour():
+    (row,) = benchmark.table(
+        [measurement(suite="presets", preset="fast", median=20.0, evaluations=180, start_seconds=4.0, optimizer=None)]
+    )
+    assert (row.hourly, row.spread) == ("180", "180 evaluations, 4 s to start")
+    assert "fast" in row.what
+
+
+def test_tiles_are_compared_with_the_whole_of_their_own_device():
+    tiling = {"suite": "tiling", "bytes": 2**30, "buffers": 2**20, "extractor": "vgg19"}
+    rows = benchmark.table(
+        [
+            measurement(**tiling, tile=0, seconds=1.0),
+            measurement(**tiling, tile=0, seconds=4.0, accelerator="cuda"),
+            measurement(**tiling, tile=1024, seconds=2.0, accelerator="cuda"),
+        ]
+    )
+    assert [row.ratio for row in rows] == ["", "", "0.50 of the whole"]
+
+
+def written(folder, name, *benchmarks, **more):
+    """A file of results."""
+    path = folder / f"{name}.json"
+    facts = {"hardware": {"cpu": "Old CPU", "cuda": "Some GPU"}, "benchmarks": list(benchmarks), **more}
+    path.write_text(json.dumps(facts), encoding="utf-8")
+    return str(path)
+
+
+def test_results_of_several_machines_in_one_table(tmp_path, capsys):
+    one = written(tmp_path, "one", measurement("baseline"), measurement(median=0.25), measurement(accelerator="cuda"))
+    two = written(tmp_path, "two", measurement(median=0.1, kernels=7), hardware={"cpu": "New CPU"})
+    assert main(["benchmark", "--compare", one, two, "--output", str(tmp_path / "out")]) == 0
+    *lines, said = capsys.readouterr().out.splitlines()
+    assert len(lines) == 5
+    assert "kernels" in lines[0]
+    assert ["Old CPU 256 px, baseline" in line for line in lines] == [False, True, False, False, False]
+    (old,) = [line for line in lines if "Old CPU 256 px, nst_lightning" in line]
+    assert old.split()[-1] == "0.50"  # of its own machine's baseline
+    (new,) = [line for line in lines if "New CPU 256 px, nst_lightning" in line]
+    assert new.split()[-1] == "7"
+    assert any("Some GPU" in line for line in lines)
+    (plot,) = (tmp_path / "out").iterdir()
+    assert str(plot) == said
+
+
+def test_devices_of_one_name_are_told_apart_by_their_files(tmp_path, capsys):
+    paths = [written(tmp_path, name, measurement()) for name in ("monday", "friday")]
+    assert main(["benchmark", "--compare", *paths, "--output", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    assert "Old CPU (monday) 256 px" in printed
+    assert "Old CPU (friday) 256 px" in printed
+
+
+def test_results_that_were_written_before_still_compare(tmp_path, capsys):
+    old = sorted(str(path) for path in (FOLDER / "results").glob("*_cpu.json"))
+    assert len(old) >= 3
+    assert main(["benchmark", "--compare", *old, "--output", str(tmp_path)]) == 0
+    count = sum(len(json.loads(Path(path).read_text(encoding="utf-8"))["benchmarks"]) for path in old)
+    assert len(capsys.readouterr().out.splitlines()) >= count + 2
+
+
+BAD = {
+    "a picture": b"\x89PNG\r\n",
+    "text": b"no JSON",
+    "a list": b"[1, 2]",
+    "nothing": b'{"hardware": {}, "benchmarks": []}',
+    "other results": b'{"pairs": [], "presets": []}',
+    "no suite": b'{"hardware": {}, "benchmarks": [{"median": 1}]}',
+    "no median": b'{"hardware": {}, "benchmarks": [{"suite": "peak", "accelerator": "cpu", "iqr": 0, "gigaflops": 1}]}',
+    "a word": b'{"hardware": {}, "benchmarks": [{"suite": "peak", "accelerator": "cpu", "iqr": 0, "median": 1, '
+    b'"gigaflops": "many"}]}',
+    "a number": b"7",
+}
+
+
+@pytest.mark.parametrize("what", BAD)
+def test_files_that_are_no_results(what, tmp_path, capsys):
+    path = tmp_path / "some.json"
+    path.write_bytes(BAD[what])
+    assert main(["benchmark", "--compare", str(path), "--output", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "--compare: must be results of nst benchmark, got" in error
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_file_that_is_not_there(tmp_path, capsys):
+    assert main(["benchmark", "--compare", str(tmp_path / "gone.json")]) == 2
+    assert "No such file" in capsys.readouterr().err
 
 
 def test_plot(tmp_path):
@@ -77,7 +190,7 @@ def test_plot(tmp_path):
         (["--sizes", "big"], "--sizes: must be whole numbers"),
         (["--rounds", "0"], "--rounds: must be at least 1, got 0"),
         (["--rounds", "few"], "--rounds"),
-        (["--accelerators", "tpu"], "--accelerators: must be of cpu, cuda, mps"),
+        (["--accelerators", "tpu"], "--accelerators: must be of cpu, cuda, mps, xpu, or auto, got 'tpu'"),
         (["--precisions", "16-true"], "trainer.precision: must be auto"),
         (["--what"], "--what"),
     ],
