@@ -9,14 +9,17 @@ from functools import partial
 
 import baseline
 import torch
+import yaml
 from torch import Tensor
 
+from nst_lightning import losses
+from nst_lightning.config.presets import beside_package
 from nst_lightning.data.module import StyleTransferData
 from nst_lightning.features import VGG19, CompactVGG19
 from nst_lightning.hardware.accelerator import compute_dtype, describe
 from nst_lightning.hardware.memory import freed_memory_kept
 from nst_lightning.hardware.numerics import tf32_allowed
-from nst_lightning.losses import Content, Gram
+from nst_lightning.losses import Content, Gram, Term
 from nst_lightning.objective.evaluator import Evaluator
 from nst_lightning.objective.objective import Objective, default_terms
 from nst_lightning.optim import LBFGS
@@ -73,16 +76,13 @@ def our_step(
         precision: 32-true or bf16-mixed.
         optimizer: A key of `OPTIMIZERS`.
         extractor: A key of `EXTRACTORS`.
-        objective: default (balanced) or baseline (the same function of the image as the baseline's).
+        objective: default (balanced), baseline (the same function of the image as the baseline's), or a preset's name.
     """
     _SETTINGS.enter_context(freed_memory_kept())  # as `nst fit` has them
     _SETTINGS.enter_context(tf32_allowed(False))
-    terms = default_terms()
-    if objective == "baseline":
-        terms = [Content(normalization="released"), Gram(weight=baseline.STYLE_WEIGHT, normalization="released")]
     network = EXTRACTORS[extractor]().to(accelerator)
     network.set_compute_dtype(compute_dtype(precision))
-    whole = Evaluator(Objective(terms), network)
+    whole = Evaluator(Objective(terms_of(objective)), network)
     content, style = pictures(size, accelerator)
     whole.prepare(content, [(style, 1.0)])
     image = content.clone().requires_grad_()
@@ -95,6 +95,31 @@ def our_step(
         return loss.detach()
 
     return partial(optimiser.step, closure), image
+
+
+def terms_of(objective: str) -> list[Term]:
+    """The terms that an objective of `our_step` has."""
+    if objective == "default":
+        return default_terms()
+    if objective == "baseline":
+        return [Content(normalization="released"), Gram(weight=baseline.STYLE_WEIGHT, normalization="released")]
+    text = (beside_package("configs") / f"{objective}.yaml").read_text(encoding="utf-8")
+    named = [(term["class_path"].split(".")[-1], term["init_args"]) for term in yaml.safe_load(text)["model"]["terms"]]
+    return [getattr(losses, name)(**arguments) for name, arguments in named]
+
+
+def product_step(accelerator: str, dtype: str, side: int | None = None) -> tuple[Step, int]:
+    """A large product of two square matrices, and its operations: what the hardware can do."""
+    n = side or (2048 if accelerator == "cpu" else 8192)
+    generator = torch.Generator().manual_seed(0)
+    a, b = (torch.rand(n, n, generator=generator).to(accelerator, getattr(torch, dtype)) for _ in range(2))
+
+    def step() -> Tensor:
+        product = torch.mm(a, b)
+        synchronize(accelerator)
+        return product
+
+    return step, 2 * n**3
 
 
 def synchronize(accelerator: str) -> None:

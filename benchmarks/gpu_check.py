@@ -1,0 +1,273 @@
+"""All that a person with a GPU can contribute, in one command of at most ten minutes.
+
+    python benchmarks/gpu_check.py                       # on the GPU; also on cuda of AMD, mps and xpu
+    python benchmarks/gpu_check.py --device cpu --small  # the same steps, small, in less than three minutes
+
+Each section has a time of its own, and writes what it measures at once into the output folder. They run in another
+process: one that fails or runs out of time is listed, and the others go on in a new one. At the end a table and gates
+are printed, and written to `report.json` and `report.txt`. All figures in them were measured in this run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from nst_lightning.hardware.accelerator import available
+
+# Seconds of ten minutes; later sections get what earlier ones leave. What matters most comes early.
+BUDGETS = {"environment": 20, "correctness": 60, "peak": 25, "evaluation": 130, "painterly": 40, "memory": 55,
+           "gatys": 120, "gallery": 60, "processes": 50, "profile": 35}  # fmt: skip
+ALONE = {"memory"}  # sections whose process has done nothing before
+Found = dict[str, dict[str, Any]]  # what each section wrote, and its state
+
+
+class Gate(NamedTuple):
+    """Something that should hold."""
+
+    words: str
+    section: str
+    holds: Callable[[dict[str, Any]], bool | None]  # of a section's file; None: not measured
+
+
+def _rows(known: dict[str, Any], key: str, **same: Any) -> list[Any]:
+    """Values of a key in the rows that have it and agree otherwise."""
+    return [row[key] for row in known["rows"] if row.get(key) is not None and same.items() <= row.items()]
+
+
+def _most(key: str, limit: float, **same: Any) -> Callable[[dict[str, Any]], bool | None]:
+    """Whether all rows that agree have at most so much."""
+
+    def holds(known: dict[str, Any]) -> bool | None:
+        values = _rows(known, key, **same)
+        return all(value <= limit for value in values) if values else None
+
+    return holds
+
+
+def _fact(key: str, test: Callable[[dict[str, Any]], bool]) -> Callable[[dict[str, Any]], bool | None]:
+    return lambda known: test(known["facts"]) if key in known["facts"] else None
+
+
+def _within_prediction(known: dict[str, Any]) -> bool | None:
+    pairs = [(row["bytes"], row["predicted"]) for row in known["rows"] if row.get("bytes") and row["predicted"]]
+    return all(took <= 1.1 * said for took, said in pairs) if pairs else None
+
+
+def _faster(known: dict[str, Any]) -> bool | None:
+    """At 512 px or the size next to it, in the best of the precisions."""
+    sizes = _rows(known, "size")
+    ratios = _rows(known, "ratio", size=min(sizes, key=lambda size: abs(size - 512))) if sizes else []
+    return min(ratios) < 1 if ratios else None
+
+
+def _agree(known: dict[str, Any]) -> bool | None:
+    losses = _rows(known, "loss")
+    return abs(losses[1] / losses[0] - 1) < 1e-3 if len(losses) == 2 else None
+
+
+GATES = (
+    Gate("float32: loss within 1e-4 of float64's", "correctness", _most("loss_error", 1e-4, precision="32-true")),
+    Gate("float32: gradient within 1 % of float64's", "correctness",
+         _most("gradient_error", 1e-2, precision="32-true")),
+    Gate("bfloat16: loss within 2 % of float64's", "correctness", _most("loss_error", 2e-2, precision="bf16-mixed")),
+    Gate("an evaluation at 512 px (or next to it) is faster than plain PyTorch's", "evaluation", _faster),
+    Gate("an evaluation reads nothing on the host", "evaluation", _most("host_reads", 0)),
+    Gate("CUDA says that an evaluation never waits", "evaluation", _most("waits", 0)),
+    Gate("painterly reads nothing on the host", "painterly", _most("host_reads", 0)),
+    Gate("CUDA says that painterly never waits", "painterly", _most("waits", 0)),
+    Gate("a run takes at most a tenth more memory than it says", "memory", _within_prediction),
+    Gate("gatys: all evaluations within the time", "gatys", _fact("asked", lambda f: f["evaluations"] == f["asked"])),
+    Gate("gatys: float32's early loss within 1 % of the CPU's", "gatys",
+         _fact("error_float32", lambda f: abs(f["error_float32"]) < 1e-2)),
+    Gate("gatys: early loss within 5 % of the CPU's", "gatys", _fact("error", lambda f: abs(f["error"]) < 5e-2)),
+    Gate("a gallery of 16 is made", "gallery", _fact("pictures", lambda f: f["pictures"] == 16 and f["code"] == 0)),
+    Gate("two devices have the loss of one", "processes", _agree),
+)  # fmt: skip
+
+
+def main() -> int:
+    """Run the sections.
+
+    Returns:
+        0 if no section failed and no gate that was measured does.
+    """
+    options = _parse()
+    scale = "tiny" if options.tiny else "small" if options.small else "full"
+    stamp = f"{datetime.now(timezone.utc):%Y-%m-%d_%H%M%S}"
+    folder = Path(
+        options.output or Path(__file__).parent / "results" / f"gpu_check_{stamp}_{options.device}"
+    ).absolute()
+    folder.mkdir(parents=True, exist_ok=True)
+    end = time.monotonic() + 60 * options.minutes
+    found: Found = {}
+    worker = Worker(folder, options.device, scale)
+    try:
+        for name, share in shares(options.sections.split(",")):
+            found[name] = worker.run(name, (end - time.monotonic()) * share)
+            print(f"{name}: {found[name]['state']}, {found[name]['took']:.0f} s", flush=True)
+    finally:
+        worker.end()
+    judged = judge(found)
+    text = "\n".join([*describe(found), "", *(f"{state:<13}{gate.words}" for gate, state in judged)])
+    report = {"date": stamp, "device": options.device, "scale": scale, "sections": found}
+    report["gates"] = {gate.words: state for gate, state in judged}
+    (folder / "report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    (folder / "report.txt").write_text(text + "\n", encoding="utf-8")
+    print(f"\n{text}\n\n{folder}")
+    failed = any(state == "FAILED" for _, state in judged) or any(one["state"] != "done" for one in found.values())
+    return 1 if failed else 0
+
+
+def shares(sections: list[str]) -> Iterator[tuple[str, float]]:
+    """Each section with its share of the time that is left, so that what one leaves goes to those after it."""
+    for index, name in enumerate(sections):
+        yield name, BUDGETS[name] / sum(BUDGETS[later] for later in sections[index:])
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default=available()[0], help="cpu, cuda, mps or xpu (default: %(default)s)")
+    parser.add_argument("--minutes", type=float, help="for all sections (default: 10, with --small 3)")
+    parser.add_argument("--sections", default=",".join(BUDGETS), help="comma-separated (default: all)")
+    parser.add_argument("--output", help="folder (default: benchmarks/results/gpu_check_DATE_DEVICE)")
+    parser.add_argument("--small", action="store_true", help="small sizes, for a CPU")
+    parser.add_argument("--tiny", action="store_true", help="smaller still, to test this program")
+    options = parser.parse_args()
+    if options.device not in available():
+        parser.error(f"--device: must be of {', '.join(available())} on this machine, got {options.device}")
+    unknown = [name for name in options.sections.split(",") if name not in BUDGETS]
+    if unknown:
+        parser.error(f"--sections: must be of {', '.join(BUDGETS)}, got {unknown[0]}")
+    options.minutes = options.minutes or (3 if options.small or options.tiny else 10)
+    return options
+
+
+class Worker:
+    """The process in which sections run; a new one after each that did not end well.
+
+    Args:
+        folder: Where sections write; `log.txt` has what they print.
+        device: A kind of device.
+        scale: full, small or tiny.
+    """
+
+    def __init__(self, folder: Path, device: str, scale: str) -> None:
+        self._folder, self._arguments = folder, [str(folder), device, scale]
+        self._process: subprocess.Popen[str] | None = None
+
+    def run(self, name: str, seconds: float) -> dict[str, Any]:
+        """Run a section for so long at most.
+
+        Returns:
+            What it wrote, with ``took`` and its ``state``: done, out of time, or failed with a reason.
+        """
+        begin, file = time.monotonic(), self._folder / f"{name}.json"
+        file.unlink(missing_ok=True)
+        state = "out of time before it began"
+        if seconds >= 1:
+            if name in ALONE:
+                self.end()
+            try:
+                state = self._ask(f"{name} {seconds}", seconds)
+            finally:
+                if state != "done":
+                    self.end()
+        known: dict[str, Any] = {"rows": [], "facts": {}}
+        with contextlib.suppress(OSError, json.JSONDecodeError):
+            known |= json.loads(file.read_text(encoding="utf-8"))
+        return known | {"state": state, "took": time.monotonic() - begin}
+
+    def _ask(self, line: str, seconds: float) -> str:
+        if self._process is None:
+            self._process = self._begin()
+        stdin, stdout, answers = self._process.stdin, self._process.stdout, queue.Queue[str]()
+        assert stdin is not None
+        assert stdout is not None
+        threading.Thread(target=lambda: answers.put(stdout.readline()), daemon=True).start()
+        try:
+            stdin.write(line + "\n")
+            stdin.flush()
+            return answers.get(timeout=seconds).strip() or f"failed (its process ended, {self._process.wait(5)})"
+        except queue.Empty:
+            return "out of time"
+        except OSError as error:
+            return f"failed ({error})"
+
+    def _begin(self) -> subprocess.Popen[str]:
+        script = str(Path(__file__).with_name("gpu_sections.py"))
+        environment = os.environ | {"PYTHONWARNINGS": "ignore"}
+        with (self._folder / "log.txt").open("a", encoding="utf-8") as log:
+            return subprocess.Popen(
+                [sys.executable, script, *self._arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
+                text=True, env=environment, start_new_session=True,
+            )  # fmt: skip
+
+    def end(self) -> None:
+        """Kill it, and the processes that it has started: its session is its own."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            if hasattr(os, "killpg"):
+                os.killpg(process.pid, signal.SIGKILL)
+            else:
+                process.kill()
+        process.wait()
+        for pipe in (process.stdin, process.stdout):
+            if pipe is not None:
+                with contextlib.suppress(OSError):
+                    pipe.close()
+
+
+def judge(found: Found) -> list[tuple[Gate, str]]:
+    """Each gate with ``pass``, ``FAILED`` or ``not measured``."""
+    judged = []
+    for gate in GATES:
+        holds = gate.holds(found[gate.section]) if gate.section in found else None
+        judged.append((gate, "not measured" if holds is None else "pass" if holds else "FAILED"))
+    return judged
+
+
+def describe(found: Found) -> list[str]:
+    """All sections, one after the other: state, facts, and rows in columns."""
+    peaks = {row["dtype"]: row["gigaflops"] for row in found.get("peak", {}).get("rows", [])}
+    lines = []
+    for name, known in found.items():
+        lines += ["", f"{name} ({known['state']}, {known['took']:.0f} s)"]
+        lines += [f"  {key}: {_said(value)}" for key, value in known["facts"].items()]
+        rows = [_with_share(row, peaks) for row in known["rows"]]
+        columns = list(dict.fromkeys(key for row in rows for key in row))
+        cells = [columns, *([_said(row.get(column, "")) for column in columns] for row in rows)] if rows else []
+        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+        lines += ["  " + "  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in cells]
+    return lines[1:]
+
+
+def _with_share(row: dict[str, Any], peaks: dict[str, float]) -> dict[str, Any]:
+    """With the share of the peak that was measured for the same format."""
+    seconds = row.get("seconds") or row.get("milliseconds", 0) / 1000
+    most = peaks.get("bfloat16" if row.get("precision") == "bf16-mixed" else "float32")
+    if not row.get("operations") or not seconds or not most:
+        return row
+    return row | {"of_peak": f"{row['operations'] / seconds / most / 1e9:.0%}"}
+
+
+def _said(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else "" if value is None else str(value)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
