@@ -187,8 +187,8 @@ def _evaluation(notes: Notes, size: int, precision: str, plain: Callable[[], flo
     ours, beside = ours[rounds[1] :], beside[rounds[1] :]
     seconds, baseline = statistics.median(ours), statistics.median(beside)
     notes.row(
-        size=size, extractor=notes.extractor, precision=precision, seconds=seconds, least=min(ours), most=max(ours), baseline_seconds=baseline,
-        ratio=seconds / baseline, waits=_waits(step, notes.device), **known,
+        size=size, extractor=notes.extractor, precision=precision, seconds=seconds, least=min(ours), most=max(ours),
+        baseline_seconds=baseline, ratio=seconds / baseline, waits=_waits(step, notes.device), **known,
     )  # fmt: skip
 
 
@@ -228,9 +228,10 @@ def memory(notes: Notes) -> None:
         ((1024, 512), (1024, None), (2048, 1024), (2048, None)), ((256, None),), ((64, None),)
     ):
         said = "null" if tile is None else str(tile)
-        options = [*notes.pick([], ["--config=fast"], ["--config=fast"]), f"--data.size={size}", "--data.content=demo:content", "--data.style=demo:style",
-                   f"--model.tile={said}", "--model.stages=[{evaluations: 5}]",
-                   f"--trainer.accelerator={notes.device}", "--output=null"]  # fmt: skip
+        options = [*notes.pick([], ["--config=fast"], ["--config=fast"]), f"--data.size={size}",
+                   "--data.content=demo:content", "--data.style=demo:style", f"--model.tile={said}",
+                   "--model.stages=[{evaluations: 5}]", f"--trainer.accelerator={notes.device}",
+                   "--output=null"]  # fmt: skip
         session = Session(keep=False)
         predicted = session.forecast(options, measured=False).memory
         if own is not None and hasattr(own, "reset_peak_memory_stats"):
