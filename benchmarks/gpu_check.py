@@ -30,6 +30,7 @@ from nst_lightning.hardware.accelerator import available
 # Seconds of ten minutes; later sections get what earlier ones leave. What matters most comes early.
 BUDGETS = {"environment": 20, "correctness": 60, "peak": 25, "evaluation": 130, "painterly": 40, "memory": 55,
            "gatys": 120, "gallery": 60, "processes": 50, "profile": 35}  # fmt: skip
+STARTING = 120  # seconds at most until PyTorch is loaded
 ALONE = {"memory"}  # sections whose process has done nothing before
 Found = dict[str, dict[str, Any]]  # what each section wrote, and its state
 
@@ -191,20 +192,21 @@ class Worker:
         return known | {"state": state, "took": time.monotonic() - begin}
 
     def _ask(self, line: str, seconds: float) -> str:
+        """Let it run a section; that it has to start first is not the section's time."""
         if self._process is None:
             self._process = self._begin()
-        stdin, stdout, answers = self._process.stdin, self._process.stdout, queue.Queue[str]()
+            started = _next_line(self._process, STARTING)
+            if started != "ready":
+                return f"failed (it did not start: {started or self._process.poll()})"
+        stdin = self._process.stdin
         assert stdin is not None
-        assert stdout is not None
-        threading.Thread(target=lambda: answers.put(stdout.readline()), daemon=True).start()
         try:
             stdin.write(line + "\n")
             stdin.flush()
-            return answers.get(timeout=seconds).strip() or f"failed (its process ended, {self._process.wait(5)})"
-        except queue.Empty:
-            return "out of time"
         except OSError as error:
             return f"failed ({error})"
+        answer = _next_line(self._process, seconds)
+        return answer or f"failed (its process ended, {self._process.wait(5)})"
 
     def _begin(self) -> subprocess.Popen[str]:
         script = str(Path(__file__).with_name("gpu_sections.py"))
@@ -230,6 +232,17 @@ class Worker:
             if pipe is not None:
                 with contextlib.suppress(OSError):
                     pipe.close()
+
+
+def _next_line(process: subprocess.Popen[str], seconds: float) -> str:
+    """What a process says next, nothing if it has ended, and ``out of time`` if it says nothing for so long."""
+    stdout, lines = process.stdout, queue.Queue[str]()
+    assert stdout is not None
+    threading.Thread(target=lambda: lines.put(stdout.readline()), daemon=True).start()
+    try:
+        return lines.get(timeout=seconds).strip()
+    except queue.Empty:
+        return "out of time"
 
 
 def judge(found: Found) -> list[tuple[Gate, str]]:

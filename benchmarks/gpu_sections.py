@@ -1,6 +1,7 @@
 """The sections of `gpu_check.py`, in a process of its own: what is measured is written at once, and outlives a kill.
 
-A line ``SECTION SECONDS`` on standard input runs a section; the answer is a line, ``done`` or why it failed.
+It says ``ready``. A line ``SECTION SECONDS`` on standard input runs a section; the answer is a line, ``done`` or why it
+failed.
 """
 
 from __future__ import annotations
@@ -362,6 +363,7 @@ def main() -> None:
     folder, device, scale = sys.argv[1:4]
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what sections and their processes print goes to the log
+    print("ready", file=answers, flush=True)
     for line in sys.stdin:
         name, seconds = line.split()
         notes = Notes(name, Path(folder), device, scale, float(seconds))

@@ -126,6 +126,7 @@ def test_a_section_out_of_time_is_ended_and_keeps_what_it_wrote(modules, tmp_pat
     script = tmp_path / "gpu_sections.py"
     script.write_text(
         "import json, pathlib, sys, time\n"
+        "print('ready', flush=True)\n"
         "for line in sys.stdin:\n"
         "    name = line.split()[0]\n"
         "    (pathlib.Path(sys.argv[1]) / f'{name}.json').write_text(json.dumps({'rows': [{'x': 1}], 'facts': {}}))\n"
