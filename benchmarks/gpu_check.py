@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from nst_lightning.hardware.accelerator import available
+from nst_lightning.process.waiting import wait_briefly
 
 # Seconds of ten minutes; later sections get what earlier ones leave. What matters most comes early.
 BUDGETS = {"environment": 20, "correctness": 60, "peak": 25, "evaluation": 130, "painterly": 40, "memory": 55,
@@ -211,6 +212,7 @@ class Worker:
     def _begin(self) -> subprocess.Popen[str]:
         script = str(Path(__file__).with_name("gpu_sections.py"))
         environment = os.environ | {"PYTHONWARNINGS": "ignore"}
+        wait_briefly(environment)  # as `nst fit` does: beside other programs, threads that wait busily take the cores
         with (self._folder / "log.txt").open("a", encoding="utf-8") as log:
             return subprocess.Popen(
                 [sys.executable, script, *self._arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
