@@ -44,7 +44,7 @@ presets    --config NAME, or a file; several of them, later ones win; nst preset
            luminance    the photograph's colours    poster       large prints
            texture      a texture, no content       regions      styles where masks say
            gatys        the released setting        gatys_paper  the paper's formulas
-           article      average pooling             hardware/    cpu, cuda, mps, xpu, multi: overlays
+           article      average pooling             hardware/    for cpu, cuda, mps, xpu, multi
 
 Every option: nst fit --help all, or --help data, model, trainer, output. One class and its options:
 nst fit --model.extractor.help CompactVGG19"""
