@@ -157,9 +157,10 @@ def many(folder: Path, engine: gallery.Engine | None) -> Sequence[str]:
         step: gallery.Step | None = event.step
         print(event.kind, event.finished, event.pictures, step)
 
+    here: gallery.Engine = gallery.LocalEngine(cores=1)
     cluster: gallery.Engine = gallery.RayEngine(address="auto", cores=1)
     made = gallery.Gallery(folder, ["photos"], ["paintings"], size=256)
-    summary: gallery.Summary = made.make(tell, engine or cluster)
+    summary: gallery.Summary = made.make(tell, engine or (cluster if len(made.rows) > 100 else here))
     return [*summary.made, *summary.kept, *summary.failed]
 
 

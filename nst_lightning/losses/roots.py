@@ -69,7 +69,7 @@ def eigenvectors(matrix: Tensor) -> tuple[Tensor, Tensor]:
     """Eigenvalues (n,), ascending, and eigenvectors in columns, (n, n); NaN if the matrix holds NaN.
 
     On the CPU, as accelerators are slower at this, or have none. In single precision LAPACK now and then gives up on a
-    matrix of low rank, which a small picture's covariance is, or MKL returns NaN without a word (2025.3, with MKL_CBWR
+    matrix of low rank, which a small picture's covariance is, or MKL returns NaN without a word (2024.2, with MKL_CBWR
     on a processor of AMD's); in double precision they do not. They also give up on NaN, which is for the optimiser to
     notice, not the end of a run.
     """

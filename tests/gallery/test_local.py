@@ -138,7 +138,7 @@ def test_stopped_in_the_middle_it_goes_on(folders, engine):
 COMMAND = ["gallery", "photos", "--styles", "paintings", "-o", "out", "--size", 32, "--json", "--cores", 1]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_nobody_is_left_behind(folders, use_tiny_weights, number):
     options = ["--model.evaluations", 4000, "--checkpoint_every", 1]
     running = Running(folders, [*COMMAND, *options], environment={"OMP_NUM_THREADS": "2"})

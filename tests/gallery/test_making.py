@@ -178,8 +178,8 @@ class TestSheet:
 class Interrupted(SessionEngine):
     """Stops in the middle of a picture."""
 
-    def __init__(self, session, run_folder, at):
-        super().__init__(session, run_folder)
+    def __init__(self, session, at):
+        super().__init__(session)
         self._at, self._names = at, []
 
     def make(self, task, tell):
@@ -203,7 +203,7 @@ def test_what_was_under_way_goes_on(folders, told_always):
     assert len(whole.make().made) == 2
     broken = Gallery("broken", ["photos"], ["paintings/waves.png"], **LITTLE)
     with pytest.raises(KeyboardInterrupt):
-        broken.make(engine=Interrupted(Session(), Store(broken.folder).run_folder, 11))
+        broken.make(engine=Interrupted(Session(), 11))
     assert not (folders / "broken/dog_waves.png").exists()  # half of it is no picture of the gallery
     seen = []
     summary = broken.make(seen.append)

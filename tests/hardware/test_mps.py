@@ -21,10 +21,6 @@ from nst_lightning.objective.evaluator import Evaluator
 from nst_lightning.objective.objective import Objective, default_terms
 from nst_lightning.optim import LBFGS
 
-NO_AXES = pytest.mark.xfail(
-    strict=True, raises=NotImplementedError, reason="a style's principal axes are not taken on the CPU"
-)  # fmt: skip
-
 
 @pytest.fixture
 def device(monkeypatch):
@@ -65,7 +61,7 @@ def steps(device: str, terms: list[Term], weights: Path, tile: int | None = None
 
 TERMS = {
     "default": default_terms,
-    "painterly": pytest.param(painterly, marks=NO_AXES),
+    "painterly": painterly,
     "histogram": lambda: [Content(), Histogram()],
     "nnfm": lambda: [NNFM()],
     "sliced": lambda: [SlicedWasserstein()],
@@ -119,7 +115,7 @@ def fit(folder: Path, pair, weights: Path, terms: list[Term], evaluations: int, 
 
 
 both = pytest.mark.parametrize(
-    "terms", [pytest.param(default_terms, id="default"), pytest.param(painterly, id="painterly", marks=NO_AXES)]
+    "terms", [pytest.param(default_terms, id="default"), pytest.param(painterly, id="painterly")]
 )
 astray = pytest.mark.filterwarnings("ignore:the stage ends with loss")  # as it does on a CPU, with so few cells
 
