@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _thread
+import contextlib
 import os
 import signal
 import threading
@@ -40,7 +41,9 @@ def work(connection: Connection, cores: int, lock: Path) -> None:
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     signal.signal(signal.SIGINT, signal.default_int_handler)
     torch.set_num_threads(cores)
-    FileLock(lock).acquire()
+    held = FileLock(lock)
+    with contextlib.suppress(OSError, NotImplementedError):  # a file system that knows no locks
+        held.acquire()
     tasks: SimpleQueue[tuple[Task, Path] | None] = SimpleQueue()
     threading.Thread(target=_receive, args=(connection, tasks), daemon=True).start()
     try:
@@ -50,6 +53,8 @@ def work(connection: Connection, cores: int, lock: Path) -> None:
             worker.make(*task)
     except (KeyboardInterrupt, OSError):  # told to stop, or nobody listens
         return
+    finally:
+        held.release()
 
 
 def _receive(connection: Connection, tasks: SimpleQueue[tuple[Task, Path] | None]) -> None:

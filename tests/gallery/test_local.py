@@ -17,7 +17,7 @@ from forked import Running, nst
 from painter import put_picture
 
 from nst_lightning.errors import UserError, UserNotice
-from nst_lightning.gallery import Gallery, LocalEngine
+from nst_lightning.gallery import Gallery, LocalEngine, local_crew
 from nst_lightning.gallery import local_engine as module
 from nst_lightning.images import read_image
 
@@ -156,6 +156,23 @@ def test_nobody_is_left_behind(folders, use_tiny_weights, number):
     summary = events_of(nst(folders, *COMMAND, "--model.evaluations", 4, "--checkpoint_every", 1).said)
     assert [event["finished"] for event in summary if event["event"] == "finished"] == [4]
     assert sorted(path.name for path in (folders / "out/.gallery").glob(".*")) == [".lock"]
+
+
+def test_a_process_of_a_killed_gallery_is_waited_for(folders, engine, monkeypatch):
+    """Each process holds a lock as long as it is there; whoever comes next does not touch its run."""
+    monkeypatch.setattr(local_crew, "_LAST_STEP", 0.1)
+    gallery = Gallery("out", ["photos"], ["paintings"], **LITTLE)
+    seen = []
+
+    def look(event):
+        if event.kind == "progress":
+            with pytest.raises(UserError, match=r"^--output: .*, got '.*out', where a process of one that was killed"):
+                local_crew.LocalCrew(1, 1, Path("out/.gallery"), None)
+            seen.append(event.name)
+
+    make(gallery, engine, look)
+    assert seen
+    assert not list(Path("out/.gallery").glob(".worker*"))
 
 
 def is_at_work_in(process, folder):
