@@ -25,7 +25,7 @@ def covariance(channels, rank, seed, decay=1.0):
 
 def random_ones():
     """Of all ranks, with variances that fall off slowly and fast."""
-    sizes = [(channels, rank) for channels in (1, 4, 17, 48) for rank in range(1, channels + 1)]
+    sizes = [(channels, rank) for channels in (1, 4, 17, 33, 95) for rank in range(1, channels + 1)]
     return [covariance(n, rank, 10 * i, decay=(0, 1, 2, 4)[i % 4]) for i, (n, rank) in enumerate(sizes)]
 
 
@@ -58,11 +58,11 @@ def error(found, exact):
     return float((found.double() - exact).norm() / exact.norm())
 
 
-@pytest.mark.parametrize("make", [random_ones, real_ones])
-def test_products_give_what_eigenvalues_do(make):
+@pytest.mark.parametrize(("make", "least"), [(random_ones, 150), (real_ones, 50)])
+def test_products_give_what_eigenvalues_do(make, least):
     """To 1e-6 with the ε of single precision."""
     matrices = make()
-    assert len(matrices) >= 50
+    assert len(matrices) >= least
     epsilons = [epsilon_of(matrix, 1e-7) for matrix in matrices]
     for start in range(0, len(matrices), 10):  # several sizes at once
         some, more = matrices[start : start + 10], epsilons[start : start + 10]
@@ -73,7 +73,7 @@ def test_products_give_what_eigenvalues_do(make):
 
 
 def test_single_precision_by_eigenvalues_and_by_products():
-    matrices = [matrix.float() for matrix in random_ones()[::3]]
+    matrices = [matrix.float() for matrix in random_ones()[::6]]
     for matrix in matrices:
         epsilon = epsilon_of(matrix, rounding(torch.float32))
         value, gradient = expected(matrix.double(), epsilon)
@@ -85,7 +85,7 @@ def test_single_precision_by_eigenvalues_and_by_products():
 
 def test_products_where_there_is_no_double_precision(monkeypatch):
     monkeypatch.setattr(module, "widest_dtype", lambda device: torch.float32)
-    for matrix in random_ones()[::5]:
+    for matrix in random_ones()[::10]:
         epsilon = epsilon_of(matrix, 1e-6)
         value, gradient = expected(matrix, epsilon)
         ((trace, slope),) = module._by_products([matrix.float()], [epsilon.float()])
