@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 from nst_lightning.errors import UserError
 from nst_lightning.gallery.engine import Made
 from nst_lightning.gallery.judging import Task
-from nst_lightning.gallery.shift import Failure, Lost, Told
+from nst_lightning.gallery.shift import Crew, Failure, Lost, Told
 
 _WORKER = "nst_lightning.gallery.local_worker"
 STOP = "stop"  # said in place of a task
@@ -41,7 +41,7 @@ class LocalMember:
         return f"worker {self.index + 1}"
 
 
-class LocalCrew:
+class LocalCrew(Crew[LocalMember]):
     """All processes of a gallery.
 
     Args:
@@ -63,14 +63,9 @@ class LocalCrew:
             _wait_for(lock)
 
     @property
-    def busy(self) -> list[LocalMember]:
-        """Those that make a picture."""
-        return [member for member in self._members.values() if member.task is not None]
-
-    @property
-    def idle(self) -> list[LocalMember]:
-        """Those that could."""
-        return [member for member in self._members.values() if member.ready and member.task is None]
+    def members(self) -> list[LocalMember]:
+        """All that are there."""
+        return list(self._members.values())
 
     def recruit(self, most: int) -> None:
         """Begin processes in the places of those that are not there.

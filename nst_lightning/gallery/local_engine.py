@@ -12,7 +12,7 @@ from nst_lightning.gallery.engine import Engine, Made, Tell
 from nst_lightning.gallery.judging import Task
 from nst_lightning.gallery.local_crew import LocalCrew
 from nst_lightning.gallery.session_engine import SessionEngine, arguments_of
-from nst_lightning.gallery.shift import Shift, ending_in_good_order
+from nst_lightning.gallery.shift import Shift
 from nst_lightning.hardware.accelerator import choose_accelerator, prefers_large_operations
 from nst_lightning.hardware.memory import free_within
 from nst_lightning.session import Session
@@ -72,12 +72,7 @@ class LocalEngine(Engine):
             return
         firsts = list({task.fingerprint: task for task in reversed(tasks)}.values())
         crew = LocalCrew(max(1, cores // each), min(each, cores), self._run_folder(tasks[0]).parent, self._run_folder)
-        shift = Shift(crew, firsts, tell, lost="it goes on from its checkpoint")
-        try:
-            with ending_in_good_order():
-                yield from shift.make()
-        finally:
-            crew.dismiss()
+        yield from Shift(crew, firsts, tell, lost="it goes on from its checkpoint").make()
         # The same picture under another name has the same run folder.
         yield from self._session.make_all([task for task in tasks if task not in firsts], tell)
 

@@ -20,7 +20,7 @@ from nst_lightning.gallery.engine import Made
 from nst_lightning.gallery.judging import Task
 from nst_lightning.gallery.parcels import pack
 from nst_lightning.gallery.ray_cluster import PATIENCE, Cluster
-from nst_lightning.gallery.shift import Failure, Lost, Told
+from nst_lightning.gallery.shift import Crew, Failure, Lost, Told
 
 _PERIOD = 2.0  # seconds between two looks at who is there
 _WAIT = 60.0  # seconds after which a wait for cores is spoken of
@@ -76,7 +76,7 @@ class RayMember:
         return self.slot.address
 
 
-class RayCrew:
+class RayCrew(Crew[RayMember]):
     """All workers of a gallery.
 
     Args:
@@ -96,14 +96,9 @@ class RayCrew:
         self._class = self._ray.remote(_worker_class())
 
     @property
-    def busy(self) -> list[RayMember]:
-        """Those that make a picture."""
-        return [member for member in self._members.values() if member.task is not None]
-
-    @property
-    def idle(self) -> list[RayMember]:
-        """Those that could."""
-        return [member for member in self._members.values() if member.ready and member.task is None]
+    def members(self) -> list[RayMember]:
+        """All that are there."""
+        return list(self._members.values())
 
     def recruit(self, most: int) -> None:
         """Begin workers on devices that have none.

@@ -10,7 +10,7 @@ from nst_lightning.gallery.judging import Task
 from nst_lightning.gallery.parcels import digest_of_weights, weights_named
 from nst_lightning.gallery.ray_cluster import Cluster
 from nst_lightning.gallery.ray_crew import RayCrew, Wanted
-from nst_lightning.gallery.shift import Shift, ending_in_good_order
+from nst_lightning.gallery.shift import Shift
 
 
 class RayEngine(Engine):
@@ -62,12 +62,7 @@ class RayEngine(Engine):
         accelerators = {str((task.configuration.get("trainer") or {}).get("accelerator")) for task in tasks}
         wanted = Wanted(self._cores, accelerators != {"cpu"}, {name: digest_of_weights(name) for name in weights})
         crew = RayCrew(self._cluster, wanted)
-        shift = Shift(crew, tasks, tell, lost="it is made anew")
-        try:
-            with ending_in_good_order():
-                yield from shift.make()
-        finally:
-            crew.dismiss()
+        yield from Shift(crew, tasks, tell, lost="it is made anew").make()
 
 
 def _check_devices(task: Task) -> None:

@@ -6,10 +6,11 @@ import contextlib
 import signal
 import threading
 import warnings
+from abc import ABC, abstractmethod
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from nst_lightning.errors import UserError, UserNotice, notice
 from nst_lightning.gallery.engine import Made, Step, Tell, in_order
@@ -49,6 +50,7 @@ class Member(Protocol):
     """A worker, as seen from here."""
 
     task: Task | None  # that it makes
+    ready: bool  # whether it could make one
 
     @property
     def where(self) -> str:
@@ -56,34 +58,47 @@ class Member(Protocol):
         ...
 
 
-class Crew(Protocol[M]):
+class Crew(ABC, Generic[M]):
     """Workers that come and go, each with one picture at a time."""
+
+    @property
+    @abstractmethod
+    def members(self) -> list[M]:
+        """All that are there."""
 
     @property
     def busy(self) -> list[M]:
         """Those that make a picture."""
-        ...
+        return [member for member in self.members if member.task is not None]
 
     @property
     def idle(self) -> list[M]:
         """Those that could."""
-        ...
+        return [member for member in self.members if member.ready and member.task is None]
 
+    @abstractmethod
     def recruit(self, most: int) -> None:
-        """Have as many as there can be, and at most so many."""
-        ...
+        """Have as many as there can be, and at most so many.
 
+        Raises:
+            UserError: If there are none, and will be none.
+        """
+
+    @abstractmethod
     def begin(self, member: M, task: Task) -> None:
         """Let a worker make a picture.
 
         Raises:
             OSError: If a file that the picture needs is not there any more.
         """
-        ...
 
+    @abstractmethod
     def listen(self) -> list[tuple[M, Task, Told | Lost]]:
-        """What workers say, after a second at most."""
-        ...
+        """What workers say, after a second or so at most."""
+
+    @abstractmethod
+    def dismiss(self) -> None:
+        """End all."""
 
 
 class Shift:
@@ -102,19 +117,26 @@ class Shift:
         self._losses: Counter[str] = Counter()
 
     def make(self) -> Iterator[tuple[Task, Made | Exception]]:
-        """Make them all; see `Engine.make_all`."""
-        while self._waiting or self._crew.busy:
-            self._crew.recruit(len(self._waiting) + len(self._crew.busy))
-            yield from self._begin()
-            for member, task, item in self._crew.listen():
-                if isinstance(item, Step):
-                    self._tell(task, item)
-                elif isinstance(item, Notice):
-                    notice(item.text)
-                elif isinstance(item, Lost):
-                    yield from self._after_loss(member, task, item)
-                else:
-                    yield task, UserError(item.line) if isinstance(item, Failure) else item
+        """Make them all, and dismiss the crew; see `Engine.make_all`."""
+        try:
+            with _ending_in_good_order():
+                while self._waiting or self._crew.busy:
+                    self._crew.recruit(len(self._waiting) + len(self._crew.busy))
+                    yield from self._begin()
+                    yield from self._heard()
+        finally:
+            self._crew.dismiss()
+
+    def _heard(self) -> Iterator[tuple[Task, Made | Exception]]:
+        for member, task, item in self._crew.listen():
+            if isinstance(item, Step):
+                self._tell(task, item)
+            elif isinstance(item, Notice):
+                notice(item.text)
+            elif isinstance(item, Lost):
+                yield from self._after_loss(member, task, item)
+            else:
+                yield task, UserError(item.line) if isinstance(item, Failure) else item
 
     def _begin(self) -> Iterator[tuple[Task, Exception]]:
         """Give work to those that have none."""
@@ -156,7 +178,7 @@ def notices_to(tell: Callable[[Notice], None], worded: Callable[[object], str] =
 
 
 @contextlib.contextmanager
-def ending_in_good_order() -> Iterator[None]:
+def _ending_in_good_order() -> Iterator[None]:
     """Let SIGTERM leave as an exception does, unless the program around has its own idea, and Ctrl-C in any shell."""
     ours: dict[int, Any] = {}
     if threading.current_thread() is threading.main_thread():

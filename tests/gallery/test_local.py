@@ -7,16 +7,16 @@ import multiprocessing
 import os
 import signal
 import time
-import warnings
 from pathlib import Path
 
 import psutil
 import pytest
 import torch
 from forked import Running, nst
+from galleries import contents, make
 from painter import put_picture
 
-from nst_lightning.errors import UserError, UserNotice
+from nst_lightning.errors import UserError
 from nst_lightning.gallery import Gallery, LocalEngine, local_crew
 from nst_lightning.gallery import local_engine as module
 from nst_lightning.images import read_image
@@ -54,19 +54,6 @@ def deadly(folders, monkeypatch):
     )
     monkeypatch.syspath_prepend(folders)
     return folders / "left"
-
-
-def make(gallery, engine=None, tell=None):
-    """What became of a gallery, and what was said."""
-    with warnings.catch_warnings(record=True) as said:
-        warnings.simplefilter("ignore")
-        warnings.simplefilter("always", UserNotice)
-        summary = gallery.make(tell, engine)
-    return summary, sorted({str(notice.message) for notice in said})
-
-
-def contents(folder):
-    return {path.name: path.read_bytes() for path in Path(folder).iterdir() if path.suffix in {".png", ".jpg"}}
 
 
 def pixels(folder):

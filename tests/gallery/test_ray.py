@@ -11,14 +11,14 @@ import os
 import signal
 import subprocess
 import sys
-import warnings
 from pathlib import Path
 
 import pytest
 import torch
+from galleries import contents, make
 from painter import put_picture
 
-from nst_lightning.errors import UserError, UserNotice
+from nst_lightning.errors import UserError
 from nst_lightning.features.weights import ENVIRONMENT_VARIABLE
 from nst_lightning.gallery import Gallery, RayEngine, ray_cluster, ray_crew
 
@@ -75,19 +75,6 @@ def engine(folders, nodes, monkeypatch):
     yield made
     made.close()
     torch.set_num_threads(threads)
-
-
-def make(gallery, engine=None, tell=None):
-    """What became of a gallery, and what was said."""
-    with warnings.catch_warnings(record=True) as said:
-        warnings.simplefilter("ignore")
-        warnings.simplefilter("always", UserNotice)
-        summary = gallery.make(tell, engine)
-    return summary, sorted({str(notice.message) for notice in said})
-
-
-def contents(folder):
-    return {path.name: path.read_bytes() for path in Path(folder).iterdir() if path.suffix in {".png", ".jpg"}}
 
 
 def test_all_is_as_on_this_machine(folders, engine, capfd):
