@@ -1,4 +1,4 @@
-"""``nst gallery``: many pictures by one session, or one pair in many settings."""
+"""``nst gallery``: many pictures, or one pair in many settings."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from nst_lightning.gallery import Engine
 
 _DESCRIPTION = """\
-Make every content in every style, by one session, into one folder with a contact sheet (index.html).
+Make every content in every style, into one folder with a contact sheet (index.html).
 
   nst gallery photos --styles paintings -o out               every picture of two folders
   nst gallery 'photos/**/*.jpg' --styles a.jpg b.jpg -o out  patterns and files

@@ -1,4 +1,4 @@
-"""Many pictures: every content in every style, made by one session into one folder with a contact sheet."""
+"""Many pictures: every content in every style, in one folder with a contact sheet."""
 
 from nst_lightning.gallery.engine import Engine, Made, Step
 from nst_lightning.gallery.gallery import Event, Gallery, Summary
