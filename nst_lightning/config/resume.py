@@ -21,11 +21,11 @@ from nst_lightning.errors import UserError
 from nst_lightning.files.paths import expand, from_its_folder
 from nst_lightning.runs.checkpoint import ENDED, FACTS, FOLDER, SETTINGS, read_checkpoint
 from nst_lightning.runs.counters import written_at
-from nst_lightning.runs.ending import is_written
+from nst_lightning.runs.ending import evaluations_of_finished, is_written
 from nst_lightning.runs.facts import check_files
 from nst_lightning.runs.finding import Pictures, find_last, find_requeued, was_requeued
 from nst_lightning.runs.folder import CONFIGURATION
-from nst_lightning.runs.limits import check_room, used_up
+from nst_lightning.runs.limits import NothingLeftError, check_room, used_up
 
 _NOT_GIVEN = "(not given)"
 _OPTIMIZER = "model.optimizer.class_path"
@@ -76,6 +76,11 @@ def resume(args: Sequence[str], parse: Callable[[list[str]], Namespace]) -> tupl
         own.append(f"--trainer.precision={facts['precision']}")
     # A limit that a run has reached is lifted when all is written that the run leaves; else that comes first.
     written = folder is None or is_written(folder, _output(configuration))
+    if written and folder is not None and path.parent == folder and not asked.ckpt_path:
+        # The checkpoint of the requeue is the last one where the run was asked to write none.
+        made = evaluations_of_finished(folder)
+        if made is not None and made >= (asked.model.evaluations or 0):
+            raise NothingLeftError(f"ckpt_path: '{folder}' has {made} evaluations, so nothing is left to do; give more")
     if written:
         for name, value in used_up(configuration, content, facts.get("evaluations", [])).items():
             own.append(f"--{name}={'null' if value is None else value}")

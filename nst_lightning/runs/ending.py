@@ -21,3 +21,13 @@ def is_written(folder: Path | None, output: Path | None = None) -> bool:
         return bool(record.get("all_written", record["state"] != "running"))  # earlier versions had no such entry
     except (OSError, ValueError, KeyError, TypeError, AttributeError):  # none, or not by us
         return True
+
+
+def evaluations_of_finished(folder: Path) -> int | None:
+    """How many evaluations a run has made, if these are all; None for any other."""
+    try:
+        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        made = int(record["evaluations"])
+        return made if record["state"] == "finished" and made >= int(record["of"]) else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
