@@ -70,11 +70,12 @@ class LocalEngine(Engine):
         if each is None:
             yield from self._session.make_all(tasks, tell)
             return
-        firsts = list({task.fingerprint: task for task in reversed(tasks)}.values())
+        firsts: dict[str, Task] = {}
+        again = [task for task in tasks if firsts.setdefault(task.fingerprint, task) is not task]
         crew = LocalCrew(max(1, cores // each), min(each, cores), self._run_folder(tasks[0]).parent, self._run_folder)
-        yield from Shift(crew, firsts, tell, lost="it goes on from its checkpoint").make()
+        yield from Shift(crew, list(firsts.values()), tell, lost="it goes on from its checkpoint").make()
         # The same picture under another name has the same run folder.
-        yield from self._session.make_all([task for task in tasks if task not in firsts], tell)
+        yield from self._session.make_all(again, tell)
 
 
 def _needs_device(tasks: Sequence[Task]) -> bool:

@@ -80,6 +80,13 @@ def test_all_is_as_in_one_process(folders, engine):
     assert left == {path.name for path in Path("here/.gallery").iterdir() if path.suffix != ".json"}
 
 
+def test_pictures_come_in_the_order_of_one_process(folders, engine):
+    one_by_one = LocalEngine(cores=2)  # one worker with both
+    made = [make(Gallery(name, ["photos"], ["paintings"], **LITTLE), way)[0].made for name, way in
+            (("there", one_by_one), ("here", None))]  # fmt: skip
+    assert made[0] == made[1]
+
+
 def test_a_process_that_is_lost_and_begun_again(folders, deadly, engine):
     callback = {"trainer.callbacks": "deadly.Deadly", "model.evaluations": 6, "checkpoint_every": 1}
     deadly.write_text("", encoding="utf-8")
