@@ -22,12 +22,18 @@ class Curvature(NamedTuple):
     """An inverse Hessian that is diagonal in spatial frequency, as a factor on the metric."""
 
     log_frequencies: list[float]  # natural logarithms of frequencies in cycles per pixel, rising
-    log_factors: list[float]  # logarithm of the factor at each, over the number of the image's pixels
+    log_factors: list[
+        float
+    ]  # logarithm of the factor at each, over the number of the image's pixels; by axis of colour
 
-    def at(self, log_frequencies: Sequence[float], pixels: int) -> list[float]:
-        """Factors at other frequencies, for an image of so many pixels; beyond the ends as at them."""
-        logarithms = np.interp(log_frequencies, self.log_frequencies, self.log_factors) + math.log(pixels)
-        return [float(factor) for factor in np.exp(logarithms)]
+    def at(self, log_frequencies: Sequence[float], pixels: int, axes: int = 1) -> list[float]:
+        """Factors at other frequencies, for an image of so many pixels; beyond the ends as at them.
+
+        They come axis of colour by axis; what is known of one axis alone goes for all.
+        """
+        known = np.reshape(self.log_factors, (-1, len(self.log_frequencies)))
+        rows = [np.interp(log_frequencies, self.log_frequencies, row) + math.log(pixels) for row in known]
+        return [float(factor) for row in rows * (axes // len(rows)) for factor in np.exp(row)]
 
 
 def ring_scales(ss: Tensor, yy: Tensor, rings: list[int]) -> Tensor:

@@ -26,7 +26,7 @@ class InverseHessian:
     """
 
     def __init__(self, parameters: Sequence[Tensor], exponent: float | None, group: Mapping[str, Any]) -> None:
-        self.coordinates = Coordinates(parameters, exponent, group["rings"])
+        self.coordinates = Coordinates(parameters, exponent, group["rings"], group["opponent_colors"])
         self._group = group
         self._rings = [len(sizes) for sizes in self.coordinates.ring_sizes]
         self._sizes = [size for sizes in self.coordinates.ring_sizes for size in sizes]
@@ -57,7 +57,7 @@ class InverseHessian:
         if prior is None or self._metric is None:
             return None
         if self._prior is None:
-            factors = Curvature(*prior).at(self._metric.centres, self._metric.shape[-2:].numel())
+            factors = Curvature(*prior).at(self._metric.centres, self._metric.shape[-2:].numel(), self._metric.axes)
             self._prior = like.new_tensor(factors)
         return self._prior
 

@@ -120,8 +120,11 @@ def read_checkpoint(path: Path, *, lazily: bool = False) -> dict[str, Any]:
     return content
 
 
+_BEFORE = {"opponent_colors": False}  # what was done before there was a setting, where that is not today's default
+
+
 def add_new_settings(checkpoint: dict[str, Any], groups: Sequence[Mapping[str, Any]]) -> None:
     """Give the optimiser in a checkpoint the settings that its version did not have, as the groups say, in place."""
     for state in checkpoint.get("optimizer_states", [])[:1]:  # one of weights alone has none
         for saved, group in zip(state["param_groups"], groups, strict=False):
-            saved.update({**group, **saved})
+            saved.update({**group, **{name: old for name, old in _BEFORE.items() if name in group}, **saved})

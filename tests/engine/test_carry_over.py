@@ -10,6 +10,7 @@ import torch
 
 from nst_lightning.optim import LBFGS
 from nst_lightning.optim.lbfgs import Curvature
+from nst_lightning.runs.checkpoint import add_new_settings
 
 
 class Filtered:
@@ -57,10 +58,10 @@ def test_what_is_known_is_a_function_of_frequency_and_of_pixels():
         small.step(optimiser)
     known = optimiser.curvature()
     assert known is not None
-    assert len(known.log_factors) == len(known.log_frequencies)
+    assert len(known.log_factors) == 3 * len(known.log_frequencies)  # brightness and two colours, which are alike here
     assert known.log_frequencies == sorted(known.log_frequencies)
     # 1 / (3 f^2) is f^-1, the metric's own, times 1 / (3 f).
-    expected = [-math.log(3.0) - f for f in known.log_frequencies]
+    expected = [-math.log(3.0) - f for f in known.log_frequencies] * 3
     errors = torch.tensor(known.log_factors) - torch.tensor(expected)
     assert (errors - errors.median()).abs().median() < 0.5
     assert abs(float(errors.median())) < 1.0
@@ -128,6 +129,31 @@ def test_a_checkpoint_of_an_earlier_version_goes_on():
     for _ in range(2):
         problem.step(optimiser)
     assert problem.losses[2] < problem.losses[0]
+
+
+def test_a_checkpoint_from_before_opponent_colours_goes_on_as_it_would_have():
+    problem, other = Filtered(16, 16), Filtered(16, 16)
+    before = LBFGS([problem.image], opponent_colors=False)
+    for _ in range(3):
+        problem.step(before)
+    saved = before.state_dict()
+    saved["param_groups"] = [{k: v for k, v in saved["param_groups"][0].items() if k != "opponent_colors"}]
+    add_new_settings({"optimizer_states": [saved]}, LBFGS([other.image]).param_groups)
+    resumed = LBFGS([other.image])
+    resumed.load_state_dict(saved)
+    with torch.no_grad():
+        other.image.copy_(problem.image)
+    for _ in range(3):
+        problem.step(before)
+        other.step(resumed)
+    assert torch.equal(problem.image, other.image)
+
+
+def test_what_is_known_of_all_channels_together_goes_for_each_colour():
+    known = Curvature([-4.0, -1.0], [1.0, 3.0])
+    assert known.at([-2.5], 10, axes=3) == pytest.approx([10 * math.exp(2.0)] * 3)
+    known = Curvature([-4.0, -1.0], [1.0, 3.0, 0.0, 0.0, 2.0, 2.0])
+    assert known.at([-2.5, 0.0], 1, axes=3) == pytest.approx([math.exp(x) for x in (2, 3, 0, 0, 2, 2)])
 
 
 def test_it_goes_through_a_file():

@@ -46,6 +46,40 @@ def test_metric_of_exponent_zero_is_the_identity():
     torch.testing.assert_close(metric.backward(metric.forward(g)), g, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("images", [1, 2])
+def test_opponent_colours_are_an_orthogonal_map_beside_the_metric(images):
+    """Against a dense matrix of the same map, its axes normalised by hand."""
+    size = (5, 6)
+    shape = torch.Size((images, 3, *size))
+    metric = SpectralMetric(shape, 0.5, torch.device("cpu"), torch.float64, rings=4, opponent_colors=True)
+    axes = torch.tensor([[1.0, 1.0, 1.0], [1.0, 0.0, -1.0], [1.0, -2.0, 1.0]], dtype=torch.float64)
+    axes /= axes.norm(dim=1, keepdim=True)
+    dense = torch.kron(torch.eye(images * 3, dtype=torch.float64), dense_h0(*size, 0.5))
+    turn = torch.kron(torch.eye(images, dtype=torch.float64), torch.kron(axes, torch.eye(30, dtype=torch.float64)))
+    g, v = torch.randn(2, images * 90, dtype=torch.float64)
+    torch.testing.assert_close(metric.backward(metric.forward(g)), dense @ g, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(metric.forward(g) @ metric.forward(v), g @ dense @ v, rtol=1e-12, atol=1e-12)
+    assert metric.axes == 3
+    assert 3 * sum(metric.sizes) == metric.numel
+    # An axis' coordinates lie together: those of its part of the gradient alone are zero elsewhere.
+    brightness = (turn.T @ (turn @ g).view(images, 3, 30).mul(torch.eye(3)[0].view(1, 3, 1)).view(-1)).contiguous()
+    third = metric.numel // 3
+    torch.testing.assert_close(metric.forward(brightness)[:third], metric.forward(g)[:third], rtol=1e-12, atol=1e-12)
+    assert metric.forward(brightness)[third:].abs().max() < 1e-12
+
+
+def test_a_grey_gradient_has_no_colour_to_the_last_bit():
+    metric = SpectralMetric(
+        torch.Size((1, 3, 9, 8)), 0.5, torch.device("cpu"), torch.float32, rings=4, opponent_colors=True
+    )
+    grey = torch.randn(1, 1, 9, 8).repeat(1, 3, 1, 1)
+    coordinates = metric.forward(grey.view(-1))
+    assert not coordinates[metric.numel // 3 :].any()
+    red, green, blue = metric.backward(coordinates).view(3, -1)
+    assert torch.equal(red, green)
+    assert torch.equal(red, blue)
+
+
 def ring_factors(pairs, size, rings):
     """C by its definition, with NumPy's full transform: rings of log f, ‖s‖ / ‖y‖ of each, smoothed 1-2-1."""
     height, width = size
