@@ -9,11 +9,18 @@ Fixed before any preset was tuned. Each is 1 at best, but for the share out of r
   Kolkin, Salavon and Shakhnarovich 2019, STROTSS): what is alike in the photograph is alike in the picture.
 * `spectrum`: 1 less the mean distance of the logarithms (base 10) of the radial power spectra of picture and style.
 * `clipped`: share of samples that are black or white in the picture, beyond those in content and style.
+
+Two more say how far a picture has come in what presets do optimise, as the whole network in float32 sees it; they count
+where builds of one preset are compared, and not in the mean:
+
+* `style`: as `unseen`, at the layers that terms take by default (relu1_1, 2_1, 3_1, 4_1, 5_1).
+* `content`: squared distance from the content's features at relu4_2 over their sum of squares, 0 at best.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import torch
@@ -22,9 +29,12 @@ from torch import Tensor
 
 from nst_lightning.features import Extractor
 from nst_lightning.images.recolor import luma
+from nst_lightning.losses.content import content_distance
 from nst_lightning.losses.gram import gram_matrix
+from nst_lightning.losses.term import STYLE_LAYERS
 
 UNSEEN = ("relu1_2", "relu2_2", "relu3_3", "relu4_3")
+CONTENT_LAYER = "relu4_2"
 PATCH, SCALES, DIRECTIONS, CELLS = 8, (1, 2, 4), 128, 1024
 
 
@@ -37,6 +47,8 @@ class Scores:
     structure: float
     spectrum: float
     clipped: float
+    style: float
+    content: float
 
     @property
     def quality(self) -> float:
@@ -58,18 +70,25 @@ def judge(network: Extractor, picture: Tensor, content: Tensor, style: Tensor) -
         content: The same shape.
         style: (1, 3, h, w).
     """
-    ours, start, goal = (network(image, UNSEEN) for image in (picture, content, style))
-    gaps = []
-    for layer in UNSEEN:
-        g, c, s = (gram_matrix(features[layer]) for features in (ours, start, goal))
-        gaps.append(1 - float((g - s).norm() / (c - s).norm().clamp(min=1e-12)))
+    layers = [*UNSEEN, *STYLE_LAYERS, CONTENT_LAYER]
+    ours, start, goal = (network(image, layers) for image in (picture, content, style))
+
+    def closed(layers: Sequence[str]) -> float:
+        gaps = []
+        for layer in layers:
+            g, c, s = (gram_matrix(features[layer]) for features in (ours, start, goal))
+            gaps.append(1 - float((g - s).norm() / (c - s).norm().clamp(min=1e-12)))
+        return sum(gaps) / len(gaps)
+
     before = patch_distance(content, style)
     return Scores(
-        unseen=sum(gaps) / len(gaps),
+        unseen=closed(UNSEEN),
         patches=1 - patch_distance(picture, style) / max(before, 1e-12),
         structure=correlation(self_similarity(ours["relu4_3"]), self_similarity(start["relu4_3"])),
         spectrum=max(0.0, 1 - spectrum_distance(picture, style)),
         clipped=max(0.0, clipped(picture) - max(clipped(content), clipped(style))),
+        style=closed(STYLE_LAYERS),
+        content=float(content_distance(ours[CONTENT_LAYER], start[CONTENT_LAYER], "balanced")),
     )
 
 

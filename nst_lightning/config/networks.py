@@ -19,21 +19,23 @@ class Networks:
 
     def put_into(self, model: Namespace) -> None:
         """Put networks that were built before in the places of their configuration."""
-        for holder, asked in _asked(model):
-            if (built := self._built.get(_key(asked))) is not None:
-                holder.extractor = built
+        for holder, name in _places(model):
+            if (built := self._built.get(_key(getattr(holder, name)))) is not None:
+                setattr(holder, name, built)
 
     def remember(self, asked: Namespace, built: Namespace) -> None:
         """Keep the networks among a model's arguments that were built as they were asked for."""
-        for (_, configuration), (_, network) in zip(_asked(asked), _asked(built), strict=True):
+        for (holder, name), (made, _) in zip(_places(asked), _places(built), strict=True):
+            configuration, network = getattr(holder, name), getattr(made, name)
             if network is not None and isinstance(configuration, Namespace):
                 self._built[_key(configuration)] = network
 
 
-def _asked(model: Namespace) -> Iterator[tuple[Any, Any]]:
-    """What holds a network, and what it asks for: the model, then each of its stages."""
-    for holder in [model, *(model.stages or [])]:
-        yield holder, holder.extractor
+def _places(model: Namespace) -> Iterator[tuple[Any, str]]:
+    """What may hold a network, and its name there: the model two, then each of its stages."""
+    yield from ((model, "extractor"), (model, "draft"))
+    for stage in model.stages or []:
+        yield stage, "extractor"
 
 
 def _key(asked: Namespace | None) -> str:

@@ -22,14 +22,14 @@ from nst_lightning.files.paths import expand, from_its_folder
 from nst_lightning.runs.checkpoint import ENDED, FACTS, FOLDER, SETTINGS, read_checkpoint
 from nst_lightning.runs.counters import written_at
 from nst_lightning.runs.ending import evaluations_of_finished, is_written
-from nst_lightning.runs.facts import check_files
+from nst_lightning.runs.facts import NETWORK, check_files
 from nst_lightning.runs.finding import Pictures, find_last, find_requeued, was_requeued
 from nst_lightning.runs.folder import CONFIGURATION
 from nst_lightning.runs.limits import NothingLeftError, check_room, used_up
 
 _NOT_GIVEN = "(not given)"
 _OPTIMIZER = "model.optimizer.class_path"
-_NETWORK = re.compile(r"model\.(stages\.\d+\.)?extractor\b")
+_NETWORK = re.compile(r"model\.((stages\.\d+\.)?extractor|draft)\b")
 # Where results go and what is read besides is not what a run is.
 _RESULTS = ("output", "fallback", "trainer.default_root_dir", "snapshot_every", "timelapse", "preview", "report")
 _INCIDENTAL = ("ckpt_path", "checkpoint_", "log", *_RESULTS)
@@ -85,7 +85,7 @@ def resume(args: Sequence[str], parse: Callable[[list[str]], Namespace]) -> tupl
         for name, value in used_up(configuration, content, facts.get("evaluations", [])).items():
             own.append(f"--{name}={'null' if value is None else value}")
     ended = bool(content.get(ENDED)) and not written
-    stages = _lengthened(asked.model, stored, facts.get("evaluations", []), written_at(content).stage)
+    stages = _stages(asked.model, stored, facts, written_at(content).stage)
     return [*own, *args, *stages, f"--ckpt_path={path}"], Resumed(path, folder, configuration, ended)
 
 
@@ -113,25 +113,39 @@ def _pictures(asked: Namespace) -> Pictures:
     return Pictures(None if asked.content == _NOT_GIVEN else first, others or None, ", ".join([*content, *paths]))
 
 
-def _lengthened(asked: Namespace, stored: Mapping[str, Any], then: Sequence[int], stage: int) -> list[str]:
-    """Options for a run of several stages, with so many evaluations each, that shall have another number of them.
+def _stages(asked: Namespace, stored: Mapping[str, Any], facts: Mapping[str, Any], stage: int) -> list[str]:
+    """Options for the stages of a run that is in one of them, as far as what is asked for does not say them itself.
 
-    Stages before the one that it is in stay as they were; that one and those to come share what is left. Where that
-    leaves too little, the number is taken as that of a new run.
+    With another number of evaluations, stages before the present one stay as they were; that one and those to come
+    share what is left. Where that leaves too little, the number is taken as that of a new run. Without one, a run of a
+    version whose stages by default were longer keeps them.
     """
-    if asked.evaluations is None or asked.stages is not None or len(then) < 2 or not stored:
+    then, model = facts.get("evaluations", []), stored.get("model", {})
+    if asked.stages is not None or not then or not model:
         return []
-    by_default = [{"scale": 0.5**halvings} for halvings in reversed(range(len(then)))]
-    try:
-        rest = make_schedule(asked.evaluations - sum(then[:stage]), [Stage(count) for count in then[stage:]])
-    except UserError:
-        return []
-    counts = [*then[:stage], *(part.evaluations for part in rest)]
-    stages = [
-        {**settings, "evaluations": count}
-        for settings, count in zip(stored["model"].get("stages") or by_default, counts, strict=True)
-    ]
-    return [f"--model.stages={json.dumps(stages)}", "--model.evaluations=null"]
+    if asked.evaluations is None:
+        was_longer = "draft" not in model and model.get("stages") is None
+        counts = then if was_longer else []
+    elif len(then) > 1:
+        try:
+            rest = make_schedule(asked.evaluations - sum(then[:stage]), [Stage(count) for count in then[stage:]])
+        except UserError:
+            return []
+        counts = [*then[:stage], *(part.evaluations for part in rest)]
+    else:
+        counts = []
+    given = model.get("stages") or _default_settings(model.get("draft"), facts, len(counts))
+    stages = [{**settings, "evaluations": count} for settings, count in zip(given, counts, strict=False)]
+    return [f"--model.stages={json.dumps(stages)}", "--model.evaluations=null"] if stages else []
+
+
+def _default_settings(draft: Any, facts: Mapping[str, Any], count: int) -> list[dict[str, Any]]:
+    """Scales and networks of so many stages by default."""
+    files = facts.get("files", {})
+    networks = [files.get(f"{NETWORK} of stage {index + 1}") for index in range(count)]
+    if draft is None or not networks or networks[0] == networks[-1]:  # none, or it lacked a layer
+        return [{"scale": 0.5**halvings} for halvings in reversed(range(count))]
+    return [*({"scale": 0.5**halvings, "extractor": draft} for halvings in reversed(range(count - 1))), {"scale": 1.0}]
 
 
 def _output(configuration: Mapping[str, Any]) -> Path | None:

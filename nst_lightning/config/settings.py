@@ -38,6 +38,7 @@ class _Place(NamedTuple):
 
 _CLASSES = {
     "model.extractor": _Place(features.Extractor, (features,)),
+    "model.draft": _Place(features.Extractor, (features,)),
     "model.optimizer": _Place(torch.optim.Optimizer, (optim, torch.optim)),
     "model.terms": _Place(losses.Term, (losses,), many=True, bare=False),
     "trainer.callbacks": _Place(lightning.pytorch.Callback, (callbacks, lightning.pytorch.callbacks), many=True),

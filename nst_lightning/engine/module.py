@@ -45,10 +45,12 @@ class StyleTransfer(ResumableModule):
         evaluations: Evaluations of a run of one stage at full size, or of all given stages together, which keep their
             shares; leave it out for the default stages.
         stages: Stages (evaluations, scale, extractor), coarse to fine, each an epoch; by default sizes double from 256
-            px on, and evaluations halve from 200.
+            px on, with 60 evaluations, 48, 24 and so on.
         strength: Style against content: factor on all style terms.
         terms: The objective's terms; by default a balanced Content and Gram.
         extractor: The frozen network; by default VGG-19.
+        draft: A frozen network that costs less and steers alike, such as CompactVGG19, for all evaluations of the
+            default stages but the last ones; null for none.
         optimizer: Callable that takes the parameters; L-BFGS by default, Adam works too.
         lr_scheduler: Callable that takes the optimiser; it changes the rate after each evaluation, and begins anew with
             each stage. One that waits for a plateau looks at the loss.
@@ -64,6 +66,7 @@ class StyleTransfer(ResumableModule):
         strength: float = 1.0,
         terms: list[Term] | None = None,
         extractor: Extractor | None = None,
+        draft: Extractor | None = None,
         optimizer: OptimizerCallable = LBFGS,
         lr_scheduler: Optional[LRSchedulerCallable] = None,
         memory: float | None = None,
@@ -76,13 +79,14 @@ class StyleTransfer(ResumableModule):
         super().__init__(
             Objective(terms if terms is not None else default_terms(), strength),
             extractor if extractor is not None else VGG19(),
+            draft,
             (evaluations, stages),
             OptimizerSetup(optimizer, lr_scheduler),
             memory,
             tile,
         )
         # Objects stay out of the checkpoint, which holds data only; the command line adds their configuration.
-        self.save_hyperparameters(ignore=["stages", "terms", "extractor", "optimizer", "lr_scheduler"])
+        self.save_hyperparameters(ignore=["stages", "terms", "extractor", "draft", "optimizer", "lr_scheduler"])
         self._has_size = False  # whether the image has the size of the run that is about to begin
         self._build_optimizers()  # a wrong argument is found now, not after the pictures are read
 

@@ -140,5 +140,5 @@ def _miss_no_network(_: nn.Module, keys: Any) -> None:
 
 
 def _is_of_network(key: str) -> bool:
-    """Whether an entry of a state dict belongs to the frozen network."""
-    return key.startswith("extractor.") or ".extractor." in key
+    """Whether an entry of a state dict belongs to a frozen network."""
+    return key.startswith(("extractor.", "draft.")) or ".extractor." in key

@@ -39,6 +39,7 @@ class StagedModule(ImageModule):
     Args:
         objective: Terms and weights.
         extractor: The network of stages that have none of their own.
+        draft: The network that begins a run of the default stages, or None.
         schedule: Evaluations and stages as they were asked for.
         optimizers: Builds the optimiser of each stage.
         memory: GiB that the process may take; None: all that is free.
@@ -53,6 +54,7 @@ class StagedModule(ImageModule):
         self,
         objective: Objective,
         extractor: Extractor,
+        draft: Extractor | None,
         schedule: tuple[int | None, list[Stage] | None],
         optimizers: OptimizerSetup,
         memory: float | None,
@@ -60,9 +62,10 @@ class StagedModule(ImageModule):
     ) -> None:
         super().__init__(objective)
         self.extractor = extractor
+        self.draft = _with_layers(draft, objective)
         self._schedule, self._optimizers = schedule, optimizers
         self.memory, self.tile = memory, tile
-        self.stages = make_schedule(*schedule)
+        self.stages = make_schedule(*schedule, draft=self.draft)
         for network in self._extractors():
             network.check_layers(objective.layers, argument="model.terms")
             network.use_layers(objective.layers)
@@ -122,7 +125,7 @@ class StagedModule(ImageModule):
                 "of model.terms, as the preset texture does"
             )
         least = max(self.objective.least_side(network.strides) for network in self._extractors())
-        self.stages = make_schedule(*self._schedule, max(data.stage_size()), min(data.stage_size()), least)
+        self.stages = make_schedule(*self._schedule, max(data.stage_size()), min(data.stage_size()), least, self.draft)
         data.schedule(self.stages, least)
         self.objective = self.objective.divided(data.request.regions)
         for stage in self.stages:
@@ -229,6 +232,18 @@ class StagedModule(ImageModule):
         if self.evaluator is None:
             raise UserError("model: needs a fit first, got none yet; call trainer.fit(model, datamodule=data)")
         return self.evaluator(image)
+
+
+def _with_layers(draft: Extractor | None, objective: Objective) -> Extractor | None:
+    """A draft that has all layers of an objective; None if there is none."""
+    if draft is None:
+        return None
+    try:
+        draft.check_layers(objective.layers, argument="model.draft")
+    except UserError as error:
+        notice(f"{error}; going on without a draft, which takes longer")
+        return None
+    return draft
 
 
 def plan_for(

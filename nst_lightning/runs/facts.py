@@ -14,7 +14,7 @@ from nst_lightning.files.paths import absolute
 
 CONTENT = "data.content"
 _STYLE = "data.style[{}].path"
-_NETWORK = "model.extractor"
+NETWORK = "model.extractor"
 
 
 class InputFile(NamedTuple):
@@ -46,7 +46,7 @@ def make_facts(files: Mapping[str, str], networks: Sequence[str], evaluations: S
     for stage, origin in enumerate(networks, start=1):
         digits = re.search(r"sha256 (\w+)", origin)
         if digits:
-            found[f"{_NETWORK} of stage {stage}"] = InputFile(origin, "", digits.group(1))
+            found[f"{NETWORK} of stage {stage}"] = InputFile(origin, "", digits.group(1))
     return {"files": {argument: list(file) for argument, file in found.items()}, "evaluations": list(evaluations)}
 
 
@@ -79,7 +79,7 @@ def check_files(checkpoint: Path, then: Mapping[str, Any], now: Mapping[str, Any
     before, ours = files_of(then), files_of(now)
     for argument in dict.fromkeys([*before, *ours]):
         old, new = before.get(argument), ours.get(argument)
-        if argument.startswith(_NETWORK) and not same_network:
+        if argument.startswith(NETWORK) and not same_network:
             continue
         if old is None or new is None:
             if argument != CONTENT and not argument.endswith("].path"):

@@ -6,6 +6,7 @@ import pytest
 
 from nst_lightning.data.schedule import Stage, make_schedule
 from nst_lightning.errors import UserError
+from nst_lightning.features import CompactVGG19
 
 
 def test_evaluations_are_one_stage_at_full_size():
@@ -22,15 +23,35 @@ def test_stages_are_taken_as_they_are_but_copied():
 @pytest.mark.parametrize(
     ("longest", "expected"),
     [
-        (48, [(300, 1)]),
-        (256, [(300, 1)]),
-        (512, [(200, 0.5), (100, 1)]),
-        (1000, [(200, 0.25), (100, 0.5), (50, 1)]),
-        (8192, [(200, 1 / 32), (100, 1 / 16), (50, 1 / 8), (25, 1 / 4), (12, 1 / 2), (10, 1)]),
+        (48, [(120, 1)]),
+        (256, [(120, 1)]),
+        (512, [(60, 0.5), (48, 1)]),
+        (1000, [(60, 0.25), (48, 0.5), (24, 1)]),
+        (8192, [(60, 1 / 32), (48, 1 / 16), (24, 1 / 8), (12, 1 / 4), (8, 1 / 2), (8, 1)]),
     ],
 )
 def test_default_doubles_the_size_and_halves_the_evaluations(longest, expected):
     assert [(s.evaluations, s.scale) for s in make_schedule(None, None, longest)] == expected
+
+
+@pytest.mark.parametrize(
+    ("longest", "expected"),
+    [
+        (256, [(120, 1, True), (40, 1, False)]),
+        (512, [(60, 0.5, True), (48, 1, True), (16, 1, False)]),
+        (1000, [(60, 0.25, True), (48, 0.5, True), (24, 1, True), (8, 1, False)]),
+    ],
+)
+def test_a_draft_makes_all_but_the_last_evaluations(longest, expected):
+    draft = CompactVGG19()
+    stages = make_schedule(None, None, longest, draft=draft)
+    assert [(s.evaluations, s.scale, s.extractor is draft) for s in stages] == expected
+
+
+def test_a_draft_is_for_the_default_stages():
+    draft = CompactVGG19()
+    assert make_schedule(7, None, draft=draft) == [Stage(7)]
+    assert make_schedule(None, [Stage(2, 0.5), Stage(1)], draft=draft) == [Stage(2, 0.5), Stage(1)]
 
 
 @pytest.mark.parametrize(
