@@ -50,5 +50,5 @@ def __getattr__(name: str) -> Any:
     """Import public names when they are asked for: torch and lightning take seconds, ``nst --help`` must not."""
     if name in _HOMES:
         import_module("nst_lightning.process.before_torch").import_torch()
-        return getattr(import_module(f"nst_lightning.{_HOMES[name]}"), name)
+        return getattr(import_module("nst_lightning.process.loading").load(f"nst_lightning.{_HOMES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -11,15 +11,17 @@ from importlib import import_module
 from types import ModuleType
 
 from nst_lightning.process.ownership import owns_process
+from nst_lightning.process.parts import parts_alone
 
 
 def load(name: str) -> ModuleType:
     """Import a module; in the command's own process what is there afterwards is never searched for garbage again."""
-    if not owns_process() or not gc.isenabled():
-        return import_module(name)
-    gc.disable()
-    try:
-        return import_module(name)
-    finally:
-        gc.freeze()
-        gc.enable()
+    with parts_alone():
+        if not owns_process() or not gc.isenabled():
+            return import_module(name)
+        gc.disable()
+        try:
+            return import_module(name)
+        finally:
+            gc.freeze()
+            gc.enable()
