@@ -1,8 +1,9 @@
 """From a file of any supported kind to upright samples."""
 
 import functools
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
@@ -20,8 +21,12 @@ from nst_lightning.images.opening import opened, remark
 from nst_lightning.images.tags import png_chunks, read_tags
 from nst_lightning.images.tiffpages import is_raw_tiff, with_picture_first
 
-# Not all that Pillow knows: some of its formats start other programs (EPS) or are no pictures (MPEG).
-_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "TIFF", "GIF", "BMP", "DIB", "PPM", "TGA", "AVIF")
+# Not all that Pillow knows: some of its formats start other programs (EPS) or are no pictures (MPEG). Each with the
+# plugin of Pillow that reads it.
+_FORMATS = {
+    **{"JPEG": "Jpeg", "MPO": "Mpo", "PNG": "Png", "WEBP": "WebP", "TIFF": "Tiff", "GIF": "Gif"},
+    **{"BMP": "Bmp", "DIB": "Bmp", "PPM": "Ppm", "TGA": "Tga", "AVIF": "Avif"},
+}
 # Kinds that Pillow would spoil or does not read.
 _READERS: dict[str, "_Reader"] = {"raw": raw, "heif": heif, "jxl": jxl, "jpeg2000": jpeg2000, "netpbm": netpbm}
 _START_BYTES = 4096
@@ -144,7 +149,9 @@ def _header(file: BinaryIO) -> Header:
 
 def readable_formats() -> list[str]:
     """Names of the formats that pictures are read from, as far as this build of Pillow has them."""
-    Image.init()
+    for plugin in dict.fromkeys(_FORMATS.values()):  # by itself Pillow would import those of fifty formats
+        with suppress(ImportError):
+            import_module(f"PIL.{plugin}ImagePlugin")
     return [kind for kind in _FORMATS if kind in Image.OPEN]
 
 

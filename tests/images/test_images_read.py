@@ -2,6 +2,8 @@
 
 import io
 import struct
+import subprocess
+import sys
 import zlib
 from pathlib import Path
 
@@ -338,3 +340,17 @@ class TestMaskSamples:
     def test_an_error_names_the_argument(self, tmp_path):
         with pytest.raises(UserError, match=r"^data\.content_mask: needs an existing picture"):
             read_mask_samples(tmp_path / "no.png", "data.content_mask")
+
+
+def test_no_plugins_of_pillow_are_imported_but_those_that_pictures_are_read_by(tmp_path):
+    """In a process of its own: Pillow imports all fifty for whoever asks it for one that it does not know."""
+    Image.new("RGB", (20, 10)).save(tmp_path / "x.jpg")
+    code = (
+        "import sys; from pathlib import Path; from nst_lightning.images.decode import read_raster, readable_formats;"
+        f"read_raster(Path({str(tmp_path / 'x.jpg')!r}), 'content');"
+        "print(*{'PIL.PdfImagePlugin', 'PIL.EpsImagePlugin', 'PIL.DdsImagePlugin'} & set(sys.modules));"
+        "given = readable_formats(); from PIL import Image; Image.init();"
+        "assert given == readable_formats() and {'JPEG', 'PNG', 'TIFF', 'WEBP', 'AVIF'} <= set(given)"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout.strip()) == (0, ""), ended.stderr[-2000:]
