@@ -126,7 +126,8 @@ def _part(package: ModuleType, name: str) -> Any:
 def _run(package: Any) -> None:
     """Run the code of a package, unless somebody else has done so by now."""
     with _lock:
-        if type(package) is not _Package:
+        waits = type(package) is _Package
+        if not waits:
             return
         package.__class__ = _Busy
         try:
