@@ -51,6 +51,11 @@ class Request:
         return None if self.init in get_args(Start) else self.init
 
     @property
+    def starts_from_nothing(self) -> bool:
+        """Whether a run starts from noise or one colour, and not from a picture."""
+        return self.start_picture is None and (self.init != "content" or self.content is None)
+
+    @property
     def files(self) -> dict[str, str]:
         """Argument and path of each picture and mask that is read."""
         found = {"data.content": self.content}

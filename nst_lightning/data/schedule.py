@@ -34,18 +34,24 @@ _ALONE = 120  # evaluations of a run of one stage
 
 
 def default_stages(
-    longest: int, shortest: int | None = None, least: int = 1, draft: Extractor | None = None
+    longest: int,
+    shortest: int | None = None,
+    least: int = 1,
+    draft: Extractor | None = None,
+    from_nothing: bool = False,
 ) -> list[Stage]:
     """Stages of doubling size: 60 evaluations at about `COARSEST`, then 48, 24 and so on, at least 8.
 
     The sides are the result's, in pixels. A strip may have a larger coarsest stage: its short side has at `least` so
-    many pixels there, if it has them in the result. With a `draft` all these are that network's, and a third as many
-    as its last are the model's own.
+    many pixels there, if it has them in the result. A run that starts from nothing, and has a longer way to go, makes
+    twice as many evaluations. With a `draft` all these are that network's, and a third as many as its last
+    are the model's own.
     """
     doublings = max(0, round(math.log2(max(longest, 1) / COARSEST)))
     while doublings and shortest is not None and round(shortest * 0.5**doublings) < least:
         doublings -= 1
     counts = [_FIRST, *(max(_LEAST, _SECOND >> k) for k in range(doublings))] if doublings else [_ALONE]
+    counts = [2 * count for count in counts] if from_nothing else counts
     stages = [Stage(n, scale=0.5 ** (doublings - k), extractor=draft) for k, n in enumerate(counts)]
     return stages if draft is None else [*stages, Stage(max(1, counts[-1] // 3))]
 
@@ -57,23 +63,29 @@ def make_schedule(
     shortest: int | None = None,
     least: int = 1,
     draft: Extractor | None = None,
+    from_nothing: bool = False,
 ) -> list[Stage]:
     """Turn the two ways of saying how long a run is into one list.
 
     Args:
         evaluations: Length of a run of one stage at full size; with explicit stages they share it, as they did theirs.
         stages: Explicit stages, from coarse to fine. With neither of the two the run has `default_stages`.
-        longest: Long side of the result in pixels, which the default depends on; see there for the next three, too.
+        longest: Long side of the result in pixels, which the default depends on; see there for the next four, too.
         shortest: Its short side.
         least: What that has at the coarsest stage.
         draft: The network that begins.
+        from_nothing: Whether the run starts from noise or one colour.
 
     Raises:
         UserError: If a number makes no sense.
     """
     argument = "model.stages.evaluations"
     if stages is None:
-        stages = default_stages(longest, shortest, least, draft) if evaluations is None else [Stage(evaluations)]
+        stages = (
+            default_stages(longest, shortest, least, draft, from_nothing)
+            if evaluations is None
+            else [Stage(evaluations)]
+        )
         argument = "model.evaluations"
     elif not stages:
         raise UserError("model.stages: must hold at least one stage, got none; leave it out for a run of one stage")

@@ -125,7 +125,8 @@ class StagedModule(ImageModule):
                 "of model.terms, as the preset texture does"
             )
         least = max(self.objective.least_side(network.strides) for network in self._extractors())
-        self.stages = make_schedule(*self._schedule, max(data.stage_size()), min(data.stage_size()), least, self.draft)
+        sides = max(data.stage_size()), min(data.stage_size())
+        self.stages = make_schedule(*self._schedule, *sides, least, self.draft, data.request.starts_from_nothing)
         data.schedule(self.stages, least)
         self.objective = self.objective.divided(data.request.regions)
         for stage in self.stages:

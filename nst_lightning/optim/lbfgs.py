@@ -60,10 +60,9 @@ class LBFGS(Optimizer):
         spectral_exponent: Start from an inverse Hessian that favours low spatial frequencies f by ``f^(-2 exponent)``
             (`SpectralMetric`), so that large areas of colour move as fast as fine strokes. It applies to parameters of
             the shape of images, (..., C, H, W); 0 measures changes in pixels.
-        rings: Number of rings of spatial frequency on which that favour is corrected by the curvature measured on the
-            way; 1 leaves it as it is.
-        opponent_colors: Measure it for brightness and two opponent colours each, of parameters (..., 3, H, W), and not
-            for all channels together; saves a seventh of the evaluations.
+        rings: Rings of spatial frequency, on each of which that favour is corrected by the curvature measured on the way.
+        opponent_colors: Measure it for brightness and two opponent colours each, of parameters (..., 3, H, W), which
+            saves a seventh of the evaluations.
         relaxation: Factor on γ under the metric. Steps lean to directions of high curvature, so the γ measured along
             them is short for all others; 2 saves a sixth of the evaluations, 4 diverges.
         history_dtype: float32 (float64 for float64 parameters), or bfloat16 for half the memory: one of
@@ -112,8 +111,8 @@ class LBFGS(Optimizer):
         counts = {"history_size": history_size, "rings": rings}
         choices = {"history_dtype": history_dtype, "rules": rules}
         _check(positive, not_negative, counts, choices)
-        switches = {"opponent_colors": opponent_colors, "prior": None}
-        super().__init__(params, {**positive, **not_negative, **counts, **choices, **switches})
+        groups = {**positive, **not_negative, **counts, **choices, "opponent_colors": opponent_colors, "prior": None}
+        super().__init__(params, groups)
         if len(self.param_groups) != 1:
             raise UserError(f"params: L-BFGS takes one parameter group, got {len(self.param_groups)}; merge them")
         self._params: list[Tensor] = self.param_groups[0]["params"]
@@ -183,11 +182,7 @@ class LBFGS(Optimizer):
         g = self._hessian.coordinates.forward(
             joined([torch.zeros_like(p).view(-1) if p.grad is None else p.grad.reshape(-1) for p in self._params])
         )
-        finite = torch.isfinite(torch.dot(g, g))
-        if isinstance(loss, Tensor):
-            finite = finite & torch.isfinite(loss).all()
-        elif isinstance(loss, float) and not math.isfinite(loss):
-            finite = torch.zeros_like(finite)
+        finite = _is_finite(g, loss)
         direction = self._hessian.direction(state, g, finite)
         state["last_gradient"] = g  # if it is not finite, `have_last` prevents its use
         self._move(state, direction, finite)
@@ -267,6 +262,14 @@ def _check(positive: _Numbers, not_negative: _Numbers, counts: Mapping[str, int]
     for name, choice in choices.items():
         if choice not in (allowed := get_args({"history_dtype": HistoryDtype, "rules": Rules}[name])):
             raise UserError(f"{name}: must be one of {', '.join(allowed)}, got {choice}")
+
+
+def _is_finite(gradient: Tensor, loss: Any) -> Tensor:
+    """Whether a gradient (n,) and the loss that a closure returned, if it is a number, are finite; a boolean scalar."""
+    finite = torch.isfinite(torch.dot(gradient, gradient))
+    if isinstance(loss, Tensor):
+        return finite & torch.isfinite(loss).all()
+    return torch.zeros_like(finite) if isinstance(loss, float) and not math.isfinite(loss) else finite
 
 
 def _exponent(group: Mapping[str, Any], parameters: Sequence[Tensor]) -> float | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from nst_lightning import StyleTransferData
 from nst_lightning.data.schedule import Stage, make_schedule
 from nst_lightning.errors import UserError
 from nst_lightning.features import CompactVGG19
@@ -46,6 +47,16 @@ def test_a_draft_makes_all_but_the_last_evaluations(longest, expected):
     draft = CompactVGG19()
     stages = make_schedule(None, None, longest, draft=draft)
     assert [(s.evaluations, s.scale, s.extractor is draft) for s in stages] == expected
+
+
+def test_a_run_from_nothing_is_twice_as_long(pair):
+    assert [s.evaluations for s in make_schedule(None, None, 512, from_nothing=True)] == [120, 96]
+    content, style = pair
+    asked = {"content": content, "style": style, "size": 64}
+    for init, expected in (("content", False), ("noise", True), ("grey", True), (str(style), False)):
+        data = StyleTransferData(**asked, init=init)
+        assert data.request.starts_from_nothing is expected, init
+    assert StyleTransferData(None, style, size=64).request.starts_from_nothing
 
 
 def test_a_draft_is_for_the_default_stages():
