@@ -60,7 +60,7 @@ class LBFGS(Optimizer):
         spectral_exponent: Start from an inverse Hessian that favours low spatial frequencies f by ``f^(-2 exponent)``
             (`SpectralMetric`), so that large areas of colour move as fast as fine strokes. It applies to parameters of
             the shape of images, (..., C, H, W); 0 measures changes in pixels.
-        rings: Rings of spatial frequency, on each of which that favour is corrected by the curvature measured on the way.
+        rings: Rings of spatial frequency, on each of which that favour is corrected by curvature measured on the way.
         opponent_colors: Measure it for brightness and two opponent colours each, of parameters (..., 3, H, W), which
             saves a seventh of the evaluations.
         relaxation: Factor on γ under the metric. Steps lean to directions of high curvature, so the γ measured along
