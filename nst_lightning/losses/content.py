@@ -9,7 +9,7 @@ from torch import Tensor
 
 from nst_lightning.hardware.numerics import widest_dtype
 from nst_lightning.losses.projection import Projection, cells_energy
-from nst_lightning.losses.reference import Sharing, Window, at_least_float32
+from nst_lightning.losses.reference import Sharing, Window
 from nst_lightning.losses.term import Layer, Term
 
 ContentNormalization = Literal["balanced", "released", "paper"]
@@ -34,7 +34,7 @@ def content_distance(
     Returns:
         A scalar of at least 0, in float32 or wider.
     """
-    total = cells_energy(at_least_float32(features) - target, projection, features.dtype)
+    total = cells_energy(features, projection, features.dtype, target)
     channels = target.shape[1] if projection is None else projection.channels
     values = channels * target.shape[-2] * target.shape[-1]
     return total / _divisor(normalization, values, cells_energy(target, projection))
@@ -66,7 +66,7 @@ class ContentMap:
 
     def add(self, features: Tensor, window: Window) -> None:
         """Copy a window's features."""
-        energy = cells_energy(at_least_float32(features), self._projection)
+        energy = cells_energy(features, self._projection)
         energy = energy.to(widest_dtype(energy.device))  # for sums that do not depend on the order of the windows
         self._energy = energy if self._energy is None else self._energy + energy
         if window.is_whole:
@@ -101,6 +101,7 @@ class Content(Term):
     additive = True
     weighs_cells = True
     takes_projection = True
+    copies = 1.0  # half of the gradient
 
     def __init__(
         self,
@@ -125,11 +126,8 @@ class Content(Term):
 
     def measure(self, layer: Layer, features: Tensor, window: Window, target: ContentTarget) -> Tensor:
         """Squared differences from the content's features, (1, C, rows, columns) -> a scalar."""
-        there = at_least_float32(target.features[..., window.rows, window.columns])
-        difference = at_least_float32(features) - there
-        if window.weights is not None:
-            difference = difference * window.weights.sqrt()
-        total = cells_energy(difference, layer.projection, features.dtype)
+        there = target.features[..., window.rows, window.columns]
+        total = cells_energy(features, layer.projection, features.dtype, there, window.weights)
         channels = there.shape[1] if layer.projection is None else layer.projection.channels
         values = channels * window.height * window.width
         return total / _divisor(self.normalization, values, target.energy).to(total.dtype)
