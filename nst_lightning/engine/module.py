@@ -157,8 +157,7 @@ class StyleTransfer(ResumableModule):
     def training_step(self, batch: StageBatch, batch_idx: int) -> Tensor:
         """Evaluate the image against the targets of a stage: the weighted loss, a scalar."""
         self._enter_stage(batch)  # nothing to do after the stage's start
-        if self.evaluator is not None and self.evaluator.tile is not None:
-            self.image.grad = None  # Lightning would keep the last one until the new one is there
+        self.image.grad = None  # Lightning would keep the last one until the new one is there
         self.evaluation = self._evaluated()
         loss = self.evaluation.loss
         if has_trainer(self) and self.trainer.training:  # a call from elsewhere has nowhere to log to
@@ -202,8 +201,11 @@ class StyleTransfer(ResumableModule):
 
     # Apart, as a subclass's own `configure_optimizers` is not to be called before its constructor is through.
     def _build_optimizers(self) -> Any:
-        settings = {} if self._planner is None else self._planner.history(self.plans[self._planned])
-        return self._optimizers.build(self.image, settings, self.objective.loss_names)
+        losses = self.objective.loss_names
+        if self._planner is None:
+            return self._optimizers.build(self.image, {}, losses)
+        settings, evaluations = self._planner.history(self.plans[self._planned]), self.stages[self._planned].evaluations
+        return self._optimizers.build(self.image, settings, losses, evaluations)
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
         """Change the rate after an evaluation, by its loss if need be."""

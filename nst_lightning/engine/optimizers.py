@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 
 from nst_lightning.engine.refusals import check_monitor, check_optimizer, check_unbuilt_optimizer
 from nst_lightning.errors import UserError
+from nst_lightning.optim import LBFGS
 
 
 class OptimizerSetup(NamedTuple):
@@ -20,10 +21,16 @@ class OptimizerSetup(NamedTuple):
     optimizer: OptimizerCallable  # takes the parameters
     lr_scheduler: LRSchedulerCallable | None  # takes the optimiser
 
-    def build(self, image: nn.Parameter, settings: Mapping[str, Any], losses: Sequence[str]) -> Any:
+    def build(
+        self, image: nn.Parameter, settings: Mapping[str, Any], losses: Sequence[str], evaluations: int | None = None
+    ) -> Any:
         """Build what a LightningModule's ``configure_optimizers`` returns.
 
-        The settings take the place of those that were asked for; a scheduler may look at the losses of these names.
+        Args:
+            image: What is optimised.
+            settings: They take the place of those that were asked for.
+            losses: Names of those that a scheduler may look at.
+            evaluations: How many there will be, if that is known.
 
         Raises:
             UserError: If an argument is wrong, or the optimiser cannot work here.
@@ -36,6 +43,8 @@ class OptimizerSetup(NamedTuple):
         check_optimizer(type(optimizer))
         optimizer.param_groups[0].update(settings)
         one_evaluation_per_step(optimizer)
+        if isinstance(optimizer, LBFGS):
+            optimizer.expect(evaluations)
         if self.lr_scheduler is None:
             return optimizer
         try:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from nst_lightning.optim.curvature import Curvature, ring_scales
 from nst_lightning.optim.metric import Coordinates
-from nst_lightning.optim.pairs import InnerProducts, PairHistory
+from nst_lightning.optim.pairs import InnerProducts, PairHistory, open_slots
 
 _PRIOR_PAIRS = 5  # weight of a prior, in pairs measured here
 
@@ -61,7 +61,7 @@ class InverseHessian:
             self._prior = like.new_tensor(factors)
         return self._prior
 
-    def measured(self, state: Mapping[str, Tensor]) -> Curvature | None:
+    def measured(self, state: dict[str, Any]) -> Curvature | None:
         """γC as the pairs in an optimiser's state tell it, for an image of any size.
 
         Returns:
@@ -70,8 +70,9 @@ class InverseHessian:
         metric = self._metric
         if metric is None or not int(state["count"]):
             return None
-        newest, squares = state["newest"], state["yy"].diagonal(dim1=1, dim2=2)
-        scales = ring_scales(state["ss"].sum(1), squares.sum(1), self._rings)
+        newest, k = state["newest"], open_slots(state)
+        squares = state["yy"][:, :k, :k].diagonal(dim1=1, dim2=2)
+        scales = ring_scales(state["ss"][:, :k].sum(1), squares.sum(1), self._rings)
         gamma = state["sy"][newest, newest] / (scales @ squares[:, newest])
         factors = (gamma * scales / metric.shape[-2:].numel()).log()
         return Curvature(metric.centres, factors.tolist()) if bool(factors.isfinite().all()) else None

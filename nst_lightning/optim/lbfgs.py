@@ -37,7 +37,7 @@ from nst_lightning.errors import UserError, check_at_least
 from nst_lightning.optim.curvature import Curvature
 from nst_lightning.optim.hessian import InverseHessian
 from nst_lightning.optim.metric import joined
-from nst_lightning.optim.pairs import chunks, empty_pairs
+from nst_lightning.optim.pairs import chunks, empty_pairs, open_slots, with_rows
 
 HistoryDtype = Literal["float32", "bfloat16"]
 Rules = Literal["image", "torch"]
@@ -52,7 +52,8 @@ class LBFGS(Optimizer):
     Args:
         params: Parameters to optimise, in one group.
         lr: Factor on every step but the first; 1 is the quasi-Newton step itself.
-        history_size: Number of pairs; the memory is ``2 * history_size + 5`` images, and 1.5 for the metric.
+        history_size: Number of pairs; the memory is ``2 * history_size + 5`` images, and 1.5 for the metric. A run of
+            fewer evaluations has one pair less than it has evaluations, and takes memory for no more.
         first_step: Root mean square change of the parameters made by the first step (and by the first after a
             restart), in the parameters' units: for an image in [0, 1], 0.01 is one percent of the range.
         max_step: Largest root mean square change of one step; longer steps are shortened.
@@ -111,8 +112,8 @@ class LBFGS(Optimizer):
         counts = {"history_size": history_size, "rings": rings}
         choices = {"history_dtype": history_dtype, "rules": rules}
         _check(positive, not_negative, counts, choices)
-        groups = {**positive, **not_negative, **counts, **choices, "opponent_colors": opponent_colors, "prior": None}
-        super().__init__(params, groups)
+        switches = {"opponent_colors": opponent_colors, "prior": None, "expected": None}
+        super().__init__(params, {**positive, **not_negative, **counts, **choices, **switches})
         if len(self.param_groups) != 1:
             raise UserError(f"params: L-BFGS takes one parameter group, got {len(self.param_groups)}; merge them")
         self._params: list[Tensor] = self.param_groups[0]["params"]
@@ -129,38 +130,36 @@ class LBFGS(Optimizer):
     @property
     def _saves_memory(self) -> bool:
         """Whether memory counts more than a return to the last good point to the last bit."""
-        return str(self.param_groups[0]["history_dtype"]) == "bfloat16"
+        return _saves_memory(self.param_groups[0])
+
+    def expect(self, evaluations: int | None) -> None:
+        """Make room for the pairs of so many evaluations at first; if there come more, the buffers grow.
+
+        Args:
+            evaluations: Of this parameter's size; None makes room for ``history_size`` pairs.
+        """
+        self.param_groups[0]["expected"] = evaluations
 
     def memory(self) -> int:
         """Bytes that history and vectors will need on the device at most, known before the first step."""
         return sum(self.memory_for(sum(p.numel() for p in self._params), self._params[0].element_size()))
 
-    def memory_for(self, numel: int, itemsize: int = 4) -> tuple[int, int]:
+    def memory_for(
+        self, numel: int, itemsize: int = 4, evaluations: int | None = None, *, at_once: bool = False
+    ) -> tuple[int, int]:
         """The same for ``numel`` values of ``itemsize`` bytes.
 
-        Returns:
-            Bytes that stay from step to step, and those that a step needs on top.
-        """
-        m, exact = self.param_groups[0]["history_size"], not self._saves_memory
-        metric = _exponent(self.param_groups[0], self._params) is not None
-        # Gradient, last step and (exactly) last point, and the metric's tables; then the new gradient or the change,
-        # and the transform of one channel of three with its own temporaries.
-        lasting = 2 * m * (itemsize if exact else 2) + (2 + exact + 0.5 * metric) * itemsize
-        return int(numel * lasting), int(numel * (1 + metric) * itemsize)
+        Args:
+            numel: Values.
+            itemsize: Bytes of one.
+            evaluations: How many there will be; None: so many that the history is full.
+            at_once: Count the history as its buffer is asked for, not as it is written, which on a CPU is when pages
+                are taken: the last pair comes after the last evaluation.
 
-    def _initial_state(self) -> dict[str, Any]:
-        gradient = self._params[0].new_zeros(self._hessian.coordinates.numel)
-        rings, m = sum(map(len, self._hessian.coordinates.ring_sizes)), self.param_groups[0]["history_size"]
-        stored = torch.bfloat16 if self._saves_memory else gradient.dtype
-        state: dict[str, Any] = empty_pairs(gradient, rings, m, stored)
-        if not self._saves_memory:
-            state["last_point"] = joined([p.detach().reshape(-1).clone() for p in self._params])
-        return state | {
-            "have_last": torch.zeros((), device=gradient.device, dtype=torch.bool),
-            "skipped": torch.zeros((), device=gradient.device, dtype=torch.int64),
-            "last_gradient": gradient,
-            "last_step": torch.zeros_like(gradient),
-        }
+        Returns:
+            Bytes that are there during an evaluation, and those that a step needs on top.
+        """
+        return _bytes_for(self.param_groups[0], self._params, numel, itemsize, evaluations, at_once)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -174,7 +173,7 @@ class LBFGS(Optimizer):
         """
         state = self.state[self._params[0]]
         if not state:  # before the closure, so that lasting buffers come to lie before temporary ones in the heap
-            state.update(self._initial_state())
+            state.update(_initial_state(self._params, self._hessian, self.param_groups[0]))
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -230,10 +229,11 @@ class LBFGS(Optimizer):
         self.param_groups[0]["prior"] = None if curvature is None else list(curvature)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Accept the state of a version without `begin_with` or opponent colours."""
+        """Accept the state of a version without `begin_with`, `expect` or opponent colours."""
         super().__setstate__(state)
         for group in self.param_groups:
             group.setdefault("prior", None)
+            group.setdefault("expected", None)
             group.setdefault("opponent_colors", False)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -242,10 +242,7 @@ class LBFGS(Optimizer):
         self._params = self.param_groups[0]["params"]
         self._made_hessian = None
         for index, saved in cast("dict[int, dict[str, Any]]", state_dict["state"]).items():
-            device = self._params[index].device
-            self.state[self._params[index]] = {
-                key: value.to(device, copy=True) if isinstance(value, Tensor) else value for key, value in saved.items()
-            }
+            self.state[self._params[index]] = _restored(saved, self._params[index].device)
 
 
 def _check(positive: _Numbers, not_negative: _Numbers, counts: Mapping[str, int], choices: Mapping[str, str]) -> None:
@@ -270,6 +267,58 @@ def _is_finite(gradient: Tensor, loss: Any) -> Tensor:
     if isinstance(loss, Tensor):
         return finite & torch.isfinite(loss).all()
     return torch.zeros_like(finite) if isinstance(loss, float) and not math.isfinite(loss) else finite
+
+
+def _saves_memory(group: Mapping[str, Any]) -> bool:
+    return str(group["history_dtype"]) == "bfloat16"
+
+
+def _initial_state(parameters: Sequence[Tensor], hessian: InverseHessian, group: Mapping[str, Any]) -> dict[str, Any]:
+    """What the optimiser remembers before its first evaluation."""
+    gradient = parameters[0].new_zeros(hessian.coordinates.numel)
+    rings, saves = sum(map(len, hessian.coordinates.ring_sizes)), _saves_memory(group)
+    room = None if group["expected"] is None else group["expected"] - 1
+    stored = torch.bfloat16 if saves else gradient.dtype
+    state: dict[str, Any] = empty_pairs(gradient, rings, group["history_size"], stored, room)
+    if not saves:
+        state["last_point"] = joined([p.detach().reshape(-1).clone() for p in parameters])
+    return state | {
+        "have_last": torch.zeros((), device=gradient.device, dtype=torch.bool),
+        "skipped": torch.zeros((), device=gradient.device, dtype=torch.int64),
+        "last_gradient": gradient,
+        "last_step": torch.zeros_like(gradient),
+    }
+
+
+def _restored(saved: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
+    """A copy of a saved state on a device; of the history what is in use."""
+    state = {
+        key: value.to(device, copy=True) if isinstance(value, Tensor) else value
+        for key, value in saved.items()
+        if key != "history"
+    }
+    history = saved["history"].to(device)
+    return state | {"history": with_rows(history, len(history) // 2, open_slots(saved))}
+
+
+def _bytes_for(
+    group: Mapping[str, Any],
+    parameters: Sequence[Tensor],
+    numel: int,
+    itemsize: int,
+    evaluations: int | None,
+    at_once: bool,
+) -> tuple[int, int]:
+    """See `LBFGS.memory_for`."""
+    m, exact = group["history_size"], not _saves_memory(group)
+    metric = _exponent(group, parameters) is not None
+    pairs = m if evaluations is None else max(1, min(m, evaluations - 1))
+    during = pairs if at_once or evaluations is None else min(m, max(0, evaluations - 2))
+    pair = 2 * (itemsize if exact else 2)
+    # Last gradient and step and (exactly) last point, and the metric's tables; then the new gradient or the change, and
+    # the transform of one channel of three with its own temporaries.
+    lasting = pair * during + (2 + exact + 0.5 * metric) * itemsize
+    return int(numel * lasting), int(numel * ((1 + metric) * itemsize + pair * (pairs - during)))
 
 
 def _exponent(group: Mapping[str, Any], parameters: Sequence[Tensor]) -> float | None:

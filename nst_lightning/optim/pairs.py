@@ -2,13 +2,19 @@
 
 Nothing here reads a value on the host: a pair that is refused is written as what its slot held before. All buffers lie
 in the optimiser's state, under the names by which checkpoints know them; what is computed from them is not stored.
+
+What the host knows is how many pairs there can be: one less than there were gradients. Slots beyond are not looked at,
+so a buffer of fewer slots gives the same bits as long as it has one for each pair, and on a CPU those that are not yet
+written take no memory. A buffer that turns out to be too short, because a run goes on for longer than it was made for,
+is replaced by a longer one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,7 +25,10 @@ _CHUNK, _CONVERTED_CHUNK = 1 << 22, 1 << 18
 
 
 class InnerProducts(NamedTuple):
-    """Inner products of m pairs with each other and with the gradient g, oldest pair first, 0 for slots not in use."""
+    """Inner products of m pairs with each other and with the gradient g, oldest pair first, 0 for slots not in use.
+
+    m is the number of pairs that there can be by now.
+    """
 
     sy: Tensor  # (m, m), sᵢᵀyⱼ
     yy: Tensor  # (rings, m, m), yᵢᵀyⱼ
@@ -31,25 +40,65 @@ class InnerProducts(NamedTuple):
     number: Tensor  # of pairs
 
 
-def empty_pairs(like: Tensor, rings: int, pairs: int, stored: torch.dtype) -> dict[str, Tensor]:
-    """Buffers of a history without pairs: m slots for vectors of a stored dtype, of the length and device of `like`."""
-    device = like.device
+def empty_pairs(like: Tensor, rings: int, pairs: int, stored: torch.dtype, room: int | None = None) -> dict[str, Any]:
+    """A history without pairs.
+
+    Args:
+        like: A vector of the length and device of those to come.
+        rings: Of frequencies.
+        pairs: The most that are remembered, m.
+        stored: Type of the vectors' values.
+        room: For how many there are slots; None: for all.
+    """
+    device, slots = like.device, pairs if room is None else max(1, min(pairs, room))
     small = widest_dtype(device)  # the small matrices cost nothing in double precision
     return {
-        "history": torch.zeros(2 * pairs, len(like), device=device, dtype=stored),  # rows of S, then of Y
+        "history": lazy_zeros((2 * slots, len(like)), stored, device),  # rows of S, then of Y
         "sy": torch.zeros(pairs, pairs, device=device, dtype=small),  # by slot
         "yy": torch.zeros(rings, pairs, pairs, device=device, dtype=small),  # by ring and slot
         "ss": torch.zeros(rings, pairs, device=device, dtype=small),
-        "newest": torch.zeros((), device=device, dtype=torch.int64),  # slot of the newest pair
+        "newest": torch.full((), pairs - 1, device=device, dtype=torch.int64),  # slot of the newest pair
         "count": torch.zeros((), device=device, dtype=torch.int64),
+        "gradients": 0,  # how many there were, up to m + 1
     }
 
 
+def lazy_zeros(shape: tuple[int, int], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Zeros which on a CPU take memory where they are written only: the system gives what is read as zeros for free."""
+    if device.type != "cpu":
+        return torch.zeros(shape, dtype=dtype, device=device)
+    block = np.zeros(shape[0] * shape[1] * dtype.itemsize, np.uint8)  # of calloc, as PyTorch's are not
+    return torch.from_numpy(block).view(dtype).view(shape)
+
+
+def open_slots(state: Mapping[str, Any]) -> int:
+    """How many slots may hold pairs: all, where the state of an older version does not say."""
+    pairs = len(state["sy"])
+    return max(1, min(pairs, int(state.get("gradients", pairs + 1)) - 1))
+
+
+def with_rows(history: Tensor, slots: int, used: int) -> Tensor:
+    """A buffer of so many slots with the first ones, which are in use, of another."""
+    before = len(history) // 2
+    longer = lazy_zeros((2 * slots, history.shape[1]), history.dtype, history.device)
+    longer[:used], longer[slots : slots + used] = history[:used], history[before : before + used]
+    return longer
+
+
 class PairHistory:
-    """View of an optimiser's state, with what `empty_pairs` returned, as pairs in rings of so many coordinates."""
+    """View of an optimiser's state, with what `empty_pairs` returned, as pairs in rings of so many coordinates.
+
+    It counts the gradient that is about to come.
+    """
 
     def __init__(self, state: dict[str, Any], sizes: list[int]) -> None:
         self._state, self._sizes = state, sizes
+        pairs, before = len(state["sy"]), open_slots(state)
+        state["gradients"] = min(pairs + 1, int(state.get("gradients", pairs + 1)) + 1)
+        self._open = open_slots(state)
+        slots = len(state["history"]) // 2
+        if slots < self._open:  # the run goes on for longer than it was to
+            state["history"] = with_rows(state["history"], min(pairs, max(self._open, 2 * slots)), before)
         self._vectors: Tensor = state["history"]
         self._slots = len(self._vectors) // 2
 
@@ -77,35 +126,38 @@ class PairHistory:
         Vectors are (n,). Two boolean scalars say whether to accept the pair, and whether the history goes on, being
         finite, or restarts without pairs.
         """
-        state, m = self._state, self._slots
+        state, m, k = self._state, len(self._state["sy"]), self._open
         # A refused pair writes its slot's old content back, so the slot moves on only when the pair is stored.
         newest = torch.where(accept, (state["newest"] + 1) % m, state["newest"])
         count = torch.where(accept, (state["count"] + 1).clamp(max=m), state["count"]) * finite
         state.update(newest=newest, count=count)
-        rows = torch.stack([newest, newest + m])
-        products = gradient.new_zeros(len(self._sizes), 2 * m, 3)
+        slot = newest % k  # itself, but before the first pair
+        rows = torch.stack([slot, slot + self._slots])
+        products = gradient.new_zeros(len(self._sizes), 2 * k, 3)
         for chunk in self._chunks(gradient.dtype):
             vectors = torch.stack([step[chunk], change[chunk], gradient[chunk]])
             vectors[:2] = self._rounded(vectors[:2])
             stored = self._vectors[:, chunk]
             stored.index_copy_(0, rows, torch.where(accept, vectors[:2].to(stored.dtype), stored.index_select(0, rows)))
             for ring, part in _rings_of(self._sizes, chunk):
-                products[ring] += stored[:, part].to(gradient.dtype) @ vectors[:, part].T
+                for half, begin in ((products[ring, :k], 0), (products[ring, k:], self._slots)):
+                    half.add_(stored[begin : begin + k, part].to(gradient.dtype) @ vectors[:, part].T)
         return self._updated(products, accept)
 
     def _updated(self, products: Tensor, accept: Tensor) -> InnerProducts:
         """Enter the newest pair's products (rings, 2m, 3), of S and Y with s, y and g, into the small matrices."""
-        state, m = self._state, self._slots
-        newest, sy, yy, ss = state["newest"], state["sy"], state["yy"], state["ss"]
-        s_s, s_y, s_g = products[:, :m].to(sy.dtype).unbind(2)
-        y_s, y_y, y_g = products[:, m:].to(sy.dtype).unbind(2)
+        state, k = self._state, self._open
+        newest = state["newest"] % k
+        sy, yy, ss = state["sy"][:k, :k], state["yy"][:, :k, :k], state["ss"][:, :k]
+        s_s, s_y, s_g = products[:, :k].to(sy.dtype).unbind(2)
+        y_s, y_y, y_g = products[:, k:].to(sy.dtype).unbind(2)
         _write(sy, newest, accept, row=y_s.sum(0), column=s_y.sum(0))
         _write(yy, newest, accept, row=y_y, column=y_y)
         slot = newest.view(1)
         ss.index_copy_(1, slot, torch.where(accept, s_s.index_select(1, slot), ss.index_select(1, slot)))
 
-        order = (newest + 1 + torch.arange(m, device=newest.device)) % m
-        used = torch.arange(m, device=newest.device) >= m - state["count"]
+        order = (newest + 1 + torch.arange(k, device=newest.device)) % k
+        used = torch.arange(k, device=newest.device) >= k - state["count"]
         both = used[:, None] & used
         sy, yy = (torch.where(both, x[..., order, :][..., order], 0) for x in (sy, yy))
         ss, s_g, y_g = (torch.where(used, x[..., order], 0) for x in (ss, s_g.sum(0), y_g))
@@ -117,8 +169,7 @@ class PairHistory:
         for chunk in self._chunks(gradient.dtype):
             parts = _rings_of(self._sizes, chunk)
             factor = torch.cat([of_rings[ring].expand(part.stop - part.start) for ring, part in parts])
-            vectors = self._vectors[:, chunk].to(gradient.dtype)
-            s, y = vectors[: self._slots], vectors[self._slots :]
+            s, y = (self._vectors[i : i + self._open, chunk].to(gradient.dtype) for i in (0, self._slots))
             out[chunk] = of_s @ s + factor * (gradient[chunk] - of_y @ y)
         return out
 
