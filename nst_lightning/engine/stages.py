@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal, cast
+from collections.abc import Mapping
+from typing import Any, Literal, cast
 
 import torch
 from lightning.pytorch import Trainer
@@ -29,6 +30,7 @@ from nst_lightning.objective.evaluator import Evaluator
 from nst_lightning.objective.objective import Evaluation, Objective
 from nst_lightning.objective.traversal import Traversal
 from nst_lightning.optim import LBFGS
+from nst_lightning.optim.curvature import Curvature
 from nst_lightning.planning.memory import SIZES, Plan
 from nst_lightning.planning.planner import Planner, Scope
 
@@ -150,15 +152,13 @@ class StagedModule(ImageModule):
         index, before = batch.stage, None if self._batch is None else self._batch.stage
         if index == before:
             return
-        images = batch.images().to(self.image)
         other_stage = any(stage not in {None, index} for stage in (before, self._left))
+        # Before the pictures of the next stage are made: what the last one has left may be as large as that will be.
+        known = self._leave_stage(index) if other_stage else None
+        images = batch.images().to(self.image)
         anew = other_stage or self.image.shape != images.content.shape
         if anew:
-            self._planned = index
-            self.settle()
-            ended = self.trainer.optimizers[0]
-            known = ended.curvature() if isinstance(ended, LBFGS) else None
-            ended.state.clear()  # the rest of what it knew is of another size, and may be large
+            known = known if other_stage else self._leave_stage(index)
             self.image = nn.Parameter(self._resized_to(images.content).contiguous())
             self.trainer.strategy.setup_optimizers(self.trainer)
             begun = self.trainer.optimizers[0]
@@ -170,6 +170,17 @@ class StagedModule(ImageModule):
         if anew:
             self._begin_averages()
         self._make_evaluator(images, self.plans[index].tile, self.plans[index].keep)
+
+    def _leave_stage(self, following: int) -> Curvature | None:
+        """Give up what the next stage does not need, and return what its optimiser begins with."""
+        self._planned = following
+        self.settle()
+        ended = self.trainer.optimizers[0]
+        known = ended.curvature() if isinstance(ended, LBFGS) else None
+        ended.state.clear()  # the rest of what it knew is of another size, and may be large
+        self.evaluator = self.image.grad = None
+        hand_back_freed_memory()
+        return known
 
     def _begin_averages(self) -> None:
         """Let Lightning's averages begin anew with an image of another size."""
@@ -187,6 +198,8 @@ class StagedModule(ImageModule):
         known = self.style_targets if images.masks is None and network is given else None
         styles = images.styles if known is None else known(evaluator, images.styles)
         evaluator.prepare(images.content, styles, images.masks)
+        if shares_memory(self.device):
+            hand_back_freed_memory()  # maps of pictures of other sizes leave holes that those of the image do not fit
         self.evaluator = evaluator
 
     def _network(self, given: Extractor) -> Extractor:
@@ -210,13 +223,8 @@ class StagedModule(ImageModule):
         now = tile or max(height, width)
         smaller = next((side for side in SIZES if side < now), None)
         if self.tile != "auto" or smaller is None or not self.objective.layers or self._batch is None:
-            stage = f"{width}x{height} px" + (f" in tiles of {now} px" if tile is not None else "")
             group = self.trainer.optimizers[0].param_groups[0]
-            history = f"a history of {group['history_size']} pairs" if "history_size" in group else "this optimiser"
-            raise UserError(
-                f"memory: ran out at {stage} with {history}; set model.tile to {smaller or 'auto'}, "
-                "model.optimizer.history_dtype to bfloat16, or data.size lower"
-            ) from None
+            raise _ran_out(group, (height, width), tile, smaller) from None
         notice(f"memory ran out; going on in tiles of {smaller} px")
         hand_back_freed_memory()
         self._make_evaluator(self._batch.images().to(self.image), smaller)
@@ -265,6 +273,16 @@ def plan_for(
     scopes = [Scope(s.evaluations, data.stage_size(s.scale), module.extractor_of(s)) for s in module.stages]
     optimizer = module._optimizers.optimizer
     return Planner(module.objective, optimizer, scopes, module.tile, available, resident, processes)
+
+
+def _ran_out(group: Mapping[str, Any], size: tuple[int, int], tile: int | None, smaller: int | None) -> UserError:
+    """What is said if memory runs out where no smaller tiles may be taken; the group is the optimiser's."""
+    stage = f"{size[1]}x{size[0]} px" + (f" in tiles of {tile} px" if tile is not None else "")
+    history = f"a history of {group['history_size']} pairs" if "history_size" in group else "this optimiser"
+    return UserError(
+        f"memory: ran out at {stage} with {history}; set model.tile to {smaller or 'auto'}, "
+        "model.optimizer.history_dtype to bfloat16, or data.size lower"
+    )
 
 
 def _free_memory(trainer: Trainer, limit: float | None) -> int:

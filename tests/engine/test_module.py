@@ -330,8 +330,8 @@ def test_a_stages_network_must_have_the_terms_layers(tiny_weights):
 
 def test_little_memory_shortens_the_history(tiny_weights, pair, tmp_path):
     taken = resident_memory("cpu") / 2**30
-    module = build(tiny_weights, evaluations=1, memory=0.5 + taken)
-    fit(module, pair, tmp_path, size=800)
+    module = build(tiny_weights, evaluations=40, memory=0.3 + taken)
+    fit(module, pair, tmp_path, size=800, max_steps=1)
     (plan,) = module.plans
     group = module.trainer.optimizers[0].param_groups[0]
     assert plan.choice > 0
@@ -339,6 +339,22 @@ def test_little_memory_shortens_the_history(tiny_weights, pair, tmp_path):
     taken = resident_memory("cpu") / 2**30
     with pytest.raises(UserError, match=r"data\.size: needs"):
         fit(build(tiny_weights, evaluations=2, memory=0.1 + taken), pair, tmp_path, size=800)
+
+
+def test_a_stage_is_given_up_before_the_pictures_of_the_next_one_are_made(tiny_weights, pair, tmp_path, monkeypatch):
+    """What its optimiser holds may be as large as all that is to come."""
+    module = build(tiny_weights, stages=[Stage(3, 0.5), Stage(2)])
+    held, stage_images = [], StyleTransferData.stage_images
+
+    def look(self, scale):
+        held.append((scale, len(module.trainer.optimizers[0].state), module.evaluator is None))
+        return stage_images(self, scale)
+
+    monkeypatch.setattr(StyleTransferData, "stage_images", look)
+    fit(module, pair, tmp_path)
+    assert held == [(0.5, 0, True), (1.0, 0, True)]
+    (state,) = module.trainer.optimizers[0].state.values()
+    assert len(state["history"]) == 2  # of a pair, as there are two evaluations
 
 
 @pytest.mark.parametrize(("options", "words"), [({"tile": 8}, "model.tile: must be"), ({"memory": 0}, "model.memory")])
