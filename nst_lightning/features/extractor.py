@@ -19,8 +19,9 @@ class MemoryUse(NamedTuple):
     """Memory of an evaluation with its gradient."""
 
     fixed: int  # bytes whatever the image: filters and working space
-    pixel: float  # bytes a pixel
-    part: float  # bytes a pixel more when only a part of each map is looked at, as in tiles
+    kept: float  # bytes a pixel between the pass forward and the pass back
+    pixel: float  # bytes a pixel, the most that is there at a time
+    part: float  # likewise where only a part of each map is looked at, as in tiles
     values: Mapping[str, float]  # layer -> features a pixel
     itemsize: int  # bytes of one
 
@@ -112,8 +113,13 @@ class Extractor(nn.Module):
         """
         return None
 
-    def memory(self, layers: Iterable[str]) -> MemoryUse | None:
-        """What an evaluation with its gradient takes, or None if that is not known."""
+    def memory(self, layers: Iterable[str], held: Mapping[str, float] | None = None) -> MemoryUse | None:
+        """What an evaluation with its gradient takes, or None if that is not known.
+
+        Args:
+            layers: Names of those that terms look at.
+            held: Layer -> what terms leave there until the pass back, as a multiple of the layer's own map.
+        """
         return None
 
     def check_layers(self, layers: Iterable[str], *, argument: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Container, Iterable, Iterator
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping
 from typing import Literal, cast, get_args
 
 import torch
@@ -20,6 +20,7 @@ from nst_lightning.features.convolutions import (
     layer_names,
 )
 from nst_lightning.features.extractor import Features, MemoryUse
+from nst_lightning.features.footprint import Step, footprint
 from nst_lightning.features.kernels.convolution import FilterBank, frozen_conv2d
 from nst_lightning.features.kernels.pooling import average_pool, l2_pool, max_pool
 from nst_lightning.features.weights import IMAGENET_MEAN, IMAGENET_STD
@@ -30,7 +31,7 @@ Pooling = Literal["max", "average", "l2"]
 Padding = Literal["zeros", "replicate"]
 Algorithm = Literal["auto", "direct", "winograd"]
 
-_WORKING_SPACE = 350 << 20  # bytes of strips, thread pools and what the allocator holds back
+_WORKING_SPACE = 80 << 20  # bytes of strips, of libraries when they are first used, and of thread pools
 
 # Factors that bring the mean magnitude after pooling back to that of max pooling, as in Crowson's
 # style-transfer-pytorch; without them deep layers fade.
@@ -87,27 +88,28 @@ class VGGNetwork(ConvolutionStack):
                 spoilt = -(-spoilt // 2)
         return reach
 
-    def memory(self, layers: Iterable[str]) -> MemoryUse:
-        """See the base class; each layer keeps its rectified result, or a byte a cell where it is pooled at once.
-
-        When the pass back reaches the first layers, their results and two gradients of their size are there. Measured
-        on a CPU.
-        """
-        wanted, kept = set(layers), 0.0
-        first = self._convolution(0).weight
-        widest = 0.0
-        fixed = _WORKING_SPACE
+    def memory(self, layers: Iterable[str], held: Mapping[str, float] | None = None) -> MemoryUse:
+        """See the base class; `footprint` says what is counted."""
+        wanted, held = set(layers), held or {}
+        fixed, inputs, steps = _WORKING_SPACE, 3.0, list[Step]()
         per_pixel: dict[str, float] = {}
-        for (name, rectified, stride), layer in zip(layer_names(), self.convolutions, strict=False):
+        for index, ((name, rectified, stride), layer) in enumerate(
+            zip(layer_names(), self.convolutions, strict=False), start=1
+        ):
             convolution = cast("Convolution", layer)
             weight = convolution.weight
             values = per_pixel[name] = per_pixel[rectified] = len(convolution.bias) / stride**2
             transformed = 5 if convolution.suits_winograd and self.convolution != "direct" else 2
             fixed += transformed * weight.numel() * weight.dtype.itemsize
-            fused = name in LAST_OF_BLOCK and not wanted & {name, rectified} and self.pooling != "l2"
-            kept += values / 4 if fused else values * weight.dtype.itemsize
-            widest = max(widest, values * weight.dtype.itemsize * (not fused))
-        return MemoryUse(fixed, 1.05 * max(kept, 3 * widest), 2.5 * widest, per_pixel, first.dtype.itemsize)
+            pool = name in LAST_OF_BLOCK and index < len(self.convolutions)
+            here = wanted & {name, rectified}
+            fused = pool and not here and self.pooling != "l2"
+            left = held.get(name, 0.0) + held.get(rectified, 0.0)
+            steps.append(Step(inputs, values, bool(here), fused, 1 + (name in wanted), left))
+            inputs = values / 4 if pool else values
+        itemsize = self._convolution(0).weight.dtype.itemsize
+        found = footprint(steps, itemsize)
+        return MemoryUse(fixed, found.kept, found.whole, found.part, per_pixel, itemsize)
 
     def _choose_algorithms(self) -> tuple[torch.memory_format, dict[int, FilterBank]]:
         """Transform the filters of layers with many channels, before feature maps fill the memory between them.

@@ -182,7 +182,6 @@ class Wasserstein(StyleTerm):
 
     takes_projection = True
     needs_spread = True
-    copies = 1.6  # measured on a CPU
 
     def __init__(
         self,

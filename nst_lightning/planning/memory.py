@@ -1,21 +1,30 @@
 """Whether an image needs tiles, and of what size: from an estimate made before the run.
 
-What has the size of the whole image (of float32, 12 bytes a pixel):
+In bytes a pixel of the image, where an image of float32 has 12. What lies there all through a stage:
 
-- the image and its gradient, and the best image so far unless memory is short; the content, too, while targets are
-  taken, before the optimiser holds anything;
-- in tiles the gradient in double precision, until all tiles are done, and then for a moment both: before the step;
+- the image, 12, and the best one so far unless memory is short, 12;
 - features of the content at the layers of `Content`, in the network's type, or in bfloat16 if there are tiles: at
-  relu4_2 then 1.3 images for VGG-19, 0.5 for the compact encoder;
-- the content, as `Likeness` keeps it;
-- with regions, their masks at each layer: half an image for each;
-- L-BFGS, from step to step: its history (2 images a pair, 1 in bfloat16), the last gradient and step, the last point
-  unless the history is in bfloat16, and half an image of tables for the metric; during a step 2 images more, where
-  between steps the tile's activations lie;
-- while the picture is written: the clamped copy, and one byte (or two) a sample.
+  relu4_2 then 16 for VGG-19, 12 or 16 for the compact encoders;
+- the content, as `Likeness` keeps it, 12;
+- with regions, their masks at each layer: 4 for each and half of that;
+- of L-BFGS its history (24 a pair, 12 in bfloat16), the last gradient and step, 24, the last point unless the history
+  is in bfloat16, 12, and tables for the metric, 6.
 
-Everything else grows with the tile only; with regions that is also a weighted copy of each style layer's features for
-each region, which the pass back needs. See `nst_lightning.optim.LBFGS.memory_for` and `Extractor.memory`.
+What comes and goes, of which the largest counts:
+
+- an evaluation of the whole: what the network holds on its way back, see `nst_lightning.features.footprint`; the
+  gradient comes when nearly all of that is gone;
+- an evaluation in tiles: their gradient, summed up in double precision, 24, and what the network holds of the tile that
+  is worked on, and keeps of others between their two passes;
+- the end of one in tiles: the gradient in double and in single precision, 36;
+- a step: the gradient, 12; the same in the coordinates of L-BFGS or the change of the image, 12, the transform of one
+  channel of three, 12, and the newest pair, for which room is made when it is stored;
+- the picture when it is written: the clamped copy, 12, samples and file, 3 each with 8 bits; content and colours
+  beside, where they are brought back.
+
+The optimiser says its own part, `nst_lightning.optim.LBFGS.memory_for`, and the network its, `Extractor.memory`. There
+is also what does not grow with the image: the network's filters and working space, and what is free in the heap between
+blocks that come and go.
 """
 
 from __future__ import annotations
@@ -34,13 +43,11 @@ from nst_lightning.objective.traversal import Traversal
 # A tile of 2048 px takes as long as four of 1024 on two cores, and more memory: what it saves at borders it loses to
 # memory that is fetched anew each time. Tiles smaller than 256 cost more time than they save memory.
 SIZES = (1024, 768, 512, 384, 256)
-USE = 0.9  # of the free memory; the rest is for the heap
-# What the heap holds between blocks that come and go: measured on a CPU at 2048 to 8192 px, 0.05 to 0.2 GiB.
-_HEAP = 200 * 2**20
-# Of what a part of a map takes besides, as a whole one takes it in float32; in half precision it takes all. Measured on
-# a CPU, VGG-19 and both compact encoders, Gram and Wasserstein: what is said here is 10 % too low to a third too high.
-_WHOLE_PART = 0.4
-_IMAGES, _BEST, _GRADIENT = 2 * 12, 12, 12  # bytes a pixel of image and gradient, of the best image, of the gradient
+USE = 0.95  # of the free memory; the rest is for what no estimate knows
+# Freed blocks that lie between others in the heap: as much again as an evaluation takes, at the most this. Large blocks
+# are handed back at once. Measured on a CPU at 1024 to 8192 px, whole and in tiles.
+_HEAP = 256 * 2**20
+_IMAGE, _DOUBLE = 12, 24  # bytes a pixel of an image in float32 and in float64
 
 
 class Plan(NamedTuple):
@@ -86,7 +93,7 @@ def make_plan(
         if wants_tiles:
             raise
         return Plan(None)
-    use = extractor.memory(objective.layers)
+    use = extractor.memory(objective.layers, _left(objective))
     if use is None:  # nothing to plan with
         side = tile if isinstance(tile, int) else SIZES[0]
         areas = _crops(Traversal(objective, extractor, side), size, side, processes)
@@ -94,12 +101,12 @@ def make_plan(
     formula = _Formula(objective, extractor, use, processes)
     sides = [tile] if isinstance(tile, int) else list(SIZES)
     for choice, (stays, passes) in enumerate(optimizer):
-        fixed = formula.fixed(size, stays, best=choice == 0)
-        whole = formula.whole(size, fixed, passes)
+        lasting = formula.lasting(size, stays, best=choice == 0)
+        whole = formula.whole(size, lasting, passes)
         if not wants_tiles and (tile is None or not available or whole <= USE * available):
-            return Plan(None, memory=int(whole) + _HEAP, choice=choice)
+            return Plan(None, memory=int(whole), choice=choice)
         for side in sides:
-            plan = formula.tiled(size, side, fixed, passes, available, asked=isinstance(tile, int))
+            plan = formula.tiled(size, side, lasting, passes, available, asked=isinstance(tile, int))
             if plan is not None:
                 return plan._replace(choice=choice)
     raise _does_not_fit(formula, size, sides[-1], optimizer, available)
@@ -112,7 +119,7 @@ def _crops(traversal: Traversal, size: tuple[int, int], side: int, processes: in
 
 
 class _Formula:
-    """Bytes of an evaluation through a network that says of itself what it uses; so many processes share the tiles."""
+    """Bytes of a stage through a network that says of itself what it uses; so many processes share the tiles."""
 
     def __init__(self, objective: Objective, extractor: Extractor, use: MemoryUse, processes: int) -> None:
         self._traversal = Traversal(objective, extractor, SIZES[-1])
@@ -120,9 +127,7 @@ class _Formula:
         self._use = use
         parts = [(objective.parts[index], layer) for index, layer in objective.layer_keys]
         self._held = _held(objective, extractor)
-        # Copies of features that terms make, one layer after another.
-        self._copies = max((p.term.copies * use.itemsize * use.values[layer] for p, layer in parts), default=0.0)
-        # Weighted features that statistics of regions keep until the backward pass. Measured on a CPU: 156 to 160 a
+        # Weighted features that statistics of regions keep until the pass back. Measured on a CPU: 156 to 160 a
         # region for Gram and Wasserstein with the compact encoder in float32, 79 to 85 in bfloat16, where this says
         # 158 and 79. MeanStd takes less than this says.
         self._weighted = sum(
@@ -132,42 +137,39 @@ class _Formula:
         )
         self._targets = sum(use.values[layer] for p, layer in parts if p.term.additive)
 
-    def fixed(self, size: tuple[int, int], stays: float, *, best: bool) -> float:
+    def lasting(self, size: tuple[int, int], stays: float, *, best: bool) -> float:
         """What is there at any time, but for targets."""
-        images = _IMAGES + self._held + (_BEST if best else 0)
+        images = _IMAGE + self._held + (_IMAGE if best else 0)
         return self._use.fixed + images * size[0] * size[1] + stays
 
-    def whole(self, size: tuple[int, int], fixed: float, passes: float) -> float:
+    def whole(self, size: tuple[int, int], lasting: float, passes: float) -> float:
         """All at once."""
-        use, area = self._use, size[0] * size[1]
-        part = use.part * (1 if use.itemsize < 4 else _WHOLE_PART)
-        evaluation = (use.pixel + part + self._copies + self._weighted) * area
-        return fixed + self._targets * use.itemsize * area + max(passes, evaluation)
+        area = size[0] * size[1]
+        evaluation = _in_heap(self._use.pixel * area) + self._weighted * area
+        step = _IMAGE * area + passes
+        return lasting + self._targets * self._use.itemsize * area + max(step, evaluation)
 
     def tiled(
-        self, size: tuple[int, int], side: int, fixed: float, passes: float, available: int, *, asked: bool
+        self, size: tuple[int, int], side: int, lasting: float, passes: float, available: int, *, asked: bool
     ) -> Plan | None:
         """A plan with tiles of a side, or None if they do not fit and were not asked for."""
         area = size[0] * size[1]
-        fixed += self._targets * 2 * area
+        lasting += self._targets * 2 * area
         areas = _crops(self._traversal, size, side, self._processes)
-        one = self._one(areas[0], min(side**2, area))
-        double = _GRADIENT * area  # more of the gradient than `fixed` holds, and then a copy
-        between = max(passes, 2 * double)  # evaluations
-        room = USE * available - fixed
-        if not (room >= max(double + one, between) or asked or not available):
+        core = min(side**2, area)
+        works = _in_heap(self._use.part * areas[0]) + self._weighted * core
+        keeps = self._use.kept * areas[0] + self._weighted * core
+        double, between = _DOUBLE * area, _between(area, passes)
+        room = USE * available - lasting
+        if not (room >= max(double + works, between) or asked or not available):
             return None
         # Who names a tile for one device means its memory, too.
         mine = self._processes > 1 or not asked
-        keep = min(len(areas), max(0, int((room - double) / one))) if mine else 0
+        keep = min(len(areas), max(0, 1 + int((room - double - works) / keeps))) if mine else 0
         keep = keep if keep == len(areas) else max(0, keep - 1)  # one more has to run
         pixels = sum(areas[keep:]) + 2 * sum(areas[:keep]) // 3
-        total = fixed + max(between, double + one * min(len(areas), keep + 1))
-        return Plan(side, keep, int(total) + _HEAP, pixels)
-
-    def _one(self, crop: int, core: int) -> float:
-        """A tile whose activations are there, with so many pixels."""
-        return (self._use.pixel + self._use.part + self._copies) * crop + self._weighted * core
+        total = lasting + max(between, double + works + keeps * min(len(areas) - 1, keep))
+        return Plan(side, keep, int(total), pixels)
 
     def least(self, size: tuple[int, int], side: int, stays: float, passes: float, *, best: bool) -> float:
         """With tiles of a side, none of them stored."""
@@ -175,9 +177,19 @@ class _Formula:
         small = max(stride, size[0]), max(stride, size[1])
         area = small[0] * small[1]
         core, crop = (min(length, small[0]) * min(length, small[1]) for length in (side, side + 2 * halo))
-        double = _GRADIENT * area
-        fixed = self.fixed(small, stays, best=best) + 2 * self._targets * area
-        return fixed + max(passes, 2 * double, double + self._one(crop, core))
+        works = _DOUBLE * area + _in_heap(self._use.part * crop) + self._weighted * core
+        lasting = self.lasting(small, stays, best=best) + 2 * self._targets * area
+        return lasting + max(_between(area, passes), works)
+
+
+def _in_heap(taken: float) -> float:
+    """What blocks of so many bytes in all take, with those that are free between them."""
+    return taken + min(taken, _HEAP)
+
+
+def _between(area: int, passes: float) -> float:
+    """What comes and goes between evaluations in tiles: the end of one, or a step."""
+    return max(_IMAGE * area + passes, (_DOUBLE + _IMAGE) * area)
 
 
 def _does_not_fit(
@@ -198,6 +210,14 @@ def _does_not_fit(
         f"optimiser takes {sum(optimizer[-1]) / 2**30:.1f}, got {USE * available / 2**30:.1f} ({100 * USE:.0f} % of "
         f"what is free or allowed); {advice}"
     )
+
+
+def _left(objective: Objective) -> dict[str, float]:
+    """What terms leave at each layer until the pass back, in maps of its size."""
+    left = dict.fromkeys(objective.layers, 0.0)
+    for index, layer in objective.layer_keys:
+        left[layer] += objective.parts[index].term.copies
+    return left
 
 
 def _held(objective: Objective, extractor: Extractor) -> float:

@@ -60,8 +60,8 @@ class Planner:
         self._optimizer = optimizer([nn.Parameter(torch.zeros(1, 3, 16, 16))])
         self._histories = self._make_histories()
         self.plans = []
-        for _, size, extractor in stages:
-            memories = [self._memory(3 * size[0] * size[1], history) for history in self._histories]
+        for evaluations, size, extractor in stages:
+            memories = [self._memory(3 * size[0] * size[1], history, evaluations) for history in self._histories]
             extractor.use_layers(objective.layers)
             self.plans.append(make_plan(objective, extractor, size, tile, memories, available, processes))
 
@@ -97,15 +97,17 @@ class Planner:
         sizes = [asked, *(size for size in _LEAN_HISTORIES if size < asked)]
         return [{}, *({"history_size": size, "history_dtype": "bfloat16"} for size in sizes)]
 
-    def _memory(self, numel: int, history: dict[str, Any]) -> tuple[int, int]:
-        """Bytes that the optimiser keeps, and those that a step takes besides."""
+    def _memory(
+        self, numel: int, history: dict[str, Any], evaluations: int, *, at_once: bool = False
+    ) -> tuple[int, int]:
+        """Bytes that the optimiser keeps, and those that a step takes besides; see `LBFGS.memory_for`."""
         if not isinstance(self._optimizer, LBFGS):
             return _OTHER_OPTIMIZERS * numel * 4, 0
         group = self._optimizer.param_groups[0]
         before = {name: group[name] for name in history}
         group.update(history)
         try:
-            return self._optimizer.memory_for(numel)
+            return self._optimizer.memory_for(numel, evaluations=evaluations, at_once=at_once)
         finally:
             group.update(before)
 
@@ -122,8 +124,9 @@ class Planner:
     def checkpoint_bytes(self) -> int:
         """Bytes of the largest checkpoint: image, best image unless memory is short, and what the optimiser keeps."""
         sizes = []
-        for (_, (height, width), _), plan in zip(self._stages, self.plans, strict=True):
+        for (evaluations, (height, width), _), plan in zip(self._stages, self.plans, strict=True):
             numel = 3 * height * width
             images = 1 if plan.choice else 2
-            sizes.append(images * numel * 4 + self._memory(numel, self._histories[plan.choice])[0])
+            kept, _ = self._memory(numel, self._histories[plan.choice], evaluations, at_once=True)
+            sizes.append(images * numel * 4 + kept)
         return max(sizes, default=0)

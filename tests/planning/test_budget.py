@@ -9,7 +9,7 @@ import torch
 from nst_lightning.errors import UserError
 from nst_lightning.features import CompactVGG19
 from nst_lightning.hardware.memory import free_memory
-from nst_lightning.losses import Content, Gram, TotalVariation, Wasserstein
+from nst_lightning.losses import Content, Gram, TotalVariation
 from nst_lightning.objective.objective import Objective, default_terms
 from nst_lightning.optim import LBFGS
 from nst_lightning.planning import duration as estimate
@@ -136,8 +136,30 @@ def test_durations_in_words():
     assert [estimate.in_words(s) for s in (0.2, 40, 600, 9000)] == ["1 s", "40 s", "10 min", "2.5 h"]
 
 
-def test_a_statistic_that_copies_features_takes_memory():
-    plain, wide = (Objective([term]) for term in (Gram(["relu2_1"]), Wasserstein(["relu2_1"])))
-    sizes = [make_plan(one, CompactVGG19(), (1024, 1024), None, [(0, 0)], 24 * GIB).memory for one in (plain, wide)]
+def test_what_a_term_leaves_for_the_pass_back_takes_memory():
+    """`Content` leaves half of its gradient, where features alone would do for `Gram`."""
+    plain, leaving = (Objective([term]) for term in (Gram(["relu2_1"]), Content(["relu2_1"])))
+    sizes = [make_plan(one, CompactVGG19(), (1024, 1024), None, [(0, 0)], 24 * GIB).memory for one in (plain, leaving)]
     values = CompactVGG19().memory(plain.layers).values["relu2_1"]
-    assert sizes[1] - sizes[0] == pytest.approx(1.6 * 4 * values * 1024**2, rel=1e-6)
+    target = left = 4 * values * 1024**2
+    assert sizes[1] - sizes[0] == pytest.approx(target + left, rel=1e-6)
+
+
+def test_a_limit_holds_what_the_heap_does(objective):
+    """All that a plan counts fits into the share of the limit that is to be used, whatever is chosen."""
+    memories = [optimizer_memory(4096, history_size=n, history_dtype="bfloat16") for n in (20, 10, 5, 3)]
+    for gib in (4, 5, 6, 8, 10, 14):
+        plan = make_plan(objective, NETWORK, (4096, 4096), "auto", memories, gib * GIB)
+        assert plan.memory <= 0.95 * gib * GIB
+
+
+def test_a_short_stage_takes_memory_for_the_pairs_that_it_can_have(objective):
+    optimizer = LBFGS([torch.zeros(1, 3, 8, 8)])
+    image = 12 * 2048**2
+    full, short = (sum(optimizer.memory_for(3 * 2048**2, evaluations=n)) for n in (None, 12))
+    assert full - short == (20 - 11) * 2 * image
+    planned = [
+        make_plan(objective, NETWORK, (2048, 2048), None, [optimizer.memory_for(3 * 2048**2, evaluations=n)], 0).memory
+        for n in (None, 12)
+    ]
+    assert planned[0] - planned[1] == (20 - 10) * 2 * image  # the last pair comes after the last evaluation

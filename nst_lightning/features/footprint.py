@@ -1,0 +1,54 @@
+"""What an evaluation of a network of convolutions holds, in bytes a pixel: on its way forward, and on the way back.
+
+On the way forward each convolution leaves what its pass back needs: the rectified map, which terms share, or a byte a
+window where pooling follows at once; and terms leave what theirs need. On the way back a layer's own are there until it
+is through, and besides, one after the other:
+
+- where terms look at the layer, the gradient that comes from below it and that of the terms;
+- the gradient that comes to the convolution, and that which it hands on.
+
+Where only a part of each map is looked at, as in a tile with a border, the terms' gradient is there twice: of the part,
+and with zeros around it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+
+class Step(NamedTuple):
+    """A convolution with what follows it, in values a pixel of the image."""
+
+    inputs: float  # of the map that it sees
+    values: float  # of its result
+    looked_at: bool  # whether terms do
+    pooled: bool  # whether pooling follows at once, in the same pass
+    maps: int = 1  # of its size that stay: two if terms look at it before the rectifier
+    held: float = 0.0  # what terms leave, as often as the result is large
+
+
+class Footprint(NamedTuple):
+    """Bytes a pixel."""
+
+    kept: float  # between the way forward and the way back
+    whole: float  # the most that is there at a time
+    part: float  # likewise, where terms look at a part of each map
+
+
+def footprint(steps: Sequence[Step], itemsize: int) -> Footprint:
+    """What passes forward and back through some steps hold, with so many bytes a value."""
+    left = [s.values / 4 if s.pooled else (s.maps + s.held) * s.values * itemsize for s in steps]
+    kept = whole = part = sum(left)
+    before = kept
+    for index in range(len(steps) - 1, -1, -1):
+        step, last = steps[index], index == len(steps) - 1
+        size = step.values * itemsize
+        if step.looked_at:
+            of_terms = before + size * (1 if last else 2)
+            whole, part = max(whole, of_terms), max(part, of_terms + size)
+        incoming = size / 4 if step.pooled else size
+        handing_on = before - step.held * size + incoming + step.inputs * itemsize
+        whole, part = max(whole, handing_on), max(part, handing_on)
+        before -= left[index]
+    return Footprint(kept, whole, part)
