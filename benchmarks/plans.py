@@ -56,7 +56,11 @@ class Case(NamedTuple):
         model = yaml.safe_load(text)["model"]
         if "stages" not in model and "evaluations" in model:
             return ["--model.evaluations", str(self.evaluations or model["evaluations"])]
-        by_default = [{"evaluations": s.evaluations, "scale": s.scale} for s in default_stages(self.size)]
+        draft = model.get("draft")
+        by_default = [
+            {"evaluations": s.evaluations, "scale": s.scale, **({"extractor": draft} if s.extractor else {})}
+            for s in default_stages(self.size, draft=draft)
+        ]
         stages = model.get("stages", by_default)
         for stage in stages[:-1]:
             stage["evaluations"] = 1
