@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from lightning.pytorch import LightningModule
+from lightning.pytorch.callbacks import WeightAveraging
 from torch import Tensor, nn
 
 from nst_lightning.data.module import StyleTransferData
@@ -94,6 +95,12 @@ class ImageModule(LightningModule):
         for optimizer in self.trainer.optimizers:
             to_stepping(one_evaluation_per_step(optimizer))
         self._stepping = bool(self.trainer.optimizers)
+
+    def _begin_averages(self) -> None:
+        """Let Lightning's averages begin anew with an image of another size."""
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, WeightAveraging):
+                callback.setup(self.trainer, self, "fit")
 
     def _require_picture(self) -> None:
         if not self._has_picture:

@@ -7,7 +7,6 @@ from typing import Any, Literal, cast
 
 import torch
 from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import WeightAveraging
 from torch import Tensor, nn
 
 from nst_lightning.data.loader import StageBatch
@@ -181,12 +180,6 @@ class StagedModule(ImageModule):
         self.evaluator = self.image.grad = None
         hand_back_freed_memory()
         return known
-
-    def _begin_averages(self) -> None:
-        """Let Lightning's averages begin anew with an image of another size."""
-        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
-            if isinstance(callback, WeightAveraging):
-                callback.setup(self.trainer, self, "fit")
 
     def _make_evaluator(self, images: StageImages, tile: int | None, stored_tiles: int = 0) -> None:
         """Evaluate in tiles or whole from now on."""

@@ -133,11 +133,7 @@ class LBFGS(Optimizer):
         return _saves_memory(self.param_groups[0])
 
     def expect(self, evaluations: int | None) -> None:
-        """Make room for the pairs of so many evaluations at first; if there come more, the buffers grow.
-
-        Args:
-            evaluations: Of this parameter's size; None makes room for ``history_size`` pairs.
-        """
+        """Make room for the pairs of so many evaluations (None: for all); if there come more, the buffers grow."""
         self.param_groups[0]["expected"] = evaluations
 
     def memory(self) -> int:
