@@ -14,7 +14,7 @@ from jsonargparse import Namespace
 from nst_lightning.config.parser import expand_presets, mentions
 from nst_lightning.console import log
 from nst_lightning.data.module import StyleTransferData
-from nst_lightning.data.schedule import Stage, make_schedule
+from nst_lightning.data.schedule import Stage, default_evaluations, make_schedule
 from nst_lightning.demo import locate
 from nst_lightning.engine.module import StyleTransfer
 from nst_lightning.errors import UserError
@@ -124,8 +124,9 @@ def _stages(asked: Namespace, stored: Mapping[str, Any], facts: Mapping[str, Any
     if asked.stages is not None or not then or not model:
         return []
     if asked.evaluations is None:
-        was_longer = "draft" not in model and model.get("stages") is None
-        counts = then if was_longer else []
+        by_default = model.get("stages") is None and model.get("evaluations") is None and model.get("draft") is None
+        known = [default_evaluations(len(then), from_nothing) for from_nothing in (False, True)]
+        counts = then if by_default and list(then) not in known else []
     elif len(then) > 1:
         try:
             rest = make_schedule(asked.evaluations - sum(then[:stage]), [Stage(count) for count in then[stage:]])

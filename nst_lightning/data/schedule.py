@@ -50,10 +50,15 @@ def default_stages(
     doublings = max(0, round(math.log2(max(longest, 1) / COARSEST)))
     while doublings and shortest is not None and round(shortest * 0.5**doublings) < least:
         doublings -= 1
-    counts = [_FIRST, *(max(_LEAST, _SECOND >> k) for k in range(doublings))] if doublings else [_ALONE]
-    counts = [2 * count for count in counts] if from_nothing else counts
+    counts = default_evaluations(doublings + 1, from_nothing)
     stages = [Stage(n, scale=0.5 ** (doublings - k), extractor=draft) for k, n in enumerate(counts)]
     return stages if draft is None else [*stages, Stage(max(1, counts[-1] // 3))]
+
+
+def default_evaluations(stages: int, from_nothing: bool = False) -> list[int]:
+    """Evaluations of so many stages of doubling size; see `default_stages`."""
+    counts = [_FIRST, *(max(_LEAST, _SECOND >> k) for k in range(stages - 1))] if stages > 1 else [_ALONE]
+    return [2 * count for count in counts] if from_nothing else counts
 
 
 def make_schedule(

@@ -84,7 +84,7 @@ STAGES = ["--model.stages", "[{evaluations: 4, scale: 0.5}, {evaluations: 2}]"]
 @pytest.mark.parametrize(("made", "expected"), [(6, [0] * 4 + [1] * 5), (3, [0] * 6 + [1] * 3)])
 def test_a_run_in_stages_keeps_them_when_it_is_lengthened(place, pair, capsys, monkeypatch, stages, made, expected):
     """What is behind stays; the stage that it is in, and those to come, share what is added."""
-    for name, value in (("COARSEST", 48), ("_FIRST", 4), ("_LEAST", 2)):
+    for name, value in (("COARSEST", 48), ("_FIRST", 4), ("_SECOND", 2), ("_LEAST", 2)):
         monkeypatch.setattr(schedule, name, value)
     pictures = ["--data.content", str(pair[0]), "--data.style", str(pair[1]), "--data.size", "96"]
     assert main(["fit", *pictures, *stages, "--trainer.accelerator", "cpu", "--trainer.max_steps", str(made)]) == 0
