@@ -21,7 +21,7 @@ from nst_lightning.hardware.accelerator import choose_accelerator, choose_precis
 from nst_lightning.planning.duration import seconds_of_evaluation, seconds_per_pixel
 
 _SIZES = (2048, 1536, 1024, 768, 512, 384, 256)  # pixels that are tried, where none are asked for
-_ENOUGH = 0.6  # of a preset's evaluations: from there on a larger picture is the better use of time
+_ENOUGH = 0.8  # of a preset's evaluations: from there on a larger picture is the better use of time
 _MOST = 4.0  # times a preset's evaluations; more would not show
 _START = 0.6  # seconds for reading the pictures and writing the result
 _LEAST = 12  # evaluations of a picture, however long they take
@@ -90,4 +90,7 @@ def _length(cli: FitCLI, stages: Sequence[Stage], factor: float) -> list[str]:
     told: list[dict[str, Any]] = [
         {"evaluations": length, "scale": stage.scale} for stage, length in zip(stages, lengths, strict=True)
     ]
+    for settings, stage in zip(told, stages, strict=True):
+        if stage.extractor is not None:  # the draft
+            settings["extractor"] = cli.config.model.draft.as_dict()
     return [f"--model.stages={json.dumps(told)}", "--model.evaluations=null"]

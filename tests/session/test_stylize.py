@@ -240,7 +240,7 @@ def test_what_a_file_is_called_does_not_matter(pair, place):
 
 
 def test_a_run_in_a_given_time_has_the_evaluations_that_fit(pair, place, monkeypatch):
-    """A millisecond for each evaluation at 48 px leaves time for 300 in about a second."""
+    """A millisecond for each evaluation at 48 px leaves time for 198 in a second."""
     monkeypatch.setattr("nst_lightning.session.budget.seconds_per_pixel", lambda *_: 1e-3 / (48 * 36 * 2 * 1.25))
     args = Short(size=48).arguments(str(pair[0]), [str(pair[1])])
     assert within(args, 1.0, 0.2, any_size=False) == ["--data.size=48", "--model.evaluations=198"]
@@ -248,11 +248,18 @@ def test_a_run_in_a_given_time_has_the_evaluations_that_fit(pair, place, monkeyp
         assert within(args, 0.5, 0.2, any_size=False) == ["--data.size=48", "--model.evaluations=12"]
     size, *_ = within(args, 1e6, 0.0, any_size=True)
     assert size == "--data.size=2048"
-    # At 256 px, in one stage, 300 evaluations take 8.5 s; at 384 px, in two, they take 9.6 s.
-    size, evaluations = within(args, 5.0, 0.0, any_size=True)
-    assert (size, evaluations) == ("--data.size=256", "--model.evaluations=153")
-    size, stages, _ = within(args, 8.0, 0.0, any_size=True)
+    # At 256 px, in one stage, 120 evaluations take 3.4 s; at 384 px, in two, 60 and 48 take 4.0 s.
+    size, evaluations = within(args, 3.5, 0.0, any_size=True)
+    assert (size, evaluations) == ("--data.size=256", "--model.evaluations=100")
+    size, stages, _ = within(args, 5.0, 0.0, any_size=True)
     assert (size, stages) == (
         "--data.size=384",
-        '--model.stages=[{"evaluations": 151, "scale": 0.5}, {"evaluations": 75, "scale": 1.0}]',
+        '--model.stages=[{"evaluations": 63, "scale": 0.5}, {"evaluations": 50, "scale": 1.0}]',
     )
+    # With a draft its stages stay its own.
+    _, stages, _ = within([*args, "--model.draft=CompactVGG19"], 5.0, 0.0, any_size=True)
+    first, second, third = json.loads(stages.removeprefix("--model.stages="))
+    assert (
+        first["extractor"]["class_path"] == second["extractor"]["class_path"] == "nst_lightning.features.CompactVGG19"
+    )
+    assert (first["scale"], second["scale"], third["scale"], "extractor" in third) == (0.5, 1.0, 1.0, False)
