@@ -148,16 +148,18 @@ class VGGNetwork(ConvolutionStack):
         self._grow(max(depth_of(layer) for layer in wanted))
         order, filters = self._choose_algorithms()
         x = ((image - self.mean) / self.std).to(self._convolution(0).weight.dtype, memory_format=order)
+        may_fuse = bool(filters) and _is_finite(image)
         for index, name in enumerate(CONVOLUTION_NAMES[: len(self.convolutions)]):
             rectified = name.replace("conv", "relu")
             pool = self.pooling if name in LAST_OF_BLOCK and index + 1 < len(self.convolutions) else None
             if index in filters:
                 bias = self._convolution(index).bias
-                rectify = name not in wanted
+                rectify = name not in wanted and may_fuse
                 fused = pool if rectify and rectified not in wanted and pool != "l2" else None
                 x = frozen_conv2d(x, filters[index], bias, rectify, fused)
-                if not rectify:
+                if name in wanted:
                     yield name, x
+                if not rectify:
                     x = F.relu(x)
             else:
                 fused = None
@@ -189,6 +191,14 @@ class VGGNetwork(ConvolutionStack):
                 missing = missing - {name}
                 if not missing:
                     return
+
+
+def _is_finite(image: Tensor) -> bool:
+    """Whether a picture holds nothing but numbers; to be told so would keep an accelerator waiting, and is not asked.
+
+    Where ReLU is computed with what comes before it, a CPU's library makes 0 of NaN, and nobody would learn of it.
+    """
+    return prefers_large_operations(image.device) or bool(image.detach().sum().isfinite())
 
 
 def check_choice(argument: str, value: str, allowed: object) -> None:

@@ -175,6 +175,22 @@ def sums_halves_exactly(device: torch.device | str) -> bool:
     return True
 
 
+@functools.cache
+def fuses_activations(device: torch.device | str, dtype: torch.dtype) -> bool:
+    """Whether products and convolutions of a type can rectify their results in passing: oneDNN's can, on a CPU.
+
+    It is tried, as the operation is PyTorch's own matter; it is what its compiler makes of such a network.
+    """
+    if torch.device(device).type != "cpu":
+        return False
+    small = torch.zeros(16, 16, dtype=dtype)
+    try:
+        torch.ops.mkldnn._linear_pointwise(small, small, small[0], "relu", [], "")
+    except (RuntimeError, AttributeError):
+        return False
+    return True
+
+
 def cached_values(device: torch.device | str) -> int:
     """How many float32 values to work on at a time: on a CPU what its cache holds, elsewhere as many as there are."""
     return 1 << 62 if prefers_large_operations(device) else 1 << 20

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from nst_lightning.features.kernels.strips import Sink, Source
+from nst_lightning.features.kernels.fused import convolved
+from nst_lightning.features.kernels.strips import Sink, Source, as_map
 
 _STRIP = 1 << 22  # bytes: small strips fit a core's cache, large ones make matrix products large
 
@@ -16,7 +16,7 @@ class DirectFilter:
 
     def __init__(self, weight: Tensor) -> None:
         innermost = torch.channels_last
-        self.channels = weight.shape[1]
+        self.channels, self.results = weight.shape[1], weight.shape[0]
         self._forward = weight.detach().contiguous(memory_format=innermost)
         self._back = weight.detach().transpose(0, 1).flip(2, 3).contiguous(memory_format=innermost)
 
@@ -31,14 +31,17 @@ class DirectFilter:
 
 def _convolve(source: Source, weight: Tensor, sink: Sink, bias: Tensor | None = None) -> None:
     height, width, _ = source.shape
-    row = width * max(*weight.shape[:2], source.most_channels, sink.most_channels) * weight.element_size()
-    strip = max(1, _STRIP // (2 * row)) * 2
+    strip = max(1, _STRIP // (2 * width * max(weight.shape[:2]) * weight.element_size())) * 2
+    if strip >= height or (source.in_memory and sink.in_memory):
+        outputs = convolved(as_map(source.rows(0, height)), weight, bias, (1, 1), sink.relu)
+        sink.take(outputs.permute(0, 2, 3, 1)[0], rectified=sink.relu)
+        return
     for top in range(0, height, strip):
         bottom = min(top + strip, height)
         first, last = max(top - 1, 0), min(bottom + 1, height)  # rows that this strip sees
-        rows = source.rows(first, last - first).permute(2, 0, 1)[None]
+        rows = as_map(source.rows(first, last - first))
         if first < top and bottom < last:
-            outputs = F.conv2d(rows, weight, bias, padding=(0, 1))
+            outputs = convolved(rows, weight, bias, (0, 1), sink.relu)
         else:  # padding above or below, and a row too much on the other side
-            outputs = F.conv2d(rows, weight, bias, padding=1)[:, :, top - first :][:, :, : bottom - top]
-        sink.write(top, outputs.permute(0, 2, 3, 1)[0])
+            outputs = convolved(rows, weight, bias, (1, 1), sink.relu)[:, :, top - first :][:, :, : bottom - top]
+        sink.write(top, outputs.permute(0, 2, 3, 1)[0], rectified=sink.relu)

@@ -10,21 +10,28 @@ Convolutional Neural Networks for Fast and Low Power Mobile Applications*, 2016)
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
 from nst_lightning.features.kernels.convolution import FilterBank
-from nst_lightning.features.kernels.strips import Sink, Source
+from nst_lightning.features.kernels.fused import mapped
+from nst_lightning.features.kernels.strips import MapSink, MapSource, Sink, Source, as_map
+
+_STRIP = 1 << 22  # bytes, as in `DirectFilter`
 
 
 class FactoredFilter:
     """A frozen filter bank of low rank.
 
     Narrow filters are (r, q, 3, 3), the expansion behind them (K, r), the reduction before (q, C); without it q is C.
+    What lies between the factors is narrow enough to be whole in memory; the K and C channels are a strip at a time.
     """
 
     def __init__(self, narrow: FilterBank, expansion: Tensor, reduction: Tensor | None = None) -> None:
         self.channels = narrow.channels if reduction is None else reduction.shape[1]
+        self.results = expansion.shape[0]
         self._narrow = narrow
         self._expansion = expansion.detach().contiguous()
         self._reduction = None if reduction is None else reduction.detach().contiguous()
@@ -32,40 +39,43 @@ class FactoredFilter:
     def convolve(self, source: Source, sink: Sink, bias: Tensor | None) -> None:
         """``conv2d(source, weight, bias, padding=1)`` into the sink."""
         if self._reduction is not None:
-            source = _MappedSource(source, self._reduction.T)
-        self._narrow.convolve(source, _MappedSink(sink, self._expansion.T, bias), None)
+            source = _mapped(source, self._reduction.T)
+        height, width, _ = source.shape
+        narrow = MapSink(self._expansion, self._narrow.results, height, width)
+        self._narrow.convolve(source, narrow, None)
+        added = self._expansion.new_zeros(self.results) if bias is None else bias
+        for top, count in _strips(height, width * self.results * added.element_size(), whole=sink.in_memory):
+            rows = narrow.rows[top : top + count]
+            wide = mapped(rows.view(-1, rows.shape[-1]), self._expansion, added, sink.relu).view(count, width, -1)
+            if count == height:
+                sink.take(wide, rectified=sink.relu)
+            else:
+                sink.write(top, wide, rectified=sink.relu)
 
     def input_gradient(self, source: Source, sink: Sink) -> None:
         """The gradient with respect to the input of `convolve`, from the gradient with respect to its result."""
-        if self._reduction is not None:
-            sink = _MappedSink(sink, self._reduction)
-        self._narrow.input_gradient(_MappedSource(source, self._expansion), sink)
+        source = _mapped(source, self._expansion)
+        if self._reduction is None:
+            self._narrow.input_gradient(source, sink)
+            return
+        narrow = MapSink(self._expansion, self._narrow.channels, *source.shape[:2])
+        self._narrow.input_gradient(source, narrow)
+        rows = narrow.rows
+        sink.take(torch.mm(rows.view(-1, rows.shape[-1]), self._reduction).view(*rows.shape[:2], -1))
 
 
-class _MappedSource(Source):
-    """Rows of a source, each position times a matrix."""
-
-    def __init__(self, source: Source, matrix: Tensor) -> None:
-        self._source, self._matrix = source, matrix
-        self.shape = source.shape[0], source.shape[1], matrix.shape[1]
-
-    @property
-    def most_channels(self) -> int:
-        return self._source.most_channels
-
-    def rows(self, first: int, count: int) -> Tensor:
-        values = self._source.rows(first, count)
-        return torch.mm(values.view(-1, values.shape[-1]), self._matrix).view(count, values.shape[1], -1)
+def _mapped(source: Source, matrix: Tensor) -> MapSource:
+    """A source with each position times a matrix, strip by strip."""
+    height, width, channels = source.shape
+    result = matrix.new_empty(height, width, matrix.shape[1])
+    for top, count in _strips(height, width * channels * matrix.element_size(), whole=source.in_memory):
+        values = source.rows(top, count)
+        torch.mm(values.view(-1, channels), matrix, out=result[top : top + count].view(-1, matrix.shape[1]))
+    return MapSource(as_map(result))
 
 
-class _MappedSink:
-    """Rows for a sink, each position times a matrix, and a bias added."""
-
-    def __init__(self, sink: Sink, matrix: Tensor, bias: Tensor | None = None) -> None:
-        self._sink, self._matrix, self._bias = sink, matrix, bias
-        self.result, self.most_channels = sink.result, sink.most_channels
-
-    def write(self, top: int, rows: Tensor) -> None:
-        flat = rows.reshape(-1, rows.shape[-1])
-        mapped = torch.mm(flat, self._matrix) if self._bias is None else torch.addmm(self._bias, flat, self._matrix)
-        self._sink.write(top, mapped.view(*rows.shape[:2], -1))
+def _strips(height: int, row: int, *, whole: bool) -> Iterator[tuple[int, int]]:
+    """First row and number of rows of each strip, even but for the last, for rows of so many bytes."""
+    strip = height if whole else max(1, _STRIP // (2 * row)) * 2
+    for top in range(0, height, strip):
+        yield top, min(strip, height - top)

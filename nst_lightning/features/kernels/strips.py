@@ -6,11 +6,19 @@ asked for never exists at full size. All maps have one picture and channels inne
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
+
+from nst_lightning.features.kernels.windows import (
+    Codes,
+    as_integers,
+    pool_max,
+    pool_mean,
+    taken_by_max,
+    taken_by_mean,
+)
 
 Pool = Literal["max", "average"]
 
@@ -19,11 +27,7 @@ class Source:
     """Input of a convolution: a map of (height, width, channels)."""
 
     shape: tuple[int, int, int]  # height, width and channels
-
-    @property
-    def most_channels(self) -> int:
-        """Largest number of channels that a row has on its way."""
-        return self.shape[2]
+    in_memory = False  # whether all of it lies there, so that no strip of it has to be computed
 
     def read(self, first: int, into: Tensor) -> None:
         """Fill ``into`` (rows, width, channels) with the rows from ``first`` on."""
@@ -37,14 +41,18 @@ class Source:
 class Sink(Protocol):
     """Result of a convolution."""
 
-    result: Tensor  # (1, C, H, W)
-    most_channels: int  # largest number of channels that a row has on its way
+    in_memory: bool  # whether it keeps all rows as they are, so that they may as well come at once
+    relu: bool  # whether they are to be rectified; who writes may do so
 
-    def write(self, top: int, rows: Tensor) -> None:
+    def write(self, top: int, rows: Tensor, rectified: bool = False) -> None:
         """Write (n, width, channels), the rows from ``top`` on; both are even but for the last ones.
 
         They may reach beyond the lower and right border, and are overwritten.
         """
+        ...
+
+    def take(self, rows: Tensor, rectified: bool = False) -> None:
+        """Be given all rows, (height, width, channels), in memory that nobody else needs."""
         ...
 
 
@@ -53,13 +61,21 @@ def _rows(feature_map: Tensor) -> Tensor:
     return feature_map.permute(0, 2, 3, 1)[0]
 
 
-def _empty(like: Tensor, channels: int, height: int, width: int, dtype: torch.dtype | None = None) -> Tensor:
-    shape, innermost = (1, channels, height, width), torch.channels_last
-    return torch.empty(shape, dtype=dtype or like.dtype, device=like.device, memory_format=innermost)
+def as_map(rows: Tensor) -> Tensor:
+    """View (H, W, C) as a map (1, C, H, W)."""
+    return rows.permute(2, 0, 1)[None]
+
+
+def _own_map(rows: Tensor) -> Tensor:
+    """The same as a tensor of its own: of what a function of autograd returns, no view may be changed in place."""
+    view = as_map(rows)
+    return rows.new_empty(0).set_(view.untyped_storage(), view.storage_offset(), view.shape, view.stride())
 
 
 class MapSource(Source):
     """A map (1, C, H, W) as it is."""
+
+    in_memory = True
 
     def __init__(self, x: Tensor) -> None:
         self._values = _rows(x)
@@ -104,101 +120,92 @@ class PooledSource(_ComputedSource):
     It comes from that after pooling, (1, C, H // 2, W // 2), and the codes of `PooledSink`; the size is H and W.
     """
 
-    def __init__(self, gradient: Tensor, codes: Tensor, size: tuple[int, int], pool: Pool) -> None:
-        self._gradient, self._codes = _rows(gradient / 4 if pool == "average" else gradient), _rows(codes)
-        self._one = pool == "max"  # whether one pixel of a window counts at most
-        self.shape = *size, codes.shape[1]
+    def __init__(self, gradient: Tensor, codes: Codes, size: tuple[int, int], pool: Pool) -> None:
+        self._gradient, self._codes = _rows(gradient / 4 if pool == "average" else gradient), codes
+        self._taken = taken_by_max if pool == "max" else taken_by_mean
+        self.shape = *size, codes.shape[2]
 
     def read(self, first: int, into: Tensor) -> None:
         """Copy each window's gradient to the pixels that it came from."""
         down, across, _ = self._codes.shape
-        rows = into.shape[0]
+        stop = first + len(into)
         into[max(0, 2 * down - first) :].zero_()  # odd last row and column, which pooling leaves out
         into[:, 2 * across :].zero_()
+        above, below = first // 2, min(-(-stop // 2), down)  # windows
+        if above >= below:
+            return
+        codes, targets = self._codes.read(above, below, into), as_integers(into)
+        gradient = as_integers(self._gradient[above:below])
         for i in (0, 1):
-            top = first + (first + i) % 2  # the first row that lies at i in its window
-            count = min(-(-(first + rows - top) // 2), down - top // 2)
-            if count <= 0:
-                continue
-            windows = slice(top // 2, top // 2 + count)
-            gradient, codes = self._gradient[windows], self._codes[windows]
-            if self._one:
-                codes = codes.to(gradient.dtype)
-            targets = into[top - first :: 2][:count]
+            here = slice(first % 2 - i == 1, (stop - i + 1) // 2 - above)  # windows whose row i is among these
+            rows = targets[2 * (above + here.start) + i - first :: 2][: len(gradient[here])]
             for j in (0, 1):
-                # Multiplication with 0 or 1 is vectorised, as are comparisons that return numbers; `where` is not.
-                if self._one:
-                    chosen = _compared(torch.eq, codes, 1 << (2 * i + j))
-                else:
-                    chosen = (codes >> (2 * i + j)).bitwise_and_(1).to(gradient.dtype)
-                torch.mul(gradient, chosen, out=targets[:, j : 2 * across : 2])
+                taken = self._taken(codes[here], 2 * i + j)
+                torch.mul(gradient[here], taken, out=rows[:, j : 2 * across : 2])
 
 
 class MapSink:
     """A map, after ReLU if asked for, of a type and on a device like another's."""
 
-    def __init__(self, like: Tensor, channels: int, height: int, width: int, relu: bool = False) -> None:
-        self.result = _empty(like, channels, height, width)
-        self.most_channels = channels
-        self._values, self._relu = _rows(self.result), relu
+    in_memory = True
 
-    def write(self, top: int, rows: Tensor) -> None:
+    def __init__(self, like: Tensor, channels: int, height: int, width: int, relu: bool = False) -> None:
+        self._like, self._shape, self.relu = like, (height, width, channels), relu
+        self._values: Tensor | None = None
+
+    @property
+    def result(self) -> Tensor:
+        """(1, C, H, W)."""
+        return _own_map(self.rows)
+
+    @property
+    def rows(self) -> Tensor:
+        """All rows, (H, W, C), contiguous."""
+        if self._values is None:
+            self._values = self._like.new_empty(self._shape)
+        return self._values
+
+    def write(self, top: int, rows: Tensor, rectified: bool = False) -> None:
         """Copy rows, and apply ReLU."""
-        here = self._values[top : top + len(rows)]
+        here = self.rows[top : top + len(rows)]
         rows = rows[: len(here), : here.shape[1]]
-        if self._relu:
+        if self.relu and not rectified:
             torch.clamp_min(rows, 0, out=here)
         else:
             here.copy_(rows)
 
+    def take(self, rows: Tensor, rectified: bool = False) -> None:
+        """Keep these."""
+        self._values = rows.contiguous()
+        if self.relu and not rectified:
+            self._values.clamp_min_(0)
+
 
 class PooledSink:
-    """A map after ReLU, pooled over windows of 2x2, and a byte a window that says where its gradient goes.
+    """A map after ReLU, pooled over windows of 2x2, and `Codes` that say where the gradient of each window goes.
 
-    Bit 2 i + j of a code is set if the pixel at row i and column j of the window counts: for the mean each positive
-    one, for the maximum one of the largest, if it is positive: the left column's, and of that the upper. Height and
-    width are those of the map that is pooled.
+    Height and width are those of the map that is pooled.
     """
 
+    in_memory, relu = False, False  # pooling rectifies
+
     def __init__(self, like: Tensor, channels: int, height: int, width: int, pool: Pool) -> None:
-        self.result = _empty(like, channels, height // 2, width // 2)
-        self.codes = _empty(like, channels, height // 2, width // 2, torch.uint8)
-        self.most_channels = channels
-        self._pool = pool
+        self._pooled = like.new_empty(height // 2, width // 2, channels)
+        self.codes = Codes.empty(height // 2, width // 2, channels, like)
+        self._pool = pool_max if pool == "max" else pool_mean
 
-    def write(self, top: int, rows: Tensor) -> None:
+    @property
+    def result(self) -> Tensor:
+        """(1, C, H // 2, W // 2)."""
+        return _own_map(self._pooled)
+
+    def write(self, top: int, rows: Tensor, rectified: bool = False) -> None:
         """Apply ReLU and pool."""
-        here = slice(top // 2, top // 2 + len(rows) // 2)
-        pooled, codes = _rows(self.result)[here], _rows(self.codes)[here]
-        rows = rows[: 2 * pooled.shape[0], : 2 * pooled.shape[1]]
-        (_max if self._pool == "max" else _mean)(rows, pooled, codes)
+        pooled = self._pooled[top // 2 : top // 2 + len(rows) // 2]
+        codes = self.codes.blank(rows, len(pooled))
+        self._pool(rows[: 2 * pooled.shape[0], : 2 * pooled.shape[1]], pooled, codes)
+        self.codes.write(top // 2, codes)
 
-
-def _max(rows: Tensor, pooled: Tensor, codes: Tensor) -> None:
-    """Largest of each window and which it is; rows (2 h, 2 w, C), results (h, w, C)."""
-    upper, lower = rows[0::2], rows[1::2]
-    below = _compared(torch.gt, lower, upper)
-    largest = torch.maximum(upper, lower, out=upper)
-    left, right = largest[:, 0::2], largest[:, 1::2]
-    beside = _compared(torch.gt, right, left)
-    torch.clamp_min(torch.maximum(left, right, out=left), 0, out=pooled)
-    # 2 ** (2 below + beside), with what is below in the chosen column
-    code = torch.addcmul(below[:, 0::2], below[:, 1::2] - below[:, 0::2], beside).mul_(3).add_(1)
-    code.addcmul_(code, beside).mul_(torch.gt(pooled, 0, out=beside))
-    codes.copy_(code)
-
-
-def _mean(rows: Tensor, pooled: Tensor, codes: Tensor) -> None:
-    """Mean of each window's pixels after ReLU and which are positive; as `_max`."""
-    corners = [rows[i::2, j::2].relu() for i in (0, 1) for j in (0, 1)]
-    total = _compared(torch.gt, corners[0], 0)
-    for power, corner in enumerate(corners[1:], start=1):
-        total.add_(_compared(torch.gt, corner, 0), alpha=2**power)
-    codes.copy_(total)
-    torch.mul((corners[0].add_(corners[1])).add_(corners[2].add_(corners[3])), 0.25, out=pooled)
-
-
-def _compared(compare: Callable[..., Tensor], one: Tensor, other: Tensor | float) -> Tensor:
-    """A comparison as numbers of the operand's own type: those that give booleans are not vectorised."""
-    result: Tensor = compare(one, other, out=torch.empty_like(one, memory_format=torch.contiguous_format))
-    return result
+    def take(self, rows: Tensor, rectified: bool = False) -> None:
+        """Apply ReLU and pool."""
+        self.write(0, rows, rectified)

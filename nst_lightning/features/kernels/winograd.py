@@ -69,7 +69,7 @@ class WinogradFilter:
         transforms = _transforms()
         exact = torch.float64 if weight.dtype == torch.float64 else torch.float32
         flat = weight.detach().to(exact).permute(2, 3, 1, 0).reshape(9, -1)
-        self.channels = weight.shape[1]
+        self.channels, self.results = weight.shape[1], weight.shape[0]
         self.filter = weight.new_empty(36, weight.shape[1], weight.shape[0])
         for matrix, row in zip(self.filter, transforms.filter.to(flat), strict=True):  # one at a time, to save memory
             matrix.view(-1).copy_(row @ flat)
