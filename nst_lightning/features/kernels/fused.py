@@ -9,12 +9,15 @@ from torch import Tensor
 from nst_lightning.hardware.accelerator import fuses_activations
 
 
-def mapped(cells: Tensor, matrix: Tensor, bias: Tensor, relu: bool) -> Tensor:
+def mapped(cells: Tensor, matrix: Tensor, bias: Tensor, relu: bool = False) -> Tensor:
     """(n, c) cells times the transpose of a matrix (C, c), a bias (C,) added, and rectified if asked for: (n, C)."""
     if not fuses_activations(cells.device, cells.dtype):
         result = torch.addmm(bias, cells, matrix.T)
         return result.clamp_min_(0) if relu else result
-    fused: Tensor = torch.ops.mkldnn._linear_pointwise(cells, matrix, bias, "relu" if relu else "none", [], "")
+    # The library takes a bias to be contiguous, whatever it is.
+    fused: Tensor = torch.ops.mkldnn._linear_pointwise(
+        cells, matrix, bias.contiguous(), "relu" if relu else "none", [], ""
+    )
     return fused
 
 
