@@ -46,7 +46,7 @@ class _Sums(torch.autograd.Function):
             cells = _cells(rows)
             products += _multiply_halves(cells, refine=with_sum) if halves else _multiply(cells)
             if with_sum:
-                for some in cells.split(max(1, _CACHED // channels)):  # PyTorch widens all of it first
+                for some in torch.split(cells, max(1, _CACHED // channels)):  # PyTorch widens all of it first
                     total += some.sum(0, dtype=dtype)
         return torch.cat([products, total[:, None]], dim=1) if with_sum else products
 

@@ -119,7 +119,7 @@ def wasserstein_distance(problem: Problem, common: Common, root: Root) -> tuple[
     if metric is None:
         gradient.diagonal().add_(1)
     # Σ is the mean of f fᵀ less μ μᵀ.
-    of_mean = 2 * along - (gradient + gradient.T) @ mean
+    of_mean = 2 * along - gradient @ mean - mean @ gradient
     return distance, torch.cat([gradient, of_mean[:, None]], dim=1)
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from nst_lightning.features.kernels.windows import (
     Codes,
     as_integers,
+    compared,
     pool_max,
     pool_mean,
     taken_by_max,
@@ -111,7 +112,11 @@ class ReluSource(_ComputedSource):
     def read(self, first: int, into: Tensor) -> None:
         """Copy rows, with zeros where ReLU's result is zero."""
         here = slice(first, first + into.shape[0])
-        torch.ops.aten.threshold_backward.grad_input(self._gradient[here], self._result[here], 0, grad_input=into)
+        if into.element_size() == 2:  # twice as fast as with numbers that have to be widened
+            positive = compared(torch.gt, as_integers(self._result[here]), 0)
+            torch.mul(as_integers(self._gradient[here]), positive, out=as_integers(into))
+        else:
+            torch.ops.aten.threshold_backward.grad_input(self._gradient[here], self._result[here], 0, grad_input=into)
 
 
 class PooledSource(_ComputedSource):
