@@ -47,7 +47,7 @@ def test_a_disk_that_is_really_full(place, pair, capsys):
 
 
 def test_a_disk_too_small_for_checkpoints_is_named_before_the_run(place, pair, monkeypatch, capsys):
-    usage = shutil.disk_usage(place)._replace(free=1 << 20)
+    usage = shutil.disk_usage(place)._replace(free=1 << 19)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
     assert main(arguments(pair)) == 0
     assert "checkpoint_keep: 2 need " in capsys.readouterr().err
