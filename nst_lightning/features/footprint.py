@@ -1,8 +1,8 @@
 """What an evaluation of a network of convolutions holds, in bytes a pixel: on its way forward, and on the way back.
 
-On the way forward each convolution leaves what its pass back needs: the rectified map, which terms share, or a byte a
-window where pooling follows at once; and terms leave what theirs need. On the way back a layer's own are there until it
-is through, and besides, one after the other:
+On the way forward each convolution leaves what its pass back needs: the rectified map, which terms share, or half a
+byte a window where pooling follows at once; and terms leave what theirs need. On the way back a layer's own are there
+until it is through, and besides, one after the other:
 
 - where terms look at the layer, the gradient that comes from below it and that of the terms;
 - the gradient that comes to the convolution, and that which it hands on.
@@ -38,7 +38,7 @@ class Footprint(NamedTuple):
 
 def footprint(steps: Sequence[Step], itemsize: int) -> Footprint:
     """What passes forward and back through some steps hold, with so many bytes a value."""
-    left = [s.values / 4 if s.pooled else (s.maps + s.held) * s.values * itemsize for s in steps]
+    left = [s.values / 8 if s.pooled else (s.maps + s.held) * s.values * itemsize for s in steps]
     kept = whole = part = sum(left)
     before = kept
     for index in range(len(steps) - 1, -1, -1):

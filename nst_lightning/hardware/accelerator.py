@@ -183,7 +183,7 @@ def fuses_activations(device: torch.device | str, dtype: torch.dtype) -> bool:
     """
     if torch.device(device).type != "cpu":
         return False
-    small = torch.zeros(16, 16, dtype=dtype)
+    small = torch.zeros(16, 16, dtype=dtype, device="cpu")
     try:
         torch.ops.mkldnn._linear_pointwise(small, small, small[0], "relu", [], "")
     except (RuntimeError, AttributeError):

@@ -21,10 +21,10 @@ def test_by_hand():
     """Two convolutions of two values a pixel, pooled in between: terms look at the second one."""
     steps = [Step(1.0, 2.0, looked_at=False, pooled=True), Step(0.5, 1.0, looked_at=True, pooled=False)]
     found = footprint(steps, 4)
-    assert found.kept == 2.0 / 4 + 4.0  # codes, and the map that terms share
+    assert found.kept == 2.0 / 8 + 4.0  # codes, and the map that terms share
     # Codes, the map, its gradient, and what that hands on; with a tile's border the gradient is there twice.
-    assert found.whole == 4.5 + 4.0 + 2.0
-    assert found.part == 4.5 + 4.0 + 4.0
+    assert found.whole == 4.25 + 4.0 + 2.0
+    assert found.part == 4.25 + 4.0 + 4.0
     held = footprint([steps[0], steps[1]._replace(held=1.0)], 4)
     assert held.kept - found.kept == 4.0
 
