@@ -91,6 +91,7 @@ class VGGNetwork(ConvolutionStack):
     def memory(self, layers: Iterable[str], held: Mapping[str, float] | None = None) -> MemoryUse:
         """See the base class; `footprint` says what is counted."""
         wanted, held = set(layers), held or {}
+        networks = 2 if self.unit_activations else 1  # itself, and the copy that `rescaled` makes
         fixed, inputs, steps = _WORKING_SPACE, 3.0, list[Step]()
         per_pixel: dict[str, float] = {}
         for index, ((name, rectified, stride), layer) in enumerate(
@@ -100,7 +101,7 @@ class VGGNetwork(ConvolutionStack):
             weight = convolution.weight
             values = per_pixel[name] = per_pixel[rectified] = len(convolution.bias) / stride**2
             transformed = 5 if convolution.suits_winograd and self.convolution != "direct" else 2
-            fixed += transformed * weight.numel() * weight.dtype.itemsize
+            fixed += networks * transformed * weight.numel() * weight.dtype.itemsize
             pool = name in LAST_OF_BLOCK and index < len(self.convolutions)
             here = wanted & {name, rectified}
             fused = pool and not here and self.pooling != "l2"

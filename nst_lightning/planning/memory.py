@@ -43,10 +43,10 @@ from nst_lightning.objective.traversal import Traversal
 # A tile of 2048 px takes as long as four of 1024 on two cores, and more memory: what it saves at borders it loses to
 # memory that is fetched anew each time. Tiles smaller than 256 cost more time than they save memory.
 SIZES = (1024, 768, 512, 384, 256)
-USE = 0.95  # of the free memory; the rest is for what no estimate knows
+USE = 0.92  # of the free memory; the rest is for what no estimate knows
 # Freed blocks that lie between others in the heap: as much again as an evaluation takes, at the most this. Large blocks
 # are handed back at once. Measured on a CPU at 1024 to 8192 px, whole and in tiles.
-_HEAP = 256 * 2**20
+_HEAP = 300 * 2**20
 _IMAGE, _DOUBLE = 12, 24  # bytes a pixel of an image in float32 and in float64
 
 

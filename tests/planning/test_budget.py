@@ -150,7 +150,7 @@ def test_a_limit_holds_what_the_heap_does(objective):
     memories = [optimizer_memory(4096, history_size=n, history_dtype="bfloat16") for n in (20, 10, 5, 3)]
     for gib in (4, 5, 6, 8, 10, 14):
         plan = make_plan(objective, NETWORK, (4096, 4096), "auto", memories, gib * GIB)
-        assert plan.memory <= 0.95 * gib * GIB
+        assert plan.memory <= 0.92 * gib * GIB
 
 
 def test_a_short_stage_takes_memory_for_the_pairs_that_it_can_have(objective):
