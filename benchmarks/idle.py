@@ -30,8 +30,6 @@ def leave_arithmetic_out() -> None:
     for bank in (direct.DirectFilter, winograd.WinogradFilter, FactoredFilter):
         bank.convolve = _convolve  # type: ignore[assignment, method-assign]
         bank.input_gradient = _input_gradient  # type: ignore[assignment, method-assign]
-    strips.MapSink.write = _write_map  # type: ignore[method-assign]
-    strips.PooledSink.write = _write_pooled  # type: ignore[method-assign]
     reductions.torch = _Idle()  # type: ignore[attr-defined]
     reductions._multiply_halves = lambda cells, refine: _alike(cells)  # type: ignore[attr-defined]
     reductions._multiply = _alike  # type: ignore[attr-defined]
@@ -55,19 +53,11 @@ def _input_gradient(self: Any, source: strips.Source, sink: Any) -> None:
 
 
 def _write(source: strips.Source, sink: Any) -> None:
-    height = source.shape[0]
+    """Rows that are all alike, through the sink's own ReLU and pooling."""
+    height, width, _ = source.shape
+    rows = sink.result.new_full((_ROWS, width, sink.result.shape[1]), 0.01)
     for top in range(0, height, _ROWS):
-        sink.write(top, [None] * min(_ROWS, height - top))
-
-
-def _write_map(self: strips.MapSink, top: int, rows: Any) -> None:
-    self._values[top : top + len(rows)].fill_(0.01)
-
-
-def _write_pooled(self: strips.PooledSink, top: int, rows: Any) -> None:
-    here = slice(top // 2, top // 2 + len(rows) // 2)
-    strips._rows(self.result)[here].fill_(0.01)
-    strips._rows(self.codes)[here].fill_(1)
+        sink.write(top, rows[: min(_ROWS, height - top)])
 
 
 def _alike(cells: Tensor) -> Tensor:

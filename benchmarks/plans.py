@@ -86,7 +86,8 @@ def measure(case: Case, content: str, style: str, *, idle: bool) -> Found:
     events = [json.loads(line) for line in lines if line.startswith("{")]
     plan = next((event for event in events if event.get("event") == "plan"), None)
     if plan is None or done.returncode:
-        raise RuntimeError(lines[-1] if lines else f"exit code {done.returncode}")
+        said = events[-1]["text"] if events else lines[-1] if lines else ""
+        raise RuntimeError(said or f"exit code {done.returncode}")
     tile = plan["text"].partition(" px in tiles of ")[2].partition(" px")[0]
     lean = plan["text"].partition("history of ")[2].partition(" pairs")[0]
     how = (f"tiles of {tile} px" if tile else "whole") + (f", {lean} pairs in bfloat16" if lean else "")
