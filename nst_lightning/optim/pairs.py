@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from nst_lightning.hardware.memory import shares_memory
 from nst_lightning.hardware.numerics import widest_dtype
 
 # Coordinates worked on at a time; a history of another dtype is converted in chunks of the second length.
@@ -65,7 +66,7 @@ def empty_pairs(like: Tensor, rings: int, pairs: int, stored: torch.dtype, room:
 
 def lazy_zeros(shape: tuple[int, int], dtype: torch.dtype, device: torch.device) -> Tensor:
     """Zeros which on a CPU take memory where they are written only: the system gives what is read as zeros for free."""
-    if device.type != "cpu":
+    if not shares_memory(device):
         return torch.zeros(shape, dtype=dtype, device=device)
     block = np.zeros(shape[0] * shape[1] * dtype.itemsize, np.uint8)  # of calloc, as PyTorch's are not
     return torch.from_numpy(block).view(dtype).view(shape)

@@ -87,7 +87,7 @@ class _Package(ModuleType):
 
     def __dir__(self) -> list[str]:
         _run(self)
-        return list(super().__dir__())
+        return list(ModuleType.__dir__(self))  # its class has changed
 
 
 class _Busy(_Package):

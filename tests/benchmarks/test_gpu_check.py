@@ -64,13 +64,12 @@ def test_an_evaluation_is_measured_with_its_share_of_the_peak(modules, tmp_path,
     found = {name: noted(sections, name, tmp_path) | {"state": "done", "took": 1.0} for name in ("peak", "evaluation")}
     row = found["evaluation"]["rows"][0]
     assert row["ratio"] == pytest.approx(row["seconds"] / row["baseline_seconds"])
-    assert row["host_reads"] == 0
-    assert row["waits"] is None  # a CPU does not say
+    assert row["host_reads"] is row["waits"] is None  # a CPU does not say
     text = "\n".join(check.describe(found))
     assert "of_peak" in text
     assert "%" in text
     judged = {gate.words: state for gate, state in check.judge(found)}
-    assert judged["an evaluation reads nothing on the host"] == "pass"
+    assert judged["an evaluation reads nothing on the host"] == "not measured"
     assert judged["CUDA says that an evaluation never waits"] == "not measured"
 
 
