@@ -29,7 +29,7 @@ class Stage:
 # Coarse first: large motifs form there, at a fraction of the cost; each finer stage then adds strokes and detail, and
 # needs fewer evaluations than the one before. The same evaluations at full size take longer and show fewer motifs.
 COARSEST = 256  # pixels of the long side, to the nearest power of two
-_FIRST, _SECOND, _LEAST = 60, 48, 8
+_FIRST, _SECOND, _LEAST = 50, 48, 8
 _ALONE = 120  # evaluations of a run of one stage
 
 
@@ -40,7 +40,7 @@ def default_stages(
     draft: Extractor | None = None,
     from_nothing: bool = False,
 ) -> list[Stage]:
-    """Stages of doubling size: 60 evaluations at about `COARSEST`, then 48, 24 and so on, at least 8.
+    """Stages of doubling size: 50 evaluations at about `COARSEST`, then 48, 24 and so on, at least 8.
 
     The sides are the result's, in pixels. A strip may have a larger coarsest stage: its short side has at `least` so
     many pixels there, if it has them in the result. A run that starts from nothing, and has a longer way to go, makes

@@ -45,7 +45,7 @@ class StyleTransfer(ResumableModule):
         evaluations: Evaluations of a run of one stage at full size, or of all given stages together, which keep their
             shares; leave it out for the default stages.
         stages: Stages (evaluations, scale, extractor), coarse to fine, each an epoch; by default sizes double from 256
-            px on, with 60 evaluations, 48, 24 and so on.
+            px on, with 50 evaluations, 48, 24 and so on.
         strength: Style against content: factor on all style terms.
         terms: The objective's terms; by default a balanced Content and Gram.
         extractor: The frozen network; by default VGG-19.

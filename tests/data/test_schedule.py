@@ -26,9 +26,9 @@ def test_stages_are_taken_as_they_are_but_copied():
     [
         (48, [(120, 1)]),
         (256, [(120, 1)]),
-        (512, [(60, 0.5), (48, 1)]),
-        (1000, [(60, 0.25), (48, 0.5), (24, 1)]),
-        (8192, [(60, 1 / 32), (48, 1 / 16), (24, 1 / 8), (12, 1 / 4), (8, 1 / 2), (8, 1)]),
+        (512, [(50, 0.5), (48, 1)]),
+        (1000, [(50, 0.25), (48, 0.5), (24, 1)]),
+        (8192, [(50, 1 / 32), (48, 1 / 16), (24, 1 / 8), (12, 1 / 4), (8, 1 / 2), (8, 1)]),
     ],
 )
 def test_default_doubles_the_size_and_halves_the_evaluations(longest, expected):
@@ -39,8 +39,8 @@ def test_default_doubles_the_size_and_halves_the_evaluations(longest, expected):
     ("longest", "expected"),
     [
         (256, [(120, 1, True), (40, 1, False)]),
-        (512, [(60, 0.5, True), (48, 1, True), (16, 1, False)]),
-        (1000, [(60, 0.25, True), (48, 0.5, True), (24, 1, True), (8, 1, False)]),
+        (512, [(50, 0.5, True), (48, 1, True), (16, 1, False)]),
+        (1000, [(50, 0.25, True), (48, 0.5, True), (24, 1, True), (8, 1, False)]),
     ],
 )
 def test_a_draft_makes_all_but_the_last_evaluations(longest, expected):
@@ -50,7 +50,7 @@ def test_a_draft_makes_all_but_the_last_evaluations(longest, expected):
 
 
 def test_a_run_from_nothing_is_twice_as_long(pair):
-    assert [s.evaluations for s in make_schedule(None, None, 512, from_nothing=True)] == [120, 96]
+    assert [s.evaluations for s in make_schedule(None, None, 512, from_nothing=True)] == [100, 96]
     content, style = pair
     asked = {"content": content, "style": style, "size": 64}
     for init, expected in (("content", False), ("noise", True), ("grey", True), (str(style), False)):
