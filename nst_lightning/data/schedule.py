@@ -52,7 +52,12 @@ def default_stages(
         doublings -= 1
     counts = default_evaluations(doublings + 1, from_nothing)
     stages = [Stage(n, scale=0.5 ** (doublings - k), extractor=draft) for k, n in enumerate(counts)]
-    return stages if draft is None else [*stages, Stage(max(1, counts[-1] // 3))]
+    return stages if draft is None else [*stages, Stage(evaluations_after_draft(counts[-1]))]
+
+
+def evaluations_after_draft(last: int) -> int:
+    """How many the model's own network makes after so many of a draft at full size."""
+    return max(1, last // 3)
 
 
 def default_evaluations(stages: int, from_nothing: bool = False) -> list[int]:

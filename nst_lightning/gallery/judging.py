@@ -11,7 +11,8 @@ from typing import Any
 
 from nst_lightning import __version__
 from nst_lightning.data.module import StyleTransferData
-from nst_lightning.data.schedule import default_stages
+from nst_lightning.data.request import Request
+from nst_lightning.data.schedule import default_stages, evaluations_after_draft
 from nst_lightning.errors import UserError
 from nst_lightning.files.digest import sha256_of
 from nst_lightning.files.paths import PATHS_FROM
@@ -102,8 +103,8 @@ class Judge:
         request = StyleTransferData(**configuration["data"]).request
         digests = [self._digest(path) for path in request.inputs]
         fingerprint = fingerprint_of(configuration, digests, __version__)
-        height, width = size = request.stage_size()
-        planned = _evaluations(configuration.get("model") or {}, size)
+        height, width = request.stage_size()
+        planned = _evaluations(configuration.get("model") or {}, request)
         return Task(row, fingerprint, tuple(request.inputs), planned, height * width, configuration)
 
     def _configuration(self, row: Row) -> dict[str, Any]:
@@ -133,10 +134,13 @@ def _check_options(row: Row) -> None:
             raise UserError(f"{where}: must be left out of a gallery, which sets it for each picture; see --help")
 
 
-def _evaluations(model: dict[str, Any], size: tuple[int, int]) -> int:
+def _evaluations(model: dict[str, Any], request: Request) -> int:
     """Evaluations of a run by its schedule; a strip may have a few less."""
     if model.get("evaluations") is not None:
         return int(model["evaluations"])
     if model.get("stages") is not None:
         return sum(int(stage["evaluations"]) for stage in model["stages"])
-    return sum(stage.evaluations for stage in default_stages(max(size), min(size)))
+    size = request.stage_size()
+    stages = default_stages(max(size), min(size), from_nothing=request.starts_from_nothing)
+    own = evaluations_after_draft(stages[-1].evaluations) if model.get("draft") else 0
+    return sum(stage.evaluations for stage in stages) + own

@@ -84,6 +84,14 @@ class TestKept:
         write_image(path, read_image(path).pixels, metadata={**said, "Evaluations": "97"})
         assert paint(folders)[1] == ["cat_waves.png"]
 
+    @pytest.mark.parametrize(
+        ("options", "expected"),
+        [({}, "98"), ({"data.init": "noise"}, "196"), ({"model.draft": "CompactVGG19"}, "114")],
+    )
+    def test_a_picture_says_all_evaluations_of_its_schedule(self, folders, options, expected):
+        paint(folders, options=options)
+        assert read_metadata(folders / "out/cat_waves.png")["Evaluations"] == expected
+
     def test_a_damaged_record(self, folders):
         paint(folders)
         for record in (folders / "out/.gallery").glob("*.json"):
