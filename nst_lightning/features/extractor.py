@@ -18,7 +18,7 @@ Walk: TypeAlias = Callable[[Tensor, Collection[str]], Iterator[tuple[str, Tensor
 class MemoryUse(NamedTuple):
     """Memory of an evaluation with its gradient."""
 
-    fixed: int  # bytes whatever the image: filters and working space
+    filters: int  # bytes whatever the image: those of the convolutions, in all forms that are kept
     kept: float  # bytes a pixel between the pass forward and the pass back
     pixel: float  # bytes a pixel, the most that is there at a time
     part: float  # likewise where only a part of each map is looked at, as in tiles

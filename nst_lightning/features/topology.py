@@ -31,8 +31,6 @@ Pooling = Literal["max", "average", "l2"]
 Padding = Literal["zeros", "replicate"]
 Algorithm = Literal["auto", "direct", "winograd"]
 
-_WORKING_SPACE = 80 << 20  # bytes of strips, of libraries when they are first used, and of thread pools
-
 # Factors that bring the mean magnitude after pooling back to that of max pooling, as in Crowson's
 # style-transfer-pytorch; without them deep layers fade.
 POOLING_RESCALE = {"max": 1.0, "average": 2.0, "l2": 0.78}
@@ -92,7 +90,7 @@ class VGGNetwork(ConvolutionStack):
         """See the base class; `footprint` says what is counted."""
         wanted, held = set(layers), held or {}
         networks = 2 if self.unit_activations else 1  # itself, and the copy that `rescaled` makes
-        fixed, inputs, steps = _WORKING_SPACE, 3.0, list[Step]()
+        filters, inputs, steps = 0, 3.0, list[Step]()
         per_pixel: dict[str, float] = {}
         for index, ((name, rectified, stride), layer) in enumerate(
             zip(layer_names(), self.convolutions, strict=False), start=1
@@ -101,7 +99,7 @@ class VGGNetwork(ConvolutionStack):
             weight = convolution.weight
             values = per_pixel[name] = per_pixel[rectified] = len(convolution.bias) / stride**2
             transformed = 5 if convolution.suits_winograd and self.convolution != "direct" else 2
-            fixed += networks * transformed * weight.numel() * weight.dtype.itemsize
+            filters += networks * transformed * weight.numel() * weight.dtype.itemsize
             pool = name in LAST_OF_BLOCK and index < len(self.convolutions)
             here = wanted & {name, rectified}
             fused = pool and not here and self.pooling != "l2"
@@ -110,7 +108,7 @@ class VGGNetwork(ConvolutionStack):
             inputs = values / 4 if pool else values
         itemsize = self._convolution(0).weight.dtype.itemsize
         found = footprint(steps, itemsize)
-        return MemoryUse(fixed, found.kept, found.whole, found.part, per_pixel, itemsize)
+        return MemoryUse(filters, found.kept, found.whole, found.part, per_pixel, itemsize)
 
     def _choose_algorithms(self) -> tuple[torch.memory_format, dict[int, FilterBank]]:
         """Transform the filters of layers with many channels, before feature maps fill the memory between them.

@@ -23,8 +23,8 @@ What comes and goes, of which the largest counts:
   beside, where they are brought back.
 
 The optimiser says its own part, `nst_lightning.optim.LBFGS.memory_for`, and the network its, `Extractor.memory`. There
-is also what does not grow with the image: the network's filters and working space, and what is free in the heap between
-blocks that come and go.
+is also what does not grow with the image: the filters of all networks of the run so far, their working space, and what
+is free in the heap between blocks that come and go, in this stage or the ones before.
 """
 
 from __future__ import annotations
@@ -45,8 +45,9 @@ from nst_lightning.objective.traversal import Traversal
 SIZES = (1024, 768, 512, 384, 256)
 USE = 0.92  # of the free memory; the rest is for what no estimate knows
 # Freed blocks that lie between others in the heap: as much again as an evaluation takes, at the most this. Large blocks
-# are handed back at once. Measured on a CPU at 1024 to 8192 px, whole and in tiles.
-_HEAP = 300 * 2**20
+# are handed back at once. Measured on a CPU at 64 to 8192 px, whole and in tiles.
+_HEAP = 250 * 2**20
+_WORKING_SPACE = 140 << 20  # bytes of strips, of libraries when they are first used, and of threads
 _IMAGE, _DOUBLE = 12, 24  # bytes a pixel of an image in float32 and in float64
 
 
@@ -58,6 +59,17 @@ class Plan(NamedTuple):
     memory: int = 0  # estimate of all that the stage takes, in bytes; 0 if it is not known
     pixels: int | None = None  # of one process's crops, those that run once counting two thirds; None without tiles
     choice: int = 0  # which of the optimiser's settings fits
+    evaluation: int = 0  # bytes that come and go with each evaluation, part of the memory
+
+
+class Earlier(NamedTuple):
+    """What the stages before have left."""
+
+    networks: int = 0  # bytes of networks other than the stage's own
+    evaluation: int = 0  # bytes that came and went with an evaluation, at most
+
+
+_NOTHING = Earlier()
 
 
 def make_plan(
@@ -68,6 +80,7 @@ def make_plan(
     optimizer: Sequence[tuple[int, int]],
     available: int,
     processes: int = 1,
+    earlier: Earlier = _NOTHING,
 ) -> Plan:
     """Choose the tile of a stage.
 
@@ -79,6 +92,7 @@ def make_plan(
         optimizer: Bytes of the optimiser that stay and that a step takes, for each of its settings, the best first.
         available: Free bytes on the device; 0 if not known.
         processes: How many share the tiles, on devices of their own.
+        earlier: What is left of the stages before.
 
     Returns:
         The plan: whole if that fits, else the largest tile that does, with the first settings that leave room for one.
@@ -98,13 +112,13 @@ def make_plan(
         side = tile if isinstance(tile, int) else SIZES[0]
         areas = _crops(Traversal(objective, extractor, side), size, side, processes)
         return Plan(side, pixels=sum(areas)) if wants_tiles else Plan(None)
-    formula = _Formula(objective, extractor, use, processes)
+    formula = _Formula(objective, extractor, use, processes, earlier)
     sides = [tile] if isinstance(tile, int) else list(SIZES)
     for choice, (stays, passes) in enumerate(optimizer):
         lasting = formula.lasting(size, stays, best=choice == 0)
         whole = formula.whole(size, lasting, passes)
         if not wants_tiles and (tile is None or not available or whole <= USE * available):
-            return Plan(None, memory=int(whole), choice=choice)
+            return Plan(None, memory=int(whole), choice=choice, evaluation=int(use.pixel * size[0] * size[1]))
         for side in sides:
             plan = formula.tiled(size, side, lasting, passes, available, asked=isinstance(tile, int))
             if plan is not None:
@@ -121,10 +135,13 @@ def _crops(traversal: Traversal, size: tuple[int, int], side: int, processes: in
 class _Formula:
     """Bytes of a stage through a network that says of itself what it uses; so many processes share the tiles."""
 
-    def __init__(self, objective: Objective, extractor: Extractor, use: MemoryUse, processes: int) -> None:
+    def __init__(
+        self, objective: Objective, extractor: Extractor, use: MemoryUse, processes: int, earlier: Earlier
+    ) -> None:
         self._traversal = Traversal(objective, extractor, SIZES[-1])
         self._processes = processes
         self._use = use
+        self._earlier = earlier
         parts = [(objective.parts[index], layer) for index, layer in objective.layer_keys]
         self._held = _held(objective, extractor)
         # Weighted features that statistics of regions keep until the pass back. Measured on a CPU: 156 to 160 a
@@ -140,12 +157,13 @@ class _Formula:
     def lasting(self, size: tuple[int, int], stays: float, *, best: bool) -> float:
         """What is there at any time, but for targets."""
         images = _IMAGE + self._held + (_IMAGE if best else 0)
-        return self._use.fixed + images * size[0] * size[1] + stays
+        networks = self._use.filters + self._earlier.networks
+        return _WORKING_SPACE + networks + images * size[0] * size[1] + stays
 
     def whole(self, size: tuple[int, int], lasting: float, passes: float) -> float:
         """All at once."""
         area = size[0] * size[1]
-        evaluation = _in_heap(self._use.pixel * area) + self._weighted * area
+        evaluation = self._in_heap(self._use.pixel * area) + self._weighted * area
         step = _IMAGE * area + passes
         return lasting + self._targets * self._use.itemsize * area + max(step, evaluation)
 
@@ -157,7 +175,8 @@ class _Formula:
         lasting += self._targets * 2 * area
         areas = _crops(self._traversal, size, side, self._processes)
         core = min(side**2, area)
-        works = _in_heap(self._use.part * areas[0]) + self._weighted * core
+        comes = self._use.part * areas[0]
+        works = self._in_heap(comes) + self._weighted * core
         keeps = self._use.kept * areas[0] + self._weighted * core
         double, between = _DOUBLE * area, _between(area, passes)
         room = USE * available - lasting
@@ -169,7 +188,7 @@ class _Formula:
         keep = keep if keep == len(areas) else max(0, keep - 1)  # one more has to run
         pixels = sum(areas[keep:]) + 2 * sum(areas[:keep]) // 3
         total = lasting + max(between, double + works + keeps * min(len(areas) - 1, keep))
-        return Plan(side, keep, int(total), pixels)
+        return Plan(side, keep, int(total), pixels, evaluation=int(comes))
 
     def least(self, size: tuple[int, int], side: int, stays: float, passes: float, *, best: bool) -> float:
         """With tiles of a side, none of them stored."""
@@ -177,14 +196,13 @@ class _Formula:
         small = max(stride, size[0]), max(stride, size[1])
         area = small[0] * small[1]
         core, crop = (min(length, small[0]) * min(length, small[1]) for length in (side, side + 2 * halo))
-        works = _DOUBLE * area + _in_heap(self._use.part * crop) + self._weighted * core
+        works = _DOUBLE * area + self._in_heap(self._use.part * crop) + self._weighted * core
         lasting = self.lasting(small, stays, best=best) + 2 * self._targets * area
         return lasting + max(_between(area, passes), works)
 
-
-def _in_heap(taken: float) -> float:
-    """What blocks of so many bytes in all take, with those that are free between them."""
-    return taken + min(taken, _HEAP)
+    def _in_heap(self, taken: float) -> float:
+        """What blocks of so many bytes in all take, with those that are free between them."""
+        return taken + min(taken + self._earlier.evaluation, _HEAP)
 
 
 def _between(area: int, passes: float) -> float:

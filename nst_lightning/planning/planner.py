@@ -13,7 +13,7 @@ from nst_lightning.features import Extractor
 from nst_lightning.objective.objective import Objective
 from nst_lightning.optim import LBFGS
 from nst_lightning.planning.duration import seconds_of_evaluation, seconds_per_pixel
-from nst_lightning.planning.memory import Plan, make_plan
+from nst_lightning.planning.memory import Earlier, Plan, make_plan
 
 _LEAN_HISTORIES = (20, 10, 5, 3)  # pairs
 _OTHER_OPTIMIZERS = 3  # images that an optimiser is taken to need that does not say so; Adam takes two
@@ -59,11 +59,16 @@ class Planner:
         self._objective, self._stages, self._resident = objective, stages, resident
         self._optimizer = optimizer([nn.Parameter(torch.zeros(1, 3, 16, 16))])
         self._histories = self._make_histories()
-        self.plans = []
+        self.plans: list[Plan] = []
+        networks: dict[Extractor, int] = {}  # bytes of those that have been in use
         for evaluations, size, extractor in stages:
             memories = [self._memory(3 * size[0] * size[1], history, evaluations) for history in self._histories]
             extractor.use_layers(objective.layers)
-            self.plans.append(make_plan(objective, extractor, size, tile, memories, available, processes))
+            others = sum(taken for network, taken in networks.items() if network is not extractor)
+            earlier = Earlier(others, max((plan.evaluation for plan in self.plans), default=0))
+            self.plans.append(make_plan(objective, extractor, size, tile, memories, available, processes, earlier))
+            use = extractor.memory(objective.layers)
+            networks[extractor] = 0 if use is None else use.filters
 
     def history(self, plan: Plan) -> dict[str, Any]:
         """Settings of the optimiser under a plan, those that differ from what was asked for."""

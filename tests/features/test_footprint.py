@@ -87,6 +87,6 @@ def test_the_most_that_an_evaluation_in_tiles_takes():
 def test_a_network_that_is_rescaled_is_there_twice():
     plain, scaled = (CompactVGG19("narrow", unit_activations=unit) for unit in (False, True))
     once, twice = (network.memory(["relu1_1"]) for network in (plain, scaled))
-    filters = twice.fixed - once.fixed
+    filters = twice.filters - once.filters
     assert filters > 4 * sum(layer.weight.numel() for layer in plain.convolutions)
     assert (once.kept, once.pixel, once.part) == (twice.kept, twice.pixel, twice.part)

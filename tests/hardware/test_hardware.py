@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -193,6 +194,22 @@ def test_matrices_side_by_side_give_the_same_bits_for_any_number_of_threads(thre
     for one, other, more in zip(expected, found, again, strict=True):
         assert torch.equal(one, other)
         assert torch.equal(one, more)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are started anew here")
+def test_a_forked_process_solves_matrices_side_by_side_too():
+    script = """
+import os, torch
+from nst_lightning.hardware.numerics import side_by_side
+torch.set_num_threads(2)
+assert side_by_side(len, ["a", "bc"]) == [1, 2]
+child = os.fork()
+if child == 0:
+    os._exit(0 if side_by_side(len, ["abc", "abcd"]) == [3, 4] else 1)
+raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    # Python warns that a process with threads is forked, which is what is tried here.
+    subprocess.run([sys.executable, "-W", "ignore::DeprecationWarning", "-c", script], check=True, timeout=120)
 
 
 QUESTIONS = re.compile(

@@ -13,7 +13,8 @@ from nst_lightning.losses import Content, Gram, TotalVariation
 from nst_lightning.objective.objective import Objective, default_terms
 from nst_lightning.optim import LBFGS
 from nst_lightning.planning import duration as estimate
-from nst_lightning.planning.memory import SIZES, make_plan
+from nst_lightning.planning.memory import SIZES, Earlier, make_plan
+from nst_lightning.planning.planner import Planner, Scope
 
 GIB = 2**30
 NETWORK = CompactVGG19("narrow")
@@ -163,3 +164,24 @@ def test_a_short_stage_takes_memory_for_the_pairs_that_it_can_have(objective):
         for n in (None, 12)
     ]
     assert planned[0] - planned[1] == (20 - 10) * 2 * image  # the last pair comes after the last evaluation
+
+
+def test_networks_and_holes_that_stages_before_have_left_are_counted():
+    objective = Objective([Gram()])
+    alone, after = (
+        make_plan(objective, NETWORK, (64, 64), None, [(0, 0)], 0, earlier=earlier)
+        for earlier in (Earlier(), Earlier(networks=7 << 20, evaluation=5 << 20))
+    )
+    assert after.memory - alone.memory == 12 << 20
+    assert after.evaluation == alone.evaluation > 0
+    full = make_plan(objective, NETWORK, (64, 64), None, [(0, 0)], 0, earlier=Earlier(evaluation=9 << 30))
+    assert full.memory - alone.memory < 300 << 20  # large blocks are handed back
+
+
+def test_a_run_of_two_networks_takes_more_than_the_last_stage_alone():
+    objective, draft = Objective([Gram()]), CompactVGG19()
+    last = Scope(4, (64, 64), NETWORK)
+    planned = [
+        Planner(objective, LBFGS, stages, None, 0).memory() for stages in ([last], [Scope(4, (64, 64), draft), last])
+    ]
+    assert planned[1] - planned[0] > sum(weight.numel() * weight.element_size() for weight in draft.parameters())
