@@ -29,6 +29,7 @@ SUBCOMMANDS = {
     "info": ("nst_lightning.cli.info", "say what is here: devices, precision, memory, versions, weights"),
     "runs": ("nst_lightning.cli.runs", "list runs, and free the disk of what finished ones no longer need"),
     "distill": ("nst_lightning.distillation.command", "train the compact encoder"),
+    "judge": ("nst_lightning.cli.judge", "compare pictures by judges that no objective here optimises"),
     "score": ("nst_lightning.distillation.score", "judge the compact encoder by VGG-19"),
     "benchmark": ("nst_lightning.cli.benchmark", "measure speed and memory against plain PyTorch on this machine"),
     "completion": ("nst_lightning.cli.completion", "print the script by which a shell completes these words"),

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import NamedTuple
 
+from nst_lightning.cli.judge import NAMES as JUDGES
 from nst_lightning.config.habits import OURS
 from nst_lightning.config.presets import preset_names
 
@@ -106,6 +107,17 @@ def _score() -> dict[str, Value | None]:
     }
 
 
+def _judge() -> dict[str, Value | None]:
+    return {
+        "CONTENT": FILE,
+        "STYLE": FILE,
+        "RESULT": FILES,
+        "--judges": Value(JUDGES),
+        "--device": Value(DEVICES),
+        "--json": FLAG,
+    }
+
+
 def _benchmark() -> dict[str, Value | None]:
     return {
         "--suites": Value(("peak", "evaluation", "optimizer", "overhead", "memory", "target", "tiling", "presets")),
@@ -158,6 +170,7 @@ TABLE: dict[str, Callable[[], Mapping[str, Value | None]]] = {
     "runs": _runs,
     "studio": _studio,
     "distill": lambda: {"-c --config": FILE, "--ckpt_path": FILE, "--print_config": FLAG},
+    "judge": _judge,
     "score": _score,
     "benchmark": _benchmark,
     "completion": lambda: {"SHELL": Value(SHELLS)},
