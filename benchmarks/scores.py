@@ -15,6 +15,9 @@ where builds of one preset are compared, and not in the mean:
 
 * `style`: as `unseen`, at the layers that terms take by default (relu1_1, 2_1, 3_1, 4_1, 5_1).
 * `content`: squared distance from the content's features at relu4_2 over their sum of squares, 0 at best.
+
+And two of `nst judge` say what is seen at once and moves none of the others: `hatching` and `borders`, both 1 at best
+(`nst_lightning/judging/`); they do not count in the mean either.
 """
 
 from __future__ import annotations
@@ -29,11 +32,14 @@ from torch import Tensor
 
 from nst_lightning.features import Extractor
 from nst_lightning.images.recolor import luma
+from nst_lightning.judging.borders import border_step
+from nst_lightning.judging.clipping import clipped
+from nst_lightning.judging.hatching import hatching
+from nst_lightning.judging.style import LAYERS as UNSEEN
+from nst_lightning.judging.style import gram_closed
 from nst_lightning.losses.content import content_distance
-from nst_lightning.losses.gram import gram_matrix
 from nst_lightning.losses.term import STYLE_LAYERS
 
-UNSEEN = ("relu1_2", "relu2_2", "relu3_3", "relu4_3")
 CONTENT_LAYER = "relu4_2"
 PATCH, SCALES, DIRECTIONS, CELLS = 8, (1, 2, 4), 128, 1024
 
@@ -49,6 +55,8 @@ class Scores:
     clipped: float
     style: float
     content: float
+    hatching: float
+    borders: float
 
     @property
     def quality(self) -> float:
@@ -74,11 +82,7 @@ def judge(network: Extractor, picture: Tensor, content: Tensor, style: Tensor) -
     ours, start, goal = (network(image, layers) for image in (picture, content, style))
 
     def closed(layers: Sequence[str]) -> float:
-        gaps = []
-        for layer in layers:
-            g, c, s = (gram_matrix(features[layer]) for features in (ours, start, goal))
-            gaps.append(1 - float((g - s).norm() / (c - s).norm().clamp(min=1e-12)))
-        return sum(gaps) / len(gaps)
+        return sum(gram_closed(ours[layer], start[layer], goal[layer]) for layer in layers) / len(layers)
 
     before = patch_distance(content, style)
     return Scores(
@@ -89,6 +93,8 @@ def judge(network: Extractor, picture: Tensor, content: Tensor, style: Tensor) -
         clipped=max(0.0, clipped(picture) - max(clipped(content), clipped(style))),
         style=closed(STYLE_LAYERS),
         content=float(content_distance(ours[CONTENT_LAYER], start[CONTENT_LAYER], "balanced")),
+        hatching=hatching(picture, content, style),
+        borders=border_step(picture),
     )
 
 
@@ -138,11 +144,6 @@ def radial_spectrum(picture: Tensor, bins: int = 32) -> Tensor:
 def spectrum_distance(one: Tensor, other: Tensor) -> float:
     """Mean distance of two radial spectra, in powers of ten."""
     return float((radial_spectrum(one) - radial_spectrum(other)).abs().mean())
-
-
-def clipped(picture: Tensor) -> float:
-    """Share of samples that are black or white."""
-    return float(((picture <= 0) | (picture >= 1)).float().mean())
 
 
 def peak_signal_to_noise(one: Tensor, other: Tensor) -> float:

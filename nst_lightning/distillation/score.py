@@ -27,13 +27,13 @@ from nst_lightning.files.paths import expand
 from nst_lightning.hardware.accelerator import choose_precision, compute_dtype, describe
 from nst_lightning.hardware.memory import freed_memory_kept
 from nst_lightning.images.io import write_image
-from nst_lightning.losses.gram import gram_matrix
+from nst_lightning.judging.style import LAYERS as UNSEEN_LAYERS
+from nst_lightning.judging.style import gram_closed
 from nst_lightning.objective.evaluator import Evaluator
 from nst_lightning.objective.objective import Objective, default_terms
 from nst_lightning.optim import LBFGS
 
 STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
-UNSEEN_LAYERS = ("relu1_2", "relu2_2", "relu3_3", "relu4_3")  # layers that no objective here uses
 CONTENT_LAYER = "relu4_2"
 
 
@@ -107,8 +107,7 @@ def judge(judge_network: Extractor, picture: Tensor, content: Tensor, style: Ten
     found, before, goal = (judge_network(image, layers) for image in (picture.clamp(0, 1), content, style))
     closed = {}
     for layer in (*STYLE_LAYERS, *UNSEEN_LAYERS):
-        ours, start, target = (gram_matrix(features[layer]) for features in (found, before, goal))
-        closed[layer] = 1 - float((ours - target).norm() / (start - target).norm())
+        closed[layer] = gram_closed(found[layer], before[layer], goal[layer])
     wanted = before[CONTENT_LAYER]
     return Result(closed, float((found[CONTENT_LAYER] - wanted).norm() / wanted.norm()))
 

@@ -1,9 +1,9 @@
 """Hatching: fine lines of two to four pixels in skies and walls, which optimisation leaves where nothing else is.
 
 The power of luma at these periods in a result's smooth places, over what the pictures themselves have in theirs. Places
-are blocks of 16 px, half a block apart. How smooth one is says the variation of means of 4x4 px, which know nothing of
-the periods that are measured, in the 48 px around its centre: a block beside an edge or a stroke is none. The smoothest
-quarter of the content's blocks are the places of result and content, the smoothest quarter of the style's are its own.
+are blocks of 16 px, half a block apart. How smooth one is say the steps of a quarter of the picture, which knows little
+of the periods that are measured, in the 48 px around the block's centre: one beside an edge or a stroke is not smooth.
+The smoothest quarter of the content's blocks are the places of result and content, that of the style's are its own.
 """
 
 from __future__ import annotations
@@ -41,17 +41,16 @@ def hatching(result: Tensor, content: Tensor, style: Tensor) -> float:
 
 def smooth_blocks(picture: Tensor) -> Tensor:
     """The smoothest quarter of blocks: (1, 3, H, W) -> (rows, columns), of bool."""
-    reduced = F.avg_pool2d(luma(picture), _CELL)
-    side, step = _AROUND // _CELL, BLOCK // 2 // _CELL
-    # Blocks at the border have fewer around them.
-    margin = (_AROUND - BLOCK) // 2 // _CELL
-    reduced = F.pad(reduced, (margin, margin, margin, margin), mode="replicate")
-    mean = F.avg_pool2d(reduced, side, step)
-    variation = (F.avg_pool2d(reduced.square(), side, step) - mean.square())[0, 0]
-    rows, columns = (_blocks(length) for length in picture.shape[-2:])
-    variation = variation[:rows, :columns]
-    count = max(1, round(_SMOOTH * variation.numel()))
-    return variation <= variation.flatten().kthvalue(count).values
+    # Means of 3 and of 4 px: between them nothing is left of lines of 2, 3 or 4 px, and little of those between.
+    reduced = F.avg_pool2d(F.avg_pool2d(luma(picture), 3, 1, 1, count_include_pad=False), _CELL)
+    steps = reduced.diff(dim=-1)[:, :, 1:].square() + reduced.diff(dim=-2)[..., 1:].square()
+    side, apart, margin = (length // _CELL for length in (_AROUND, BLOCK // 2, (_AROUND - BLOCK) // 2))
+    # At the border of the picture there is less around a block, and the mean is of what there is.
+    around = F.avg_pool2d(steps, side, apart, margin, ceil_mode=True, count_include_pad=False)[0, 0]
+    rows, columns = ((length - BLOCK) // (BLOCK // 2) + 1 for length in picture.shape[-2:])
+    around = around[:rows, :columns]
+    count = max(1, round(_SMOOTH * around.numel()))
+    return around <= around.flatten().kthvalue(count).values
 
 
 def fine_power(picture: Tensor) -> Tensor:
@@ -65,11 +64,8 @@ def fine_power(picture: Tensor) -> Tensor:
     # The mean must not leak through the window into what is measured.
     blocks = blocks - blocks.mean((-2, -1), keepdim=True)
     power = torch.fft.fft2(blocks * window).abs().square() / window.square().sum() / BLOCK**2
-    frequency = torch.fft.fftfreq(BLOCK).abs().to(blocks)
-    fine = torch.maximum(frequency[:, None], frequency) >= 1 / _CELL
+    # Of the frequency in the middle, which stands for those on both sides, one half is coarse.
+    coarse = (0.5 + BLOCK / _CELL - (torch.fft.fftfreq(BLOCK) * BLOCK).abs()).clamp(0, 1).to(blocks)
+    fine = 1 - coarse[:, None] * coarse
     total: Tensor = (power * fine).sum((-2, -1))
     return total
-
-
-def _blocks(length: int) -> int:
-    return (length - BLOCK) // (BLOCK // 2) + 1

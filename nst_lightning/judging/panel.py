@@ -81,11 +81,12 @@ class Panel:
         Raises:
             UserError: A picture is too small.
         """
-        for name, picture in (("RESULT", result), ("STYLE", style)):
+        for name, picture in (("a result", result), ("a style beside it", style)):
             height, width = picture.shape[-2:]
             if min(height, width) < SMALLEST:
                 raise UserError(
-                    f"{name}: must have sides of at least {SMALLEST} px, got {width}x{height}; give a larger picture"
+                    f"RESULT: must be so large that {name} has sides of at least {SMALLEST} px, got {width}x{height}; "
+                    "give a larger one"
                 )
         result, content, style = (picture.to(self.device).clamp(0, 1) for picture in (result, content, style))
         with tf32_allowed(False):

@@ -56,8 +56,13 @@ def wasserstein(one: Tensor, other: Tensor) -> Tensor:
     """Wasserstein-1 distances of rows of numbers, (k, n) and (k, m) -> (k,): areas between distribution functions."""
     one, other = one.sort(dim=1).values, other.sort(dim=1).values
     places = torch.cat([one, other], dim=1).sort(dim=1).values
-    below = [torch.searchsorted(side, places[:, :-1].contiguous(), right=True) / side.shape[1] for side in (one, other)]
+    below = [_share_below(side, places[:, :-1].contiguous()) for side in (one, other)]
     return ((below[0] - below[1]).abs_() * places.diff(dim=1)).sum(1)
+
+
+def _share_below(ascending: Tensor, places: Tensor) -> Tensor:
+    """Distribution functions of rows (k, n), which ascend, at places (k, m)."""
+    return torch.searchsorted(ascending, places, right=True).to(ascending) / ascending.shape[1]
 
 
 def _sampled(features: Tensor) -> Tensor:

@@ -133,8 +133,8 @@ def _named(arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:
     tensors = {}
     for name, values in arrays.items():
         layer, kind = name.rpartition(".")[::2]
-        number = layer.partition(".")[0].rpartition("_")[2] if layer.startswith("Net") else layer.rpartition("_")[2]
-        if layer.startswith("Net"):
+        number = layer.partition(".")[0].rpartition("_")[2] if layer.startswith("NetLin") else layer.rpartition("_")[2]
+        if layer.startswith("NetLin"):
             tensors[f"lin{number}"] = values.flatten()
         elif kind == "kernel":
             tensors[f"conv{number}.weight"] = values.permute(3, 2, 0, 1).contiguous()

