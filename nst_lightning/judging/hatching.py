@@ -1,9 +1,10 @@
 """Hatching: fine lines of two to four pixels in skies and walls, which optimisation leaves where nothing else is.
 
 The power of luma at these periods in a result's smooth places, over what the pictures themselves have in theirs. Places
-are blocks of 16 px, half a block apart. How smooth one is say the steps of a quarter of the picture, which knows little
-of the periods that are measured, in the 48 px around the block's centre: one beside an edge or a stroke is not smooth.
+are blocks of 16 px, half a block apart. How smooth one is say the steps from pixel to pixel, and those of means of 4x4
+px, in the 48 px around its centre: neither ripples nor thin lines are smooth, nor what lies beside an edge or a stroke.
 The smoothest quarter of the content's blocks are the places of result and content, that of the style's are its own.
+Nine blocks lie in 48 px, so that a place is hardly ever chosen for having little of what is then measured.
 """
 
 from __future__ import annotations
@@ -41,9 +42,10 @@ def hatching(result: Tensor, content: Tensor, style: Tensor) -> float:
 
 def smooth_blocks(picture: Tensor) -> Tensor:
     """The smoothest quarter of blocks: (1, 3, H, W) -> (rows, columns), of bool."""
-    # Means of 3 and of 4 px: between them nothing is left of lines of 2, 3 or 4 px, and little of those between.
-    reduced = F.avg_pool2d(F.avg_pool2d(luma(picture), 3, 1, 1, count_include_pad=False), _CELL)
-    steps = reduced.diff(dim=-1)[:, :, 1:].square() + reduced.diff(dim=-2)[..., 1:].square()
+    brightness = luma(picture)
+    steps = _steps(F.avg_pool2d(brightness, _CELL))
+    fine = F.avg_pool2d(_steps(brightness), _CELL, ceil_mode=True)
+    steps = steps + fine[..., : steps.shape[-2], : steps.shape[-1]]
     side, apart, margin = (length // _CELL for length in (_AROUND, BLOCK // 2, (_AROUND - BLOCK) // 2))
     # At the border of the picture there is less around a block, and the mean is of what there is.
     around = F.avg_pool2d(steps, side, apart, margin, ceil_mode=True, count_include_pad=False)[0, 0]
@@ -51,6 +53,11 @@ def smooth_blocks(picture: Tensor) -> Tensor:
     around = around[:rows, :columns]
     count = max(1, round(_SMOOTH * around.numel()))
     return around <= around.flatten().kthvalue(count).values
+
+
+def _steps(values: Tensor) -> Tensor:
+    """Squared steps to the next value along both axes, (1, 1, h, w) -> (1, 1, h - 1, w - 1)."""
+    return values.diff(dim=-1)[:, :, 1:].square() + values.diff(dim=-2)[..., 1:].square()
 
 
 def fine_power(picture: Tensor) -> Tensor:

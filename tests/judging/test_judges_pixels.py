@@ -94,11 +94,22 @@ def test_places_are_the_smooth_ones_of_the_content():
     assert hatching(hatched, picture, picture) > 10
 
 
-def test_grain_does_not_make_a_place_less_smooth():
-    """Else the places would be those where a picture happens to have little of what is measured."""
-    clean = half_busy()
-    for period in (2, 3, 4):
-        assert torch.equal(smooth_blocks(clean + grating(period, 0.1)), smooth_blocks(clean))
+def test_ripples_and_thin_lines_are_not_smooth():
+    """Though means of some pixels know nothing of them."""
+    ripples, lines = smooth_picture(), smooth_picture()
+    ripples[..., WIDTH // 2 :] += grating(3, 0.05)[..., WIDTH // 2 :]
+    lines[..., : WIDTH // 2 : 12] -= 0.2
+    assert not smooth_blocks(ripples)[:, -7:].any()
+    assert not smooth_blocks(lines)[:, :7].any()
+
+
+def test_another_grain_of_the_same_kind_is_1():
+    """Places are not chosen for having little of what is measured there."""
+    ratios = []
+    for seed in range(5):
+        content = smooth_picture(seed)
+        ratios.append(hatching(smooth_picture(seed + 100), content, content))
+    assert float(np.mean(ratios)) == pytest.approx(1, abs=0.05)
 
 
 def test_lines_that_the_style_has_are_no_fault():
