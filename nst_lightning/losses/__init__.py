@@ -6,6 +6,7 @@ from nst_lightning.losses.histogram import Histogram
 from nst_lightning.losses.moments import Covariance, MeanStd
 from nst_lightning.losses.nnfm import NNFM
 from nst_lightning.losses.reference import Mean, Reference, Sample, WholeMap, Window, at_least_float32
+from nst_lightning.losses.similarity import SelfSimilarity
 from nst_lightning.losses.sliced import SlicedWasserstein
 from nst_lightning.losses.term import Layer, StyleTerm, Term
 from nst_lightning.losses.tv import TotalVariation
@@ -22,6 +23,7 @@ __all__ = [
     "MeanStd",
     "Reference",
     "Sample",
+    "SelfSimilarity",
     "SlicedWasserstein",
     "StyleTerm",
     "Term",

@@ -11,20 +11,20 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nst_lightning.errors import UserError, check_at_least
+from nst_lightning.losses.cosine import directions, softness
 from nst_lightning.losses.reference import Sample, WholeMap, Window, at_least_float32, counting
 from nst_lightning.losses.term import Layer, Term, balance
 
 _BLOCK = 1 << 22  # similarities held at a time
-_SOFT = 1e-3  # of a typical length: a cell without any activation has no direction, and shall have a small gradient
 
 
-def nearest(directions: Tensor, candidates: Tensor) -> Tensor:
+def nearest(unit: Tensor, candidates: Tensor) -> Tensor:
     """Which of the candidates (m, C), of length 1, has the largest cosine with each direction (n, C): (n,) indices.
 
     Directions may have any positive length, and get no gradient.
     """
     rows = max(1, _BLOCK // len(candidates))
-    return torch.cat([(block @ candidates.T).argmax(1) for block in torch.split(directions.detach(), rows)])
+    return torch.cat([(block @ candidates.T).argmax(1) for block in torch.split(unit.detach(), rows)])
 
 
 def patches_of(features: Tensor, side: int, step: int = 1) -> Tensor:
@@ -87,8 +87,8 @@ class NNFM(Term):
         """The styles' directions."""
         sampled = [(self._sampled(found), share) for found, share in styles]
         lengths = torch.stack([share * cells.square().sum(1).mean() for cells, share in sampled]).sum()
-        soft = _SOFT**2 * lengths.clamp(min=torch.finfo(lengths.dtype).tiny)
-        return NNFMTarget([(_directions(cells, soft), share) for cells, share in sampled], soft, torch.ones_like(soft))
+        soft = softness(lengths)
+        return NNFMTarget([(directions(cells, soft), share) for cells, share in sampled], soft, torch.ones_like(soft))
 
     def target(self, layer: Layer, content: Any, style: NNFMTarget) -> NNFMTarget:
         """The same, with the distance of the content."""
@@ -124,14 +124,10 @@ class NNFMTarget(NamedTuple):
     scale: Tensor  # what to divide by, a scalar
 
 
-def _directions(cells: Tensor, soft: Tensor) -> Tensor:
-    return cells / (cells.square().sum(1, keepdim=True) + soft).sqrt()
-
-
 def _distances(cells: Tensor, target: NNFMTarget) -> Tensor:
     """1 - cos of (n, C) cells, or flattened patches, and their nearest neighbours, averaged over styles: (n,)."""
-    directions = _directions(cells, target.soft)
-    total = directions.new_zeros(len(cells))
+    unit = directions(cells, target.soft)
+    total = unit.new_zeros(len(cells))
     for candidates, share in target.styles:
-        total = total + share * (1 - (directions * candidates[nearest(directions, candidates)]).sum(1))
+        total = total + share * (1 - (unit * candidates[nearest(unit, candidates)]).sum(1))
     return total

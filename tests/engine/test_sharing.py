@@ -20,13 +20,25 @@ from nst_lightning.losses import (
     Gram,
     Histogram,
     MeanStd,
+    SelfSimilarity,
     SlicedWasserstein,
     TotalVariation,
     Wasserstein,
 )
 
 LAYERS = ["relu1_1", "relu3_1"]
-KINDS = [Content, Gram, Covariance, MeanStd, Wasserstein, Histogram, NNFM, SlicedWasserstein, TotalVariation]
+KINDS = [
+    Content,
+    SelfSimilarity,
+    Gram,
+    Covariance,
+    MeanStd,
+    Wasserstein,
+    Histogram,
+    NNFM,
+    SlicedWasserstein,
+    TotalVariation,
+]
 
 
 def terms():

@@ -16,7 +16,17 @@ from nst_lightning.config.presets import beside_package
 from nst_lightning.data.schedule import Stage
 from nst_lightning.engine.trainer import StyleTrainer
 from nst_lightning.features import VGG19
-from nst_lightning.losses import NNFM, Content, Gram, Histogram, SlicedWasserstein, Term, TotalVariation, Wasserstein
+from nst_lightning.losses import (
+    NNFM,
+    Content,
+    Gram,
+    Histogram,
+    SelfSimilarity,
+    SlicedWasserstein,
+    Term,
+    TotalVariation,
+    Wasserstein,
+)
 from nst_lightning.objective.evaluator import Evaluator
 from nst_lightning.objective.objective import Objective, default_terms
 from nst_lightning.optim import LBFGS
@@ -64,6 +74,7 @@ TERMS = {
     "painterly": painterly,
     "histogram": lambda: [Content(), Histogram()],
     "nnfm": lambda: [NNFM()],
+    "similarity": lambda: [SelfSimilarity(), Gram()],
     "sliced": lambda: [SlicedWasserstein()],
     "gram and tv": lambda: [Gram(), TotalVariation()],
 }

@@ -1,0 +1,143 @@
+"""Some cells of a picture that stand for all of them, at the same places in every evaluation, whole and in tiles.
+
+The matrix of their features is a sum over windows, each of which fills the rows of the cells that lie in it. So what
+compares cells with each other, however far apart they are, works in tiles and on several processes as any statistic.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from nst_lightning.losses.reference import Sharing, Window, at_least_float32
+
+
+class Places(NamedTuple):
+    """Where cells of a map lie, and how much each counts.
+
+    Rows and columns are on the CPU: which of them lie in a window is then known without waiting for a device.
+    """
+
+    rows: Tensor  # (n,), integers
+    columns: Tensor  # (n,), integers
+    weights: Tensor  # (n,), at least 0, with the sum 1
+
+    @classmethod
+    def of(cls, window: Window, most: int, like: Tensor) -> Places:
+        """Places in the map of a window, so many at most, with weights of the type and on the device of a tensor.
+
+        They are the middles of equal rectangles. Where cells have weights those without any are left out, and the
+        rectangles are smaller, so that a small region has as many places as all of a picture.
+        """
+        height, width = window.height, window.width
+        if window.map_weights is None:
+            rows, columns = _lattice(height, width, most)
+            return cls(rows, columns, like.new_full((len(rows),), 1 / len(rows)))
+        weights = window.map_weights[0, 0].cpu()
+        counting = weights > 0
+        found = max(1, int(counting.sum()))
+        rows, columns = _lattice(height, width, most * height * width // found)
+        within = counting[rows, columns]
+        rows, columns = rows[within], columns[within]
+        if 2 * len(rows) < min(most, found):  # the mask is finer than the lattice
+            rows, columns = counting.nonzero().unbind(1) if found > 1 else torch.tensor([[0], [0]])
+        chosen = _spread(len(rows), most)
+        rows, columns = rows[chosen], columns[chosen]
+        given = weights[rows, columns].to(like)
+        return cls(rows, columns, given / given.sum())
+
+
+def _spread(length: int, most: int) -> Tensor:
+    """Evenly spaced indices of a list, the middles of as many equal parts, (n,) with n at most `most`."""
+    count = min(length, most)
+    return (2 * torch.arange(count) + 1) * length // (2 * count)
+
+
+def _lattice(height: int, width: int, most: int) -> tuple[Tensor, Tensor]:
+    """Rows and columns, (n,) each, of the middles of rectangles that are as square as may be."""
+    down = max(1, min(height, most, round((most * height / width) ** 0.5)))
+    across = max(1, min(width, most // down))
+    down = max(1, min(height, most // across))
+    rows, columns = torch.meshgrid(_spread(height, down), _spread(width, across), indexing="ij")
+    return rows.flatten(), columns.flatten()
+
+
+def gathered(features: Tensor, window: Window, places: Places) -> Tensor:
+    """Features at places of the map, (n, C) in float32 or wider, of those that lie in the window; the others' are 0.
+
+    Args:
+        features: (1, C, rows, columns) of the window.
+        window: Where these lie.
+        places: In the whole map.
+    """
+    rows, columns = places.rows - window.rows.start, places.columns - window.columns.start
+    inside = (rows >= 0) & (rows < features.shape[-2]) & (columns >= 0) & (columns < features.shape[-1])
+    here = inside.nonzero()[:, 0]
+    index = torch.stack([here, rows[here], columns[here]]).to(features.device)
+    result: Tensor = _Gathered.apply(features, index, len(rows))
+    return result
+
+
+class _Gathered(torch.autograd.Function):
+    """`gathered`; nothing is kept of the features, and the gradient lies in memory as they do."""
+
+    @staticmethod
+    def forward(ctx: Any, features: Tensor, index: Tensor, count: int) -> Tensor:
+        here, rows, columns = index
+        innermost = features.is_contiguous(memory_format=torch.channels_last) or features.stride(1) == 1
+        ctx.layout = torch.channels_last if innermost else torch.contiguous_format
+        ctx.shape, ctx.dtype = features.shape, features.dtype
+        ctx.save_for_backward(index)
+        cells = at_least_float32(features[0].permute(1, 2, 0)[rows, columns])
+        return cells.new_zeros(count, features.shape[1]).index_copy_(0, here, cells)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:
+        here, rows, columns = ctx.saved_tensors[0]
+        gradient = torch.empty(ctx.shape, dtype=ctx.dtype, device=upstream.device, memory_format=ctx.layout).zero_()
+        gradient[0].permute(1, 2, 0)[rows, columns] = upstream[here].to(ctx.dtype)
+        return gradient, None, None
+
+
+class Cells(NamedTuple):
+    """Cells of a picture at a layer."""
+
+    features: Tensor  # (n, C), float32 or wider
+    places: Places
+    total: float  # sum of the weights of all cells of the map
+
+
+class Gathering:
+    """Gathers the cells of a picture at `Places`.
+
+    Args:
+        most: How many, at most.
+    """
+
+    sharing: Sharing = "all"
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._places: Places | None = None
+        self._features: Tensor | None = None
+
+    def add(self, features: Tensor, window: Window) -> None:
+        """Take those that lie in a window."""
+        if self._places is None:
+            self._places = Places.of(window, self._most, at_least_float32(features[0, 0, 0]))
+        here = gathered(features, window, self._places)
+        self._features = here if self._features is None else self._features + here
+
+    def sums(self) -> list[Tensor]:
+        """Nothing is summed over processes: each sees all windows."""
+        return []
+
+    def result(self, cells: float) -> Cells:
+        """The cells."""
+        assert self._features is not None
+        assert self._places is not None
+        return Cells(self._features, self._places, cells)

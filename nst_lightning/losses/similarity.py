@@ -1,0 +1,121 @@
+"""Content as the likeness of its cells to each other."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from nst_lightning.errors import check_at_least
+from nst_lightning.hardware.numerics import widest_dtype
+from nst_lightning.losses.cosine import directions, full, softness
+from nst_lightning.losses.projection import Projection
+from nst_lightning.losses.reference import Window
+from nst_lightning.losses.sampling import Cells, Gathering, Places, gathered
+from nst_lightning.losses.term import Layer, Term
+
+_NO_DISTANCE = 1e-3  # added to mean distances, which are 2 at the most: cells that are all alike have small gradients
+_ROUND = 0.01  # differences below count by their squares: at the content the gradient is 0 and not rounding's sign
+_LEAST_SCALE = 0.01  # of the mean distance: a content that is the same everywhere has no differences to balance by
+
+
+def relative_distances(cells: Tensor, weights: Tensor, soft: Tensor, projection: Projection | None = None) -> Tensor:
+    """Cosine distances of cells, those from each cell over their mean: (n, C) cells -> (n, n), about 1 on average.
+
+    Args:
+        cells: Features, in float32 or wider.
+        weights: (n,), how much each counts in a mean, with the sum 1.
+        soft: Added to squared lengths, a scalar.
+        projection: Of features with fewer channels.
+    """
+    unit = directions(full(cells, projection), soft)
+    distances = 1 - unit @ unit.T
+    means = (weights[:, None] * distances).sum(0)
+    return distances / (means + _NO_DISTANCE)
+
+
+def mean_difference(values: Tensor, weights: Tensor) -> Tensor:
+    """Mean absolute difference of two values that are drawn at random (Gini's), a scalar.
+
+    Args:
+        values: (n,).
+        weights: (n,), probabilities.
+    """
+    ascending, order = values.to(widest_dtype(values.device)).sort()
+    chance = weights.to(ascending)[order]
+    up_to = chance.cumsum(0)
+    return (2 * chance * ascending * (2 * up_to - chance - 1)).sum().to(values)
+
+
+class SimilarityTarget(NamedTuple):
+    """What `SelfSimilarity` compares with."""
+
+    distances: Tensor  # of the content's cells, (n, n)
+    places: Places
+    total: float  # of the weights of all cells
+    soft: Tensor  # added to squared lengths, a scalar
+    scale: Tensor  # what to divide by, a scalar
+
+
+class SelfSimilarity(Term):
+    """Keep how the content's cells resemble each other, and not what they look like.
+
+    The mean over cells i and j of |D(i, j) - D'(i, j)|, where D are the cosine distances of features, those from each
+    cell over their mean, and D' those of the content (Kolkin, Salavon and Shakhnarovich 2019, Style Transfer by Relaxed
+    Optimal Transport and Self-Similarity, section 2.3, times the number of cells). What is one thing in the content
+    stays one thing and apart from others, in whatever colours and strokes. Divided by what two pictures without any
+    relation come to, the mean difference of two of the content's distances drawn at random, so that 1 means that
+    nothing of it is left. Differences below 0.01 are squared (Huber's loss), for a smooth minimum.
+
+    Distances are taken between cells at fixed places, the same in tiles. Time grows with the square of their number.
+
+    Args:
+        layers: Layers, as a list or with a weight each.
+        weight: Factor on the term.
+        samples: Cells that are compared at a layer, at most, on a regular grid.
+    """
+
+    group = "content"
+    weighs_cells = balanced = True
+    takes_projection = True
+    needs_spread = True
+
+    def __init__(
+        self,
+        layers: dict[str, float] | list[str] = ["relu3_1", "relu4_1"],  # noqa: B006
+        weight: float = 1.0,
+        samples: int = 1024,
+    ) -> None:
+        super().__init__(layers, weight)
+        check_at_least(f"{self.name}.samples", samples, 2)
+        self.samples = samples
+
+    def content_reference(self, layer: Layer) -> Gathering:
+        """Cells of the content."""
+        return Gathering(self.samples)
+
+    def style_reference(self, layer: Layer) -> None:
+        """Nothing of a style."""
+
+    def target(self, layer: Layer, content: Cells, style: Any) -> SimilarityTarget:
+        """The content's distances."""
+        cells, places, total = content
+        weights = places.weights
+        lengths = full(cells, layer.projection).square().sum(1)
+        soft = softness((weights * lengths).sum())
+        distances = relative_distances(cells, weights, soft, layer.projection)
+        unrelated = mean_difference(distances.flatten(), torch.outer(weights, weights).flatten())
+        return SimilarityTarget(distances, places, total, soft, unrelated.clamp(min=_LEAST_SCALE))
+
+    def measure(self, layer: Layer, features: Tensor, window: Window, target: SimilarityTarget) -> Tensor:
+        """The sampled cells, (1, C, rows, columns) -> (n, C), with zeros for those elsewhere."""
+        return gathered(features, window, target.places)
+
+    def loss(self, layer: Layer, mean: Tensor, target: SimilarityTarget) -> Tensor:
+        """Mean difference of relative distances."""
+        weights = target.places.weights
+        found = relative_distances(mean * target.total, weights, target.soft, layer.projection)
+        differences = F.smooth_l1_loss(found, target.distances, reduction="none", beta=_ROUND) * weights[:, None]
+        return (differences.sum(0) * weights).sum() / target.scale
