@@ -168,8 +168,8 @@ def check_tileable(objective: Objective, extractor: Extractor) -> None:
         if part.term.layers and part.term.needs_whole:
             raise UserError(
                 f"model.tile: must be null with the term {part.name}, which {part.term.needs_whole}; leave the tile "
-                "out, or take another term (Gram, Covariance, MeanStd, Wasserstein, Histogram and, with patches: 1, "
-                "NNFM work in tiles)"
+                "out, or take another term (Gram, Covariance, MeanStd, Wasserstein, RelaxedEMD, Histogram and, with "
+                "patches: 1, NNFM work in tiles)"
             )
     if objective.layers and extractor.halo(objective.layers) is None:
         raise UserError(

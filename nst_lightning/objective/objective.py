@@ -213,5 +213,5 @@ def _needs_no_mask(term: Term) -> UserError:
     """What is said of a style term that would not heed a mask."""
     return UserError(
         f"data.style: must have no mask with the term {term.name}, which does not weigh cells; take Gram, "
-        "Covariance, MeanStd or Wasserstein, or leave the masks out"
+        "Covariance, MeanStd, Wasserstein or RelaxedEMD, or leave the masks out"
     )

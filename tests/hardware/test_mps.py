@@ -21,6 +21,7 @@ from nst_lightning.losses import (
     Content,
     Gram,
     Histogram,
+    RelaxedEMD,
     SelfSimilarity,
     SlicedWasserstein,
     Term,
@@ -75,6 +76,7 @@ TERMS = {
     "histogram": lambda: [Content(), Histogram()],
     "nnfm": lambda: [NNFM()],
     "similarity": lambda: [SelfSimilarity(), Gram()],
+    "transport": lambda: [RelaxedEMD()],
     "sliced": lambda: [SlicedWasserstein()],
     "gram and tv": lambda: [Gram(), TotalVariation()],
 }

@@ -39,9 +39,9 @@ def test_by_hand():
     """Content: two cells alike, one at a right angle. Image: all at right angles.
 
     Distances of the content are 0 0 1 / 0 0 1 / 1 1 0 with column means 1/3, 1/3, 2/3, relative ones 0 0 1.5 / 0 0 1.5
-    / 3 3 0. The image's are 1 but on the diagonal, over means of 2/3: 1.5 there. Differences by column: 0 1.5 1.5, 1.5 0
-    1.5, 0 0 0, in all 6 of 9 cells. The mean difference of two of 0 0 1.5 0 0 1.5 3 3 0: of 81 ordered pairs, 2 * 5 * 2
-    with 1.5, 2 * 5 * 2 with 3, 2 * 2 * 2 with 1.5.
+    / 3 3 0. The image's are 1 but on the diagonal, over means of 2/3: 1.5 there. Differences by column: 0 1.5 1.5,
+    1.5 0 1.5, 0 0 0, in all 6 of 9 cells. The mean difference of two of 0 0 1.5 0 0 1.5 3 3 0: of 81 ordered pairs,
+    2 * 5 * 2 with 1.5, 2 * 5 * 2 with 3, 2 * 2 * 2 with 1.5.
     """
     content, image = cells_at((1, 0, 0), (2, 0, 0), (0, 1, 0)), cells_at((3, 0, 0), (0, 5, 0), (0, 0, 7))
     value = float(alone(content).value(image))

@@ -21,6 +21,7 @@ from nst_lightning.losses import (
     Gram,
     Histogram,
     MeanStd,
+    RelaxedEMD,
     SelfSimilarity,
     SlicedWasserstein,
     Term,
@@ -42,6 +43,7 @@ def terms():
         *(kind(["relu1_1", "conv2_2", "relu5_1"], 0.3) for kind in (Covariance, MeanStd, Wasserstein)),
         Histogram(["relu1_1", "conv2_2"], 0.3, samples=700),
         NNFM(["relu2_1", "conv3_1"], 0.3, samples=90),
+        RelaxedEMD(["relu2_1", "conv3_1"], 0.3, samples=90),
         TotalVariation(0.2),
     ]
 
