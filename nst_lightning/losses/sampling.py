@@ -29,20 +29,20 @@ class Places(NamedTuple):
     def of(cls, window: Window, most: int, like: Tensor) -> Places:
         """Places in the map of a window, so many at most, with weights of the type and on the device of a tensor.
 
-        They are the middles of equal rectangles. Where cells have weights those without any are left out, and the
+        There is one in each of equal rectangles. Where cells have weights those without any are left out, and the
         rectangles are smaller, so that a small region has as many places as all of a picture.
         """
         height, width = window.height, window.width
         if window.map_weights is None:
-            rows, columns = _lattice(height, width, most)
+            rows, columns = _scattered(height, width, most)
             return cls(rows, columns, like.new_full((len(rows),), 1 / len(rows)))
         weights = window.map_weights[0, 0].cpu()
         counting = weights > 0
         found = max(1, int(counting.sum()))
-        rows, columns = _lattice(height, width, most * height * width // found)
+        rows, columns = _scattered(height, width, most * height * width // found)
         within = counting[rows, columns]
         rows, columns = rows[within], columns[within]
-        if 2 * len(rows) < min(most, found):  # the mask is finer than the lattice
+        if 2 * len(rows) < min(most, found):  # the mask is finer than the rectangles
             rows, columns = counting.nonzero().unbind(1) if found > 1 else torch.tensor([[0], [0]])
         chosen = _spread(len(rows), most)
         rows, columns = rows[chosen], columns[chosen]
@@ -56,13 +56,25 @@ def _spread(length: int, most: int) -> Tensor:
     return (2 * torch.arange(count) + 1) * length // (2 * count)
 
 
-def _lattice(height: int, width: int, most: int) -> tuple[Tensor, Tensor]:
-    """Rows and columns, (n,) each, of the middles of rectangles that are as square as may be."""
+def _scattered(height: int, width: int, most: int) -> tuple[Tensor, Tensor]:
+    """Rows and columns, (n,) each, of one cell in each of equal rectangles, at random, the same ones always.
+
+    On a lattice all places have the same phase to a pattern of its period, and a picture that shall be alike in all of
+    them takes that pattern on.
+    """
     down = max(1, min(height, most, round((most * height / width) ** 0.5)))
     across = max(1, min(width, most // down))
     down = max(1, min(height, most // across))
-    rows, columns = torch.meshgrid(_spread(height, down), _spread(width, across), indexing="ij")
-    return rows.flatten(), columns.flatten()
+    generator = torch.Generator().manual_seed(0)
+    found = []
+    for index, (length, count) in enumerate(((height, down), (width, across))):
+        ends = torch.arange(count + 1) * length // count
+        within = torch.rand(down, across, generator=generator, dtype=torch.float64)
+        start, size = ends[:-1], ends.diff()
+        if index == 0:
+            start, size = start[:, None], size[:, None]
+        found.append((start + (within * size).long()).flatten())
+    return found[0], found[1]
 
 
 def gathered(features: Tensor, window: Window, places: Places) -> Tensor:

@@ -74,7 +74,7 @@ class SelfSimilarity(Term):
     Args:
         layers: Layers, as a list or with a weight each.
         weight: Factor on the term.
-        samples: Cells that are compared at a layer, at most, on a regular grid.
+        samples: Cells that are compared at a layer, at most.
     """
 
     group = "content"

@@ -71,7 +71,7 @@ class RelaxedEMD(Term):
     Args:
         layers: Layers, as a list or with a weight each.
         weight: Factor on the term.
-        samples: Cells of the picture, and of each style, that are compared at a layer, at most, on a regular grid.
+        samples: Cells of the picture, and of each style, that are compared at a layer, at most.
     """
 
     group = "style"

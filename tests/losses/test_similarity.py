@@ -124,15 +124,27 @@ def test_half_precision_is_widened():
 
 
 @pytest.mark.parametrize(("height", "width", "most"), [(1, 1, 9), (1, 50, 9), (50, 1, 9), (7, 5, 100), (30, 41, 100)])
-def test_places_are_a_lattice(height, width, most):
+def test_places_are_spread_over_the_map(height, width, most):
     places = Places.of(Window(slice(0, 1), slice(0, 1), height, width), most, torch.zeros(()).double())
     pairs = set(zip(places.rows.tolist(), places.columns.tolist(), strict=True))
     assert len(pairs) == len(places.rows) <= min(most, height * width)
     assert len(pairs) >= 0.8 * min(most, height * width)
     assert all(row < height and column < width for row, column in pairs)
     assert float(places.weights.sum()) == pytest.approx(1)
-    assert abs(float(places.rows.double().mean()) - (height - 1) / 2) <= 0.5  # as far from one end as from the other
-    assert abs(float(places.columns.double().mean()) - (width - 1) / 2) <= 0.5
+    for top in range(0, height, 10):  # no part is left out
+        for left in range(0, width, 10):
+            inside = [top <= row < top + 10 and left <= column < left + 10 for row, column in pairs]
+            assert any(inside) or min(height - top, width - left) < 6
+    again = Places.of(Window(slice(0, 1), slice(0, 1), height, width), most, torch.zeros(()))
+    assert torch.equal(again.rows, places.rows)
+
+
+def test_places_have_no_common_phase():
+    """Of the steps that a lattice would have, each place is off by a step of its own."""
+    places = Places.of(Window(slice(0, 1), slice(0, 1), 128, 128), 256, torch.zeros(()))
+    for found in (places.rows, places.columns):
+        counts = torch.bincount(found % 8, minlength=8)
+        assert int(counts.min()) > 15
 
 
 @pytest.mark.parametrize("kind", ["half", "small", "stripes", "one", "nothing"])
