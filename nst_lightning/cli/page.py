@@ -25,6 +25,7 @@ pictures   --data.content FILE          what is kept
            --data.init noise            start from noise, white, grey or a picture, not the content
            --data.content_mask FILE     white where the content is to stay clear
 how far    --model.strength 3           style against content, 1 is neutral
+           --model.likeness 0.8         0.5 is neutral, 1 keeps shapes and faces, 0 is nearly free
            --model.evaluations 300      how long: evaluations of one stage at the full size
            --model.terms '[Content, Wasserstein]'     what style means
 network    --model.extractor CompactVGG19             comes with the package, 0.4 of the time

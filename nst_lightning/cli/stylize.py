@@ -33,6 +33,7 @@ Make a picture from a content and a style image.
 --preset NAME          {PRESET} by default; painterly is the best; see nst presets
 --size 512             long side in pixels, or content for the content's own
 --strength 2           style against content, 1 is neutral
+--likeness 0.8         how much a stranger recognises of the photograph, 0 to 1; 0.5 is neutral
 --keep-colors          keep the photograph's colours
 --stroke-size 1.5      larger or smaller strokes
 --seconds 30           the best picture in about that time on this machine
@@ -65,6 +66,7 @@ def add_short_words(words: argparse.ArgumentParser) -> None:
     words.add_argument("--preset")
     words.add_argument("--size")
     words.add_argument("--strength", type=float)
+    words.add_argument("--likeness", type=float)
     words.add_argument("--keep-colors", "--keep_colors", action="store_true")
     words.add_argument("--stroke-size", "--stroke_size", type=float)
     words.add_argument("--seed", type=int)
@@ -145,7 +147,14 @@ def short_of(given: argparse.Namespace, others: Sequence[str], output: str | Non
     has_config = any(word.partition("=")[0] in {"-c", "--config"} for word in others)
     preset = given.preset or ("" if has_config else PRESET)
     return Short(
-        preset, given.size, given.strength, given.keep_colors, given.stroke_size, output=output, seed=given.seed
+        preset,
+        given.size,
+        given.strength,
+        given.likeness,
+        given.keep_colors,
+        given.stroke_size,
+        output=output,
+        seed=given.seed,
     )
 
 

@@ -25,7 +25,7 @@ OURS = {
     "preview_seconds report",
     "data.": "content style size side style_size style_follows init seed resample color aspect content_mask "
     "content_floor",
-    "model.": "evaluations stages strength terms extractor draft optimizer lr_scheduler memory tile",
+    "model.": "evaluations stages strength likeness terms extractor draft optimizer lr_scheduler memory tile",
     "model.extractor.": "weights pooling convolution padding units",
     "model.optimizer.": "lr history_size history_dtype spectral_exponent",
     "trainer.": "accelerator devices num_nodes strategy precision logger callbacks max_steps max_epochs max_time "

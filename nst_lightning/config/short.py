@@ -22,6 +22,7 @@ class Short:
         preset: A preset, or a configuration file; several are separated by commas, later ones win.
         size: Long side of the result in pixels, or content for the content's own.
         strength: Style against content, 1 is neutral.
+        likeness: How much is recognised of the content, 0 to 1; 0.5 is neutral.
         keep_colors: Whether the result has the content's colours.
         stroke_size: Factor on the size of the style's strokes.
         output: Where the result goes.
@@ -32,6 +33,7 @@ class Short:
     preset: str = PRESET
     size: int | str | None = None
     strength: float | None = None
+    likeness: float | None = None
     keep_colors: bool = False
     stroke_size: float | None = None
     output: str | None = None
@@ -55,6 +57,7 @@ class Short:
         given = {
             "data.size": self.size,
             "model.strength": self.strength,
+            "model.likeness": self.likeness,
             "data.color": "luminance" if self.keep_colors else None,
             "output": None if self.output is None else self.output,
             "seed_everything": self.seed,

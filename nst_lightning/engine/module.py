@@ -29,6 +29,7 @@ from nst_lightning.hardware.accelerator import choose_precision, compute_dtype, 
 from nst_lightning.hardware.memory import hand_back_freed_memory
 from nst_lightning.hardware.numerics import set_random_states
 from nst_lightning.losses import Term
+from nst_lightning.objective.likeness import NEUTRAL
 from nst_lightning.objective.objective import Evaluation, Objective, default_terms
 from nst_lightning.optim import LBFGS
 
@@ -47,6 +48,8 @@ class StyleTransfer(ResumableModule):
         stages: Stages (evaluations, scale, extractor), coarse to fine, each an epoch; by default sizes double from 256
             px on, with 50 evaluations, 48, 24 and so on.
         strength: Style against content: factor on all style terms.
+        likeness: How much a stranger is to recognise of the content, 0 to 1: above 0.5 terms join that keep shapes,
+            faces and light and dark while colours and strokes follow the style; below, content counts less.
         terms: The objective's terms; by default a balanced Content and Gram.
         extractor: The frozen network; by default VGG-19.
         draft: A frozen network that costs less and steers alike, such as CompactVGG19, for all evaluations of the
@@ -64,6 +67,7 @@ class StyleTransfer(ResumableModule):
         evaluations: int | None = None,
         stages: list[Stage] | None = None,
         strength: float = 1.0,
+        likeness: float = NEUTRAL,
         terms: list[Term] | None = None,
         extractor: Extractor | None = None,
         draft: Extractor | None = None,
@@ -77,7 +81,7 @@ class StyleTransfer(ResumableModule):
         if memory is not None and not memory > 0:
             raise UserError(f"model.memory: must be above 0 GiB, got {memory}; leave it out for all that is free")
         super().__init__(
-            Objective(terms if terms is not None else default_terms(), strength),
+            Objective(terms if terms is not None else default_terms(), strength, likeness=likeness),
             extractor if extractor is not None else VGG19(),
             draft,
             (evaluations, stages),

@@ -13,6 +13,7 @@ from nst_lightning.engine.compat import has_trainer
 from nst_lightning.engine.optimizers import optimizer_in
 from nst_lightning.engine.stages import StagedModule
 from nst_lightning.hardware.numerics import random_states
+from nst_lightning.objective.likeness import NEUTRAL
 from nst_lightning.objective.objective import Evaluation
 from nst_lightning.optim.modes import has_modes
 from nst_lightning.runs.checkpoint import ENDED, FACTS, LOSSES, RANDOM, SETTINGS, add_new_settings
@@ -123,7 +124,8 @@ class ResumableModule(StagedModule):
 
 def _objective(settings: Mapping[str, Any] | None) -> list[Any]:
     """What settings of the model say of the objective; nothing where a program built it."""
-    return [(settings or {}).get(name) for name in ("terms", "strength")]
+    before = {"terms": None, "strength": None, "likeness": NEUTRAL}  # settings that checkpoints of old do not have
+    return [(settings or {}).get(name, without) for name, without in before.items()]
 
 
 def _forget_last_gradient(checkpoint: dict[str, Any]) -> None:

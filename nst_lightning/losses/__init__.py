@@ -9,6 +9,7 @@ from nst_lightning.losses.reference import Mean, Reference, Sample, WholeMap, Wi
 from nst_lightning.losses.similarity import SelfSimilarity
 from nst_lightning.losses.sliced import SlicedWasserstein
 from nst_lightning.losses.term import Layer, StyleTerm, Term
+from nst_lightning.losses.tones import Tones
 from nst_lightning.losses.transport import RelaxedEMD
 from nst_lightning.losses.tv import TotalVariation
 from nst_lightning.losses.wasserstein import Wasserstein
@@ -29,6 +30,7 @@ __all__ = [
     "SlicedWasserstein",
     "StyleTerm",
     "Term",
+    "Tones",
     "TotalVariation",
     "Wasserstein",
     "WholeMap",

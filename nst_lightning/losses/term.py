@@ -69,7 +69,7 @@ class Term(nn.Module):
         needs_whole: Why `measure` must see all of a feature map at once, as the end of a sentence; empty: it need not.
         least_side: Cells that a layer's feature map has along each side, at least.
         copies: For estimates of memory: how much `measure` leaves for the pass back beside the layer's features, as a
-            multiple of them.
+            multiple of them; of one with `needs_content` how many pictures `image_loss` has beside image and content.
         float32_gradient: Likewise: whether the backward pass finds features in float32 where the network's are not.
         balanced: Whether the loss is relative, 1 being a size of its own (for style: the loss at the content picture).
         name: Prefix of the term's columns in the metrics.

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from nst_lightning.errors import UserError
 from nst_lightning.features import Extractor
 from nst_lightning.losses import Content, Gram, Term
-from nst_lightning.losses.likeness import Likeness
+from nst_lightning.losses.pixels import Pixels
 from nst_lightning.losses.term import check_weight
+from nst_lightning.objective.likeness import NEUTRAL, Likeness, content_weight
 from nst_lightning.objective.masks import Masks
 
 GROUPS = ("content", "style", "tv")
@@ -44,8 +45,10 @@ class Objective(nn.Module):
 
     Args:
         terms: At least one term; terms of one kind are told apart by numbers.
-        strength: Factor on all terms of the group ``style``. Below 1 and with a balanced Content a `Likeness` joins the
+        strength: Factor on all terms of the group ``style``. Below 1 and with a balanced Content a `Pixels` joins the
             terms, of the content's weight times what the strength lacks.
+        likeness: How much a stranger is to recognise of the content, 0 to 1; 0.5 leaves the terms as they are. See
+            `likeness.Likeness`.
         regions: In how many regions of the picture there are styles of their own; 0: the styles are blended everywhere.
 
     Attributes:
@@ -58,13 +61,15 @@ class Objective(nn.Module):
         UserError: If there is nothing to optimise, a weight is negative or not finite, or a term cannot have regions.
     """
 
-    def __init__(self, terms: Sequence[Term], strength: float = 1.0, regions: int = 0) -> None:
+    def __init__(
+        self, terms: Sequence[Term], strength: float = 1.0, regions: int = 0, likeness: float = NEUTRAL
+    ) -> None:
         super().__init__()
         check_weight("model.strength", strength)
         _check_terms(terms)
-        self.strength = strength
+        self.strength, self.likeness = strength, Likeness.of(terms, likeness)
         self._given = list(terms)
-        terms = [*terms, *_likeness(terms, strength)]
+        terms = [*terms, *self.likeness.terms, *_pixels(terms, strength)]
         self.terms = nn.ModuleList(terms)  # registered, so that networks of a term go to the device
         self.parts = _parts(terms, regions)
         self.layers = sorted({layer for term in terms for layer in term.layers})
@@ -78,7 +83,7 @@ class Objective(nn.Module):
         Raises:
             UserError: If a style term cannot look at a region of the picture.
         """
-        return Objective(self._given, self.strength, regions)
+        return Objective(self._given, self.strength, regions, self.likeness.share)
 
     @property
     def layer_keys(self) -> list[Key]:
@@ -115,7 +120,8 @@ class Objective(nn.Module):
         """Weight of the loss of a part and column, `of_mask` being the part's of `Weights.factors`."""
         term = self.parts[key[0]].term
         strength = self.strength if term.group == "style" else 1.0
-        return term.weight * of_mask * term.layers.get(key[1], 1.0) * strength
+        likeness = self.likeness.factor if term.group == "content" else 1.0
+        return term.weight * of_mask * term.layers.get(key[1], 1.0) * strength * likeness
 
     def least_side(self, strides: Mapping[str, int]) -> int:
         """A side in pixels at which every layer has as many cells as each term needs, whatever the other side is."""
@@ -187,10 +193,10 @@ def _check_terms(terms: Sequence[Term]) -> None:
             )
 
 
-def _likeness(terms: Sequence[Term], strength: float) -> list[Term]:
+def _pixels(terms: Sequence[Term], strength: float) -> list[Term]:
     """What keeps a picture of little style near the photograph; other normalisations than ours have no unit for it."""
-    weight = sum(term.weight for term in terms if term.group == "content" and term.balanced)
-    return [Likeness(weight * (1 - strength))] if weight > 0 and strength < 1 else []
+    weight = content_weight(terms)
+    return [Pixels(weight * (1 - strength))] if weight > 0 and strength < 1 else []
 
 
 def _parts(terms: Sequence[Term], regions: int) -> list[Part]:

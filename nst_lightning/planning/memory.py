@@ -5,7 +5,7 @@ In bytes a pixel of the image, where an image of float32 has 12. What lies there
 - the image, 12, and the best one so far unless memory is short, 12;
 - features of the content at the layers of `Content`, in the network's type, or in bfloat16 if there are tiles: at
   relu4_2 then 16 for VGG-19, 12 or 16 for the compact encoders;
-- the content, as `Likeness` keeps it, 12;
+- the content, for terms that compare pixels, 12, and what they make of it;
 - with regions, their masks at each layer: 4 for each and half of that;
 - of L-BFGS its history (24 a pair, 12 in bfloat16), the last gradient and step, 24, the last point unless the history
   is in bfloat16, 12, and tables for the metric, 6.
@@ -242,8 +242,9 @@ def _held(objective: Objective, extractor: Extractor) -> float:
     """Bytes a pixel of what terms hold besides features: the content, its change, masks at their layers."""
     divided = [(objective.parts[index].region, extractor.strides[layer]) for index, layer in objective.layer_keys]
     divided = [(region, stride) for region, stride in divided if region is not None]
-    # Three channels each of the content, of the change, of its steps in both directions, and of their gradient.
-    likeness = 15 * sum(part.term.needs_content for part in objective.parts)
+    pictures = sum(1 + part.term.copies for part in objective.parts if part.term.needs_content)  # the content, too
     return 4 * (
-        likeness + len({region for region, _ in divided}) + sum(1 / stride**2 for _, stride in divided if stride > 1)
+        3 * pictures
+        + len({region for region, _ in divided})
+        + sum(1 / stride**2 for _, stride in divided if stride > 1)
     )

@@ -62,6 +62,7 @@ class Session(Runner):
         preset: str = PRESET,
         size: int | str | None = None,
         strength: float | None = None,
+        likeness: float | None = None,
         keep_colors: bool = False,
         stroke_size: float | None = None,
         evaluations: int | None = None,
@@ -84,6 +85,7 @@ class Session(Runner):
         preset: str = PRESET,
         size: int | str | None = None,
         strength: float | None = None,
+        likeness: float | None = None,
         keep_colors: bool = False,
         stroke_size: float | None = None,
         evaluations: int | None = None,
@@ -105,6 +107,7 @@ class Session(Runner):
         preset: str = PRESET,
         size: int | str | None = None,
         strength: float | None = None,
+        likeness: float | None = None,
         keep_colors: bool = False,
         stroke_size: float | None = None,
         evaluations: int | None = None,
@@ -125,6 +128,7 @@ class Session(Runner):
             preset: A preset or a configuration file; several are separated by commas, later ones win.
             size: Long side of the result in pixels, or content for the content's own.
             strength: Style against content, above 0; 1 is neutral.
+            likeness: How much a stranger recognises of the content, 0 to 1; 0.5 is neutral.
             keep_colors: Keep the content's colours, and take on the brush alone.
             stroke_size: Factor on the size of strokes, above 0.
             evaluations: How many evaluations of the objective.
@@ -143,7 +147,7 @@ class Session(Runner):
         placed = {"trainer.precision": precision, "model.evaluations": evaluations, **_device(device)}
         given = {**self._options, **{name: value for name, value in placed.items() if value is not None}, **options}
         file = None if output is None else os.fspath(output)
-        short = Short(preset, size, strength, keep_colors, stroke_size, file, seed, given)
+        short = Short(preset, size, strength, likeness, keep_colors, stroke_size, file, seed, given)
         return self._picture(content, style, short, seconds, (progress, stop))
 
     def _picture(

@@ -61,8 +61,8 @@ def short_of(asked: Asked, name: Name) -> Short:
         asked.preset,
         asked.size,
         asked.strength if asked.strength != 1 else None,
-        asked.keep_colors,
-        asked.stroke_size if asked.stroke_size != 1 else None,
+        keep_colors=asked.keep_colors,
+        stroke_size=asked.stroke_size if asked.stroke_size != 1 else None,
         seed=asked.seed,
         options=options,
     )

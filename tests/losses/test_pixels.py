@@ -12,7 +12,7 @@ from helpers import rand
 from nst_lightning import StyleTransferData
 from nst_lightning.features import VGG19, CompactVGG19
 from nst_lightning.losses import Content, Gram
-from nst_lightning.losses.likeness import Likeness
+from nst_lightning.losses.pixels import Pixels
 from nst_lightning.objective.evaluator import Evaluator
 from nst_lightning.objective.masks import Mask, Masks
 from nst_lightning.objective.objective import Objective, default_terms
@@ -23,7 +23,7 @@ def test_likeness_by_hand():
     """A difference of 0.16 in one of two pixels: 1/2, and 4 times 1/2 for the step between them; and masked."""
     content = torch.full((1, 3, 1, 2), 0.5)
     image = content + torch.tensor([0.16, 0.0])
-    term = Likeness()
+    term = Pixels()
     assert float(term.image_loss(image, content, None)) == pytest.approx(0.5 + 4 * 0.5)
     weights = torch.tensor([0.25, 1.0]).view(1, 1, 1, 2)
     assert float(term.image_loss(image, content, weights)) == pytest.approx(0.5 * 0.25 + 4 * 0.5 * 0.625)
@@ -41,7 +41,7 @@ def test_likeness_by_hand():
     ],
 )
 def test_it_joins_a_balanced_content_below_full_strength(strength, terms, weight):
-    found = [term for term in Objective(terms(), strength).terms if isinstance(term, Likeness)]
+    found = [term for term in Objective(terms(), strength).terms if isinstance(term, Pixels)]
     assert [term.weight for term in found] == ([] if weight is None else [pytest.approx(weight)])
 
 

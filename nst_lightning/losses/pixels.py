@@ -1,4 +1,4 @@
-"""Likeness: pixels stay close to the content's, where a picture is to be touched lightly."""
+"""Pixels stay close to the content's, where a picture is to be touched lightly."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _UNIT = 0.16  # root mean square change of pixels that counts as 1, about that o
 _STEPS = 4.0  # weight of changes from pixel to pixel: with 1 a hatching shows in skies, with 16 no stroke is left
 
 
-class Likeness(Term):
+class Pixels(Term):
     """Keep the picture's pixels near the content's: their mean square difference, 1 at a difference of 0.16 everywhere.
 
     A deep layer does not see the finest patterns, so an objective of its features and a little style has no picture
@@ -27,6 +27,7 @@ class Likeness(Term):
     group = "content"
     sees_image = True
     needs_content = True
+    copies = 4.0  # the change, its steps in both directions, and the gradient
 
     def __init__(self, weight: float = 1.0) -> None:
         super().__init__([], weight)
