@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import math
+from functools import lru_cache
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from nst_lightning.errors import check_at_least
 from nst_lightning.images.recolor import luma
+from nst_lightning.images.resize import resize
 from nst_lightning.losses.term import Term
 
 _WINDOW = 7  # cells of a side, within which tones are compared
@@ -74,11 +76,27 @@ class Tones(Term):
     def image_loss(self, image: Tensor, content: Tensor | None, weights: Tensor | None) -> Tensor:
         """What contrast and structure lack, as weights count pixels."""
         assert content is not None
-        side = math.ceil(max(image.shape[-2:]) / self.cells)
-        ours, theirs = (luma(_reduced(picture, side)) for picture in (image, content.to(image)))
-        return 1 - contrast_structure(ours, theirs, None if weights is None else _reduced(weights, side))
+        height, width = image.shape[-2:]
+        scale = min(1.0, self.cells / max(height, width))
+        size = max(1, round(height * scale)), max(1, round(width * scale))
+        ours, theirs = (_reduced(luma(picture), size) for picture in (image, content.to(image)))
+        counts = None if weights is None else _reduced(weights, size).clamp(min=0)
+        return 1 - contrast_structure(ours, theirs, counts)
 
 
-def _reduced(picture: Tensor, side: int) -> Tensor:
-    """Means of squares of so many pixels; those at the end may be smaller."""
-    return F.avg_pool2d(picture, side, ceil_mode=True, count_include_pad=False)
+def _reduced(grey: Tensor, size: tuple[int, int]) -> Tensor:
+    """(1, 1, H, W) in a smaller size, by a filter without edges.
+
+    Means of blocks would do for the values. But their gradient is the same all over a block and another in the next,
+    and the picture fills with a grid of single pixels that neither they nor the network see. Products of matrices, as
+    the resampling of libraries has no gradient on every device.
+    """
+    down, across = (_filter(*lengths, grey.dtype, grey.device) for lengths in zip(grey.shape[-2:], size, strict=True))
+    return down @ grey @ across.T
+
+
+@lru_cache(maxsize=8)
+def _filter(old: int, new: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """The resampling of a row of so many values as a matrix, (new, old); kept, so that no evaluation waits for it."""
+    taps = resize(torch.eye(old, dtype=torch.float64)[:, None, None], (1, new))[:, 0, 0]
+    return taps.T.to(device, dtype).contiguous()
