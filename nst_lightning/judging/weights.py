@@ -73,7 +73,7 @@ _DISTS = _File(
     "torchmetrics",
     "torchmetrics/functional/image/dists_models/weights.pt",
     "f5e65c96230b7f6ca995691647d482237e4cab8a50c5c4a5784f219ef0748218",
-    "1.8 or newer",
+    "1.7 or newer",
 )
 
 
