@@ -74,6 +74,7 @@ def module_and_trainer() -> Tensor:
         losses.Histogram(),
         losses.NNFM(patches=1),
         losses.RelaxedEMD(samples=512),
+        losses.Palette(samples=512),
         losses.TotalVariation(weight=0.1),
         ChannelMeans(),
     ]

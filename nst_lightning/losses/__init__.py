@@ -5,6 +5,7 @@ from nst_lightning.losses.gram import Gram
 from nst_lightning.losses.histogram import Histogram
 from nst_lightning.losses.moments import Covariance, MeanStd
 from nst_lightning.losses.nnfm import NNFM
+from nst_lightning.losses.palette import Palette
 from nst_lightning.losses.reference import Mean, Reference, Sample, WholeMap, Window, at_least_float32
 from nst_lightning.losses.similarity import SelfSimilarity
 from nst_lightning.losses.sliced import SlicedWasserstein
@@ -23,6 +24,7 @@ __all__ = [
     "Layer",
     "Mean",
     "MeanStd",
+    "Palette",
     "Reference",
     "RelaxedEMD",
     "Sample",

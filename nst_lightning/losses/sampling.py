@@ -56,15 +56,20 @@ def _spread(length: int, most: int) -> Tensor:
     return (2 * torch.arange(count) + 1) * length // (2 * count)
 
 
+def division(height: int, width: int, most: int) -> tuple[int, int]:
+    """How many rectangles, as square as may be, a map is divided into down and across: `most` of them at the most."""
+    down = max(1, min(height, most, round((most * height / width) ** 0.5)))
+    across = max(1, min(width, most // down))
+    return max(1, min(height, most // across)), across
+
+
 def _scattered(height: int, width: int, most: int) -> tuple[Tensor, Tensor]:
     """Rows and columns, (n,) each, of one cell in each of equal rectangles, at random, the same ones always.
 
     On a lattice all places have the same phase to a pattern of its period, and a picture that shall be alike in all of
     them takes that pattern on.
     """
-    down = max(1, min(height, most, round((most * height / width) ** 0.5)))
-    across = max(1, min(width, most // down))
-    down = max(1, min(height, most // across))
+    down, across = division(height, width, most)
     generator = torch.Generator().manual_seed(0)
     found = []
     for index, (length, count) in enumerate(((height, down), (width, across))):

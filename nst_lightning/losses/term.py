@@ -7,7 +7,8 @@ compares with are *targets*, values that the term's methods make of features and
 1. Of each style picture, and of the content, a `Reference` keeps what the term needs: by default the mean over cells
    of what `Term.measure` returns.
 2. `Term.style_target` makes the style's part of a target, which depends on nothing else and may be kept for other
-   content pictures; `Term.target` adds what depends on the content.
+   content pictures; `Term.target` adds what depends on the content, and `Term.start_target` what depends on the picture
+   that a stage starts from.
 3. `Term.measure` looks at the image's features, at a window of them at a time. Results for windows add up.
 4. `Term.loss` turns the mean of the measure over all cells into the loss at a layer.
 
@@ -27,6 +28,7 @@ from nst_lightning.errors import UserError
 from nst_lightning.losses.projection import Projection
 from nst_lightning.losses.reference import Mean, Reference, Window
 
+IMAGE = "image"  # name of the layer that is the picture itself, and of the column of `Term.image_loss`
 STYLE_LAYERS = ["relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1"]
 
 
@@ -51,7 +53,8 @@ class Term(nn.Module):
     ``model.terms`` is enough.
 
     Args:
-        layers: Names of the layers that the term looks at, as a list (each with weight 1) or as a mapping to weights.
+        layers: Names of the layers that the term looks at, as a list (each with weight 1) or as a mapping to weights;
+            ``image`` is the picture itself, RGB with one pixel a cell.
         weight: Factor on the whole term, at least 0.
 
     Attributes:
@@ -61,6 +64,7 @@ class Term(nn.Module):
         needs_counts: Whether `measure` needs counts over the whole image first; see `count`.
         sees_image: Whether there is an `image_loss`, whose column is called ``image``.
         needs_content: Whether `image_loss` needs the content picture, which then stays in memory.
+        needs_start: Whether targets depend on the picture that a stage starts from; see `start_reference`.
         weighs_cells: Whether `measure` heeds a window's weights, so that the term can have regions.
         weighs_styles: Whether it heeds a mask of a style picture.
         needs_spread: Whether it needs two cells at least, as a variance does.
@@ -72,6 +76,7 @@ class Term(nn.Module):
             multiple of them; of one with `needs_content` how many pictures `image_loss` has beside image and content.
         float32_gradient: Likewise: whether the backward pass finds features in float32 where the network's are not.
         balanced: Whether the loss is relative, 1 being a size of its own (for style: the loss at the content picture).
+        turns: Whether `style_reference` is shown each style turned by 90, 180 and 270 degrees and mirrored, too.
         name: Prefix of the term's columns in the metrics.
     """
 
@@ -80,6 +85,7 @@ class Term(nn.Module):
     needs_counts: ClassVar[bool] = False
     sees_image: ClassVar[bool] = False
     needs_content: ClassVar[bool] = False
+    needs_start: ClassVar[bool] = False
     weighs_cells: ClassVar[bool] = False
     weighs_styles: ClassVar[bool] = False
     needs_spread: ClassVar[bool] = False
@@ -89,6 +95,7 @@ class Term(nn.Module):
     needs_whole: str = ""
     least_side: int = 1
     balanced: bool = False
+    turns: bool = False
 
     def __init__(self, layers: Mapping[str, float] | Sequence[str], weight: float = 1.0) -> None:
         super().__init__()
@@ -102,7 +109,7 @@ class Term(nn.Module):
     @property
     def columns(self) -> list[str]:
         """Names of the term's losses: its layers, and ``image`` if it looks at the picture itself."""
-        return [*self.layers, *(["image"] if self.sees_image else [])]
+        return [*self.layers, *([IMAGE] if self.sees_image else [])]
 
     def content_reference(self, layer: Layer) -> Reference | None:
         """What is kept of the content at a layer: an empty `Reference`, or None for nothing."""
@@ -111,6 +118,13 @@ class Term(nn.Module):
     def style_reference(self, layer: Layer) -> Reference | None:
         """What is kept of each style at a layer: an empty `Reference`, or None for nothing."""
         return Mean(self, layer)
+
+    def start_reference(self, layer: Layer) -> Reference | None:
+        """What is kept at a layer of the picture that a stage starts from: an empty `Reference`, or None for nothing.
+
+        Only terms that say `needs_start` are asked. A run that goes on in the middle of a stage shows the same picture.
+        """
+        return None
 
     def style_target(self, layer: Layer, styles: Sequence[tuple[Any, float]]) -> Any:
         """Make the style's part of a target; under no gradient.
@@ -136,6 +150,19 @@ class Term(nn.Module):
             Any value; by default `style`.
         """
         return style
+
+    def start_target(self, layer: Layer, start: Any, target: Any) -> Any:
+        """Complete a target with what depends on the picture that a stage starts from; under no gradient.
+
+        Args:
+            layer: The layer.
+            start: What the reference kept of it.
+            target: From `target`.
+
+        Returns:
+            Any value; by default `target`.
+        """
+        return target
 
     def count(self, layer: Layer, features: Tensor, target: Any) -> Tensor:
         """Count the image's cells by their values, under no gradient; the counts of two windows add up.

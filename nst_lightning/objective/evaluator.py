@@ -81,6 +81,7 @@ class Evaluator:
         content: Tensor,
         styles: Sequence[tuple[Tensor, float]] | StyleTargets,
         masks: Masks | None = None,
+        start: Tensor | None = None,
     ) -> Targets:
         """Make all targets, and compare images with them from now on.
 
@@ -88,12 +89,13 @@ class Evaluator:
             content: (1, 3, H, W), RGB in [0, 1], at the size of the images to come.
             styles: As of `style_targets`, or what it returned.
             masks: Regions and other masks, on the images' device.
+            start: The image that optimisation starts from, for terms that ask for it; by default the content.
         """
         self.traversal.forget_projections()
         style = styles if isinstance(styles, StyleTargets) else self.style_targets(styles, masks)
         weights = Weights.of(self.objective, masks or Masks.none(0), self.extractor.strides)
         with without_autocast(content.device):
-            self.targets = self._preparation.targets(content, style, weights)
+            self.targets = self._preparation.targets(content, style, weights, content if start is None else start)
         return self.targets
 
     def __call__(self, image: Tensor) -> Evaluation:
@@ -168,8 +170,8 @@ def check_tileable(objective: Objective, extractor: Extractor) -> None:
         if part.term.layers and part.term.needs_whole:
             raise UserError(
                 f"model.tile: must be null with the term {part.name}, which {part.term.needs_whole}; leave the tile "
-                "out, or take another term (Gram, Covariance, MeanStd, Wasserstein, RelaxedEMD, Histogram and, with "
-                "patches: 1, NNFM work in tiles)"
+                "out, or take another term (Gram, Covariance, MeanStd, Wasserstein, RelaxedEMD, Palette, Histogram, "
+                "NearestNeighbour and, with patches: 1, NNFM work in tiles)"
             )
     if objective.layers and extractor.halo(objective.layers) is None:
         raise UserError(

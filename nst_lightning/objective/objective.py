@@ -11,7 +11,7 @@ from nst_lightning.errors import UserError
 from nst_lightning.features import Extractor
 from nst_lightning.losses import Content, Gram, Term
 from nst_lightning.losses.pixels import Pixels
-from nst_lightning.losses.term import check_weight
+from nst_lightning.losses.term import IMAGE, check_weight
 from nst_lightning.objective.likeness import NEUTRAL, Likeness, content_weight
 from nst_lightning.objective.masks import Masks
 
@@ -53,7 +53,7 @@ class Objective(nn.Module):
 
     Attributes:
         parts: The terms, those of the group ``style`` once for each region.
-        layers: All layers that terms look at, sorted.
+        layers: All layers of the network that terms look at, sorted.
         part_names: ``<term>.<layer>``, columns of the metrics.
         part_groups: The group of each.
 
@@ -72,7 +72,7 @@ class Objective(nn.Module):
         terms = [*terms, *self.likeness.terms, *_pixels(terms, strength)]
         self.terms = nn.ModuleList(terms)  # registered, so that networks of a term go to the device
         self.parts = _parts(terms, regions)
-        self.layers = sorted({layer for term in terms for layer in term.layers})
+        self.layers = sorted({layer for term in terms for layer in term.layers if layer != IMAGE})
         self.part_keys = [(index, column) for index, part in enumerate(self.parts) for column in part.term.columns]
         self.part_names = [f"{self.parts[index].name}.{column}" for index, column in self.part_keys]
         self.part_groups = [self.parts[index].term.group for index, _ in self.part_keys]
@@ -87,13 +87,18 @@ class Objective(nn.Module):
 
     @property
     def layer_keys(self) -> list[Key]:
-        """Each part with each of its layers."""
+        """Each part with each of its layers, the picture itself among them."""
         return [(index, layer) for index, part in enumerate(self.parts) for layer in part.term.layers]
 
     @property
     def keeps_content(self) -> bool:
         """Whether a term compares with the content."""
         return any(part.term.group == "content" for part in self.parts)
+
+    @property
+    def needs_start(self) -> bool:
+        """Whether targets depend on the picture that a stage starts from."""
+        return any(part.term.needs_start for part in self.parts)
 
     @property
     def group_names(self) -> list[str]:
@@ -126,6 +131,7 @@ class Objective(nn.Module):
     def least_side(self, strides: Mapping[str, int]) -> int:
         """A side in pixels at which every layer has as many cells as each term needs, whatever the other side is."""
         terms = [(self.parts[index].term, layer) for index, layer in self.layer_keys]
+        strides = with_image(strides)
         return max((strides[at] * (2 if term.needs_spread else term.least_side) for term, at in terms), default=1)
 
     def check_sizes(self, sizes: dict[str, tuple[int, int]], extractor: Extractor) -> None:
@@ -138,6 +144,7 @@ class Objective(nn.Module):
         """
         if not self.layers:
             return
+        strides = with_image(extractor.strides)
         needed, deepest = extractor.smallest_side(self.layers)
         for argument, (height, width) in sizes.items():
             got = f"({width}x{height} px); choose a larger size or leave the layer out"
@@ -147,7 +154,7 @@ class Objective(nn.Module):
                     f"{width}x{height} px; choose a larger size or leave the deepest layers out"
                 )
             for part, layer in ((self.parts[index], layer) for index, layer in self.layer_keys):
-                rows, columns = height // extractor.strides[layer], width // extractor.strides[layer]
+                rows, columns = height // strides[layer], width // strides[layer]
                 least, at = part.term.least_side, f"at layer {layer} for the term {part.name}, got"
                 if min(rows, columns) < least:
                     raise UserError(f"{argument}: must have {least}x{least} cells or more {at} {columns}x{rows} {got}")
@@ -160,8 +167,9 @@ class Objective(nn.Module):
         Raises:
             UserError: With the mask and the layer.
         """
+        strides = with_image(extractor.strides)
         for part in self.parts:
-            layers = {layer: extractor.strides[layer] for layer in part.term.layers}
+            layers = {layer: strides[layer] for layer in part.term.layers}
             is_style = part.term.group == "style"
             region = None if part.region is None else masks.regions[part.region]
             content = masks.content if part.term.group == "content" else None
@@ -177,7 +185,12 @@ class Objective(nn.Module):
                         "got none; add the layer to the layers of one, or take it from the term's"
                     )
         for named in masks.layers:
-            extractor.check_layers(named or [], argument="data.style")
+            extractor.check_layers([layer for layer in named or [] if layer != IMAGE], argument="data.style")
+
+
+def with_image(strides: Mapping[str, int]) -> Mapping[str, int]:
+    """Pixels a cell of a network's layers, and of the picture itself."""
+    return {IMAGE: 1, **strides}
 
 
 def _check_terms(terms: Sequence[Term]) -> None:
@@ -219,5 +232,5 @@ def _needs_no_mask(term: Term) -> UserError:
     """What is said of a style term that would not heed a mask."""
     return UserError(
         f"data.style: must have no mask with the term {term.name}, which does not weigh cells; take Gram, "
-        "Covariance, MeanStd, Wasserstein or RelaxedEMD, or leave the masks out"
+        "Covariance, MeanStd, Wasserstein, RelaxedEMD, NearestNeighbour or Palette, or leave the masks out"
     )

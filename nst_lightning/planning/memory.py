@@ -6,6 +6,7 @@ In bytes a pixel of the image, where an image of float32 has 12. What lies there
 - features of the content at the layers of `Content`, in the network's type, or in bfloat16 if there are tiles: at
   relu4_2 then 16 for VGG-19, 12 or 16 for the compact encoders;
 - the content, for terms that compare pixels, 12, and what they make of it;
+- the image that the stage started from, 12, and the features chosen from it, as the content's, for `NearestNeighbour`;
 - with regions, their masks at each layer: 4 for each and half of that;
 - of L-BFGS its history (24 a pair, 12 in bfloat16), the last gradient and step, 24, the last point unless the history
   is in bfloat16, 12, and tables for the metric, 6.
@@ -35,9 +36,10 @@ from typing import NamedTuple
 from nst_lightning.errors import UserError
 from nst_lightning.features import Extractor
 from nst_lightning.features.extractor import MemoryUse
+from nst_lightning.losses.term import IMAGE
 from nst_lightning.objective.evaluator import check_tileable
 from nst_lightning.objective.grid import make_grid
-from nst_lightning.objective.objective import Objective
+from nst_lightning.objective.objective import Objective, with_image
 from nst_lightning.objective.traversal import Traversal
 
 # A tile of 2048 px takes as long as four of 1024 on two cores, and more memory: what it saves at borders it loses to
@@ -143,16 +145,17 @@ class _Formula:
         self._use = use
         self._earlier = earlier
         parts = [(objective.parts[index], layer) for index, layer in objective.layer_keys]
+        values = {IMAGE: 3.0, **use.values}  # of a pixel
         self._held = _held(objective, extractor)
         # Weighted features that statistics of regions keep until the pass back. Measured on a CPU: 156 to 160 a
         # region for Gram and Wasserstein with the compact encoder in float32, 79 to 85 in bfloat16, where this says
         # 158 and 79. MeanStd takes less than this says.
         self._weighted = sum(
-            use.values[layer] * (max(4, use.itemsize) if p.term.float32_gradient else use.itemsize)
+            values[layer] * (max(4, use.itemsize) if p.term.float32_gradient else use.itemsize)
             for p, layer in parts
             if p.region is not None and not p.term.additive
         )
-        self._targets = sum(use.values[layer] for p, layer in parts if p.term.additive)
+        self._targets = sum(values[layer] for p, layer in parts if p.term.additive)
 
     def lasting(self, size: tuple[int, int], stays: float, *, best: bool) -> float:
         """What is there at any time, but for targets."""
@@ -234,15 +237,18 @@ def _left(objective: Objective) -> dict[str, float]:
     """What terms leave at each layer until the pass back, in maps of its size."""
     left = dict.fromkeys(objective.layers, 0.0)
     for index, layer in objective.layer_keys:
-        left[layer] += objective.parts[index].term.copies
+        if layer in left:  # and not the picture itself
+            left[layer] += objective.parts[index].term.copies
     return left
 
 
 def _held(objective: Objective, extractor: Extractor) -> float:
     """Bytes a pixel of what terms hold besides features: the content, its change, masks at their layers."""
-    divided = [(objective.parts[index].region, extractor.strides[layer]) for index, layer in objective.layer_keys]
+    strides = with_image(extractor.strides)
+    divided = [(objective.parts[index].region, strides[layer]) for index, layer in objective.layer_keys]
     divided = [(region, stride) for region, stride in divided if region is not None]
     pictures = sum(1 + part.term.copies for part in objective.parts if part.term.needs_content)  # the content, too
+    pictures += objective.needs_start
     return 4 * (
         3 * pictures
         + len({region for region, _ in divided})

@@ -20,6 +20,7 @@ from nst_lightning.losses import (
     Gram,
     Histogram,
     MeanStd,
+    Palette,
     RelaxedEMD,
     SelfSimilarity,
     SlicedWasserstein,
@@ -39,12 +40,13 @@ KINDS = [
     Histogram,
     NNFM,
     SlicedWasserstein,
+    Palette,
     TotalVariation,
 ]
 
 
 def terms():
-    return [kind() if kind is TotalVariation else kind(LAYERS) for kind in KINDS]
+    return [kind() if kind in {Palette, TotalVariation} else kind(LAYERS) for kind in KINDS]
 
 
 def fit(content, style, folder, *callbacks, ckpt_path=None, size=48, **options):

@@ -21,6 +21,7 @@ from nst_lightning.losses import (
     Content,
     Gram,
     Histogram,
+    Palette,
     RelaxedEMD,
     SelfSimilarity,
     SlicedWasserstein,
@@ -76,7 +77,7 @@ TERMS = {
     "histogram": lambda: [Content(), Histogram()],
     "nnfm": lambda: [NNFM()],
     "similarity": lambda: [SelfSimilarity(), Gram()],
-    "transport": lambda: [RelaxedEMD()],
+    "transport": lambda: [RelaxedEMD(), Palette()],
     "sliced": lambda: [SlicedWasserstein()],
     "gram and tv": lambda: [Gram(), TotalVariation()],
 }

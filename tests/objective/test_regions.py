@@ -375,7 +375,9 @@ def test_bad_masks_get_one_line(options, message, files, pair, monkeypatch, use_
 
 
 def test_only_sums_over_cells_have_regions(tiny_weights):
-    with pytest.raises(UserError, match="take Gram, Covariance, MeanStd, Wasserstein or RelaxedEMD"):
+    with pytest.raises(
+        UserError, match="take Gram, Covariance, MeanStd, Wasserstein, RelaxedEMD, NearestNeighbour or Palette"
+    ):
         Objective([NNFM()], regions=1)
     model = StyleTransfer(extractor=VGG19(str(tiny_weights)))
     assert [part.region for part in model.objective.parts] == [None, None]

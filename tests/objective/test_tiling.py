@@ -21,6 +21,7 @@ from nst_lightning.losses import (
     Gram,
     Histogram,
     MeanStd,
+    Palette,
     RelaxedEMD,
     SelfSimilarity,
     SlicedWasserstein,
@@ -44,6 +45,7 @@ def terms():
         Histogram(["relu1_1", "conv2_2"], 0.3, samples=700),
         NNFM(["relu2_1", "conv3_1"], 0.3, samples=90),
         RelaxedEMD(["relu2_1", "conv3_1"], 0.3, samples=90),
+        Palette(0.3, samples=200),
         TotalVariation(0.2),
     ]
 
