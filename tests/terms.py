@@ -13,10 +13,11 @@ class Alone:
         content: (1, C, h, w) features.
         styles: Features, part of the blend, and weights of cells if there are any.
         weights: Of the image's cells.
+        start: (1, C, h, w) features of the picture that a stage starts from; by default the content's.
         projection: Of features with fewer channels.
     """
 
-    def __init__(self, term, content, styles, *, weights=None, projection=None, layer="relu1_1"):
+    def __init__(self, term, content, styles, *, weights=None, projection=None, layer="relu1_1", start=None):
         self.term, self.weights = term, weights
         self.layer = Layer(layer, projection)
         kept = []
@@ -26,6 +27,9 @@ class Alone:
         self.target = term.target(
             self.layer, self._kept(term.content_reference(self.layer), content, weights), self.style
         )
+        if term.needs_start:
+            begun = self._kept(term.start_reference(self.layer), content if start is None else start, weights)
+            self.target = term.start_target(self.layer, begun, self.target)
 
     @staticmethod
     def _kept(reference, features, weights=None):

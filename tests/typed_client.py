@@ -73,6 +73,7 @@ def module_and_trainer() -> Tensor:
         losses.SlicedWasserstein(projections=32),
         losses.Histogram(),
         losses.NNFM(patches=1),
+        losses.NearestNeighbour(turns=True),
         losses.RelaxedEMD(samples=512),
         losses.Palette(samples=512),
         losses.TotalVariation(weight=0.1),

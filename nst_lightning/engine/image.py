@@ -37,6 +37,7 @@ class ImageModule(LightningModule):
         self.image = nn.Parameter(torch.zeros(1, 3, 16, 16))
         self.style_targets: Callable[[Evaluator, Sequence[tuple[Tensor, float]]], StyleTargets] | None = None
         self.went_back = False
+        self._start: Tensor | None = None  # what the present stage started from, if a term asks for it
         self._has_picture = False
         self._pictures: StyleTransferData | None = None  # of this model's latest fit; the trainer may go on to others
         self._stepping = False  # whether the optimiser holds the point that it steps from, not its result
@@ -95,6 +96,15 @@ class ImageModule(LightningModule):
         for optimizer in self.trainer.optimizers:
             to_stepping(one_evaluation_per_step(optimizer))
         self._stepping = bool(self.trainer.optimizers)
+
+    def _remember_start(self, anew: bool) -> None:
+        """Keep the image that a stage starts from, if a term asks for it; a stage that goes on has it already."""
+        if not self.objective.needs_start:
+            self._start = None
+        elif anew or self._start is None or self._start.shape != self.image.shape:
+            self._start = self.image.detach().clone()
+        else:
+            self._start = self._start.to(self.image.device)
 
     def _begin_averages(self) -> None:
         """Let Lightning's averages begin anew with an image of another size."""

@@ -22,6 +22,7 @@ from nst_lightning.runs.facts import make_facts
 from nst_lightning.runs.limits import Reached, limited, renew
 
 AVERAGED = "current_model_state"  # where Lightning's averages keep the image in a checkpoint that holds the average
+STARTED_FROM = "started_from"  # where a checkpoint keeps the image that its stage started from, if a term needs it
 STEPPED_FROM = "stepped_from"  # where a checkpoint keeps the image that a schedule-free optimiser goes on from
 
 
@@ -60,7 +61,7 @@ class ResumableModule(StagedModule):
 
     def _forget_run(self) -> None:
         """Begin without anything of an earlier fit."""
-        self._batch = self._left = self._reached = None
+        self._batch = self._left = self._reached = self._start = None
         self._random, self._losses = {}, {}
         self.evaluation = self.evaluator = None
         self._rescaled.clear()
@@ -69,7 +70,9 @@ class ResumableModule(StagedModule):
 
     def __getstate__(self) -> dict[str, Any]:
         """What a copy needs, such as an average's: nothing of the run, whose loss hangs on the graph."""
-        of_run = dict.fromkeys(("evaluation", "evaluator", "style_targets", "_planner", "_pictures", "_batch"))
+        of_run = dict.fromkeys(
+            ("evaluation", "evaluator", "style_targets", "_planner", "_pictures", "_batch", "_start")
+        )
         return {**super().__getstate__(), **of_run, "_rescaled": {}}
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
@@ -87,6 +90,8 @@ class ResumableModule(StagedModule):
             checkpoint[STEPPED_FROM] = self.image.detach().clone()
             with self.showing_result():
                 checkpoint["state_dict"]["image"] = self.image.detach().clone()
+        if self._start is not None:
+            checkpoint[STARTED_FROM] = self._start
         checkpoint[RANDOM] = random_states(self.device)
         if self.evaluation is not None:
             checkpoint[LOSSES] = self.objective.losses(self.evaluation)
@@ -101,6 +106,8 @@ class ResumableModule(StagedModule):
         saved = checkpoint["state_dict"]["image"]
         if has_trainer(self) and STEPPED_FROM in checkpoint:
             saved = checkpoint["state_dict"]["image"] = checkpoint[STEPPED_FROM]
+        if STARTED_FROM in checkpoint:
+            self._start = checkpoint[STARTED_FROM].clone()
         changed = saved.shape != self.image.shape
         self.image = nn.Parameter(torch.empty_like(saved, device=self.image.device))
         self._has_picture = True

@@ -166,6 +166,7 @@ class StagedModule(ImageModule):
             self._step_on()
             hand_back_freed_memory()
         self._batch = batch
+        self._remember_start(anew)
         if anew:
             self._begin_averages()
         self._make_evaluator(images, self.plans[index].tile, self.plans[index].keep)
@@ -177,7 +178,7 @@ class StagedModule(ImageModule):
         ended = self.trainer.optimizers[0]
         known = ended.curvature() if isinstance(ended, LBFGS) else None
         ended.state.clear()  # the rest of what it knew is of another size, and may be large
-        self.evaluator = self.image.grad = None
+        self.evaluator = self._start = self.image.grad = None
         hand_back_freed_memory()
         return known
 
@@ -190,7 +191,7 @@ class StagedModule(ImageModule):
         evaluator = Evaluator(self.objective, network, tile, stored_tiles, processes)
         known = self.style_targets if images.masks is None and network is given else None
         styles = images.styles if known is None else known(evaluator, images.styles)
-        evaluator.prepare(images.content, styles, images.masks)
+        evaluator.prepare(images.content, styles, images.masks, self._start)
         if shares_memory(self.device):
             hand_back_freed_memory()  # maps of pictures of other sizes leave holes that those of the image do not fit
         self.evaluator = evaluator

@@ -4,6 +4,7 @@ from nst_lightning.losses.content import Content
 from nst_lightning.losses.gram import Gram
 from nst_lightning.losses.histogram import Histogram
 from nst_lightning.losses.moments import Covariance, MeanStd
+from nst_lightning.losses.neighbour import NearestNeighbour
 from nst_lightning.losses.nnfm import NNFM
 from nst_lightning.losses.palette import Palette
 from nst_lightning.losses.reference import Mean, Reference, Sample, WholeMap, Window, at_least_float32
@@ -24,6 +25,7 @@ __all__ = [
     "Layer",
     "Mean",
     "MeanStd",
+    "NearestNeighbour",
     "Palette",
     "Reference",
     "RelaxedEMD",

@@ -127,11 +127,14 @@ class Planner:
         return total
 
     def checkpoint_bytes(self) -> int:
-        """Bytes of the largest checkpoint: image, best image unless memory is short, and what the optimiser keeps."""
+        """Bytes of the largest checkpoint: image, best image unless memory is short, and what the optimiser keeps.
+
+        Also what the stage started from, if a term needs it.
+        """
         sizes = []
         for (evaluations, (height, width), _), plan in zip(self._stages, self.plans, strict=True):
             numel = 3 * height * width
-            images = 1 if plan.choice else 2
+            images = (1 if plan.choice else 2) + self._objective.needs_start
             kept, _ = self._memory(numel, self._histories[plan.choice], evaluations, at_once=True)
             sizes.append(images * numel * 4 + kept)
         return max(sizes, default=0)

@@ -21,6 +21,7 @@ from nst_lightning.losses import (
     Content,
     Gram,
     Histogram,
+    NearestNeighbour,
     Palette,
     RelaxedEMD,
     SelfSimilarity,
@@ -78,6 +79,7 @@ TERMS = {
     "nnfm": lambda: [NNFM()],
     "similarity": lambda: [SelfSimilarity(), Gram()],
     "transport": lambda: [RelaxedEMD(), Palette()],
+    "neighbour": lambda: [NearestNeighbour()],
     "sliced": lambda: [SlicedWasserstein()],
     "gram and tv": lambda: [Gram(), TotalVariation()],
 }

@@ -21,6 +21,7 @@ from nst_lightning.losses import (
     Gram,
     Histogram,
     MeanStd,
+    NearestNeighbour,
     Palette,
     RelaxedEMD,
     SelfSimilarity,
@@ -46,6 +47,7 @@ def terms():
         NNFM(["relu2_1", "conv3_1"], 0.3, samples=90),
         RelaxedEMD(["relu2_1", "conv3_1"], 0.3, samples=90),
         Palette(0.3, samples=200),
+        NearestNeighbour(["relu2_1", "conv3_1"], 0.3, samples=90),
         TotalVariation(0.2),
     ]
 
