@@ -173,7 +173,7 @@ def test_the_start_is_what_is_asked(kind):
 
 
 def test_turned_styles_are_looked_through(tiny_weights):
-    """A picture of vertical stripes and a style of horizontal ones: what is left are other means, by which it is found."""
+    """A picture of vertical stripes and a style of horizontal ones; what is left comes of their other means."""
     stripes = (torch.arange(32) % 4 < 2).double().expand(1, 3, 32, 32).contiguous()
     values = []
     for turns in (False, True):
