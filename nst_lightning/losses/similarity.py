@@ -62,11 +62,11 @@ class SimilarityTarget(NamedTuple):
 class SelfSimilarity(Term):
     """Keep how the content's cells resemble each other, and not what they look like.
 
-    The mean over cells i and j of |D(i, j) - D'(i, j)|, where D are the cosine distances of features, those from each
-    cell over their mean, and D' those of the content (Kolkin, Salavon and Shakhnarovich 2019, Style Transfer by Relaxed
-    Optimal Transport and Self-Similarity, section 2.3, times the number of cells). What is one thing in the content
-    stays one thing and apart from others, in whatever colours and strokes. Divided by what two pictures without any
-    relation come to, the mean difference of two of the content's distances drawn at random, so that 1 means that
+    The mean over cells i and j of ``|D(i, j) - D'(i, j)|``, where D are the cosine distances of features, those from
+    each cell over their mean, and D' those of the content (Kolkin, Salavon and Shakhnarovich 2019, Style Transfer by
+    Relaxed Optimal Transport and Self-Similarity, section 2.3, times the number of cells). What is one thing in the
+    content stays one thing and apart from others, in whatever colours and strokes. Divided by what two pictures without
+    any relation come to, the mean difference of two of the content's distances drawn at random, so that 1 means that
     nothing of it is left. Differences below 0.01 are squared (Huber's loss), for a smooth minimum.
 
     Distances are taken between cells at fixed places, the same in tiles. Time grows with the square of their number.
