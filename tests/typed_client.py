@@ -66,6 +66,7 @@ def module_and_trainer() -> Tensor:
     terms: list[losses.Term] = [
         losses.Content(["relu4_2"], weight=0.5),
         losses.SelfSimilarity(samples=512),
+        losses.Tones(cells=64),
         losses.Gram(),
         losses.Covariance(),
         losses.MeanStd({"relu1_1": 1.0}),
