@@ -10,10 +10,10 @@ from torch import Tensor
 
 from nst_lightning.errors import check_at_least
 from nst_lightning.hardware.numerics import widest_dtype
+from nst_lightning.losses.blocks import BlockMeans, BlockReference, Blocks
 from nst_lightning.losses.cosine import directions, full, softness
 from nst_lightning.losses.projection import Projection
 from nst_lightning.losses.reference import Window
-from nst_lightning.losses.sampling import Cells, Gathering, Places, gathered
 from nst_lightning.losses.term import Layer, Term
 
 _NO_DISTANCE = 1e-3  # added to mean distances, which are 2 at the most: cells that are all alike have small gradients
@@ -52,8 +52,8 @@ def mean_difference(values: Tensor, weights: Tensor) -> Tensor:
 class SimilarityTarget(NamedTuple):
     """What `SelfSimilarity` compares with."""
 
-    distances: Tensor  # of the content's cells, (n, n)
-    places: Places
+    distances: Tensor  # of the content's blocks, (n, n)
+    blocks: Blocks
     total: float  # of the weights of all cells
     soft: Tensor  # added to squared lengths, a scalar
     scale: Tensor  # what to divide by, a scalar
@@ -69,12 +69,14 @@ class SelfSimilarity(Term):
     any relation come to, the mean difference of two of the content's distances drawn at random, so that 1 means that
     nothing of it is left. Differences below 0.01 are squared (Huber's loss), for a smooth minimum.
 
-    Distances are taken between cells at fixed places, the same in tiles. Time grows with the square of their number.
+    Compared are means over equal blocks of cells, as many as there are samples. Single cells at fixed places in their
+    stead, a few of many, become unlike those around them: the picture gets spots and a hatching, and less of the style.
+    Time grows with the square of the number of blocks.
 
     Args:
         layers: Layers, as a list or with a weight each.
         weight: Factor on the term.
-        samples: Cells that are compared at a layer, at most.
+        samples: Blocks that are compared at a layer, at most.
     """
 
     group = "content"
@@ -92,30 +94,30 @@ class SelfSimilarity(Term):
         check_at_least(f"{self.name}.samples", samples, 2)
         self.samples = samples
 
-    def content_reference(self, layer: Layer) -> Gathering:
-        """Cells of the content."""
-        return Gathering(self.samples)
+    def content_reference(self, layer: Layer) -> BlockReference:
+        """Blocks of the content."""
+        return BlockReference(self.samples)
 
     def style_reference(self, layer: Layer) -> None:
         """Nothing of a style."""
 
-    def target(self, layer: Layer, content: Cells, style: Any) -> SimilarityTarget:
+    def target(self, layer: Layer, content: BlockMeans, style: Any) -> SimilarityTarget:
         """The content's distances."""
-        cells, places, total = content
-        weights = places.weights
+        cells, blocks, total = content
+        weights = blocks.weights
         lengths = full(cells, layer.projection).square().sum(1)
         soft = softness((weights * lengths).sum())
         distances = relative_distances(cells, weights, soft, layer.projection)
         unrelated = mean_difference(distances.flatten(), torch.outer(weights, weights).flatten())
-        return SimilarityTarget(distances, places, total, soft, unrelated.clamp(min=_LEAST_SCALE))
+        return SimilarityTarget(distances, blocks, total, soft, unrelated.clamp(min=_LEAST_SCALE))
 
     def measure(self, layer: Layer, features: Tensor, window: Window, target: SimilarityTarget) -> Tensor:
-        """The sampled cells, (1, C, rows, columns) -> (n, C), with zeros for those elsewhere."""
-        return gathered(features, window, target.places)
+        """Sums over blocks of the cells in a window, (1, C, rows, columns) -> (n, C)."""
+        return target.blocks.sums(features, window)
 
     def loss(self, layer: Layer, mean: Tensor, target: SimilarityTarget) -> Tensor:
         """Mean difference of relative distances."""
-        weights = target.places.weights
-        found = relative_distances(mean * target.total, weights, target.soft, layer.projection)
+        weights, means = target.blocks.weights, target.blocks.means(mean * target.total)
+        found = relative_distances(means, weights, target.soft, layer.projection)
         differences = F.smooth_l1_loss(found, target.distances, reduction="none", beta=_ROUND) * weights[:, None]
         return (differences.sum(0) * weights).sum() / target.scale
