@@ -97,8 +97,10 @@ class ImageModule(LightningModule):
             to_stepping(one_evaluation_per_step(optimizer))
         self._stepping = bool(self.trainer.optimizers)
 
-    def _remember_start(self, anew: bool) -> None:
-        """Keep the image that a stage starts from, if a term asks for it; a stage that goes on has it already."""
+    def _begin_stage(self, anew: bool) -> None:
+        """Keep the image that a stage starts from, if a term asks for it; one that does not start anew has it already."""
+        if anew:
+            self._begin_averages()
         if not self.objective.needs_start:
             self._start = None
         elif anew or self._start is None or self._start.shape != self.image.shape:

@@ -166,9 +166,7 @@ class StagedModule(ImageModule):
             self._step_on()
             hand_back_freed_memory()
         self._batch = batch
-        self._remember_start(anew)
-        if anew:
-            self._begin_averages()
+        self._begin_stage(anew)
         self._make_evaluator(images, self.plans[index].tile, self.plans[index].keep)
 
     def _leave_stage(self, following: int) -> Curvature | None:
