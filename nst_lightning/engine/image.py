@@ -98,7 +98,7 @@ class ImageModule(LightningModule):
         self._stepping = bool(self.trainer.optimizers)
 
     def _begin_stage(self, anew: bool) -> None:
-        """Keep the image that a stage starts from, if a term asks for it; one that does not start anew has it already."""
+        """Keep the image that a stage starts from, if a term asks for it; one that goes on has it already."""
         if anew:
             self._begin_averages()
         if not self.objective.needs_start:
