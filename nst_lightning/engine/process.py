@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from lightning.pytorch import Callback, Trainer
 
 from nst_lightning.hardware.memory import freed_memory_kept
-from nst_lightning.hardware.numerics import asks_for_tf32, one_thread, random_states_kept, tf32_allowed
+from nst_lightning.hardware.numerics import asks_for_tf32, one_thread, random_states_kept, tf32_allowed, threads_kept
 
 if TYPE_CHECKING:  # the module brings this callback along
     from nst_lightning.engine.module import StyleTransfer
@@ -36,6 +36,7 @@ class ProcessSettings(Callback):
         longest = max(trainer.datamodule.stage_size())  # type: ignore[attr-defined]
         tiled = any(plan.tile for plan in pl_module.plans)
         self._undo.enter_context(freed_memory_kept(large=tiled or longest > _LARGE))
+        self._undo.enter_context(threads_kept())
         self._undo.enter_context(tf32_allowed(getattr(trainer, "tf32", asks_for_tf32())))
         sizes = [trainer.datamodule.stage_size(stage.scale) for stage in pl_module.stages]  # type: ignore[attr-defined]
         if min(height * width for height, width in sizes) < _SMALL:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
-from functools import cache
 from typing import Any, TypeVar, cast
 
 import torch
@@ -106,18 +106,57 @@ def side_by_side(function: Callable[[_Item], _Answer], items: Sequence[_Item]) -
     with one_thread(), torch.no_grad():
         if workers < 2:
             return [function(item) for item in items]
-        return list(_pool(workers).map(function, items))
+        with threads_kept():
+            return list(_kept.pool(workers).map(function, items))
 
 
-@cache
-def _pool(workers: int) -> ThreadPoolExecutor:
-    """Threads that stay: a new one gets its memory from the system page by page, which takes a third of the time."""
-    return ThreadPoolExecutor(workers, "side_by_side", initializer=_alone)
+class _Kept:
+    """Threads for `side_by_side` that stay until nobody needs them any more."""
+
+    def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        """Begin anew: a forked process has none of its parent's threads, and would wait for them without end."""
+        self._lock, self._users, self._pools = threading.Lock(), 0, dict[int, ThreadPoolExecutor]()
+
+    def pool(self, workers: int) -> ThreadPoolExecutor:
+        """So many threads."""
+        with self._lock:
+            if workers not in self._pools:
+                self._pools[workers] = ThreadPoolExecutor(workers, "side_by_side", initializer=_alone)
+            return self._pools[workers]
+
+    def enter(self) -> None:
+        """One more who needs them."""
+        with self._lock:
+            self._users += 1
+
+    def leave(self) -> None:
+        """One less; the last one ends them."""
+        with self._lock:
+            self._users = max(0, self._users - 1)
+            ended, self._pools = ([], self._pools) if self._users else (list(self._pools.values()), {})
+        for pool in ended:
+            pool.shutdown()
 
 
-# A forked process has none of its parent's threads, and would wait for them without end.
+_kept = _Kept()
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_pool.cache_clear)
+    os.register_at_fork(after_in_child=_kept.forget)
+
+
+@contextlib.contextmanager
+def threads_kept() -> Iterator[None]:
+    """Let the threads of `side_by_side` stay for a while.
+
+    A new thread gets its memory from the system page by page, which takes a third of the time that small matrices do.
+    """
+    _kept.enter()
+    try:
+        yield
+    finally:
+        _kept.leave()
 
 
 def _alone() -> None:

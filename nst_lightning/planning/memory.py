@@ -112,20 +112,24 @@ def make_plan(
     use = extractor.memory(objective.layers, _left(objective))
     if use is None:  # nothing to plan with
         side = tile if isinstance(tile, int) else SIZES[0]
-        areas = _crops(Traversal(objective, extractor, side), size, side, processes)
-        return Plan(side, pixels=sum(areas)) if wants_tiles else Plan(None)
+        return _with_tiles(Traversal(objective, extractor, side), size, side, processes) if wants_tiles else Plan(None)
     formula = _Formula(objective, extractor, use, processes, earlier)
-    sides = [tile] if isinstance(tile, int) else list(SIZES)
+    sides = [tile] if isinstance(tile, int) else SIZES
     for choice, (stays, passes) in enumerate(optimizer):
         lasting = formula.lasting(size, stays, best=choice == 0)
         whole = formula.whole(size, lasting, passes)
-        if not wants_tiles and (tile is None or not available or whole <= USE * available):
-            return Plan(None, memory=int(whole), choice=choice, evaluation=int(use.pixel * size[0] * size[1]))
+        if not wants_tiles and (tile is None or not available or whole.memory <= USE * available):
+            return whole._replace(choice=choice)
         for side in sides:
             plan = formula.tiled(size, side, lasting, passes, available, asked=isinstance(tile, int))
             if plan is not None:
                 return plan._replace(choice=choice)
     raise _does_not_fit(formula, size, sides[-1], optimizer, available)
+
+
+def _with_tiles(traversal: Traversal, size: tuple[int, int], side: int, processes: int) -> Plan:
+    """Tiles of a side, whatever they take."""
+    return Plan(side, pixels=sum(_crops(traversal, size, side, processes)))
 
 
 def _crops(traversal: Traversal, size: tuple[int, int], side: int, processes: int) -> list[int]:
@@ -163,12 +167,13 @@ class _Formula:
         networks = self._use.filters + self._earlier.networks
         return _WORKING_SPACE + networks + images * size[0] * size[1] + stays
 
-    def whole(self, size: tuple[int, int], lasting: float, passes: float) -> float:
+    def whole(self, size: tuple[int, int], lasting: float, passes: float) -> Plan:
         """All at once."""
         area = size[0] * size[1]
         evaluation = self._in_heap(self._use.pixel * area) + self._weighted * area
         step = _IMAGE * area + passes
-        return lasting + self._targets * self._use.itemsize * area + max(step, evaluation)
+        total = lasting + self._targets * self._use.itemsize * area + max(step, evaluation)
+        return Plan(None, memory=int(total), evaluation=int(self._use.pixel * area))
 
     def tiled(
         self, size: tuple[int, int], side: int, lasting: float, passes: float, available: int, *, asked: bool

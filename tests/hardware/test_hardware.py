@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -28,7 +29,7 @@ from nst_lightning.hardware.accelerator import (
     describe,
     name_device,
 )
-from nst_lightning.hardware.numerics import one_thread, side_by_side
+from nst_lightning.hardware.numerics import one_thread, side_by_side, threads_kept
 
 WITH = Hardware("cpu", "new", True, "the processor has AMX", 1)
 WITHOUT = Hardware("cpu", "old", False, "the processor has neither", 1)
@@ -196,12 +197,34 @@ def test_matrices_side_by_side_give_the_same_bits_for_any_number_of_threads(thre
         assert torch.equal(one, more)
 
 
+def test_threads_stay_until_the_last_one_who_needs_them_leaves():
+    def running():
+        return {thread for thread in threading.enumerate() if thread.name.startswith("side_by_side")}
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with threads_kept():
+            side_by_side(len, ["a", "bc"])
+            first = running()
+            with threads_kept():
+                side_by_side(len, ["a", "bc"])
+            assert set() != first <= running()
+        assert running() == set()
+        assert side_by_side(len, ["a", "bc"]) == [1, 2]
+        assert running() == set()
+    finally:
+        torch.set_num_threads(before)
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are started anew here")
 def test_a_forked_process_solves_matrices_side_by_side_too():
     script = """
 import os, torch
-from nst_lightning.hardware.numerics import side_by_side
+from nst_lightning.hardware.numerics import side_by_side, threads_kept
 torch.set_num_threads(2)
+kept = threads_kept()
+kept.__enter__()
 assert side_by_side(len, ["a", "bc"]) == [1, 2]
 child = os.fork()
 if child == 0:
