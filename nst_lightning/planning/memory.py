@@ -114,17 +114,16 @@ def make_plan(
         side = tile if isinstance(tile, int) else SIZES[0]
         return _with_tiles(Traversal(objective, extractor, side), size, side, processes) if wants_tiles else Plan(None)
     formula = _Formula(objective, extractor, use, processes, earlier)
-    sides = [tile] if isinstance(tile, int) else SIZES
     for choice, (stays, passes) in enumerate(optimizer):
         lasting = formula.lasting(size, stays, best=choice == 0)
         whole = formula.whole(size, lasting, passes)
         if not wants_tiles and (tile is None or not available or whole.memory <= USE * available):
             return whole._replace(choice=choice)
-        for side in sides:
+        for side in [tile] if isinstance(tile, int) else SIZES:
             plan = formula.tiled(size, side, lasting, passes, available, asked=isinstance(tile, int))
             if plan is not None:
                 return plan._replace(choice=choice)
-    raise _does_not_fit(formula, size, sides[-1], optimizer, available)
+    raise _does_not_fit(formula, size, side, optimizer, available)
 
 
 def _with_tiles(traversal: Traversal, size: tuple[int, int], side: int, processes: int) -> Plan:
