@@ -48,6 +48,7 @@ def _facts(trainer: Trainer, module: StyleTransfer, seconds: float) -> dict[str,
         "seconds": round(seconds, 1),
         "bytes": module.planner.memory(),
         "folder": str(trainer.default_root_dir),
+        **({} if (found := trainer.datamodule.faces) is None else {"faces": found}),  # type: ignore[attr-defined]
     }
 
 
@@ -65,12 +66,13 @@ def start_line(trainer: Trainer, module: StyleTransfer, seconds: float) -> str:
     lean = [module.planner.history(plan)["history_size"] for plan in module.plans if plan.choice]
     tiled += f", history of {lean[-1]} pairs in bfloat16 for want of memory" if lean else ""
     memory = module.planner.memory()
+    clear = "" if data.faces is None else f"; {data.faces} face{'' if data.faces == 1 else 's'} to stay clear"
     needs = f"; takes about {in_words(seconds)}"
     needs += f" and {memory / 2**30:.1f} GiB" if memory else ""
     if trainer.checkpoint_callback is not None:
         needs += f"; checkpoints of about {in_bytes(module.planner.checkpoint_bytes())}"
     return (
         f"{hardware.accelerator} ({hardware.name}), {trainer.precision} ({reason}); image {width}x{height} px{tiled}, "
-        f"style {styles} px; {module.total_evaluations} evaluations{stages}; weights: {origins}{needs}; "
+        f"style {styles} px{clear}; {module.total_evaluations} evaluations{stages}; weights: {origins}{needs}; "
         f"run folder {trainer.default_root_dir}"
     )

@@ -23,7 +23,7 @@ pictures   --data.content FILE          what is kept
            --data.style_size 512        size of the style: larger makes larger strokes
            --data.color luminance       keep the photograph's colours
            --data.init noise            start from noise, white, grey or a picture, not the content
-           --data.content_mask FILE     white where the content is to stay clear
+           --data.content_mask faces    keep faces clear, or what is white in a FILE
 how far    --model.strength 3           style against content, 1 is neutral
            --model.likeness 0.8         0.5 is neutral, 1 keeps shapes and faces, 0 is nearly free
            --model.evaluations 300      how long: evaluations of one stage at the full size

@@ -52,6 +52,7 @@ FIT: dict[str, Value] = {
     "ckpt_path": Value(("last",), "files"),
     "data.size": Value(("content",)),
     "data.side": Value(("long", "short")),
+    "data.content_mask": Value(("faces",), "files"),
     "data.init": Value(("content", "white", "grey", "noise"), "files"),
     "data.resample": Value(("bicubic", "bilinear")),
     "data.color": Value(("style", "luminance", "match", "histogram", "recolor")),

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from nst_lightning.data.styles import Style
 from nst_lightning.errors import UserError, notice
+from nst_lightning.faces import Face, ellipses, find_faces
 from nst_lightning.images.io import check_image, read_mask_samples
 from nst_lightning.images.resize import resize
 from nst_lightning.objective.masks import Mask, Masks
@@ -54,10 +55,30 @@ def check_masks(request: Request) -> None:
 
 
 class MaskFiles:
-    """The masks of a request; each file is read once."""
+    """The masks of a request; each file is read once, and faces are looked for once."""
 
     def __init__(self) -> None:
         self._pixels: dict[str | Path, Tensor] = {}  # by path, (1, 1, H, W)
+        self._faces: list[Face] | None = None  # those that were found, if they were looked for
+
+    @property
+    def faces(self) -> int | None:
+        """How many faces there are in the content; None if they were not looked for."""
+        return None if self._faces is None else len(self._faces)
+
+    def look_for_faces(self, content: Tensor) -> None:
+        """Find the faces in a content, (1, 3, H, W) in sRGB, for the masks of all stages.
+
+        Raises:
+            UserError: If the detector is not installed.
+
+        Warns:
+            UserNotice: If there are none.
+        """
+        if self._faces is None:
+            self._faces = find_faces(content)
+            if not self._faces:
+                notice("data.content_mask: no faces in the content, which counts alike everywhere", stacklevel=3)
 
     def masks(
         self, request: Request, scale: float, alpha: Tensor | None, style_alphas: Sequence[Tensor | None]
@@ -69,16 +90,17 @@ class MaskFiles:
         Raises:
             UserError: If a file cannot be read.
         """
-        styles, regions, path = request.styles, request.region_masks, request.content_mask
+        styles, regions = request.styles, request.region_masks
+        asked = request.content_mask is not None or bool(self._faces)
         special = any(item.style_mask or item.layers is not None for item in styles)
         transparent = any(found is not None for found in (alpha, *style_alphas))
-        if not regions and path is None and not special and not transparent:
+        if not regions and not asked and not special and not transparent:
             return None
         size = request.stage_size(scale)
         of_styles = [self._of_style(*of) for of in zip(styles, request.style_sizes(scale), style_alphas, strict=True)]
         content = visible = None if alpha is None else _seen(alpha, size, "data.content")
-        if path is not None:
-            content = _within(self._mask(path, size, f"data.content_mask: '{path}'"), visible)
+        if asked:
+            content = _within(self._of_content(request, size), visible)
         return Masks(
             [_within(mask, visible) for mask in self._masks_of_regions(regions, size)],
             [regions.index(item.mask) if regions else None for item in styles],
@@ -88,6 +110,14 @@ class MaskFiles:
             request.content_floor,
             visible,
         )
+
+    def _of_content(self, request: Request, size: tuple[int, int]) -> Mask:
+        """Where the content is to stay clear: as a file says, or where its faces are."""
+        path = request.content_mask
+        if path is not None:
+            return self._mask(path, size, f"data.content_mask: '{path}'")
+        # Nobody has drawn it: a stage in which a face has no cell may go on, if something of the content is left.
+        return Mask(ellipses(self._faces or [], size), "data.content_mask: faces", asked=request.content_floor == 0)
 
     def _of_style(self, item: Style, size: tuple[int, int], alpha: Tensor | None) -> Mask | None:
         """The part of a style that counts: as its mask says, or what is seen of it."""

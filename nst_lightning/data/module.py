@@ -44,7 +44,7 @@ class StyleTransferData(LightningDataModule):
             brought to the content's mean and covariance, when it is written).
         aspect: Width over height of a texture; by default the style's.
         content_mask: A picture of the content's shape, white where the content is to stay clear, black where it counts
-            least.
+            least; faces makes it of the faces that are found in the content (a file of this name is ./faces).
         content_floor: What of the content's weight is left where its mask is black, from 0 (only style counts there) to
             1 (the mask does nothing). What black loses white gains, up to twice its weight.
 
@@ -144,6 +144,11 @@ class StyleTransferData(LightningDataModule):
     def content(self) -> Picture:
         """The content picture at its own size."""
         return self._pictures.content
+
+    @property
+    def faces(self) -> int | None:
+        """How many faces were found in the content, once it is read; None if they were not to be looked for."""
+        return self._masks.faces
 
     def stage_size(self, scale: float = 1.0) -> tuple[int, int]:
         """Height and width of the image at a scale of the schedule."""

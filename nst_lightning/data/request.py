@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args
 from nst_lightning.data.mask_files import check_masks
 from nst_lightning.data.styles import SMALLEST_SIZE, Style, StyleLike, parse_styles, picture_path
 from nst_lightning.errors import UserError, check_at_least
+from nst_lightning.faces import check_weights
 from nst_lightning.images.io import check_image
 from nst_lightning.images.missing import advice
 from nst_lightning.images.resize import Resample, target_size
@@ -20,6 +21,7 @@ Start = Literal["content", "white", "grey", "noise"]
 Color = Literal["style", "luminance", "match", "histogram", "recolor"]
 
 _CHOICES: dict[str, Any] = {"side": Side, "resample": Resample, "color": Color}
+FACES = "faces"  # stands for a mask of those that are found in the content
 _LONGEST = 64  # width over height
 _ASPECT_HEIGHT = 65536  # pixels of an imagined picture with the aspect asked for
 
@@ -39,6 +41,7 @@ class Request:
     resample: Resample  # filter that resizes pictures
     color: Color  # whose colours the result has
     content_mask: str | None  # path of the content's mask, or None
+    faces: bool  # whether the content's mask is made of the faces in it
     content_floor: float  # what of the content's weight is left where its mask is black, in [0, 1]
     # Height and width of the content, in pixels of its own; of a texture their ratio alone counts.
     content_shape: tuple[int, int]
@@ -145,6 +148,7 @@ def resolve_request(
         if value not in get_args(_CHOICES[name]):
             raise UserError(f"data.{name}: must be one of {', '.join(get_args(_CHOICES[name]))}, got {value}")
     _check_texture(content, color, aspect)
+    faces = _are_faces_asked_for(content_mask, content)
     path = None if content is None else picture_path(content, "data.content", "a path or null")
     styles = tuple(parse_styles(style))
     start = picture_path(init, "data.init", f"{', '.join(get_args(Start))} or a picture file")
@@ -163,7 +167,8 @@ def resolve_request(
         init=start,
         seed=0 if seed is None else seed,
         color=color,
-        content_mask=None if content_mask is None else picture_path(content_mask, "data.content_mask"),
+        content_mask=None if faces or content_mask is None else picture_path(content_mask, "data.content_mask"),
+        faces=faces,
         content_shape=shape,
         style_shapes=style_shapes,
         **options,
@@ -202,6 +207,16 @@ def _check_texture(content: str | Path | None, color: str, aspect: float | None)
         raise UserError(
             f"data.aspect: must be from {1 / _LONGEST} to {_LONGEST}, got {aspect}; 2 is twice as wide as high"
         )
+
+
+def _are_faces_asked_for(content_mask: str | Path | None, content: str | Path | None) -> bool:
+    """Whether the word stands for a mask, as a file's name alone does not; refuse it where no face can be found."""
+    if not (isinstance(content_mask, str) and content_mask == FACES):
+        return False
+    if content is None:
+        raise UserError("data.content_mask: faces are looked for in a content, got none; leave data.content_mask out")
+    check_weights()
+    return True
 
 
 def _check_start(init: str) -> None:

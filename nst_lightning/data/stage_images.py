@@ -44,6 +44,8 @@ class Pictures:
         else:
             content = read_image(request.content, name="data.content", extended=extended, needed=size)
             self.content = uncovered(content, "data.content")
+            if request.faces:
+                masks.look_for_faces(self.content.pixels)
         self.styles = [
             uncovered(read_image(item.path, name="data.style", needed=needed), "data.style")
             for item, needed in zip(request.styles, request.style_sizes(), strict=True)

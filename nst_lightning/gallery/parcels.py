@@ -10,7 +10,7 @@ from typing import Any, get_args
 
 import yaml
 
-from nst_lightning.data.request import Start
+from nst_lightning.data.request import FACES, Start
 from nst_lightning.demo import locate
 from nst_lightning.errors import UserError
 from nst_lightning.features.weights import vgg19_source
@@ -20,6 +20,7 @@ from nst_lightning.gallery.judging import Task
 from nst_lightning.gallery.session_engine import own_settings
 
 CONFIGURATION = "config.yaml"
+_WORDS = {"init": get_args(Start), "content_mask": (FACES,)}  # that are no files
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ def _moved(data: Mapping[str, Any], move: Callable[[str], str]) -> dict[str, Any
     for holder, names in named:
         for name in names:
             text = holder.get(name)
-            if text is not None and not (name == "init" and text in get_args(Start)):
+            if text is not None and text not in _WORDS.get(name, ()):
                 holder[name] = move(str(text))
     return moved
 

@@ -18,7 +18,7 @@ class Mask(NamedTuple):
 
     pixels: Tensor  # (1, 1, H, W) in [0, 1]; edges may be soft
     argument: str  # where it comes from, for messages
-    asked: bool = True  # a picture's own transparency was not asked for, and who cannot heed it may go on
+    asked: bool = True  # a picture's own transparency and its faces were not drawn, and who cannot heed them may go on
 
     def to(self, like: Tensor) -> Mask:
         """On the device and of the type of a tensor."""

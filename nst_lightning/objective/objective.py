@@ -172,7 +172,8 @@ class Objective(nn.Module):
             layers = {layer: strides[layer] for layer in part.term.layers}
             is_style = part.term.group == "style"
             region = None if part.region is None else masks.regions[part.region]
-            content = masks.content if part.term.group == "content" else None
+            asked = masks.content is not None and masks.content.asked
+            content = masks.content if part.term.group == "content" and asked else None
             for mask in (masks.visible, region, content, *(masks.styles if is_style else [])):
                 if mask is not None:
                     mask.check(layers)

@@ -9,11 +9,15 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 from filelock import FileLock
+from galleries import make
 from painter import Painter, put_picture
 
 from nst_lightning.callbacks import Feedback
+from nst_lightning.data import mask_files, request
 from nst_lightning.errors import UserError
+from nst_lightning.faces import Face
 from nst_lightning.gallery import Gallery
 from nst_lightning.gallery import gallery as module
 from nst_lightning.gallery.session_engine import SessionEngine
@@ -265,3 +269,29 @@ def test_the_example_in_the_docstring(folders, capsys):
     put_picture(Path("painting.jpg"), (120, 20, 70))
     (example,) = doctest.DocTestFinder().find(Gallery, "Gallery", globs=dict(vars(module)))[:1]
     assert not doctest.DocTestRunner().run(example).failed, capsys.readouterr().out
+
+
+def test_each_content_has_faces_of_its_own(folders, pair, monkeypatch):
+    (folders / "photos/cat.png").write_bytes(pair[0].read_bytes())
+    (folders / "paintings/waves.png").write_bytes(pair[1].read_bytes())
+    shown = []
+
+    def find(pixels):
+        shown.append(float(pixels.std(dim=(2, 3)).max()))
+        return [Face(0.2, 0.2, 0.6, 0.8)] if shown[-1] > 0.2 else []  # the dog has less contrast
+
+    monkeypatch.setattr(mask_files, "find_faces", find)
+    monkeypatch.setattr(request, "check_weights", lambda: None)
+    options = {"model.evaluations": 6, "data.content_floor": 0.0}
+    pictures = {"contents": ["photos"], "styles": ["paintings/waves.png"], "preset": "quickstart", "size": 64}
+    plain, _ = make(Gallery("plain", **pictures, options=options))
+    asked = Gallery("clear", **pictures, options={**options, "data.content_mask": "faces"})
+    clear, said = make(asked)
+    assert clear.made == plain.made == ["cat_waves.png", "dog_waves.png"]
+    assert len(shown) == 2
+    assert len([text for text in said if "no faces" in text]) == 1
+    cat, dog = (
+        torch.equal(*(read_image(f"{folder}/{name}").pixels for folder in ("plain", "clear"))) for name in plain.made
+    )
+    assert (cat, dog) == (False, True)
+    assert make(asked)[0].kept == plain.made
