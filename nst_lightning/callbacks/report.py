@@ -20,6 +20,8 @@ from nst_lightning import __version__
 from nst_lightning.callbacks.curves import Table, draw, read_table
 from nst_lightning.callbacks.figure import Figure
 from nst_lightning.callbacks.frames import as_bytes
+from nst_lightning.callbacks.tints import tinted
+from nst_lightning.data.stage_images import StageImages
 from nst_lightning.engine.module import StyleTransfer
 from nst_lightning.errors import UserError, notice
 from nst_lightning.files.atomic import replacing
@@ -40,9 +42,9 @@ class Report(Callback):
     """Write ``report.html`` in the run folder when the run ends or is stopped.
 
     The page needs nothing but itself: pictures are in it, and it loads nothing. It has content, styles and result, with
-    an edge to drag between before and after; the strip of `Figure` and the curves of ``metrics.csv``, where the trainer
-    has these callbacks; sizes, times, device and versions; and for a run by the command the settings and the command
-    that repeats it. Paths are in it as they were typed.
+    an edge to drag between before and after; regions in colours, if any were found; the strip of `Figure` and the
+    curves of ``metrics.csv``, where the trainer has these callbacks; sizes, times, device and versions; and for a run
+    by the command the settings and the command that repeats it. Paths are in it as they were typed.
 
     Args:
         settings: The run's configuration in YAML.
@@ -151,8 +153,19 @@ def _pictures(module: StyleTransfer, data: Any, longest: int) -> dict[str, Any]:
     content = None if data.content_path is None else _uri(images.content, longest)
     return {
         "content": content, "result": _uri(module.picture(longest), longest), "styles": styles, "height": size[0],
-        "width": size[1],
+        "width": size[1], "regions": _regions(data, images),
     }  # fmt: skip
+
+
+def _regions(data: Any, images: StageImages) -> list[_Frame]:
+    """Content and styles in the colours of the regions that were found."""
+    found = data.regions
+    if found is None:
+        return []
+    frames = [_Frame("content", _uri(tinted(images.content, found.content), _STYLE))]
+    for style, (pixels, _), matched in zip(data.styles, images.styles, found.styles, strict=True):
+        frames.append(_Frame(Path(style.path).name, _uri(tinted(pixels, matched), _STYLE)))
+    return frames
 
 
 def _charts(table: Table | None) -> list[tuple[str, str]]:

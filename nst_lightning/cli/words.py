@@ -35,8 +35,8 @@ SWITCH = Value(("true", "false"))
 # What follows options of `nst fit`: files, if nothing is said here.
 _ANY = """
     seed_everything bits quality snapshot_every checkpoint_every checkpoint_seconds checkpoint_keep checkpoint_finished
-    data.style_size data.seed data.aspect data.content_floor model.evaluations model.strength model.likeness
-    model.memory
+    data.style_size data.seed data.aspect data.content_floor data.regions model.evaluations model.strength
+    model.likeness model.memory
     model.optimizer.lr model.optimizer.history_size model.optimizer.spectral_exponent trainer.devices trainer.num_nodes
     trainer.max_steps trainer.max_epochs trainer.max_time
 """

@@ -24,7 +24,7 @@ OURS = {
     "checkpoint_finished fallback log ckpt_path color_space keep_location timelapse "
     "preview_seconds report",
     "data.": "content style size side style_size style_follows init seed resample color aspect content_mask "
-    "content_floor",
+    "content_floor regions",
     "model.": "evaluations stages strength likeness terms extractor draft optimizer lr_scheduler memory tile",
     "model.extractor.": "weights pooling convolution padding units",
     "model.optimizer.": "lr history_size history_dtype spectral_exponent",

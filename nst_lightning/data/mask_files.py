@@ -15,6 +15,7 @@ from nst_lightning.faces import Face, ellipses, find_faces
 from nst_lightning.images.io import check_image, read_mask_samples
 from nst_lightning.images.resize import resize
 from nst_lightning.objective.masks import Mask, Masks
+from nst_lightning.objective.regions import FoundRegions
 
 if TYPE_CHECKING:  # which is checked by means of this module
     from nst_lightning.data.request import Request
@@ -81,9 +82,16 @@ class MaskFiles:
                 notice("data.content_mask: no faces in the content, which counts alike everywhere", stacklevel=3)
 
     def masks(
-        self, request: Request, scale: float, alpha: Tensor | None, style_alphas: Sequence[Tensor | None]
+        self,
+        request: Request,
+        scale: float,
+        alpha: Tensor | None,
+        style_alphas: Sequence[Tensor | None],
+        found: FoundRegions | None = None,
     ) -> Masks | None:
         """Read and resize the masks that a request names for a stage of a scale; None if there are none.
+
+        Regions that were found join them.
 
         What is seen of the content and of each style is (1, 1, H, W) of any size, or None for all of it.
 
@@ -93,22 +101,23 @@ class MaskFiles:
         styles, regions = request.styles, request.region_masks
         asked = request.content_mask is not None or bool(self._faces)
         special = any(item.style_mask or item.layers is not None for item in styles)
-        transparent = any(found is not None for found in (alpha, *style_alphas))
-        if not regions and not asked and not special and not transparent:
+        transparent = any(seen is not None for seen in (alpha, *style_alphas))
+        if not regions and not asked and not special and not transparent and found is None:
             return None
-        size = request.stage_size(scale)
-        of_styles = [self._of_style(*of) for of in zip(styles, request.style_sizes(scale), style_alphas, strict=True)]
+        size, style_sizes = request.stage_size(scale), request.style_sizes(scale)
+        of_styles = [self._of_style(*of) for of in zip(styles, style_sizes, style_alphas, strict=True)]
         content = visible = None if alpha is None else _seen(alpha, size, "data.content")
         if asked:
             content = _within(self._of_content(request, size), visible)
         return Masks(
-            [_within(mask, visible) for mask in self._masks_of_regions(regions, size)],
+            [_within(m, visible) for m in (_found(found.content, size) if found else self._of_regions(regions, size))],
             [regions.index(item.mask) if regions else None for item in styles],
             of_styles,
             [item.layers for item in styles],
             content,
             request.content_floor,
             visible,
+            [_found(*of) for of in zip(found.styles, style_sizes, strict=True)] if found else (),
         )
 
     def _of_content(self, request: Request, size: tuple[int, int]) -> Mask:
@@ -125,7 +134,7 @@ class MaskFiles:
             return self._mask(item.style_mask, size, f"data.style: '{item.style_mask}'")
         return None if alpha is None else _seen(alpha, size, f"data.style: '{item.path}'")
 
-    def _masks_of_regions(self, regions: Sequence[str | Path | None], size: tuple[int, int]) -> list[Mask]:
+    def _of_regions(self, regions: Sequence[str | Path | None], size: tuple[int, int]) -> list[Mask]:
         """Those that are asked for, and what they leave."""
         found = [self._mask(path, size, f"data.style: mask '{path}'") for path in regions if path is not None]
         if None in regions:
@@ -139,6 +148,13 @@ class MaskFiles:
         if path not in self._pixels:
             self._pixels[path] = read_mask(path, argument)
         return Mask(resize(self._pixels[path], size, "bilinear").clamp(0, 1), argument)
+
+
+def _found(regions: Tensor, size: tuple[int, int]) -> list[Mask]:
+    """Regions that were found, (1, N, h, w), at a size."""
+    smooth = resize(regions, size, "bilinear").clamp(0, 1)
+    argument = "data.regions: region"
+    return [Mask(smooth[:, k : k + 1], f"{argument} {k + 1}", asked=False) for k in range(regions.shape[1])]
 
 
 def _seen(alpha: Tensor, size: tuple[int, int], argument: str) -> Mask:

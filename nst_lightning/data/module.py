@@ -8,6 +8,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
@@ -17,9 +18,11 @@ from nst_lightning.data.request import Color, Side, resolve_request
 from nst_lightning.data.schedule import Stage
 from nst_lightning.data.stage_images import Pictures, StageImages
 from nst_lightning.data.styles import Style, StyleLike
+from nst_lightning.features import Extractor
 from nst_lightning.images.io import Picture
 from nst_lightning.images.resize import Resample
 from nst_lightning.objective.masks import Masks
+from nst_lightning.objective.regions import FoundRegions, find_regions
 
 
 class StyleTransferData(LightningDataModule):
@@ -47,6 +50,9 @@ class StyleTransferData(LightningDataModule):
             least; faces makes it of the faces that are found in the content (a file of this name is ./faces).
         content_floor: What of the content's weight is left where its mask is black, from 0 (only style counts there) to
             1 (the mask does nothing). What black loses white gains, up to twice its weight.
+        regions: Find so many regions in the content by what the network sees, 2 to 8, and let each take the style of
+            the parts of the style that are most like it, as sky of sky; 0 takes all of the style everywhere. A style's
+            own mask says where it is to be, and goes without.
 
     Where a content is transparent nothing counts, and where a style is (unless it has a style_mask).
     """
@@ -66,6 +72,7 @@ class StyleTransferData(LightningDataModule):
         aspect: float | None = None,
         content_mask: str | Path | None = None,
         content_floor: float = 0.3,
+        regions: int = 0,
     ) -> None:
         super().__init__()
         self.request = resolve_request(
@@ -82,6 +89,7 @@ class StyleTransferData(LightningDataModule):
             aspect=aspect,
             content_mask=content_mask,
             content_floor=content_floor,
+            found_regions=regions,
         )
         self._masks = MaskFiles()
         self._stages: Sequence[Stage] = ()
@@ -165,6 +173,18 @@ class StyleTransferData(LightningDataModule):
     def masks(self, scale: float = 1.0) -> Masks | None:
         """The masks at a scale of the schedule; None if there are none."""
         return self._pictures.masks(scale)
+
+    @property
+    def regions(self) -> FoundRegions | None:
+        """Regions of the content with what belongs to them in the styles, as far as they are found; or None."""
+        return self._pictures.regions
+
+    def find_regions(self, extractor: Extractor, device: torch.device) -> None:
+        """Find the regions that are asked for, through a network on a device; nothing if there are none."""
+        pictures, count = self._pictures, self.request.found_regions
+        if count:
+            content, *styles = (pictures.overview(one).to(device) for one in (pictures.content, *pictures.styles))
+            pictures.regions = find_regions(extractor, content, styles, count)
 
     def stage_images(self, scale: float = 1.0) -> StageImages:
         """What a stage takes its targets from: content and styles at its scale, in the colours that count."""

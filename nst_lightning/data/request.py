@@ -15,6 +15,7 @@ from nst_lightning.faces import check_weights
 from nst_lightning.images.io import check_image
 from nst_lightning.images.missing import advice
 from nst_lightning.images.resize import Resample, target_size
+from nst_lightning.objective.regions import MOST
 
 Side = Literal["long", "short"]
 Start = Literal["content", "white", "grey", "noise"]
@@ -46,6 +47,7 @@ class Request:
     # Height and width of the content, in pixels of its own; of a texture their ratio alone counts.
     content_shape: tuple[int, int]
     style_shapes: tuple[tuple[int, int], ...]  # height and width of each style, in pixels of its own
+    found_regions: int = 0  # how many regions are to be found by what a network sees, 0 for none
     least_style_side: int = SMALLEST_SIZE  # pixels that a style's short side has at least, where no size is asked for
 
     @property
@@ -95,8 +97,8 @@ class Request:
 
     @property
     def regions(self) -> int:
-        """Number of parts of the picture with styles of their own; 0 if all styles are everywhere."""
-        return len(self.region_masks)
+        """Number of parts of the picture with styles, or parts of them, of their own; 0 if there are none."""
+        return self.found_regions or len(self.region_masks)
 
     def stage_size(self, scale: float = 1.0) -> tuple[int, int]:
         """Height and width of the image in pixels, at a scale of the schedule."""
@@ -174,6 +176,7 @@ def resolve_request(
         **options,
     )
     check_masks(request)
+    _check_regions(request)
     _check_start(start)
     return request
 
@@ -217,6 +220,20 @@ def _are_faces_asked_for(content_mask: str | Path | None, content: str | Path | 
         raise UserError("data.content_mask: faces are looked for in a content, got none; leave data.content_mask out")
     check_weights()
     return True
+
+
+def _check_regions(request: Request) -> None:
+    """Refuse a number of regions to be found that makes no sense, or beside masks that say where styles are."""
+    count = request.found_regions
+    if count and not 2 <= count <= MOST:
+        raise UserError(f"data.regions: must be 0 or from 2 to {MOST}, got {count}; 3 is a good start")
+    if count and request.content is None:
+        raise UserError(f"data.regions: must be 0 without a content, got {count}; give data.content or leave it out")
+    if count and request.region_masks:
+        raise UserError(
+            f"data.regions: must be 0 where a style has a mask, which says where it is to be, got {count}; leave "
+            "the masks out, or data.regions"
+        )
 
 
 def _check_start(init: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -15,6 +16,9 @@ from nst_lightning.images.io import Picture, read_image
 from nst_lightning.images.recolor import as_grey, is_grey, luma, match_colors, match_histogram, match_luma, with_luma
 from nst_lightning.images.resize import resize
 from nst_lightning.objective.masks import Masks
+from nst_lightning.objective.regions import FoundRegions
+
+_OVERVIEW = 256  # pixels of the side of a square
 
 
 class StageImages(NamedTuple):
@@ -52,6 +56,8 @@ class Pictures:
         ]
         self._start: Tensor | None = None
         self._seen: tuple[Tensor, Tensor | None] | None = None  # content and alpha at the size finished last
+        # What regions the content has and what belongs to them in the styles, if that is asked for.
+        self.regions = FoundRegions.unknown(count, len(self.styles)) if (count := request.found_regions) else None
         if request.start_picture is not None:
             start = read_image(request.start_picture, name="data.init", needed=size)
             self._start = _middle(start.pixels, request.content_shape)
@@ -89,7 +95,13 @@ class Pictures:
     def masks(self, scale: float = 1.0) -> Masks | None:
         """The masks of a stage; None if there are none."""
         alphas = [picture.alpha for picture in self.styles]
-        return self._masks.masks(self._request, scale, self.content.alpha, alphas)
+        return self._masks.masks(self._request, scale, self.content.alpha, alphas, self.regions)
+
+    def overview(self, picture: Picture) -> Tensor:
+        """A picture at a size at which a network knows things in it, whatever the size of the run."""
+        height, width = picture.pixels.shape[-2:]
+        scale = _OVERVIEW / math.sqrt(height * width)
+        return resize(picture.pixels, (max(32, round(height * scale)), max(32, round(width * scale)))).clamp(0, 1)
 
     def start_image(self, scale: float = 1.0) -> Tensor:
         """The image that the first stage starts from; see `StyleTransferData.start_image`."""

@@ -21,6 +21,7 @@ from nst_lightning.engine.process import ProcessSettings
 from nst_lightning.engine.refusals import check_monitors, check_trainer
 from nst_lightning.engine.restart import begin_anew, limit_epochs
 from nst_lightning.engine.resuming import ResumableModule
+from nst_lightning.engine.stages import find_regions
 from nst_lightning.engine.stopping import LookEarly
 from nst_lightning.engine.trainer import check_processes
 from nst_lightning.errors import UserError
@@ -149,6 +150,7 @@ class StyleTransfer(ResumableModule):
                 f"configure_optimizers: must give one optimiser, got {len(self.trainer.optimizers)}; there is one image"
             )
         self._step_on()
+        find_regions(self)
         self._enter_stage(self.trainer.train_dataloader.batch)  # type: ignore[union-attr]
         self.trainer.callback_metrics.update(self._losses)  # for who looks at them where a stage ends
         set_random_states(self._random, self.device)

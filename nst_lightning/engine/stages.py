@@ -24,6 +24,7 @@ from nst_lightning.hardware.memory import (
     resident_memory,
     shares_memory,
 )
+from nst_lightning.hardware.numerics import without_autocast
 from nst_lightning.objective.collective import ProcessGroup
 from nst_lightning.objective.evaluator import Evaluator
 from nst_lightning.objective.objective import Evaluation, Objective
@@ -245,6 +246,12 @@ def _with_layers(draft: Extractor | None, objective: Objective) -> Extractor | N
         notice(f"{error}; going on without a draft, which takes longer")
         return None
     return draft
+
+
+def find_regions(module: StagedModule) -> None:
+    """Find the regions that the data asks for, through the first stage's network, wherever a run goes on from."""
+    with without_autocast(module.device):
+        module._data.find_regions(module.extractor_of(module.stages[0]).to(module.device), module.device)
 
 
 def plan_for(

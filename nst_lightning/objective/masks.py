@@ -48,7 +48,7 @@ class Masks(NamedTuple):
     """Where everything counts in a stage."""
 
     regions: Sequence[Mask]  # of the picture, each with styles of its own; none: the styles are blended everywhere
-    region_of: Sequence[int | None]  # for each style the index of its region, or None if there are none
+    region_of: Sequence[int | None]  # for each style the index of its region, or None if it counts in all there are
     styles: Sequence[Mask | None]  # for each style where it counts, at its size, or None for all of it
     layers: Sequence[Collection[str] | None]  # for each style the layers that it counts at, or None for all
     content: Mask | None  # where the content counts, or None for everywhere
@@ -56,6 +56,9 @@ class Masks(NamedTuple):
     # What is seen of the picture, as it has the content's transparency, or None for all of it: regions and content lie
     # within it.
     visible: Mask | None = None
+    # For each style and region what of the style counts there, where regions were found by their likeness to it; none:
+    # the same in all regions.
+    matched: Sequence[Sequence[Mask]] = ()
 
     @classmethod
     def none(cls, styles: int) -> Masks:
@@ -69,7 +72,9 @@ class Masks(NamedTuple):
             return None if mask is None else mask.to(like)
 
         regions, styles = [mask.to(like) for mask in self.regions], [moved(mask) for mask in self.styles]
-        return self._replace(regions=regions, styles=styles, content=moved(self.content), visible=moved(self.visible))
+        matched = [[mask.to(like) for mask in masks] for masks in self.matched]
+        content, visible = moved(self.content), moved(self.visible)
+        return self._replace(regions=regions, styles=styles, content=content, visible=visible, matched=matched)
 
     def of_content(self) -> Mask | None:
         """How much the content counts, with what is left of it everywhere; None for all alike."""
@@ -89,9 +94,19 @@ class Masks(NamedTuple):
 
     def _counts(self, index: int, region: int | None, layer: str) -> bool:
         layers = self.layers[index]
-        return (region is None or self.region_of[index] == region) and (layers is None or layer in layers)
+        return self.is_in(index, region) and (layers is None or layer in layers)
 
-    def of_style(self, index: int, stride: int) -> Tensor | None:
-        """Weights of a style's cells, or None."""
-        mask = self.styles[index]
-        return None if mask is None else mask.cells(stride)
+    def is_in(self, index: int, region: int | None) -> bool:
+        """Whether a style counts in a region (None: the whole picture)."""
+        return region is None or self.region_of[index] in {None, region}
+
+    def of_style(self, index: int, region: int | None, stride: int) -> Tensor | None:
+        """Weights of a style's cells in a region, or None for all alike."""
+        masks = [self.styles[index]]
+        if self.matched and region is not None:
+            masks.append(self.matched[index][region])
+        pixels = [mask.pixels for mask in masks if mask is not None]
+        if not pixels:
+            return None
+        product = pixels[0] if len(pixels) == 1 else pixels[0] * pixels[1]
+        return F.avg_pool2d(product, stride) if stride > 1 else product

@@ -177,7 +177,8 @@ class Objective(nn.Module):
             for mask in (masks.visible, region, content, *(masks.styles if is_style else [])):
                 if mask is not None:
                     mask.check(layers)
-            if is_style and not part.term.weighs_styles and any(mask and mask.asked for mask in masks.styles):
+            asked = bool(masks.matched) or any(mask and mask.asked for mask in masks.styles)
+            if is_style and not part.term.weighs_styles and asked:
                 raise _needs_no_mask(part.term)
             for layer in layers if is_style else []:
                 if not masks.blend(part.region, layer, blend):
@@ -233,5 +234,6 @@ def _needs_no_mask(term: Term) -> UserError:
     """What is said of a style term that would not heed a mask."""
     return UserError(
         f"data.style: must have no mask with the term {term.name}, which does not weigh cells; take Gram, "
-        "Covariance, MeanStd, Wasserstein, RelaxedEMD, NearestNeighbour or Palette, or leave the masks out"
+        "Covariance, MeanStd, Wasserstein, RelaxedEMD, NearestNeighbour or Palette, or leave the masks (and "
+        "data.regions) out"
     )

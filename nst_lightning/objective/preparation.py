@@ -62,11 +62,12 @@ class Preparation:
         references = {}
         for key in self._objective.layer_keys:
             term, _, region = self._objective.parts[key[0]]
-            if region in {None, masks.region_of[index]}:
+            if masks.is_in(index, region):
                 references[key] = term.style_reference(self._traversal.layer(key))
-        strides = {layer: self._traversal.strides[layer] for _, layer in references}
-        weights = {layer: masks.of_style(index, stride) for layer, stride in strides.items()}
-        given = {key: found for key in references if (found := weights[key[1]]) is not None}
+        regions = {key: self._objective.parts[key[0]].region for key in references}
+        places = {(region, key[1]) for key, region in regions.items()}
+        weights = {at: masks.of_style(index, at[0], self._traversal.strides[at[1]]) for at in places}
+        given = {key: found for key in references if (found := weights[regions[key], key[1]]) is not None}
         turned = {key: given_to for key, given_to in references.items() if self._objective.parts[key[0]].term.turns}
         views = [View(picture, references, given)]
         views += [

@@ -19,8 +19,8 @@ from nst_lightning.images.resize import Resample
 from nst_lightning.studio.refusals import RefusedError
 
 _NAMES = re.compile(
-    r"data\.(?:side|style_size|style_follows|init|seed|aspect|resample|color|content_floor)"
-    r"|model\.(?:terms|stages|tile|memory)"
+    r"data\.(?:side|style_size|style_follows|init|seed|aspect|resample|color|content_floor|regions)"
+    r"|model\.(?:likeness|terms|stages|tile|memory)"
     r"|model\.(?:extractor|optimizer)(?:\.[a-z][a-z0-9_]{0,40})*"
     r"|trainer\.precision"
 )

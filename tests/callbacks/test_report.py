@@ -139,6 +139,14 @@ def test_several_styles_have_their_weights(fit, pair):
     assert "content.png, weight 1" in page.texts
 
 
+def test_regions_that_were_found_are_shown(fit, pair):
+    page, _ = fit("--data.regions", "2", "--model.evaluations", "2")
+    shown = {name for name in page.pictures() if name.startswith("regions of")}
+    assert shown == {"regions of content", f"regions of {pair[1].name}"}
+    page, _ = fit("--model.evaluations", "2")
+    assert "Regions" not in page.texts
+
+
 def test_a_texture_has_no_slider(place, pair):
     options = ["--data.style", str(pair[1]), "--data.size", "48", "--model.evaluations", "2", "--log", "none"]
     assert main(["fit", "--config", "texture", "--model.extractor", "VGG19", *options]) == 0
