@@ -146,9 +146,7 @@ def resolve_request(
         UserError: With the argument, if a number makes no sense, or a file is missing or of another shape.
     """
     _check_numbers(size, content, seed, **options)
-    for name, value in (("side", side), ("resample", options["resample"]), ("color", color)):
-        if value not in get_args(_CHOICES[name]):
-            raise UserError(f"data.{name}: must be one of {', '.join(get_args(_CHOICES[name]))}, got {value}")
+    _check_words(side=side, resample=options["resample"], color=color)
     _check_texture(content, color, aspect)
     faces = _are_faces_asked_for(content_mask, content)
     path = None if content is None else picture_path(content, "data.content", "a path or null")
@@ -179,6 +177,13 @@ def resolve_request(
     _check_regions(request)
     _check_start(start)
     return request
+
+
+def _check_words(**words: str) -> None:
+    """Refuse a word that is none of those that an argument knows."""
+    for name, value in words.items():
+        if value not in get_args(_CHOICES[name]):
+            raise UserError(f"data.{name}: must be one of {', '.join(get_args(_CHOICES[name]))}, got {value}")
 
 
 def _check_numbers(
