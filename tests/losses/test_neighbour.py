@@ -220,27 +220,6 @@ def test_turns_are_turned_pictures_with_their_masks(tiny_weights):
         assert sorted(picture[weights.expand_as(picture) > 0].tolist()) == sorted(style[..., :8].flatten().tolist())
 
 
-@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
-def test_bits_do_not_depend_on_threads(kind):
-    content, image, style = (rand_image(96, 80, seed=seed) for seed in range(3))
-
-    def gradient(threads):
-        torch.set_num_threads(threads)
-        network = CompactVGG19()
-        network.set_compute_dtype(kind)
-        evaluate = Evaluator(Objective([NearestNeighbour(), Content()]), network)
-        evaluate.prepare(content, [(style, 1.0)])
-        leaf = image.clone().requires_grad_()
-        evaluate(leaf).loss.backward()
-        return leaf.grad
-
-    before = torch.get_num_threads()
-    try:
-        assert torch.equal(gradient(1), gradient(2))
-    finally:
-        torch.set_num_threads(before)
-
-
 def test_memory_is_planned():
     """The chosen features and the start, beside a plan without them."""
     network, size = CompactVGG19(), (1024, 1024)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from helpers import QUIET, rand, rand_image
+from helpers import QUIET, rand
 from lightning.pytorch import Trainer
 from terms import Alone
 
@@ -209,24 +209,3 @@ def test_a_run_takes_on_the_colours(pair, tmp_path, tile):
 def test_counts_of_nothing_are_refused():
     with pytest.raises(UserError, match=r"palette\.samples: must be at least 1, got 0"):
         Palette(samples=0)
-
-
-@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
-def test_bits_do_not_depend_on_threads(kind):
-    content, image, style = (rand_image(196, 180, seed=seed) for seed in range(3))
-
-    def gradient(threads):
-        torch.set_num_threads(threads)
-        network = CompactVGG19()
-        network.set_compute_dtype(kind)
-        evaluate = Evaluator(Objective([Palette(), Content()]), network)
-        evaluate.prepare(content, [(style, 1.0)])
-        leaf = image.clone().requires_grad_()
-        evaluate(leaf).loss.backward()
-        return leaf.grad
-
-    before = torch.get_num_threads()
-    try:
-        assert torch.equal(gradient(1), gradient(2))
-    finally:
-        torch.set_num_threads(before)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from helpers import rand, rand_image
+from helpers import rand
 from terms import Alone
 
 from nst_lightning.errors import UserError
-from nst_lightning.features import VGG19, CompactVGG19
-from nst_lightning.losses import Content, Gram, SelfSimilarity
+from nst_lightning.features import VGG19
+from nst_lightning.losses import Gram, SelfSimilarity
 from nst_lightning.losses.projection import projection_of
 from nst_lightning.losses.reference import Window
 from nst_lightning.losses.sampling import Gathering, Places, gathered
@@ -226,27 +226,6 @@ def test_a_mask_leaves_out_what_does_not_count(tiny_weights):
     evaluate(image).loss.backward()
     assert float(image.grad[..., :48].abs().max()) > 0
     assert float(image.grad[..., 50:].abs().max()) == 0
-
-
-@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
-def test_bits_do_not_depend_on_threads(kind):
-    content, image, style = (rand_image(96, 80, seed=seed) for seed in range(3))
-
-    def gradient(threads):
-        torch.set_num_threads(threads)
-        network = CompactVGG19()
-        network.set_compute_dtype(kind)
-        evaluate = Evaluator(Objective([SelfSimilarity(), Content()]), network)
-        evaluate.prepare(content, [(style, 1.0)])
-        leaf = image.clone().requires_grad_()
-        evaluate(leaf).loss.backward()
-        return leaf.grad
-
-    before = torch.get_num_threads()
-    try:
-        assert torch.equal(gradient(1), gradient(2))
-    finally:
-        torch.set_num_threads(before)
 
 
 def test_too_few_cells_are_refused(tiny_weights):

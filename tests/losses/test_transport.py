@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from helpers import rand, rand_image
+from helpers import rand
 from scipy.optimize import linprog
 from terms import Alone
 
 from nst_lightning.errors import UserError
-from nst_lightning.features import VGG19, CompactVGG19
+from nst_lightning.features import VGG19
 from nst_lightning.losses import Content, RelaxedEMD
 from nst_lightning.losses.projection import projection_of
 from nst_lightning.losses.transport import relaxed_distance
@@ -165,27 +165,6 @@ def test_each_region_has_its_own_style(tiny_weights):
     evaluate.prepare(content, [(left, 1.0), (right, 1.0)], masks)
     own, swapped = evaluate(picture).parts, evaluate(torch.cat([right, left], 3)).parts
     assert float((own / swapped).max()) < 0.4  # but for what the border between the two does
-
-
-@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
-def test_bits_do_not_depend_on_threads(kind):
-    content, image, style = (rand_image(96, 80, seed=seed) for seed in range(3))
-
-    def gradient(threads):
-        torch.set_num_threads(threads)
-        network = CompactVGG19()
-        network.set_compute_dtype(kind)
-        evaluate = Evaluator(Objective([RelaxedEMD(), Content()]), network)
-        evaluate.prepare(content, [(style, 1.0)])
-        leaf = image.clone().requires_grad_()
-        evaluate(leaf).loss.backward()
-        return leaf.grad
-
-    before = torch.get_num_threads()
-    try:
-        assert torch.equal(gradient(1), gradient(2))
-    finally:
-        torch.set_num_threads(before)
 
 
 def test_counts_of_nothing_are_refused():

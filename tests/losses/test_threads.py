@@ -1,0 +1,34 @@
+"""Terms that compare cells with each other give the same bits with any number of threads."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from helpers import rand_image
+
+from nst_lightning.features import CompactVGG19
+from nst_lightning.losses import Content, NearestNeighbour, Palette, RelaxedEMD, SelfSimilarity, Tones
+from nst_lightning.objective.evaluator import Evaluator
+from nst_lightning.objective.objective import Objective
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("term", [NearestNeighbour, Palette, RelaxedEMD, SelfSimilarity, Tones])
+def test_bits_do_not_depend_on_threads(term, kind):
+    content, image, style = (rand_image(196, 180, seed=seed) for seed in range(3))
+
+    def gradient(threads):
+        torch.set_num_threads(threads)
+        network = CompactVGG19()
+        network.set_compute_dtype(kind)
+        evaluate = Evaluator(Objective([term(), Content()]), network)
+        evaluate.prepare(content, [(style, 1.0)])
+        leaf = image.clone().requires_grad_()
+        evaluate(leaf).loss.backward()
+        return leaf.grad
+
+    before = torch.get_num_threads()
+    try:
+        assert torch.equal(gradient(1), gradient(2))
+    finally:
+        torch.set_num_threads(before)
