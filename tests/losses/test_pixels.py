@@ -86,6 +86,7 @@ def touched(content, styles, strength, evaluations):
     return image.detach()
 
 
+@pytest.mark.slow
 def test_a_little_style_changes_little():
     """From a hundredth to all of the strength the picture moves away from the photograph, and no grid appears."""
     data = StyleTransferData("demo:content", "demo:style", size=64)
@@ -101,6 +102,7 @@ def test_a_little_style_changes_little():
     assert max(powers[:2]) < 1.5, powers
 
 
+@pytest.mark.slow
 def test_a_clear_sky_stays_clear():
     """At a strength of 0.05 no hatching of three pixels covers what is smooth; squares of pixels alone let 0.009 be."""
     images = StyleTransferData("demo:content", "demo:style", size=96).stage_images()
