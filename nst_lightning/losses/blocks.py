@@ -11,7 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from nst_lightning.losses.reference import Sharing, Window, at_least_float32
+from nst_lightning.losses.reference import Sharing, Sum, Window, at_least_float32
+from nst_lightning.losses.sampling import division
 
 
 class Blocks(NamedTuple):
@@ -26,9 +27,7 @@ class Blocks(NamedTuple):
     def of(cls, window: Window, most: int, like: Tensor) -> Blocks:
         """Blocks of the map of a window, so many at most, nearly square, of the type and on the device of a tensor."""
         height, width = window.height, window.width
-        down = max(1, min(height, most, round((most * height / width) ** 0.5)))
-        across = max(1, min(width, most // down))
-        down = max(1, min(height, most // across))
+        down, across = division(height, width, most)
         weights = like.new_ones(1, height, width) if window.map_weights is None else window.map_weights[0].to(like)
         whole = Window(slice(0, height), slice(0, width), height, width)
         counts = _sums(weights, whole, down, across)[:, 0]
@@ -50,6 +49,10 @@ class Blocks(NamedTuple):
             values = values * window.weights[0].to(values.dtype)
         return _sums(values, window, self.down, self.across)
 
+    def counting(self) -> Tensor:
+        """Indices of the blocks in which something counts, (n,)."""
+        return self.counts.nonzero()[:, 0]
+
     def means(self, sums: Tensor) -> Tensor:
         """Sums over the whole map (n, C) -> means, (n, C); 0 for a block without any weight."""
         return sums / self.counts.clamp(min=torch.finfo(sums.dtype).tiny)[:, None]
@@ -67,7 +70,7 @@ def _sums(values: Tensor, window: Window, down: int, across: int) -> Tensor:
 
 def _members(inside: slice, length: int, count: int, like: Tensor) -> Tensor:
     """Which of so many equal parts of a row each cell of a slice lies in: (count, cells), 1 in its own and 0 else."""
-    part = torch.arange(inside.start, inside.stop, device=like.device) * count // length
+    part = ((torch.arange(inside.start, inside.stop, device=like.device) + 1) * count - 1) // length
     return (part == torch.arange(count, device=like.device)[:, None]).to(like)
 
 
@@ -86,26 +89,23 @@ class BlockReference:
         most: How many blocks, at most.
     """
 
-    sharing: Sharing = "all"
+    sharing: Sharing = "dealt"
 
     def __init__(self, most: int) -> None:
-        self._most = most
+        self._most, self._sum = most, Sum()
         self._blocks: Blocks | None = None
-        self._sums: Tensor | None = None
 
     def add(self, features: Tensor, window: Window) -> None:
         """Add what lies in a window."""
         if self._blocks is None:
             self._blocks = Blocks.of(window, self._most, at_least_float32(features[0, :1, :1, :1]))
-        here = self._blocks.sums(features, window)
-        self._sums = here if self._sums is None else self._sums + here
+        self._sum.add(self._blocks.sums(features, window))
 
     def sums(self) -> list[Tensor]:
-        """Nothing is summed over processes: each sees all windows."""
-        return []
+        """The sums over blocks."""
+        return self._sum.tensors()
 
     def result(self, cells: float) -> BlockMeans:
         """The means."""
-        assert self._sums is not None
         assert self._blocks is not None
-        return BlockMeans(self._blocks.means(self._sums), self._blocks, cells)
+        return BlockMeans(self._blocks.means(self._sum.value()), self._blocks, cells)

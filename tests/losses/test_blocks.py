@@ -15,7 +15,10 @@ def by_loop(features, weights, down, across):
     sums, counts = torch.zeros(down * across, channels).double(), torch.zeros(down * across).double()
     for i in range(height):
         for j in range(width):
-            block = (i * down // height) * across + j * across // width
+            # Part p of so many ends before (p + 1) * length // parts.
+            row = next(p for p in range(down) if i < (p + 1) * height // down)
+            column = next(p for p in range(across) if j < (p + 1) * width // across)
+            block = row * across + column
             weight = 1.0 if weights is None else float(weights[0, 0, i, j])
             sums[block] += weight * features[0, :, i, j]
             counts[block] += weight

@@ -13,8 +13,9 @@ from nst_lightning import StyleTransfer, StyleTransferData
 from nst_lightning.errors import UserError
 from nst_lightning.features import VGG19, CompactVGG19
 from nst_lightning.losses import Content, Gram, Palette
+from nst_lightning.losses.blocks import Blocks
 from nst_lightning.losses.gram import gram_matrix
-from nst_lightning.losses.palette import colour_distances, sums_in_parts
+from nst_lightning.losses.palette import colour_distances
 from nst_lightning.losses.reference import Window
 from nst_lightning.objective.evaluator import Evaluator
 from nst_lightning.objective.masks import Mask, Masks
@@ -73,7 +74,7 @@ def test_is_that_of_a_loop():
 
     given = [(style, 0.3, of_style), (other, 0.7)]
     term = Alone(Palette(samples=12), content, given, weights=weights, layer="image")
-    assert (term.target.parts.down, term.target.parts.across) == (3, 4)
+    assert (term.target.blocks.down, term.target.blocks.across) == (3, 4)
     assert float(term.value(image)) == pytest.approx(distance(image) / distance(content), rel=2e-2)
 
 
@@ -87,11 +88,12 @@ def test_distances_of_colours_by_hand():
 
 def test_sums_of_parts_add_up():
     maps = rand(1, 2, 13, 17)
-    whole = sums_in_parts(maps, Window.whole(maps), 4, 5)
+    blocks = Blocks(4, 5, torch.ones(20), torch.ones(20) / 20)
+    whole = blocks.sums(maps, Window.whole(maps)).T
     assert whole.shape == (2, 20)
     torch.testing.assert_close(whole.sum(1), maps.sum((0, 2, 3)))
     pieces = [
-        sums_in_parts(maps[..., rows, columns], Window(rows, columns, 13, 17), 4, 5)
+        blocks.sums(maps[..., rows, columns], Window(rows, columns, 13, 17)).T
         for rows in (slice(0, 5), slice(5, 6), slice(6, 13))
         for columns in (slice(0, 6), slice(6, 17))
     ]
