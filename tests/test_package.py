@@ -27,6 +27,12 @@ def test_git_ignores_no_source():
     assert (found.stdout, found.returncode) == ("", 1)  # 1: none of them
 
 
+def test_no_two_files_of_tests_have_one_name():
+    """Folders of tests are no packages, so that pytest loads one file of a name and stops at the second."""
+    names = [path.name for path in (ROOT / "tests").rglob("*.py") if path.name != "conftest.py"]
+    assert sorted({name for name in names if names.count(name) > 1}) == []
+
+
 def test_an_installed_copy_holds_every_module():
     installed = {str(path) for path in files("nst_lightning") or []}
     if "nst_lightning/__init__.py" not in installed:
