@@ -1,6 +1,7 @@
 """Terms of the objective: what the image is asked to keep and to take on."""
 
 from nst_lightning.losses.content import Content
+from nst_lightning.losses.grain import Grain
 from nst_lightning.losses.gram import Gram
 from nst_lightning.losses.histogram import Histogram
 from nst_lightning.losses.moments import Covariance, MeanStd
@@ -20,6 +21,7 @@ __all__ = [
     "NNFM",
     "Content",
     "Covariance",
+    "Grain",
     "Gram",
     "Histogram",
     "Layer",

@@ -29,6 +29,8 @@ from nst_lightning.losses.projection import Projection
 from nst_lightning.losses.reference import Mean, Reference, Window
 
 IMAGE = "image"  # name of the layer that is the picture itself, and of the column of `Term.image_loss`
+DETAIL = "detail"  # name of the layer that is its finest detail: what a small blur takes away
+PIXEL_LAYERS = (IMAGE, DETAIL)  # of one pixel a cell, which no network makes
 STYLE_LAYERS = ["relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1"]
 
 
@@ -54,7 +56,8 @@ class Term(nn.Module):
 
     Args:
         layers: Names of the layers that the term looks at, as a list (each with weight 1) or as a mapping to weights;
-            ``image`` is the picture itself, RGB with one pixel a cell.
+            ``image`` is the picture itself, RGB with one pixel a cell, and ``detail`` its finest detail
+            (`nst_lightning.images.detail`).
         weight: Factor on the whole term, at least 0.
 
     Attributes:

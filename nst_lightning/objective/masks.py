@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nst_lightning.errors import UserError
+from nst_lightning.losses.term import PIXEL_LAYERS
 
 _EMPTY = 0.01  # a mask that is nowhere above this has no cell
 
@@ -94,7 +95,11 @@ class Masks(NamedTuple):
 
     def _counts(self, index: int, region: int | None, layer: str) -> bool:
         layers = self.layers[index]
-        return self.is_in(index, region) and (layers is None or layer in layers)
+        return self.is_in(index, region) and (layers is None or layer in layers or self._is_left(layer))
+
+    def _is_left(self, layer: str) -> bool:
+        """Whether this is of the picture's pixels, and no style says that it is its own: then it is every style's."""
+        return layer in PIXEL_LAYERS and not any(layer in (named or ()) for named in self.layers)
 
     def is_in(self, index: int, region: int | None) -> bool:
         """Whether a style counts in a region (None: the whole picture)."""

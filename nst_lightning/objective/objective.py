@@ -11,7 +11,7 @@ from nst_lightning.errors import UserError
 from nst_lightning.features import Extractor
 from nst_lightning.losses import Content, Gram, Term
 from nst_lightning.losses.pixels import Pixels
-from nst_lightning.losses.term import IMAGE, check_weight
+from nst_lightning.losses.term import PIXEL_LAYERS, check_weight
 from nst_lightning.objective.likeness import NEUTRAL, Likeness, content_weight
 from nst_lightning.objective.masks import Masks
 
@@ -72,7 +72,7 @@ class Objective(nn.Module):
         terms = [*terms, *self.likeness.terms, *_pixels(terms, strength)]
         self.terms = nn.ModuleList(terms)  # registered, so that networks of a term go to the device
         self.parts = _parts(terms, regions)
-        self.layers = sorted({layer for term in terms for layer in term.layers if layer != IMAGE})
+        self.layers = sorted({layer for term in terms for layer in term.layers if layer not in PIXEL_LAYERS})
         self.part_keys = [(index, column) for index, part in enumerate(self.parts) for column in part.term.columns]
         self.part_names = [f"{self.parts[index].name}.{column}" for index, column in self.part_keys]
         self.part_groups = [self.parts[index].term.group for index, _ in self.part_keys]
@@ -131,7 +131,7 @@ class Objective(nn.Module):
     def least_side(self, strides: Mapping[str, int]) -> int:
         """A side in pixels at which every layer has as many cells as each term needs, whatever the other side is."""
         terms = [(self.parts[index].term, layer) for index, layer in self.layer_keys]
-        strides = with_image(strides)
+        strides = with_pixels(strides)
         return max((strides[at] * (2 if term.needs_spread else term.least_side) for term, at in terms), default=1)
 
     def check_sizes(self, sizes: dict[str, tuple[int, int]], extractor: Extractor) -> None:
@@ -144,7 +144,7 @@ class Objective(nn.Module):
         """
         if not self.layers:
             return
-        strides = with_image(extractor.strides)
+        strides = with_pixels(extractor.strides)
         needed, deepest = extractor.smallest_side(self.layers)
         for argument, (height, width) in sizes.items():
             got = f"({width}x{height} px); choose a larger size or leave the layer out"
@@ -167,7 +167,7 @@ class Objective(nn.Module):
         Raises:
             UserError: With the mask and the layer.
         """
-        strides = with_image(extractor.strides)
+        strides = with_pixels(extractor.strides)
         for part in self.parts:
             layers = {layer: strides[layer] for layer in part.term.layers}
             is_style = part.term.group == "style"
@@ -187,12 +187,12 @@ class Objective(nn.Module):
                         "got none; add the layer to the layers of one, or take it from the term's"
                     )
         for named in masks.layers:
-            extractor.check_layers([layer for layer in named or [] if layer != IMAGE], argument="data.style")
+            extractor.check_layers([layer for layer in named or [] if layer not in PIXEL_LAYERS], argument="data.style")
 
 
-def with_image(strides: Mapping[str, int]) -> Mapping[str, int]:
-    """Pixels a cell of a network's layers, and of the picture itself."""
-    return {IMAGE: 1, **strides}
+def with_pixels(strides: Mapping[str, int]) -> Mapping[str, int]:
+    """Pixels a cell of a network's layers, and of the picture itself and its detail."""
+    return {**dict.fromkeys(PIXEL_LAYERS, 1), **strides}
 
 
 def _check_terms(terms: Sequence[Term]) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from nst_lightning.hardware.numerics import widest_dtype
 from nst_lightning.objective.masks import Mask, Masks
-from nst_lightning.objective.objective import Key, Objective, with_image
+from nst_lightning.objective.objective import Key, Objective, with_pixels
 
 # What a mask takes from the content where it is dark it gives where it is light, up to this factor.
 _MOST_CONTENT = 2.0
@@ -30,7 +30,7 @@ class Weights:
     @classmethod
     def of(cls, objective: Objective, masks: Masks, strides: Mapping[str, int]) -> Weights:
         """What a stage's masks mean for an objective, which has as many regions; strides are pixels a cell by layer."""
-        strides = with_image(strides)
+        strides = with_pixels(strides)
         seen = 1.0 if masks.visible is None else float(masks.visible.pixels.mean())
         found = [_of_part(part.term.group, part.region, masks, seen) for part in objective.parts]
         masked = {index: mask for index, (mask, _) in enumerate(found) if mask is not None}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -13,12 +13,16 @@ from torch.autograd.function import once_differentiable
 
 from nst_lightning.errors import UserError
 from nst_lightning.features import Extractor
+from nst_lightning.images.detail import REACH, detail
 from nst_lightning.losses import Layer, Window
 from nst_lightning.losses.projection import projection_of
-from nst_lightning.losses.term import IMAGE
+from nst_lightning.losses.term import DETAIL, IMAGE, PIXEL_LAYERS
 from nst_lightning.objective.collective import Collective, OneProcess
 from nst_lightning.objective.grid import Tile, make_grid
-from nst_lightning.objective.objective import Key, Objective, with_image
+from nst_lightning.objective.objective import Key, Objective, with_pixels
+
+
+_PIXELS: dict[str, Callable[[Tensor], Tensor]] = {IMAGE: lambda crop: crop, DETAIL: detail}
 
 
 class Visit(NamedTuple):
@@ -56,12 +60,13 @@ class Traversal:
         self._extractor = extractor
         self._processes: Collective = processes or OneProcess()
         self._tile = tile
-        self.strides = with_image(extractor.strides)
+        self.strides = with_pixels(extractor.strides)
         self.stride = max((self.strides[layer] for layer in self._layers), default=1)
-        halo = 0 if tile is None else extractor.halo(self._layers) or 0
+        least = REACH if any(DETAIL in part.term.layers for part in self._parts) else 0
+        halo = 0 if tile is None else max(least, extractor.halo(self._layers) or 0)
         self.halo = -(-halo // self.stride) * self.stride
         self._projected_layers: dict[str, Layer] = {}
-        self._plain_layers = {name: Layer(name) for name in (IMAGE, *self._layers)}
+        self._plain_layers = {name: Layer(name) for name in (*PIXEL_LAYERS, *self._layers)}
 
     def forget_projections(self) -> None:
         """Ask the network anew for its projections: its weights may have changed."""
@@ -69,7 +74,7 @@ class Traversal:
 
     def layer(self, key: Key) -> Layer:
         """The layer, as a part's term is told of it."""
-        if key[1] == IMAGE or not self._parts[key[0]].term.takes_projection:
+        if key[1] in PIXEL_LAYERS or not self._parts[key[0]].term.takes_projection:
             return self._plain_layers[key[1]]
         if key[1] not in self._projected_layers:
             self._projected_layers[key[1]] = Layer(key[1], projection_of(self._extractor.projection(key[1])))
@@ -126,8 +131,8 @@ class Traversal:
     def features(self, crop: Tensor, tile: Tile, layers: Collection[str]) -> Iterator[tuple[str, Tensor, Window]]:
         """Features of a tile's core, layer by layer from the picture itself on, and where they lie."""
         height, width = crop.shape[-2:]
-        wanted = [layer for layer in self.strides if layer in layers and layer != IMAGE]
-        pixels = [(IMAGE, crop)] if IMAGE in layers else []
+        wanted = [layer for layer in self.strides if layer in layers and layer not in PIXEL_LAYERS]
+        pixels = [(name, made(crop)) for name, made in _PIXELS.items() if name in layers]
         for name, features in itertools.chain(pixels, self._extractor.iterate(crop, wanted)):
             stride = self.strides[name]
             if tuple(features.shape[-2:]) != (height // stride, width // stride):
@@ -142,7 +147,7 @@ class Traversal:
                 yield name, Core.apply(features, tile.inside(stride)), tile.window(stride)
 
     def _projected(self, name: str, features: Tensor) -> Tensor:
-        projection = None if name == IMAGE else self._extractor.projection(name)
+        projection = None if name in PIXEL_LAYERS else self._extractor.projection(name)
         return features if projection is None else F.conv2d(features, projection[:, :, None, None].to(features.dtype))
 
     def walk(self, picture: Tensor, layers: Collection[str]) -> Iterator[tuple[str, Tensor, float]]:

@@ -36,10 +36,10 @@ from typing import NamedTuple
 from nst_lightning.errors import UserError
 from nst_lightning.features import Extractor
 from nst_lightning.features.extractor import MemoryUse
-from nst_lightning.losses.term import IMAGE
+from nst_lightning.losses.term import PIXEL_LAYERS
 from nst_lightning.objective.evaluator import check_tileable
 from nst_lightning.objective.grid import make_grid
-from nst_lightning.objective.objective import Objective, with_image
+from nst_lightning.objective.objective import Objective, with_pixels
 from nst_lightning.objective.traversal import Traversal
 
 # A tile of 2048 px takes as long as four of 1024 on two cores, and more memory: what it saves at borders it loses to
@@ -148,7 +148,7 @@ class _Formula:
         self._use = use
         self._earlier = earlier
         parts = [(objective.parts[index], layer) for index, layer in objective.layer_keys]
-        values = {IMAGE: 3.0, **use.values}  # of a pixel
+        values = {**dict.fromkeys(PIXEL_LAYERS, 3.0), **use.values}  # of a pixel
         self._held = _held(objective, extractor)
         # Weighted features that statistics of regions keep until the pass back. Measured on a CPU: 156 to 160 a
         # region for Gram and Wasserstein with the compact encoder in float32, 79 to 85 in bfloat16, where this says
@@ -248,7 +248,7 @@ def _left(objective: Objective) -> dict[str, float]:
 
 def _held(objective: Objective, extractor: Extractor) -> float:
     """Bytes a pixel of what terms hold besides features: the content, its change, masks at their layers."""
-    strides = with_image(extractor.strides)
+    strides = with_pixels(extractor.strides)
     divided = [(objective.parts[index].region, strides[layer]) for index, layer in objective.layer_keys]
     divided = [(region, stride) for region, stride in divided if region is not None]
     pictures = sum(1 + part.term.copies for part in objective.parts if part.term.needs_content)  # the content, too
