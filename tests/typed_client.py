@@ -77,6 +77,7 @@ def module_and_trainer() -> Tensor:
         losses.NearestNeighbour(turns=True),
         losses.RelaxedEMD(samples=512),
         losses.Palette(samples=512),
+        losses.Grain(side=16),
         losses.TotalVariation(weight=0.1),
         ChannelMeans(),
     ]

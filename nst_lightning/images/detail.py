@@ -48,7 +48,7 @@ def _blurred(picture: Tensor, axis: int) -> Tensor:
 
 
 def _blurred_adjoint(upstream: Tensor, axis: int) -> Tensor:
-    """What `_blurred` has as its transpose: filtered with zeros around, and what lies outside added to the outermost."""
+    """The transpose of `_blurred`: filtered with zeros around, and what lies outside added to the outermost."""
     nothing = torch.zeros_like(upstream.narrow(axis, 0, 1))
     spread = _filtered(torch.cat([*[nothing] * 4, upstream, *[nothing] * 4], dim=axis), axis)
     length = upstream.shape[axis]
@@ -59,7 +59,7 @@ def _blurred_adjoint(upstream: Tensor, axis: int) -> Tensor:
 
 
 def _filtered(values: Tensor, axis: int) -> Tensor:
-    """[1, 4, 6, 4, 1] / 16 along an axis, where all five values are there. Convolutions of libraries are slower here."""
+    """[1, 4, 6, 4, 1] / 16 along an axis, where all five values are there; convolutions of libraries are slower."""
     length = values.shape[axis] - 2 * REACH
     shifted = [values.narrow(axis, start, length) for start in range(2 * REACH + 1)]
     total = shifted[0] + shifted[4]

@@ -135,10 +135,10 @@ def _places(ascending: Tensor, masses: Tensor) -> Tensor:
     an order, and the last bits of a sum decide nothing.
     """
     steps = (32 * (ascending.clamp(min=_ROUNDING) / _ROUNDING).log2()).round()
-    _, kind = steps.unique_consecutive(return_inverse=True)
-    of_kind = torch.zeros(int(kind[-1]) + 1, dtype=torch.float64).index_add_(0, kind.cpu(), masses.cpu().double())
+    kind = F.pad((steps.diff() != 0).cumsum(0), (1, 0)).cpu()
+    of_kind = torch.zeros(int(kind[-1]) + 1, dtype=torch.float64).index_add_(0, kind, masses.cpu().double())
     places = (of_kind.cumsum(0) - of_kind / 2) / of_kind.sum()
-    return places[kind.cpu()].to(ascending)
+    return places[kind].to(ascending)
 
 
 def _interpolated(at: Tensor, places: Tensor, values: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nst_lightning.errors import check_at_least
+from nst_lightning.errors import UserError, check_at_least
 from nst_lightning.hardware.numerics import widest_dtype
 from nst_lightning.losses.blocks import BlockMeans, BlockReference, Blocks
 from nst_lightning.losses.cosine import directions, full, softness
@@ -73,10 +73,15 @@ class SelfSimilarity(Term):
     stead, a few of many, become unlike those around them: the picture gets spots and a hatching, and less of the style.
     Time grows with the square of the number of blocks.
 
+    A plain sky is alike all over, and held to that it has no room for a painting's swirls but a regular grain. With a
+    small `apart` only what is to be told apart stays so, and what is alike in the content may become different.
+
     Args:
         layers: Layers, as a list or with a weight each.
         weight: Factor on the term.
         samples: Blocks that are compared at a layer, at most.
+        apart: How much it counts that blocks differ more than in the content, from 0 to 1, beside that they differ
+            less; 1 is the paper's term.
     """
 
     group = "content"
@@ -89,10 +94,13 @@ class SelfSimilarity(Term):
         layers: dict[str, float] | list[str] = ["relu3_1", "relu4_1"],  # noqa: B006
         weight: float = 1.0,
         samples: int = 1024,
+        apart: float = 1.0,
     ) -> None:
         super().__init__(layers, weight)
         check_at_least(f"{self.name}.samples", samples, 2)
-        self.samples = samples
+        if not 0 <= apart <= 1:
+            raise UserError(f"{self.name}.apart: must be from 0 to 1, got {apart}; 0.1 leaves plain areas free")
+        self.samples, self.apart = samples, apart
 
     def content_reference(self, layer: Layer) -> BlockReference:
         """Blocks of the content."""
@@ -119,5 +127,7 @@ class SelfSimilarity(Term):
         """Mean difference of relative distances."""
         weights, means = target.blocks.weights, target.blocks.means(mean * target.total)
         found = relative_distances(means, weights, target.soft, layer.projection)
-        differences = F.smooth_l1_loss(found, target.distances, reduction="none", beta=_ROUND) * weights[:, None]
-        return (differences.sum(0) * weights).sum() / target.scale
+        differences = F.smooth_l1_loss(found, target.distances, reduction="none", beta=_ROUND)
+        if self.apart < 1:
+            differences = torch.where(found > target.distances, self.apart * differences, differences)
+        return ((differences * weights[:, None]).sum(0) * weights).sum() / target.scale

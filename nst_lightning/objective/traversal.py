@@ -21,7 +21,6 @@ from nst_lightning.objective.collective import Collective, OneProcess
 from nst_lightning.objective.grid import Tile, make_grid
 from nst_lightning.objective.objective import Key, Objective, with_pixels
 
-
 _PIXELS: dict[str, Callable[[Tensor], Tensor]] = {IMAGE: lambda crop: crop, DETAIL: detail}
 
 

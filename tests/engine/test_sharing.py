@@ -17,6 +17,7 @@ from nst_lightning.losses import (
     NNFM,
     Content,
     Covariance,
+    Grain,
     Gram,
     Histogram,
     MeanStd,
@@ -42,13 +43,14 @@ KINDS = [
     NNFM,
     NearestNeighbour,
     SlicedWasserstein,
+    Grain,
     Palette,
     TotalVariation,
 ]
 
 
 def terms():
-    return [kind() if kind in {Palette, TotalVariation} else kind(LAYERS) for kind in KINDS]
+    return [kind() if kind in {Grain, Palette, TotalVariation} else kind(LAYERS) for kind in KINDS]
 
 
 def fit(content, style, folder, *callbacks, ckpt_path=None, size=48, **options):

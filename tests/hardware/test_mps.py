@@ -10,7 +10,7 @@ import yaml
 from helpers import QUIET, rand_image
 from pretending import pretended
 
-from nst_lightning import StyleTransfer, StyleTransferData
+from nst_lightning import StyleTransfer, StyleTransferData, losses
 from nst_lightning.callbacks import Faults, Metrics, Progress, Snapshots, Watch
 from nst_lightning.config.presets import beside_package
 from nst_lightning.data.schedule import Stage
@@ -19,6 +19,7 @@ from nst_lightning.features import VGG19
 from nst_lightning.losses import (
     NNFM,
     Content,
+    Grain,
     Gram,
     Histogram,
     NearestNeighbour,
@@ -28,7 +29,6 @@ from nst_lightning.losses import (
     SlicedWasserstein,
     Term,
     TotalVariation,
-    Wasserstein,
 )
 from nst_lightning.objective.evaluator import Evaluator
 from nst_lightning.objective.objective import Objective, default_terms
@@ -45,8 +45,8 @@ def device(monkeypatch):
 def painterly() -> list[Term]:
     """The terms of the preset, as its file has them."""
     text = (beside_package("configs") / "painterly.yaml").read_text(encoding="utf-8")
-    kinds = {"nst_lightning.losses.Content": Content, "nst_lightning.losses.Wasserstein": Wasserstein}
-    return [kinds[term["class_path"]](**term["init_args"]) for term in yaml.safe_load(text)["model"]["terms"]]
+    terms = yaml.safe_load(text)["model"]["terms"]
+    return [getattr(losses, term["class_path"].rpartition(".")[2])(**term["init_args"]) for term in terms]
 
 
 def steps(device: str, terms: list[Term], weights: Path, tile: int | None = None, count: int = 3, visit=None):
@@ -78,7 +78,7 @@ TERMS = {
     "histogram": lambda: [Content(), Histogram()],
     "nnfm": lambda: [NNFM()],
     "similarity": lambda: [SelfSimilarity(), Gram()],
-    "transport": lambda: [RelaxedEMD(), Palette()],
+    "transport": lambda: [RelaxedEMD(), Palette(), Grain()],
     "neighbour": lambda: [NearestNeighbour()],
     "sliced": lambda: [SlicedWasserstein()],
     "gram and tv": lambda: [Gram(), TotalVariation()],

@@ -93,7 +93,9 @@ def loop(image, content, styles, down, across):
             around[row, column] = near.mean()
     rank = np.argsort(np.argsort(around.flatten()))
     places = (np.arange(n) + 0.5) / n
-    allowed = ROUNDING + sum(share * np.interp(places[rank], places, np.sort(powers(s).flatten())) for s, share in styles)
+    allowed = ROUNDING + sum(
+        share * np.interp(places[rank], places, np.sort(powers(s).flatten())) for s, share in styles
+    )
     excess = np.maximum(np.sqrt(powers(image).flatten() + ROUNDING) - np.sqrt(allowed), 0)
     return (excess**2).mean() / allowed.mean()
 

@@ -48,6 +48,15 @@ def test_by_hand():
     assert value == pytest.approx((6 / 9) / ((20 * 1.5 + 20 * 3 + 8 * 1.5) / 81), rel=1e-2)
 
 
+def test_what_is_further_apart_counts_less():
+    """Half of the six by which distances differ above is more than in the content, half is less."""
+    content, image = cells_at((1, 0, 0), (2, 0, 0), (0, 1, 0)), cells_at((3, 0, 0), (0, 5, 0), (0, 0, 7))
+    both, less = (float(alone(content, apart=apart).value(image)) for apart in (1.0, 0.1))
+    assert less == pytest.approx(both * (3 + 0.1 * 3) / 6, rel=1e-2)
+    nothing = float(alone(cells_at((1, 0), (2, 0), (0, 1)), apart=0.0).value(cells_at((1, 0), (1, 1e-4), (0, 1))))
+    assert nothing < 1e-6
+
+
 def test_is_that_of_a_loop():
     content, image, weights = features(seed=1), features(seed=2), rand(1, 1, 5, 6, seed=3)
 
@@ -96,10 +105,11 @@ def test_distances_through_a_projection_are_those_of_the_full_features():
     torch.testing.assert_close(narrow, alone(full[0]).value(full[1]), rtol=1e-5, atol=0)
 
 
+@pytest.mark.parametrize("apart", [1.0, 0.1])
 @pytest.mark.parametrize("weighted", [False, True])
-def test_gradients(weighted):
+def test_gradients(weighted, apart):
     content, image = features(3, 4, 3, seed=1), features(3, 4, 3, seed=2).requires_grad_()
-    term = alone(content, rand(1, 1, 4, 3, seed=3) if weighted else None)
+    term = alone(content, rand(1, 1, 4, 3, seed=3) if weighted else None, apart=apart)
     assert torch.autograd.gradcheck(term.value, image, atol=1e-6)
 
 
@@ -231,6 +241,8 @@ def test_a_mask_leaves_out_what_does_not_count(tiny_weights):
 def test_too_few_cells_are_refused(tiny_weights):
     with pytest.raises(UserError, match=r"selfsimilarity\.samples: must be at least 2, got 1"):
         SelfSimilarity([LAYER], samples=1)
+    with pytest.raises(UserError, match=r"selfsimilarity\.apart: must be from 0 to 1, got 1\.5; 0\.1 leaves"):
+        SelfSimilarity([LAYER], apart=1.5)
     objective = Objective([SelfSimilarity(["relu4_1"])])
     with pytest.raises(
         UserError, match=r"data.size: must have two cells or more at layer relu4_1 for the term selfsim"

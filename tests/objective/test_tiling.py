@@ -18,6 +18,7 @@ from nst_lightning.losses import (
     NNFM,
     Content,
     Covariance,
+    Grain,
     Gram,
     Histogram,
     MeanStd,
@@ -47,6 +48,7 @@ def terms():
         NNFM(["relu2_1", "conv3_1"], 0.3, samples=90),
         RelaxedEMD(["relu2_1", "conv3_1"], 0.3, samples=90),
         Palette(0.3, samples=200),
+        Grain(0.3),
         NearestNeighbour(["relu2_1", "conv3_1"], 0.3, samples=90),
         TotalVariation(0.2),
     ]
