@@ -125,8 +125,7 @@ class Objective(nn.Module):
         """Weight of the loss of a part and column, `of_mask` being the part's of `Weights.factors`."""
         term = self.parts[key[0]].term
         strength = self.strength if term.group == "style" else 1.0
-        likeness = self.likeness.factor if term.group == "content" else 1.0
-        return term.weight * of_mask * term.layers.get(key[1], 1.0) * strength * likeness
+        return self.likeness.weight(term) * of_mask * term.layers.get(key[1], 1.0) * strength
 
     def least_side(self, strides: Mapping[str, int]) -> int:
         """A side in pixels at which every layer has as many cells as each term needs, whatever the other side is."""

@@ -29,6 +29,17 @@ def test_above_half_structure_and_tones_join_in_units_of_the_content():
     assert twice["tones"] == pytest.approx(2 * found["tones"])
 
 
+def test_a_similarity_that_is_there_counts_more():
+    """And no second one joins, whose unit is the content's weight as before."""
+    terms = [Content(weight=0.4), SelfSimilarity(weight=0.7), Gram()]
+    assert weights(Objective(terms, likeness=0.5))["selfsimilarity"] == 0.7
+    found = weights(Objective(terms, likeness=0.75))
+    assert found["selfsimilarity"] == pytest.approx(0.7 + 2 * 0.5 * 0.4)
+    assert found["tones"] == pytest.approx(0.5 * 0.4)
+    assert len(found) == 4
+    assert weights(Objective(terms, likeness=0.25))["selfsimilarity"] == pytest.approx(0.35)
+
+
 def test_below_half_content_counts_less():
     found = weights(Objective([Content(weight=0.4), Gram()], likeness=0.1))
     assert found == {"content": pytest.approx(0.08), "gram": 1}
