@@ -53,7 +53,13 @@ def parser() -> argparse.ArgumentParser:
     add("--preset", nargs="+", default=[], metavar="NAME", help="preset or configuration file; default: fast")
     add("--size", metavar="PIXELS", help="long side of the results, or content for each content's own")
     add("--strength", nargs="+", type=float, default=[], metavar="X", help="style against content, 1 is neutral")
+    add("--likeness", type=float, metavar="X", help="how much is recognised of the contents, 0 to 1; 0.5 is neutral")
     add("--keep-colors", "--keep_colors", action="store_true", help="keep the contents' colours")
+    add(
+        "--protect-faces", "--protect_faces", action="store_true", help="faces in the contents stay clear (extra faces)"
+    )
+    add("--regions", type=int, metavar="N", help="so many regions of each content, each with the style of what is most "
+        "like it")  # fmt: skip
     add("--stroke-size", "--stroke_size", nargs="+", type=float, default=[], metavar="X", help="2: twice as large")
     add("--seed", type=int, metavar="N", help="of all that is random")
     add("--engine", default="local", metavar="NAME", help="local: this machine; ray: the machines of a Ray cluster "
@@ -151,7 +157,8 @@ def _settings(options: argparse.Namespace, fit: dict[str, str]) -> dict[str, Any
         presets = [f"{preset},{fit['config']}" for preset in presets] or [fit["config"]]
         del fit["config"]
     given = {"preset": presets, "strength": options.strength, "stroke_size": options.stroke_size}
-    found: dict[str, Any] = {"keep_colors": options.keep_colors, "options": fit}
+    found: dict[str, Any] = {"options": fit}
+    found |= {name: getattr(options, name) for name in ("keep_colors", "likeness", "protect_faces", "regions")}
     if options.sheet:
         found |= {f"{name}s": values for name, values in given.items()}
     else:

@@ -35,6 +35,8 @@ Make a picture from a content and a style image.
 --strength 2           style against content, 1 is neutral
 --likeness 0.8         how much a stranger recognises of the photograph, 0 to 1; 0.5 is neutral
 --keep-colors          keep the photograph's colours
+--protect-faces        faces in the photograph stay clear (extra faces)
+--regions 3            sky as the painting's sky: so many regions, each with the style of what is most like it
 --stroke-size 1.5      larger or smaller strokes
 --seconds 30           the best picture in about that time on this machine
 --seed 7               another noise
@@ -68,6 +70,8 @@ def add_short_words(words: argparse.ArgumentParser) -> None:
     words.add_argument("--strength", type=float)
     words.add_argument("--likeness", type=float)
     words.add_argument("--keep-colors", "--keep_colors", action="store_true")
+    words.add_argument("--protect-faces", "--protect_faces", action="store_true")
+    words.add_argument("--regions", type=int)
     words.add_argument("--stroke-size", "--stroke_size", type=float)
     words.add_argument("--seed", type=int)
 
@@ -152,6 +156,8 @@ def short_of(given: argparse.Namespace, others: Sequence[str], output: str | Non
         given.strength,
         given.likeness,
         given.keep_colors,
+        given.protect_faces,
+        given.regions,
         given.stroke_size,
         output=output,
         seed=given.seed,

@@ -24,6 +24,8 @@ class Short:
         strength: Style against content, 1 is neutral.
         likeness: How much is recognised of the content, 0 to 1; 0.5 is neutral.
         keep_colors: Whether the result has the content's colours.
+        protect_faces: Whether faces that are found in the content stay clear.
+        regions: How many regions of the content take their style from what is most like them; 0 for none.
         stroke_size: Factor on the size of the style's strokes.
         output: Where the result goes.
         seed: Of all that is random.
@@ -35,6 +37,8 @@ class Short:
     strength: float | None = None
     likeness: float | None = None
     keep_colors: bool = False
+    protect_faces: bool = False
+    regions: int | None = None
     stroke_size: float | None = None
     output: str | None = None
     seed: int | None = None
@@ -59,6 +63,8 @@ class Short:
             "model.strength": self.strength,
             "model.likeness": self.likeness,
             "data.color": "luminance" if self.keep_colors else None,
+            "data.content_mask": "faces" if self.protect_faces else None,
+            "data.regions": self.regions,
             "output": None if self.output is None else self.output,
             "seed_everything": self.seed,
         }

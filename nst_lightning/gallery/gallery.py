@@ -84,8 +84,8 @@ class Gallery:
         strengths: For a sheet.
         stroke_sizes: For a sheet.
         pattern: Names of pictures, by default ``{content}_{style}``; also {preset}, {strength}, {stroke_size}, {index}.
-        settings: Settings of all pictures: `preset`, `size`, `strength`, `keep_colors`, `stroke_size`, `seed`, and
-            `options` by the dotted names of the YAML.
+        settings: Settings of all pictures: `preset`, `size`, `strength`, `likeness`, `keep_colors`, `protect_faces`,
+            `regions`, `stroke_size`, `seed`, and `options` by the dotted names of the YAML.
 
     Raises:
         UserError: If something is not there, settings make no sense, or names collide; no work has been done then.

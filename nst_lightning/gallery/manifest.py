@@ -21,7 +21,10 @@ from nst_lightning.gallery.names import name_of, with_suffix
 from nst_lightning.gallery.rows import Row, StyleFile
 from nst_lightning.images.missing import advice
 
-COLUMNS = ("content", "style", "preset", "size", "strength", "keep_colors", "stroke_size", "seed", "output")
+COLUMNS = (
+    *("content", "style", "preset", "size", "strength", "likeness", "keep_colors", "protect_faces", "regions"),
+    *("stroke_size", "seed", "output"),
+)
 _OF_FIT = {"bits", "quality", "color_space", "keep_location"}  # options without a dot that make sense for a row
 _TABLES = {".csv", ".tsv"}
 _LISTS = {".yaml", ".yml", ".json"}
@@ -207,7 +210,18 @@ def _size(cells: _Cells, column: str) -> int | str:
     return int(str(value))
 
 
-def _seed(cells: _Cells, column: str) -> int:
+def _share(cells: _Cells, column: str) -> float:
+    value = cells.values[column]
+    try:
+        found = float(value)
+    except (TypeError, ValueError):
+        found = math.nan
+    if isinstance(value, bool) or not 0 <= found <= 1:
+        cells.refuse(column, "must be a number from 0 to 1", value, "0.5 is neutral")
+    return found
+
+
+def _count(cells: _Cells, column: str) -> int:
     value = cells.values[column]
     if isinstance(value, bool) or not str(value).isdecimal():
         cells.refuse(column, "must be a whole number from 0", value, "leave it out for 0")
@@ -226,7 +240,10 @@ _WORDS: dict[str, Callable[[_Cells, str], Any]] = {
     "preset": _text,
     "size": _size,
     "strength": _number,
+    "likeness": _share,
     "keep_colors": _truth,
+    "protect_faces": _truth,
+    "regions": _count,
     "stroke_size": _number,
-    "seed": _seed,
+    "seed": _count,
 }

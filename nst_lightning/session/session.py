@@ -64,6 +64,8 @@ class Session(Runner):
         strength: float | None = None,
         likeness: float | None = None,
         keep_colors: bool = False,
+        protect_faces: bool = False,
+        regions: int | None = None,
         stroke_size: float | None = None,
         evaluations: int | None = None,
         seconds: float | None = None,
@@ -87,6 +89,8 @@ class Session(Runner):
         strength: float | None = None,
         likeness: float | None = None,
         keep_colors: bool = False,
+        protect_faces: bool = False,
+        regions: int | None = None,
         stroke_size: float | None = None,
         evaluations: int | None = None,
         seconds: float | None = None,
@@ -109,6 +113,8 @@ class Session(Runner):
         strength: float | None = None,
         likeness: float | None = None,
         keep_colors: bool = False,
+        protect_faces: bool = False,
+        regions: int | None = None,
         stroke_size: float | None = None,
         evaluations: int | None = None,
         seconds: float | None = None,
@@ -130,6 +136,8 @@ class Session(Runner):
             strength: Style against content, above 0; 1 is neutral.
             likeness: How much a stranger recognises of the content, 0 to 1; 0.5 is neutral.
             keep_colors: Keep the content's colours, and take on the brush alone.
+            protect_faces: Keep faces that are found in the content clear; needs the extra ``faces``.
+            regions: Find so many regions of the content, 2 to 8, each with the style of what is most like it; 0: none.
             stroke_size: Factor on the size of strokes, above 0.
             evaluations: How many evaluations of the objective.
             seconds: Make the best picture in about that time: choose evaluations, and the size, if none is given.
@@ -147,7 +155,9 @@ class Session(Runner):
         placed = {"trainer.precision": precision, "model.evaluations": evaluations, **_device(device)}
         given = {**self._options, **{name: value for name, value in placed.items() if value is not None}, **options}
         file = None if output is None else os.fspath(output)
-        short = Short(preset, size, strength, likeness, keep_colors, stroke_size, file, seed, given)
+        short = Short(
+            preset, size, strength, likeness, keep_colors, protect_faces, regions, stroke_size, file, seed, given
+        )
         return self._picture(content, style, short, seconds, (progress, stop))
 
     def _picture(

@@ -56,6 +56,13 @@ class TestTyped:
         assert main(words.split()) == 2
         assert "data.color: must be given once" in capsys.readouterr().err
 
+    def test_short_words_are_those_of_stylize(self, folders, capsys):
+        assert gallery("--likeness", 0.8, "--regions", 3, "--print_config") == 0
+        found = yaml.safe_load(capsys.readouterr().out)
+        assert (found["model"]["likeness"], found["data"]["regions"]) == (0.8, 3)
+        assert gallery("--protect-faces", "--print_config") == 0
+        assert yaml.safe_load(capsys.readouterr().out)["data"]["content_mask"] == "faces"
+
     def test_what_print_config_says_fit_makes(self, folders, capsys):
         assert gallery("--size", 32, "--model.evaluations", 2, "--stroke-size", 1.5, "--print_config") == 0
         Path("one.yaml").write_text(capsys.readouterr().out, encoding="utf-8")

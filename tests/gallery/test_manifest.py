@@ -62,6 +62,9 @@ class TestRows:
                     "content": "photos/dog.jpg",
                     "style": [{"path": "paintings/waves.png", "weight": 3}, "paintings/night.png"],
                     "keep_colors": True,
+                    "likeness": 0,
+                    "protect_faces": "yes",
+                    "regions": 3,
                     "output": "a/b",
                 },
             ]
@@ -69,7 +72,8 @@ class TestRows:
         first, second = rows_of("rows.yaml", text)
         assert (first.name, first.short.size) == ("cat_waves+night.png", "content")
         assert [style.weight for style in second.styles] == [3, 1]
-        assert (second.name, second.short.keep_colors) == ("a/b.png", True)
+        assert (second.name, second.short.keep_colors, second.short.protect_faces) == ("a/b.png", True, True)
+        assert (second.short.likeness, second.short.regions) == (0, 3)
 
     def test_paths_begin_at_its_folder(self, folders):
         text = "- {content: ../photos/cat.png, style: 'demo:style'}\n"
@@ -90,7 +94,8 @@ class TestRows:
         ("rows.csv", "content,style\nphotos/cat.png,\n", "row 1 (line 2), column style: must name a picture, got ''"),
         ("rows.csv", "content,style,stength\n",
          "rows.csv: the first line, column stength: must be one of content, style, preset, size, strength, "
-         "keep_colors, stroke_size, seed, output or an option such as model.evaluations, got 'stength'; "
+         "likeness, keep_colors, protect_faces, regions, stroke_size, seed, output or an option such as "
+         "model.evaluations, got 'stength'; "
          "did you mean strength?"),
         ("rows.csv", "content,style,content\n", "column content: must be there once, got it twice"),
         ("rows.csv", CSV[:-1] + ",7\n", "row 1 (line 2), column 3: must be in the first line, got '7'"),
@@ -98,6 +103,10 @@ class TestRows:
          "column size: must be a number of pixels, or content, got 'big'; 512 is a good start"),
         ("rows.csv", "content,style,keep_colors\nphotos/cat.png,paintings/waves.png,maybe\n",
          "column keep_colors: must be yes or no, got 'maybe'; leave it out for no"),
+        ("rows.csv", "content,style,likeness\nphotos/cat.png,paintings/waves.png,2\n",
+         "column likeness: must be a number from 0 to 1, got '2'; 0.5 is neutral"),
+        ("rows.csv", "content,style,regions\nphotos/cat.png,paintings/waves.png,many\n",
+         "column regions: must be a whole number from 0, got 'many'; leave it out for 0"),
         ("rows.csv", "content,style\n", "--manifest: must hold at least one row, got none in 'rows.csv'"),
         ("rows.csv", "", "--manifest: must hold at least one row"),
         ("rows.yaml", "", "--manifest: must hold at least one row"),
