@@ -6,6 +6,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from nst_lightning.objective.regions import MOST
+
 ID = r"^[0-9a-f]{16}$"  # of pictures and uploads
 IMAGE = r"^(?:[0-9a-f]{16}|demo:[a-z]{1,16})$"  # of an upload, or the name of a picture that the package carries
 
@@ -34,8 +36,15 @@ class Asked(_Strict):
     preset: str = Field("fast", pattern=r"^[a-z0-9_]{1,40}$")
     size: int | None = Field(None, ge=16, description="long side of the result in pixels; null: the preset's")
     strength: _Factor = Field(1.0, description="style against content, 1 is neutral")
+    likeness: float | None = Field(
+        None, ge=0, le=1, allow_inf_nan=False, description="how much is recognised, 0.5 is neutral; null: the preset's"
+    )
     stroke_size: _Factor = Field(1.0, description="2: strokes twice as large")
     keep_colors: bool = Field(False, description="whether the result has the content's colours")
+    protect_faces: bool = Field(False, description="whether faces in the content stay clear; needs the extra faces")
+    regions: int | None = Field(
+        None, ge=0, le=MOST, description="how many parts take the style of what is most like them; null: the preset's"
+    )
     evaluations: _Count | None = Field(None, description="how many evaluations; null: the preset's")
     seconds: float | None = Field(
         None, gt=0, le=86400, allow_inf_nan=False, description="make the best picture in about that time"

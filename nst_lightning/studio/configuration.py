@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from nst_lightning.data.request import FACES
 from nst_lightning.files.paths import PATHS_FROM
 from nst_lightning.files.yaml_text import load_yaml
 from nst_lightning.studio.asked import Asked
@@ -22,6 +23,8 @@ _IGNORED = ("bits", "quality", "color_space", "keep_location")  # of files, whic
 _FIELDS = {
     "data.size": "size",
     "model.strength": "strength",
+    "model.likeness": "likeness",
+    "data.regions": "regions",
     "model.evaluations": "evaluations",
 }
 BEGINNING = "beginning.tif"  # what a picture that began with another one calls that
@@ -39,7 +42,8 @@ def published(configuration: str, asked: Asked, names: Mapping[str, str]) -> str
     tree["trainer"] = {"precision": (tree.get("trainer") or {}).get("precision", "auto")}
     data = tree["data"]
     data["content"] = None if asked.content is None else names[asked.content]
-    data["content_mask"] = None if asked.content_mask is None else names[asked.content_mask]
+    if data.get("content_mask") != FACES:
+        data["content_mask"] = None if asked.content_mask is None else names[asked.content_mask]
     items = data["style"] if isinstance(data["style"], list) else [data["style"]]
     data["style"] = [_style(item, style, names) for item, style in zip(items, asked.styles, strict=True)]
     if data.get("init") not in {None, "content", "white", "grey", "noise"}:
@@ -122,7 +126,10 @@ def _pictures(flat: dict[str, Any], asked: dict[str, Any]) -> dict[str, Any]:
     if scales and isinstance(scales[0], (int, float)) and scales[0] != 1:
         asked["stroke_size"] = scales[0]
     found: dict[str, Any] = {"content": _file_name(flat.pop("data.content", None)), "styles": styles}
-    found["content_mask"] = _file_name(flat.pop("data.content_mask", None))
+    mask = flat.pop("data.content_mask", None)
+    if mask == FACES:
+        asked["protect_faces"], mask = True, None
+    found["content_mask"] = _file_name(mask)
     return found
 
 

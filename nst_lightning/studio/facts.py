@@ -9,8 +9,12 @@ import yaml
 
 from nst_lightning import __version__
 from nst_lightning.config.presets import read_presets
+from nst_lightning.errors import UserError
+from nst_lightning.faces import check_weights
 from nst_lightning.features.weights import vgg19_source
 from nst_lightning.hardware.accelerator import choose_precision, describe
+from nst_lightning.objective.likeness import NEUTRAL
+from nst_lightning.objective.regions import MOST
 from nst_lightning.studio.downloads import TYPES
 from nst_lightning.studio.limits import Limits
 
@@ -29,7 +33,7 @@ _CONTENTS = [
 
 
 def facts(device: str, limits: Limits) -> dict[str, Any]:
-    """Version, device, presets, pictures of the package, limits and formats."""
+    """Version, device, presets, whether faces are found, pictures of the package, limits and formats."""
     hardware = describe(torch.device(device))
     precision = choose_precision("auto", hardware)
     return {
@@ -42,6 +46,7 @@ def facts(device: str, limits: Limits) -> dict[str, Any]:
             "memory": hardware.memory,
         },
         "presets": _presets(),
+        "faces": _faces(),
         "styles": _STYLES,
         "contents": _CONTENTS,
         "limits": {
@@ -49,9 +54,19 @@ def facts(device: str, limits: Limits) -> dict[str, Any]:
             "megapixels": limits.megapixels,
             "max_size": limits.max_size,
             "keep_hours": limits.keep_hours,
+            "regions": MOST,
         },
         "formats": list(TYPES),
     }
+
+
+def _faces() -> dict[str, Any]:
+    """Whether faces can be found here, and if not, why."""
+    try:
+        check_weights()
+    except UserError as error:
+        return {"can_be_found": False, "reason": str(error).partition(": faces ")[2]}
+    return {"can_be_found": True, "reason": ""}
 
 
 def _presets() -> list[dict[str, Any]]:
@@ -69,6 +84,7 @@ def _presets() -> list[dict[str, Any]]:
                 "name": preset.name,
                 "gives": preset.gives,
                 "takes": preset.takes,
+                "likeness": float((tree.get("model") or {}).get("likeness", NEUTRAL)),
                 "needs_weights": needs,
                 "weights_present": present or not needs,
             }

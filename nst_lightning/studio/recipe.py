@@ -31,6 +31,10 @@ def check_asked(asked: Asked, uploads: Uploads, limits: Limits) -> None:
         )
     if asked.size is not None and asked.size > limits.max_size:
         raise RefusedError(f"size: must be at most {limits.max_size} px here, got {asked.size}; choose a smaller one")
+    if asked.protect_faces and asked.content_mask is not None:
+        raise RefusedError(
+            "protect_faces: must be false beside a content_mask, which says what stays clear, got true; leave one out"
+        )
     for image in asked.images:
         uploads.path(image)
     check_options(asked.options)
@@ -61,7 +65,10 @@ def short_of(asked: Asked, name: Name) -> Short:
         asked.preset,
         asked.size,
         asked.strength if asked.strength != 1 else None,
+        asked.likeness,
         keep_colors=asked.keep_colors,
+        protect_faces=asked.protect_faces,
+        regions=asked.regions,
         stroke_size=asked.stroke_size if asked.stroke_size != 1 else None,
         seed=asked.seed,
         options=options,
@@ -98,13 +105,22 @@ def command(asked: Asked, names: Mapping[str, str], more: Sequence[str] = ()) ->
     if asked.content is None or any(style.mask is not None for style in asked.styles):
         return shlex.join(["nst", "fit", *arguments(asked, names.__getitem__), *more, "--output=picture.png"])
     words = ["nst", "stylize", names[asked.content]]
-    words += [names[style.image] + (f":{style.weight:g}" if style.weight != 1 else "") for style in asked.styles]
+    words += [names[style.image] + (f":{_number(style.weight)}" if style.weight != 1 else "") for style in asked.styles]
     words += ["-o", "picture.png", "--preset", asked.preset]
     words += [] if asked.size is None else ["--size", str(asked.size)]
-    words += [] if asked.strength == 1 else ["--strength", f"{asked.strength:g}"]
-    words += [] if asked.stroke_size == 1 else ["--stroke-size", f"{asked.stroke_size:g}"]
+    words += [] if asked.strength == 1 else ["--strength", _number(asked.strength)]
+    words += [] if asked.likeness is None else ["--likeness", _number(asked.likeness)]
+    words += [] if asked.stroke_size == 1 else ["--stroke-size", _number(asked.stroke_size)]
     words += ["--keep-colors"] if asked.keep_colors else []
+    words += ["--protect-faces"] if asked.protect_faces else []
+    words += [] if asked.regions is None else ["--regions", str(asked.regions)]
     words += [] if asked.seed == 0 else ["--seed", str(asked.seed)]
     # The options, in YAML as the short words' own maker writes them.
     plain = Short("", options=short_of(asked, names.__getitem__).options).arguments(None, ["demo:style"])[1:]
     return shlex.join([*words, *plain, *more])
+
+
+def _number(value: float) -> str:
+    """In as few digits as give the same number again."""
+    short = f"{value:g}"
+    return short if float(short) == value else repr(value)

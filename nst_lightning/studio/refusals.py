@@ -12,11 +12,17 @@ _FIELDS = {  # names of options, and the fields of a request that they come from
     "data.content": "content",
     "data.content_mask": "content_mask",
     "data.color": "keep_colors",
+    "data.regions": "regions",
     "model.strength": "strength",
+    "model.likeness": "likeness",
     "model.evaluations": "evaluations",
     "seed_everything": "seed",
 }
-_OWN = {"content", "styles", "preset", "size", "strength", "stroke_size", "evaluations", "seconds", "seed", "file"}
+_OWN = {
+    *("content", "styles", "preset", "size", "strength", "likeness", "stroke_size", "protect_faces", "regions"),
+    *("evaluations", "seconds", "seed", "file"),
+}
+_ABOUT_FACES = "data.content_mask: faces "
 _NAMED = re.compile(r"([\w.-]+)(?:\[(\d+)\])?(?:\.(\w+))?[ :(]")
 
 
@@ -48,6 +54,8 @@ def field_of(line: str) -> str | None:
     if found is None:
         return None
     name = found[1]
+    if line.startswith(_ABOUT_FACES):
+        return "protect_faces"
     if name.startswith("data.style"):
         return "styles"
     if name in _FIELDS or name in _OWN:

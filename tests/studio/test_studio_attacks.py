@@ -126,13 +126,15 @@ def test_options_of_the_products_own_are_taken(shared):
 
 def test_a_configuration_comes_back_as_a_request(shared):
     images = upload(shared, name="photo.png"), upload(shared, name="paint.png")
-    name = made(shared, content=images[0], styles=[{"image": images[1]}], strength=2, keep_colors=True, stroke_size=2)
+    wish = {"strength": 2, "keep_colors": True, "stroke_size": 2, "likeness": 0.35, "regions": 3}
+    name = made(shared, content=images[0], styles=[{"image": images[1]}], **wish)
     text = shared.get(f"/api/pictures/{name}/configuration").text
     answer = shared.post("/api/configuration", content=text).json()
     assert answer["pictures"]["content"] == "photo.png"
     assert answer["pictures"]["styles"] == [{"name": "paint.png", "mask": None, "weight": 1.0}]
     asked = answer["asked"]
-    assert (asked["size"], asked["strength"], asked["keep_colors"], asked["stroke_size"]) == (48, 2.0, True, 2.0)
+    assert {key: asked[key] for key in ("size", *wish)} == {"size": 48, **wish}
+    assert not {"data.regions", "model.likeness"} & set(asked["options"])
     again = {**asked, "content": images[0], "styles": [{"image": images[1]}]}
     other = ask(shared, **again)
     wait_for(shared, other)

@@ -492,8 +492,11 @@ def test_all_is_done_by_keyboard(open_page, pictures):
         "preset",
         "size",
         "strength",
+        "likeness",
         "stroke_size",
         "keep_colors",
+        *(["protect_faces"] if page.is_enabled("#protect_faces") else []),
+        "regions",
         "length",
         "length-number",
         "start",
@@ -501,6 +504,92 @@ def test_all_is_done_by_keyboard(open_page, pictures):
     assert [name for name in reached if name in wanted] == wanted
     page.keyboard.press("Enter")
     wait_for(page, "finished")
+
+
+def with_faces(page: Any, *, can_be_found: bool) -> None:
+    """Let the server say whether faces can be found there."""
+
+    def answer(route: Any) -> None:
+        known = route.fetch().json()
+        route.fulfill(json={**known, "faces": {"can_be_found": can_be_found, "reason": "needs the package x"}})
+
+    page.route("**/api/facts", answer)
+    page.reload()
+    page.locator("#preset option").first.wait_for(state="attached")
+
+
+def planned(page: Any, action: Callable[[], Any], **wanted: Any) -> None:
+    """Do something after which the page asks for a plan with these wishes."""
+    with page.expect_request(
+        lambda request: (
+            request.url.endswith("/api/plan")
+            and all(request.post_data_json[name] == value for name, value in wanted.items())
+        )
+    ):
+        action()
+
+
+def test_likeness_is_the_presets_until_it_is_set(open_page, pictures):
+    page = open_page()
+    choose(page, pictures)
+    expect(page, "#likeness-said").to_have_text("0.5, neutral")
+    planned(page, lambda: page.select_option("#preset", "portrait"), preset="portrait", likeness=None)
+    expect(page, "#likeness-said").to_have_text("0.85, the preset's own")
+    page.focus("#likeness")
+    planned(page, lambda: page.keyboard.press("ArrowLeft"), likeness=0.8)
+    expect(page, "#likeness").to_have_attribute("aria-valuetext", "0.8")
+    planned(page, lambda: page.select_option("#preset", "fast"), preset="fast", likeness=0.8)
+    planned(page, lambda: page.locator("#likeness").fill("0.5"), likeness=None)
+    planned(page, lambda: page.select_option("#regions", "3"), regions=3)
+    planned(page, lambda: page.select_option("#regions", "none"), regions=None)
+
+
+def test_likeness_and_regions_come_back_with_their_picture(open_page, pictures):
+    page = open_page()
+    choose(page, pictures)
+    set_length(page, "2")
+    page.locator("#likeness").fill("0.7")
+    page.select_option("#regions", "2")
+    name = start(page)
+    wait_for(page, "finished")
+    assert re.search(r"Likeness\s+0.7\s", page.inner_text("#settings"))
+    assert re.search(r"Regions\s+2\s", page.inner_text("#settings"))
+    page.click("#new")
+    page.locator("#likeness").fill("0")
+    page.select_option("#regions", "none")
+    page.click(f"#history-list button[data-id='{name}']")
+    expect(page, "#likeness-said").to_have_text("0.7")
+    expect(page, "#regions").to_have_value("2")
+
+
+def test_faces_can_be_protected_where_they_can_be_found(open_page, pictures):
+    page = open_page(allow="422")  # the server itself may lack the extra
+    with_faces(page, can_be_found=False)
+    expect(page, "#protect_faces").to_be_disabled()
+    expect(page, "#help-protect_faces").to_have_text("Not possible on this server, since it needs the package x")
+    with_faces(page, can_be_found=True)
+    choose(page, pictures)
+    planned(page, lambda: page.check("#protect_faces"), protect_faces=True, content_mask=None)
+    page.click("#content-paint")
+    page.click("#brush-fill")
+    page.click("#brush-use")
+    expect(page, "#protect_faces").to_be_disabled()
+    expect(page, "#protect_faces").not_to_be_checked()
+    expect(page, "#help-protect_faces").to_contain_text("What you have painted stays clear instead")
+    page.click("#content-paint")
+    page.click("#brush-whole")
+    expect(page, "#protect_faces").to_be_enabled()
+    page.select_option("#preset", "texture")
+    expect(page, "#protect_faces").to_be_disabled()
+
+
+def test_a_server_that_finds_no_faces_says_so_beside_them(open_page, pictures):
+    page = open_page(allow="422")
+    refusal = {"error": "data.content_mask: faces needs the package x", "field": "protect_faces"}
+    page.route("**/api/plan", lambda route: route.fulfill(json=refusal, status=422))
+    choose(page, pictures)
+    expect(page, "#error-protect_faces").to_contain_text("faces needs the package x")
+    expect(page, "#protect_faces").to_have_attribute("aria-invalid", "true")
 
 
 def test_pictures_are_dropped_and_pasted(open_page, pictures):

@@ -11,7 +11,11 @@ from PIL import Image
 from serving import ASKED, ask, made, pixels, png, studio_client, upload, wait_for
 
 from nst_lightning.cli import main
+from nst_lightning.data import mask_files, request
+from nst_lightning.errors import UserError
+from nst_lightning.faces import Face
 from nst_lightning.images import read_image
+from nst_lightning.studio import facts
 from nst_lightning.studio.limits import Limits
 
 
@@ -21,7 +25,8 @@ def test_a_picture_is_made_and_its_pixels_are_those_of_the_command(shared, tmp_p
     (tmp_path / "photo.png").write_bytes(content)
     (tmp_path / "paint.png").write_bytes(style)
     images = upload(shared, content, "photo.png"), upload(shared, style, "../paint.png")
-    name = made(shared, content=images[0], styles=[{"image": images[1]}], strength=2, stroke_size=0.5)
+    wish = {"strength": 4 / 3, "stroke_size": 0.5, "likeness": 0.7, "regions": 2}
+    name = made(shared, content=images[0], styles=[{"image": images[1]}], **wish)
     result = shared.get(f"/api/pictures/{name}/result")
     assert result.headers["content-disposition"].startswith("attachment")
     (tmp_path / "settings.yaml").write_text(shared.get(f"/api/pictures/{name}/configuration").text)
@@ -238,3 +243,64 @@ def test_masks_and_several_styles(client):
     assert "mask: left.png" in text
     assert "content_mask: left.png" in text
     assert client.get(f"/api/pictures/{name}/command").text.startswith("nst fit ")
+
+
+@pytest.fixture
+def faces(monkeypatch):
+    """A detector that is installed, and finds a face in each picture."""
+    monkeypatch.setattr(mask_files, "find_faces", lambda _: [Face(0.2, 0.2, 0.6, 0.8)])
+    for module in (request, facts):
+        monkeypatch.setattr(module, "check_weights", lambda: None)
+
+
+def test_faces_are_protected(client, faces):
+    assert client.get("/api/facts").json()["faces"] == {"can_be_found": True, "reason": ""}
+    wish = {"evaluations": 10, "options": {"data.content_floor": 0.0}}
+    plain, name = made(client, **wish), made(client, **wish, protect_faces=True)
+    plain, clear = (pixels(client.get(f"/api/pictures/{one}/result").content) for one in (plain, name))
+    assert plain != clear
+    assert "--protect-faces" in client.get(f"/api/pictures/{name}/command").text
+    text = client.get(f"/api/pictures/{name}/configuration").text
+    assert "content_mask: faces" in text
+    answer = client.post("/api/configuration", content=text).json()
+    assert (answer["asked"]["protect_faces"], answer["pictures"]["content_mask"]) == (True, None)
+
+
+def test_faces_that_cannot_be_found_are_refused_with_their_field(shared, monkeypatch):
+    def check():
+        raise UserError("data.content_mask: faces needs the package x, which is not installed; pip install x")
+
+    for module in (request, facts):
+        monkeypatch.setattr(module, "check_weights", check)
+    reason = "needs the package x, which is not installed; pip install x"
+    assert shared.get("/api/facts").json()["faces"] == {"can_be_found": False, "reason": reason}
+    answer = shared.post("/api/pictures", json={**ASKED, "protect_faces": True})
+    assert (answer.status_code, answer.json()["field"]) == (422, "protect_faces")
+    assert reason in answer.json()["error"]
+
+
+@pytest.mark.parametrize(
+    ("wish", "field", "said"),
+    [
+        ({"regions": 1}, "regions", "data.regions: must be 0 or from 2 to 8, got 1; 3 is a good start"),
+        ({"regions": 2, "options": {"data.regions": 3}}, "regions", "data.regions: must be given once, got 2 and 3"),
+        ({"likeness": 1, "options": {"model.likeness": 0}}, "likeness", "model.likeness: must be given once, got 1.0"),
+        (
+            {"protect_faces": True, "content_mask": "demo:mask"},
+            "protect_faces",
+            "protect_faces: must be false beside a content_mask",
+        ),
+    ],
+)
+def test_what_cannot_be_is_refused_with_its_field(shared, wish, field, said):
+    answer = shared.post("/api/plan", json={**ASKED, **wish})
+    assert answer.status_code == 422
+    assert answer.json()["field"] == field
+    assert answer.json()["error"].startswith(said)
+
+
+def test_each_preset_says_its_likeness(shared):
+    known = {preset["name"]: preset["likeness"] for preset in shared.get("/api/facts").json()["presets"]}
+    assert (known["fast"], known["portrait"]) == (0.5, 0.85)
+    plan = shared.post("/api/plan", json={**ASKED, "preset": "portrait", "size": 48, "likeness": None}).json()
+    assert "likeness: 0.85" in plan["configuration"]

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import shlex
+
 import pytest
+
+from nst_lightning.cli import stylize
+from nst_lightning.session import Session
 
 pydantic = pytest.importorskip("pydantic")
 
 from nst_lightning.studio.asked import Asked  # noqa: E402
 from nst_lightning.studio.invalid import line_of  # noqa: E402
+from nst_lightning.studio.recipe import arguments, command  # noqa: E402
 from nst_lightning.studio.workshop import device_words  # noqa: E402
 
 STYLES = [{"image": "demo:style"}]
@@ -23,6 +29,8 @@ STYLES = [{"image": "demo:style"}]
         ({"strength": "much"}, "strength: must be a number, got much; see", "strength"),
         ({"seconds": 1e6}, "seconds: must be at most 86400, got 1000000.0; see", "seconds"),
         ({"seed": 2**32}, "seed: must be below 4294967296, got 4294967296; see", "seed"),
+        ({"likeness": 1.5}, "likeness: must be at most 1, got 1.5; see", "likeness"),
+        ({"regions": 9}, "regions: must be at most 8, got 9; see", "regions"),
         ({"keep_colors": "perhaps"}, "keep_colors: must be true or false, got perhaps; see", "keep_colors"),
         ({"content": "../../etc"}, "content: must be a name such as the server gives, got ../../etc; see", "content"),
         ({"output": "x.png"}, "output: is no field of this request, got x.png; see", "output"),
@@ -44,3 +52,38 @@ def test_a_line_for_each(given, line, field):
 def test_a_device_in_the_words_of_the_command():
     assert device_words("cpu") == ["--trainer.accelerator=cpu"]
     assert device_words("cuda:1") == ["--trainer.accelerator=cuda", "--trainer.devices=[1]"]
+
+
+class ToldError(Exception):
+    """The command line of a run, before anything is made."""
+
+
+class Told(Session):
+    def run(self, args, **_):
+        raise ToldError(args)
+
+
+WISHES = {
+    "strength": (4 / 3, ["--strength", "1.3333333333333333"]),
+    "likeness": (0.8, ["--likeness", "0.8"]),
+    "stroke_size": (1.5, ["--stroke-size", "1.5"]),
+    "keep_colors": (True, ["--keep-colors"]),
+    "protect_faces": (True, ["--protect-faces"]),
+    "regions": (3, ["--regions", "3"]),
+    "seed": (7, ["--seed", "7"]),
+}
+
+
+@pytest.mark.parametrize("name", WISHES)
+def test_a_wish_over_http_is_that_of_the_command_and_of_python(name):
+    value, words = WISHES[name]
+    asked = Asked(content="demo:content", styles=STYLES, **{name: value})
+    shown = shlex.split(command(asked, {"demo:content": "demo:content", "demo:style": "demo:style"}))
+    assert words == shown[shown.index(words[0]) :][: len(words)]
+
+    with pytest.raises(ToldError) as told:
+        Told().stylize("demo:content", "demo:style", **{"seed": 0, name: value})
+    given, others = stylize.split(shown[2:], stylize.parser())
+    line = stylize.short_of(given, others).arguments("demo:content", ["demo:style"])
+    http = arguments(asked, lambda image: image)
+    assert set(told.value.args[0]) == set(http) == {*line, f"--seed_everything={asked.seed}"}

@@ -8,7 +8,9 @@ const SLIDERS = ["strength", "stroke_size"]; // factors, which their sliders hav
 const WITHOUT_CONTENT = "texture"; // the preset that takes a style alone
 const MOST_STYLES = 8;
 const KEPT_NAMES = 500; // of uploads, for the titles of their pictures
-const FIELDS = ["content", "styles", "preset", "size", "strength", "stroke_size", "keep_colors", "length", "seed", "options"];
+const FIELDS = ["content", "styles", "preset", "size", "strength", "likeness", "stroke_size", "keep_colors", "protect_faces", "regions",
+  "length", "seed", "options"];
+const NEUTRAL = 0.5; // a likeness
 
 const NUMBERS = [["size", "size", "Size"], ["length-number", "length", "Length"], ["seed", "seed", "Seed"]];
 
@@ -17,6 +19,7 @@ let content = null; // {id, name, width, height}; width is null while it is not 
 let contentMask = null;
 let styles = []; // {image, name, credit, weight, mask}
 let options = {};
+let likeness = null; // the preset's own
 let changed = () => {};
 const refusedUploads = new Set(); // "content" or "styles", where a line about a file stands
 const exact = {}; // factors as they were given, which a slider's steps would round
@@ -36,8 +39,11 @@ export function read() {
     preset: $("preset").value,
     size: number("size"),
     strength: exact.strength,
+    likeness,
     stroke_size: exact.stroke_size,
     keep_colors: $("keep_colors").checked,
+    protect_faces: $("protect_faces").checked,
+    regions: number("regions"),
     evaluations: length === "evaluations" ? number("length-number") : null,
     seconds: length === "seconds" ? number("length-number") : null,
     seed: number("seed") ?? 0,
@@ -55,7 +61,10 @@ export function fill(asked) {
   $("preset").value = asked.preset;
   $("size").value = asked.size ?? "";
   for (const name of SLIDERS) setFactor(name, asked[name] ?? 1);
+  likeness = asked.likeness ?? null;
   $("keep_colors").checked = asked.keep_colors ?? false;
+  $("protect_faces").checked = asked.protect_faces ?? false;
+  $("regions").value = asked.regions || "";
   $("length").value = asked.evaluations != null ? "evaluations" : asked.seconds != null ? "seconds" : "";
   $("length-number").value = asked.evaluations ?? asked.seconds ?? "";
   $("seed").value = asked.seed ?? 0;
@@ -94,6 +103,38 @@ function sayFactor(name) {
   const text = `× ${factor(exact[name])}`;
   write($(`${name}-said`), text);
   $(name).setAttribute("aria-valuetext", text);
+}
+
+const presetOf = (name) => facts.presets.find((preset) => preset.name === name);
+const ownLikeness = () => presetOf($("preset").value)?.likeness ?? NEUTRAL;
+
+/** Take the likeness that the slider has; where that is the preset's own it follows the preset from now on. */
+function takeLikeness() {
+  const value = Number($("likeness").value);
+  likeness = value === ownLikeness() ? null : value;
+}
+
+function showLikeness() {
+  const value = likeness ?? ownLikeness();
+  const of = value === NEUTRAL ? ", neutral" : likeness === null ? ", the preset's own" : "";
+  $("likeness").value = value;
+  write($("likeness-said"), `${value}${of}`);
+  $("likeness").setAttribute("aria-valuetext", `${value}${of}`);
+}
+
+/** Why faces cannot be looked for, in plain words; empty where they can. */
+function whyNoFaces() {
+  if (!facts.faces.can_be_found) return `Not possible on this server, since it ${facts.faces.reason}`;
+  if ($("preset").value === WITHOUT_CONTENT) return "A texture has no photograph in which faces could be looked for.";
+  if (contentMask !== null) return "What you have painted stays clear instead: paint faces there, too.";
+  return "";
+}
+
+function showFaces() {
+  const why = whyNoFaces();
+  $("protect_faces").disabled = why !== "";
+  if (why) $("protect_faces").checked = false;
+  write($("help-protect_faces"), why || "Faces that are found in the photograph stay clear; all else is painted a little more freely.");
 }
 
 // ---- pictures that are known
@@ -151,10 +192,17 @@ function refresh() {
   for (const button of $("gallery").querySelectorAll("button")) {
     button.setAttribute("aria-pressed", String(styles.some(({ image }) => image === button.dataset.id)));
   }
-  showLength();
-  showPreset();
+  showControls();
   showOptions();
   changed();
+}
+
+/** What controls say of each other. */
+function showControls() {
+  showLength();
+  showPreset();
+  showLikeness();
+  showFaces();
 }
 
 function showImage(image, id) {
@@ -169,7 +217,7 @@ function showLength() {
 }
 
 function showPreset() {
-  const preset = facts.presets.find(({ name }) => name === $("preset").value);
+  const preset = presetOf($("preset").value);
   const weights = preset?.needs_weights && !preset.weights_present ? "The network's weights are downloaded first." : "";
   write($("help-preset"), preset ? [preset.gives, weights || preset.takes].filter(Boolean).join(" ") : "");
 }
@@ -380,6 +428,8 @@ function fillChoices() {
     button.addEventListener("click", () => toggleStyle(item.id));
     return make("li", {}, button);
   }));
+  const counts = Array.from({ length: facts.limits.regions - 1 }, (_, index) => index + 2);
+  $("regions").replaceChildren(new Option("none", ""), ...counts.map((count) => new Option(String(count))));
   $("content-shipped").replaceChildren(...facts.contents.map((item) => {
     const button = make("button", { type: "button", className: "quiet", title: item.title },
       facts.contents.length > 1 ? item.title : "An example");
@@ -399,6 +449,7 @@ export function prepare(theFacts, onChange) {
       sayFactor(name);
     });
   }
+  $("likeness").addEventListener("input", takeLikeness);
   files("content-file", "content");
   files("content-camera", "content");
   files("styles-file", "styles");
@@ -417,7 +468,7 @@ export function prepare(theFacts, onChange) {
     target.value = "";
   });
   $("options-remove").addEventListener("click", () => { options = {}; refresh(); });
-  $("ask").addEventListener("input", () => { showLength(); showPreset(); onChange(); });
+  $("ask").addEventListener("input", () => { showControls(); onChange(); });
   changed = onChange;
   refresh();
 }

@@ -216,8 +216,8 @@ function settings() {
     : given.seconds != null ? count(given.seconds, "second") : "as the preset says";
   const rows = [
     ["Preset", given.preset], ["Size", `${width} × ${height} px`], ["Strength", factor(given.strength ?? 1)],
-    ["Stroke size", factor(given.stroke_size ?? 1)], ["Colours", given.keep_colors ? "the photograph's" : "the painting's"],
-    ["Length", length], ["Seed", given.seed ?? 0], ["Masks", masks(given)],
+    ["Likeness", given.likeness ?? ""], ["Stroke size", factor(given.stroke_size ?? 1)], ["Colours", given.keep_colors ? "the photograph's" : "the painting's"],
+    ["Length", length], ["Seed", given.seed ?? 0], ["Masks", masks(given)], ["Regions", given.regions || ""],
     ["Begun from", shown.parent ? "a smaller picture" : ""],
     ["Device", [device, plan?.precision].filter(Boolean).join(", ")], ["Memory", plan?.bytes ? bytes(plan.bytes) : ""],
   ].filter(([, value]) => value !== "");
@@ -229,7 +229,8 @@ function settings() {
 
 function masks(given) {
   const painted = given.styles.filter(({ mask }) => mask).length;
-  return [painted && count(painted, "style") + " painted", given.content_mask && "part stays clear"].filter(Boolean).join(", ");
+  return [painted && count(painted, "style") + " painted", given.content_mask && "part stays clear",
+    given.protect_faces && "faces stay clear"].filter(Boolean).join(", ");
 }
 
 function setStrength(value) {
