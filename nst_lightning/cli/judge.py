@@ -18,6 +18,8 @@ from nst_lightning.errors import UserError, UserNotice, notice
 from nst_lightning.files.paths import expand
 from nst_lightning.process.loading import load
 
+Size = tuple[int, int]  # height and width
+
 # Of the panel, which needs torch; tests compare the two.
 NAMES = ("lpips_alex", "lpips_vgg", "dists", "cfsd", "gram", "sliced", "colors", "hatching", "borders", "clipped")
 _ARROWS = {"lower": "↓", "higher": "↑", "one": "→1"}
@@ -70,15 +72,12 @@ def _judge(options: argparse.Namespace) -> None:
     """Print what there is to print, a row as soon as it is known."""
     # Torch is loaded here, so that nst judge --help needs none of it.
     images = load("nst_lightning.images")
-    for name, path in [
-        ("CONTENT", options.content),
-        ("STYLE", options.style),
-        *(("RESULT", p) for p in options.results),
-    ]:
-        images.check_image(path, name=name)  # before anything that takes time
-    panel = load("nst_lightning.judging.panel")
+    content, style = (images.check_image(getattr(options, name.lower()), name=name) for name in ("CONTENT", "STYLE"))
+    sizes = {path: images.check_image(path, name="RESULT") for path in options.results}
+    panel, device = load("nst_lightning.judging.panel"), _device(options.device)
+    _check_memory(options.judges, sizes, content, style, device)
     table = _Table(options.judges, options.results, {name: judge.better for name, judge in panel.JUDGES.items()})
-    for facts in _rows(options, panel.Panel(options.judges, _device(options.device))):
+    for facts in _rows(options, panel.Panel(options.judges, device)):
         print(json.dumps(facts, ensure_ascii=False) if options.json else table.row(facts), flush=True)  # noqa: T201
 
 
@@ -106,6 +105,29 @@ def _rows(options: argparse.Namespace, panel: Any) -> Iterator[dict[str, Any]]:
             "style_judged_at": _size(sitting.style),
             "scores": {name: score if math.isfinite(score) else None for name, score in scores.items()},
         }
+
+
+def _check_memory(judges: Sequence[str], results: Mapping[str, Size], content: Size, style: Size, device: str) -> None:
+    """Refuse, before anything that takes time, what does not fit into the memory that is free."""
+    free = load("nst_lightning.planning.memory").USE * load("nst_lightning.hardware.memory").free_memory(device)
+    needed = load("nst_lightning.judging.memory").memory_needed
+    path, size = max(results.items(), key=lambda item: needed(judges, item[1], content, style))
+    taken = needed(judges, size, content, style)
+    if taken <= free:
+        return
+
+    def fits(percent: int) -> bool:
+        sizes = [tuple(max(1, length * percent // 100) for length in one) for one in (size, content, style)]
+        return bool(needed(judges, *sizes) <= free)
+
+    share = max(filter(fits, range(1, 100)), default=0)
+    fewer = [name for name in judges if needed([name], size, content, style) <= free]
+    advice = [f"judge copies of at most {share} % of the side"] if share else []
+    advice += [f"ask --judges {','.join(fewer)} alone"] if fewer else []
+    raise UserError(
+        f"RESULT: needs {taken / 2**30:.1f} GiB to be judged at {size[1]}x{size[0]} px, got {free / 2**30:.1f} GiB of "
+        f"free memory for '{path}'; {', or '.join(advice) or 'free some memory'}"
+    )
 
 
 def _device(name: str) -> str:

@@ -39,9 +39,15 @@ def vgg16(
         if block > 1:
             x = F.max_pool2d(x, 2) if pool is None else pool(x)
         for place in range(1, count + 1):
-            x = F.relu(F.conv2d(x, weights[f"conv{index}.weight"], weights[f"conv{index}.bias"], padding=1))
+            # In place: the largest maps are as large as all else together.
+            x = F.conv2d(x, weights[f"conv{index}.weight"], weights[f"conv{index}.bias"], padding=1).relu_()
             yield f"relu{block}_{place}", x
             index += 1
+
+
+def stride_of(layer: str) -> int:
+    """Pixels a side that a cell of a layer of VGG-16 stands for: 4 of ``relu3_1``."""
+    return 1 << (int(layer[len("relu")]) - 1)
 
 
 def alexnet(weights: Weights, image: Tensor) -> Iterator[tuple[str, Tensor]]:

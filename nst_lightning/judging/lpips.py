@@ -19,8 +19,13 @@ def layer_distance(one: Tensor, other: Tensor, channels: Tensor) -> float:
         other: The same shape.
         channels: (C,), weights of at least 0.
     """
-    squares = (_unit(one) - _unit(other)).square_()
-    return float(torch.einsum("nchw,c->nhw", squares, channels).mean())
+    return float(squared_distances(one, other, channels).mean())
+
+
+def squared_distances(one: Tensor, other: Tensor, channels: Tensor) -> Tensor:
+    """As `layer_distance`, of each cell: (1, h, w)."""
+    squares = _unit(one).sub_(_unit(other)).square_()
+    return torch.einsum("nchw,c->nhw", squares, channels)
 
 
 def lpips_alexnet(weights: Weights, one: Tensor, other: Tensor) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple, cast
@@ -12,15 +11,17 @@ from torch import Tensor
 
 from nst_lightning.errors import UserError
 from nst_lightning.hardware.numerics import tf32_allowed
-from nst_lightning.judging.backbones import vgg16
+from nst_lightning.judging.backbones import Weights, stride_of, vgg16
 from nst_lightning.judging.borders import border_step
 from nst_lightning.judging.clipping import clipped
 from nst_lightning.judging.colors import color_distance
 from nst_lightning.judging.dists import dists
 from nst_lightning.judging.hatching import SMALLEST, hatching
-from nst_lightning.judging.lpips import VGG_LAYERS, layer_distance, lpips_alexnet
+from nst_lightning.judging.keeping import Distance, Kept
+from nst_lightning.judging.lpips import VGG_LAYERS, lpips_alexnet
 from nst_lightning.judging.structure import structure_distance
-from nst_lightning.judging.style import LAYERS, gram_closed, sliced_closed
+from nst_lightning.judging.style import LAYERS, cells_closed, matrices_closed
+from nst_lightning.judging.tiles import make_tiles
 from nst_lightning.judging.weights import backbone_weights, dists_weights
 
 
@@ -44,6 +45,8 @@ JUDGES = {
     "borders": Judge("one", ""),
     "clipped": Judge("lower", ""),
 }
+
+_BY_LAYERS = ("lpips_vgg", "gram", "sliced")  # of VGG-16, in one walk
 
 
 class Panel:
@@ -110,24 +113,37 @@ class Panel:
         }
 
     def _by_layers(self, result: Tensor, content: Tensor, style: Tensor) -> dict[str, float]:
-        """Judges that look at VGG-16's layers, all in one walk: the maps of one layer are held at a time."""
-        weights = self._networks.get("vgg16", {})
-        layers = {"lpips_vgg": VGG_LAYERS, "gram": LAYERS, "sliced": LAYERS}
-        said: dict[str, list[float]] = {name: [] for name in layers if name in self.names}
-        missing = {layer for name in said for layer in layers[name]}
-        walks = zip(*(vgg16(weights, picture) for picture in (result, content, style)), strict=True) if said else ()
-        for (layer, ours), (_, start), (_, goal) in walks:
-            if "lpips_vgg" in said and layer in VGG_LAYERS:
-                channels = weights[f"lin{VGG_LAYERS.index(layer)}"]
-                said["lpips_vgg"].append(layer_distance(ours, start, channels))
-            if "gram" in said and layer in LAYERS:
-                said["gram"].append(gram_closed(ours, start, goal))
-            if "sliced" in said and layer in LAYERS:
-                said["sliced"].append(sliced_closed(ours, start, goal))
-            missing.discard(layer)
-            if not missing:
-                break
-        return {
-            name: math.fsum(values) if name == "lpips_vgg" else statistics.fmean(values)
-            for name, values in said.items()
+        """Judges that look at VGG-16's layers, all in one walk: the maps of one layer of a tile are held at a time."""
+        asked = [name for name in self.names if name in _BY_LAYERS]
+        if not asked:
+            return {}
+        weights = self._networks["vgg16"]
+        kept = [Kept(picture, asked) for picture in (result, content, style)]
+        channels = {layer: weights[f"lin{index}"] for index, layer in enumerate(VGG_LAYERS)}
+        distance = Distance(result, channels) if "lpips_vgg" in asked else None
+        _walk(weights, [result, content], kept[:2], distance)
+        if asked != ["lpips_vgg"]:
+            _walk(weights, [style], kept[2:], None)
+        said: dict[str, Callable[[], float]] = {
+            "lpips_vgg": lambda: distance.value if distance else 0.0,
+            "gram": lambda: statistics.fmean(matrices_closed(*(one.grams[layer] for one in kept)) for layer in LAYERS),
+            "sliced": lambda: statistics.fmean(cells_closed(*(one.sampled(layer) for one in kept)) for layer in LAYERS),
         }
+        return {name: said[name]() for name in asked}
+
+
+def _walk(weights: Weights, pictures: Sequence[Tensor], kept: Sequence[Kept], distance: Distance | None) -> None:
+    """Walk through pictures of one size, tile by tile; keep of each what is asked for, and measure their distance."""
+    last = LAYERS[-1] if distance is None else VGG_LAYERS[-1]
+    for tile in make_tiles(*pictures[0].shape[-2:]):
+        walks = [vgg16(weights, tile.of(picture)) for picture in pictures]
+        layer = ""
+        while layer != last:
+            found = [next(walk) for walk in walks]
+            layer = found[0][0]
+            maps = [tile.cells(features, stride_of(layer)) for _, features in found]
+            for features, keeper in zip(maps, kept, strict=True):
+                keeper.add(layer, features, tile)
+            if distance is not None:
+                distance.add(layer, *maps)
+            del found, maps, features  # while the walks go on nothing but them holds maps, each its newest

@@ -22,8 +22,13 @@ class Sitting(NamedTuple):
 def seated(result: Tensor, content: Tensor, style: Tensor) -> Sitting:
     """Bring a content (1, 3, h, w) to the size of a result, and a style to that of its longer side."""
     height, width = result.shape[-2:]
-    size = target_size(style.shape[-2], style.shape[-1], max(height, width))
+    size = size_of_style((style.shape[-2], style.shape[-1]), (height, width))
     return Sitting(result, resize(content, (height, width)).clamp(0, 1), resize(style, size).clamp(0, 1))
+
+
+def size_of_style(style: tuple[int, int], result: tuple[int, int]) -> tuple[int, int]:
+    """Height and width that a style is judged at, from those of its file and of a result."""
+    return target_size(*style, max(result))
 
 
 def is_stretched(result: Tensor, content: Tensor) -> bool:

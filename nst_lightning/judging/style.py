@@ -30,13 +30,21 @@ def gram_closed(result: Tensor, content: Tensor, style: Tensor) -> float:
     Returns:
         0 for the content, 1 for the style; below 0 for what is farther away than the content.
     """
-    ours, start, goal = (gram_matrix(features) for features in (result, content, style))
+    return matrices_closed(*(gram_matrix(features) for features in (result, content, style)))
+
+
+def matrices_closed(ours: Tensor, start: Tensor, goal: Tensor) -> float:
+    """As `gram_closed`, of Gram matrices (C, C) of result, content and style."""
     return share_closed(float((ours - goal).norm()), float((start - goal).norm()))
 
 
 def sliced_closed(result: Tensor, content: Tensor, style: Tensor) -> float:
     """As `gram_closed`, of the sliced Wasserstein distance of features."""
-    ours, start, goal = (_sampled(features) for features in (result, content, style))
+    return cells_closed(*(_sampled(features) for features in (result, content, style)))
+
+
+def cells_closed(ours: Tensor, start: Tensor, goal: Tensor) -> float:
+    """As `sliced_closed`, of cells of result, content and style, (C, n) each with a number of its own."""
     return share_closed(sliced_wasserstein(ours, goal), sliced_wasserstein(start, goal))
 
 
@@ -65,7 +73,12 @@ def _share_below(ascending: Tensor, places: Tensor) -> Tensor:
     return torch.searchsorted(ascending, places, right=True).to(ascending) / ascending.shape[1]
 
 
+def sample_step(height: int, width: int) -> int:
+    """Distance of cells on the grid that a layer of so many rows and columns is sampled on."""
+    return max(1, math.ceil(math.sqrt(height * width / _CELLS)))
+
+
 def _sampled(features: Tensor) -> Tensor:
     """Cells on a regular grid, no more than enough: (1, C, h, w) -> (C, n)."""
-    step = max(1, math.ceil(math.sqrt(features.shape[-2] * features.shape[-1] / _CELLS)))
+    step = sample_step(*features.shape[-2:])
     return features[0, :, ::step, ::step].flatten(1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from importlib import metadata
 
 import pytest
@@ -90,6 +91,34 @@ def test_a_terminal_without_arrows(desk, capsys, monkeypatch):
     monkeypatch.setattr("sys.stdout", type("Plain", (), {"encoding": "cp1252"})())
     assert judge._arrow("lower") == "(low)"
     assert judge._arrow("one") == "(1)"
+
+
+def test_what_does_not_fit_is_refused_before_any_work(desk, capsys, monkeypatch):
+    monkeypatch.setattr("nst_lightning.hardware.memory.free_memory", lambda _: 2**30)
+    monkeypatch.setattr(
+        "nst_lightning.images.check_image", lambda path, name: (4000, 6000) if "one" in path else (96, 128)
+    )
+    assert main(["judge", "photo.png", "painting.png", "one.png", "another.png", *PIXELS]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    (line,) = err.splitlines()
+    found = re.fullmatch(
+        r"nst: error: RESULT: needs (\d\.\d) GiB to be judged at 6000x4000 px, got 0.9 GiB of free memory for "
+        r"'one.png'; judge copies of at most (\d+) % of the side", line
+    )  # fmt: skip
+    # Result and content twice, and the style of 6000x4500 px, which hatching looks at as well.
+    assert float(found[1]) == pytest.approx((48 * 24e6 + (24 + 152) * 27e6) / 2**30, rel=0.05)
+    assert float(found[2]) == pytest.approx(100 * (0.92 / float(found[1])) ** 0.5, abs=2)
+
+
+def test_judges_that_would_fit_are_named(desk, capsys, monkeypatch):
+    monkeypatch.setattr("nst_lightning.hardware.memory.free_memory", lambda _: 2**27)
+    assert main(["judge", "photo.png", "painting.png", "one.png"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith("ask --judges lpips_alex,colors,hatching,borders,clipped alone")
+    monkeypatch.setattr("nst_lightning.hardware.memory.free_memory", lambda _: 2**20)
+    assert main(["judge", "photo.png", "painting.png", "one.png"]) == 2
+    assert capsys.readouterr().err.strip().endswith("for 'one.png'; free some memory")
 
 
 @pytest.mark.parametrize(
