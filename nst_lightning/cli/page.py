@@ -42,10 +42,11 @@ the run    --snapshot_every 20          evaluations between pictures in the run'
 presets    --config NAME, or a file; several of them, later ones win; nst presets says more
            quickstart   the demo pair               fast         your own, in the least time
            painterly    the best general result     poster       large prints
-           portrait     people stay who they are    luminance    the photograph's colours
-           texture      a texture, no content       regions      styles where masks say
+           portrait     people stay who they are    photoreal    no strokes, new colours and light
+           luminance    the photograph's colours    texture      a texture, no content
+           regions      styles where masks say      article      average pooling
            gatys        the released setting        gatys_paper  the paper's formulas
-           article      average pooling             hardware/    for cpu, cuda, mps, xpu, multi
+           hardware/    for cpu, cuda, mps, xpu, multi
 
 Every option: nst fit --help all, or --help data, model, trainer, output. One class and its options:
 nst fit --model.extractor.help CompactVGG19"""

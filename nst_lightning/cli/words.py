@@ -53,7 +53,7 @@ FIT: dict[str, Value] = {
     "data.size": Value(("content",)),
     "data.side": Value(("long", "short")),
     "data.content_mask": Value(("faces",), "files"),
-    "data.init": Value(("content", "white", "grey", "noise"), "files"),
+    "data.init": Value(("content", "recolored", "white", "grey", "noise"), "files"),
     "data.resample": Value(("bicubic", "bilinear")),
     "data.color": Value(("style", "luminance", "match", "histogram", "recolor")),
     "model.extractor": Value(("VGG19", "CompactVGG19")),

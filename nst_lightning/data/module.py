@@ -38,7 +38,8 @@ class StyleTransferData(LightningDataModule):
             picture is, if that is less: enlarged strokes are soft.
         style_follows: Whether style images shrink with the stage, so that a motif covers the same part of the picture
             in all stages, or keep their size in all of them.
-        init: Start from content (noise, if there is none), white, grey, noise, or a picture file.
+        init: Start from content (noise, if there is none), recolored (the content in the style's colours, by their mean
+            and covariance), white, grey, noise, or a picture file.
         seed: Seed of the noise; by default the command's `seed_everything`, and 0 from Python.
         resample: Filter that resizes the pictures: bicubic keeps more detail, bilinear is what Gatys' notebook uses.
         color: Whose colours the result has: style (they are part of the style), luminance (only brightness is

@@ -18,10 +18,11 @@ from nst_lightning.images.resize import Resample, target_size
 from nst_lightning.objective.regions import MOST
 
 Side = Literal["long", "short"]
-Start = Literal["content", "white", "grey", "noise"]
+Start = Literal["content", "recolored", "white", "grey", "noise"]
 Color = Literal["style", "luminance", "match", "histogram", "recolor"]
 
 _CHOICES: dict[str, Any] = {"side": Side, "resample": Resample, "color": Color}
+_FROM_CONTENT = ("content", "recolored")
 FACES = "faces"  # stands for a mask of those that are found in the content
 _LONGEST = 64  # width over height
 _ASPECT_HEIGHT = 65536  # pixels of an imagined picture with the aspect asked for
@@ -37,7 +38,7 @@ class Request:
     side: Side  # which side sizes mean
     style_size: int | None  # pixels of the styles' side, or None for as large as they are, and the result is
     style_follows: bool  # whether styles shrink with the stage
-    init: str  # content, white, grey, noise, or the path of a picture
+    init: str  # content, recolored, white, grey, noise, or the path of a picture
     seed: int  # of the noise
     resample: Resample  # filter that resizes pictures
     color: Color  # whose colours the result has
@@ -58,7 +59,7 @@ class Request:
     @property
     def starts_from_nothing(self) -> bool:
         """Whether a run starts from noise or one colour, and not from a picture."""
-        return self.start_picture is None and (self.init != "content" or self.content is None)
+        return self.start_picture is None and (self.init not in _FROM_CONTENT or self.content is None)
 
     @property
     def files(self) -> dict[str, str]:

@@ -34,6 +34,28 @@ class StageImages(NamedTuple):
         return StageImages(self.content.to(image), [(style.to(image), share) for style, share in self.styles], masks)
 
 
+def recolored(images: StageImages) -> Tensor:
+    """The content in the style's colours, by mean and covariance; of several styles each has its share of the change.
+
+    In regions the content takes the colours of the styles that belong there, and where no region is it stays.
+
+    Returns:
+        (1, 3, h, w) in [0, 1].
+    """
+    content, styles, masks = images
+    masks = masks or Masks.none(len(styles))
+    seen = None if masks.visible is None else masks.visible.pixels
+    total, counted = torch.zeros_like(content), torch.zeros_like(content[:, :1])
+    for region in range(len(masks.regions)) if masks.regions else [None]:
+        part = seen if region is None else masks.regions[region].pixels
+        place = torch.ones_like(counted) if region is None or part is None else part
+        for index, (style, share) in enumerate(styles):
+            if masks.is_in(index, region):
+                moved = match_colors(content, style, part, masks.of_style(index, region, 1), clamp=False)
+                total, counted = total + share * place * moved, counted + share * place
+    return (total + (1 - counted).clamp(min=0) * content).div(counted.clamp(min=1)).clamp(0, 1)
+
+
 class Pictures:
     """The pictures of a request at their own sizes; a file that cannot be read is a UserError.
 
@@ -109,7 +131,9 @@ class Pictures:
         size = request.stage_size(scale)
         if request.init == "content" and request.content is not None:
             return self.matched(scale).content
-        if request.init in {"noise", "content"}:
+        if request.init == "recolored" and request.content is not None:
+            return recolored(self.matched(scale))
+        if request.init in {"noise", "content", "recolored"}:
             noise = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(request.seed))
             return noise[:, :1].repeat(1, 3, 1, 1) if self.is_grey else noise
         if self._start is None:

@@ -4,6 +4,7 @@ from nst_lightning.losses.content import Content
 from nst_lightning.losses.grain import Grain
 from nst_lightning.losses.gram import Gram
 from nst_lightning.losses.histogram import Histogram
+from nst_lightning.losses.matting import MattingLaplacian
 from nst_lightning.losses.moments import Covariance, MeanStd
 from nst_lightning.losses.neighbour import NearestNeighbour
 from nst_lightning.losses.nnfm import NNFM
@@ -25,6 +26,7 @@ __all__ = [
     "Gram",
     "Histogram",
     "Layer",
+    "MattingLaplacian",
     "Mean",
     "MeanStd",
     "NearestNeighbour",

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 
-from nst_lightning.data.request import FACES
+from nst_lightning.data.request import FACES, Start
 from nst_lightning.files.paths import PATHS_FROM
 from nst_lightning.files.yaml_text import load_yaml
 from nst_lightning.studio.asked import Asked
@@ -46,7 +46,7 @@ def published(configuration: str, asked: Asked, names: Mapping[str, str]) -> str
         data["content_mask"] = None if asked.content_mask is None else names[asked.content_mask]
     items = data["style"] if isinstance(data["style"], list) else [data["style"]]
     data["style"] = [_style(item, style, names) for item, style in zip(items, asked.styles, strict=True)]
-    if data.get("init") not in {None, "content", "white", "grey", "noise"}:
+    if data.get("init") not in {None, *get_args(Start)}:
         data["init"] = BEGINNING
     return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
 

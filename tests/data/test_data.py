@@ -106,7 +106,7 @@ IN_MEMORY = "a picture in memory is to be saved to a file first"
         ({"content": Image.new("RGB", (20, 20))}, f"data.content: must be a path or null, got Image; {IN_MEMORY}"),
         ({"content": b"a.png"}, "data.content: must be a path or null, got bytes"),
         ({"content_mask": np.zeros((9, 9))}, f"data.content_mask: must be a path, got ndarray; {IN_MEMORY}"),
-        ({"init": torch.zeros(3, 9, 9)}, f"data.init: must be content, white, .* got Tensor; {IN_MEMORY}"),
+        ({"init": torch.zeros(3, 9, 9)}, f"data.init: must be content, recolored, white, .* got Tensor; {IN_MEMORY}"),
     ],
 )
 def test_what_is_no_file_is_refused_in_one_line(pair, options, words):
@@ -236,7 +236,10 @@ def test_a_users_style_objects_are_left_alone(pair):
         ({"seed": -1}, "data.seed: must be at least 0, got -1"),
         ({"content_floor": -0.1}, "data.content_floor: must be from 0 to 1, got -0.1"),
         ({"content_floor": float("nan")}, "data.content_floor: must be from 0 to 1, got nan"),
-        ({"init": "purple"}, "data.init: must be content, white, grey, noise or a picture file, got 'purple'"),
+        (
+            {"init": "purple"},
+            "data.init: must be content, recolored, white, grey, noise or a picture file, got 'purple'",
+        ),
         ({"style": []}, "data.style: must name at least one picture"),
         ({"style": [Style("x.png", weight=-1.0)]}, r"data.style\[0\].weight: must be finite and at least 0, got -1"),
         ({"style": [Style("x.png", scale=0.0)]}, r"data.style\[0\].scale: must be finite and above 0, got 0"),

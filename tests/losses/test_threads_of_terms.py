@@ -7,13 +7,22 @@ import torch
 from helpers import rand_image
 
 from nst_lightning.features import CompactVGG19
-from nst_lightning.losses import Content, Grain, NearestNeighbour, Palette, RelaxedEMD, SelfSimilarity, Tones
+from nst_lightning.losses import (
+    Content,
+    Grain,
+    MattingLaplacian,
+    NearestNeighbour,
+    Palette,
+    RelaxedEMD,
+    SelfSimilarity,
+    Tones,
+)
 from nst_lightning.objective.evaluator import Evaluator
 from nst_lightning.objective.objective import Objective
 
 
 @pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("term", [Grain, NearestNeighbour, Palette, RelaxedEMD, SelfSimilarity, Tones])
+@pytest.mark.parametrize("term", [Grain, MattingLaplacian, NearestNeighbour, Palette, RelaxedEMD, SelfSimilarity, Tones])
 def test_bits_do_not_depend_on_threads(term, kind):
     content, image, style = (rand_image(196, 180, seed=seed) for seed in range(3))
 
