@@ -67,7 +67,7 @@ def module_and_trainer() -> Tensor:
         losses.Content(["relu4_2"], weight=0.5),
         losses.SelfSimilarity(samples=512),
         losses.Tones(cells=64),
-        losses.MattingLaplacian(radius=1),
+        losses.MattingLaplacian(radius=0.02),
         losses.Gram(),
         losses.Covariance(),
         losses.MeanStd({"relu1_1": 1.0}),

@@ -127,7 +127,8 @@ class ConvolutionStack(Extractor):
         layers = list(layers)
         self.check_layers(layers, argument="layers")
         with self._lock:
-            self._asked = max([self._asked, *(depth_of(layer) for layer in layers)])
+            # One stays where nobody asks for any: it says device and type of those that are read again.
+            self._asked = max([1, self._asked, *(depth_of(layer) for layer in layers)])
             if self._asked < len(self.convolutions):
                 self.convolutions = self.convolutions[: self._asked]
         self._grow(self._asked)

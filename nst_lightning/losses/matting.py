@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from nst_lightning.errors import UserError, check_at_least
+from nst_lightning.errors import UserError
 from nst_lightning.losses.term import Term
 
 _UNIT = 0.01  # root mean square of what no affine function explains, in a channel, that counts as 1
@@ -31,8 +31,8 @@ def local_fit(image: Tensor, content: Tensor, side: int, epsilon: float) -> Loca
 
     By means, variances and covariances over the pixels of a window, the slopes a of a channel v by the colours I are
     (cov(I, I) + ε)⁻¹ cov(I, v), and what they leave is var(v) - a · cov(I, v): the least mean of
-    (v - a · I - b)² + ε |a|² (Levin, Lischinski and Weiss 2008, A Closed-Form Solution to Natural Image Matting; He, Sun
-    and Tang 2010, Guided Image Filtering, has it in sums over boxes, whose time hardly grows with their size).
+    (v - a · I - b)² + ε |a|² (Levin, Lischinski and Weiss 2008, A Closed-Form Solution to Natural Image Matting; He,
+    Sun and Tang 2010, Guided Image Filtering, has it in sums over boxes, whose time hardly grows with their size).
 
     Args:
         image: (3, h, w).
@@ -45,7 +45,7 @@ def local_fit(image: Tensor, content: Tensor, side: int, epsilon: float) -> Loca
     sums = box_sums(torch.cat([content, image, torch.stack(products), mixed, image.square()]), side)
     mean, ours, second, mixed, squares = torch.split(sums / side**2, [3, 3, 6, 9, 3])
     lower = _cholesky([second[k] - mean[i] * mean[j] for k, (i, j) in enumerate(_SECOND)], epsilon)
-    covariance = mixed.unflatten(0, (3, 3)) - mean[:, None] * ours
+    covariance = mixed.view(3, 3, *mixed.shape[1:]) - mean[:, None] * ours
     # By L y = cov, Lᵀ a = y: what is explained is |y|², which never falls below 0.
     l00, l10, l20, l11, l21, l22 = lower
     y0 = covariance[0] / l00
@@ -110,7 +110,8 @@ class MattingLaplacian(Term):
 
     Args:
         weight: Factor on the term.
-        radius: Windows have 2 radius + 1 pixels a side. Larger ones hold together what is farther apart.
+        radius: Of windows, from their middle, as a share of the picture's longer side: 0.012 are 6 pixels of 512, and
+            windows of 13x13. Larger ones hold together what is farther apart. One pixel at the least.
         epsilon: The variance of a channel in a window below which an edge of the content counts as noise; slopes are
             held back by it, so that noise is not amplified.
     """
@@ -120,9 +121,10 @@ class MattingLaplacian(Term):
     needs_content = balanced = True
     copies = 1.0  # the gradient
 
-    def __init__(self, weight: float = 1.0, radius: int = 6, epsilon: float = 1e-5) -> None:
+    def __init__(self, weight: float = 1.0, radius: float = 0.012, epsilon: float = 1e-5) -> None:
         super().__init__([], weight)
-        check_at_least(f"{self.name}.radius", radius, 1)
+        if not 0 <= radius <= 0.5:
+            raise UserError(f"{self.name}.radius: must be from 0 to 0.5, got {radius}; 0.012 is a good start")
         if not epsilon >= _LEAST_EPSILON:
             raise UserError(
                 f"{self.name}.epsilon: must be at least {_LEAST_EPSILON}, where single precision ends, got {epsilon}; "
@@ -133,7 +135,8 @@ class MattingLaplacian(Term):
     def image_loss(self, image: Tensor, content: Tensor | None, weights: Tensor | None) -> Tensor:
         """Mean of what the fits leave, as weights count the pixels that windows are about."""
         assert content is not None
-        loss: Tensor = _Residual.apply(image, content.to(image), weights, self.radius, self.epsilon)
+        radius = max(1, round(self.radius * max(image.shape[-2:])))
+        loss: Tensor = _Residual.apply(image, content.to(image), weights, radius, self.epsilon)
         return loss / (3 * _UNIT**2)
 
 
@@ -169,7 +172,7 @@ class _Residual(torch.autograd.Function):
                 v, guide = v[:, middle, middle], guide[:, middle, middle]
                 maps = torch.cat([share, (fit.slopes * share).flatten(0, 1), fit.offsets * share])
                 count, slopes, offsets = torch.split(box_sums(maps, side) / side**2, [1, 9, 3])
-                explained = (slopes.unflatten(0, (3, 3)) * guide).sum(1) + offsets
+                explained = (slopes.view(3, 3, *guide.shape[1:]) * guide).sum(1) + offsets
                 gradient[:, first:last] = 2 * (v * count - explained)
         ctx.save_for_backward(gradient)
         return total

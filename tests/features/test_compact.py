@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from helpers import rand_image
 from terms import whole_walk
 from torch import Tensor
 
@@ -159,3 +160,12 @@ def test_package_weights_are_checked(weights, monkeypatch, kind):
     monkeypatch.setitem(compact.EMBEDDED, kind, Path(weights))
     with pytest.raises(UserError, match="SHA-256"):
         CompactVGG19(kind)
+
+
+def test_a_network_that_nobody_looks_through_can_be_asked_later():
+    """As where all terms are of the picture itself, and regions are found by what the network sees."""
+    idle, known = CompactVGG19(weights="narrow"), CompactVGG19(weights="narrow")
+    idle.use_layers([])
+    assert idle.memory([]).filters < known.memory([]).filters
+    image = rand_image(32, 32)
+    torch.testing.assert_close(idle(image, ["relu4_1"]), known(image, ["relu4_1"]), rtol=1e-4, atol=1e-3)

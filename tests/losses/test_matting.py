@@ -41,7 +41,7 @@ def dense_laplacian(content, radius, epsilon, weights=None):
 def test_loss_and_gradient_are_those_of_the_dense_matrix(radius, weighted):
     content, image = rand(1, 3, 9, 12).double(), rand(1, 3, 9, 12, seed=1).double().requires_grad_()
     weights = rand(1, 1, 9, 12, seed=2).double() if weighted else None
-    loss = MattingLaplacian(radius=radius, epsilon=1e-3).image_loss(image, content, weights)
+    loss = MattingLaplacian(radius=radius / 12, epsilon=1e-3).image_loss(image, content, weights)
     (gradient,) = torch.autograd.grad(loss, image)
     laplacian, channels = dense_laplacian(content[0], radius, 1e-3, weights), image.detach()[0].flatten(1)
     expected = sum(channel @ laplacian @ channel for channel in channels) / (3 * 0.01**2)
@@ -55,7 +55,7 @@ def stripes(size):
 
 
 def test_by_hand():
-    term, flat = MattingLaplacian(radius=1, epsilon=0.01), stripes(0.0)
+    term, flat = MattingLaplacian(radius=1 / 12, epsilon=0.01), stripes(0.0)
     assert float(term.image_loss(stripes(0.03), flat, None)) == pytest.approx(8 / 9 * 0.03**2 / 0.01**2)
     # Of channels that are all alike a slope of s / (3 s + ε) each leaves s ε / (3 s + ε) of the variance s.
     s = 8 / 9 * 0.2**2
@@ -69,7 +69,7 @@ def test_other_light_and_colours_are_free_and_strokes_are_not():
     mix = torch.tensor([[0.7, 0.2, 0.0], [0.1, -0.5, 0.3], [0.0, 0.4, 1.2]]).to(content)
     moved = torch.einsum("ij,njhw->nihw", mix, content) + torch.tensor([0.3, -0.1, 0.0]).to(content).view(1, 3, 1, 1)
     dusk = content * torch.linspace(0.2, 1, 50).to(content)
-    term = MattingLaplacian(radius=2)
+    term = MattingLaplacian(radius=2 / 50)
     assert float(term.image_loss(moved, content, None)) < 0.1
     assert float(term.image_loss(dusk, content, None)) < 2
     assert float(term.image_loss(content + 0.1 * rand(1, 3, 40, 50, seed=1), content, None)) > 5
@@ -80,15 +80,26 @@ def test_other_light_and_colours_are_free_and_strokes_are_not():
 def test_gradients_are_finite_and_right(shape, weighted):
     content, image = rand(*shape).double(), rand(*shape, seed=1).double().requires_grad_()
     weights = rand(1, 1, *shape[2:], seed=2).double() if weighted else None
-    term = MattingLaplacian(radius=4, epsilon=1e-2)
+    term = MattingLaplacian(radius=0.4, epsilon=1e-2)
     assert torch.autograd.gradcheck(lambda x: term.image_loss(x, content, weights), image)
+
+
+def test_the_radius_is_a_share_of_the_longer_side(monkeypatch):
+    found = []
+    monkeypatch.setattr(
+        matting._Residual, "apply", lambda image, _, __, radius, ___: found.append(radius) or image.sum()
+    )
+    for longer in (20, 512, 2048):
+        picture = torch.zeros(1, 3, 8, longer)
+        MattingLaplacian().image_loss(picture, picture, None)
+    assert found == [1, 6, 25]
 
 
 def test_strips_do_not_show(monkeypatch):
     content, image = rand(1, 3, 90, 20).double(), rand(1, 3, 90, 20, seed=1).double().requires_grad_()
 
     def found():
-        loss = MattingLaplacian(radius=2).image_loss(image, content, None)
+        loss = MattingLaplacian(radius=2 / 90).image_loss(image, content, None)
         return loss.detach(), *torch.autograd.grad(loss, image)
 
     whole = found()
@@ -112,7 +123,7 @@ def test_masks_say_where_edges_count():
     content, image = rand(1, 3, 20, 30), rand(1, 3, 20, 30, seed=1)
     weights = torch.zeros(1, 1, 20, 30)
     weights[..., :10] = 1
-    term = MattingLaplacian(radius=2)
+    term = MattingLaplacian(radius=2 / 30)
     other = image.clone()
     other[..., 12:] = 0.5  # a window reaches two pixels beyond
     torch.testing.assert_close(term.image_loss(image, content, weights), term.image_loss(other, content, weights))
@@ -138,7 +149,7 @@ def test_tiles_do_not_show(tiny_weights, masked):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"radius": 0}, "mattinglaplacian.radius: must be at least 1, got 0"),
+        ({"radius": 6}, "mattinglaplacian.radius: must be from 0 to 0.5, got 6; 0.012"),
         ({"epsilon": 0.0}, "mattinglaplacian.epsilon: must be at least 1e-07, .* got 0.0; 1e-5"),
         ({"epsilon": float("nan")}, "epsilon: .* got nan"),
     ],
