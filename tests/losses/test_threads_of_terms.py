@@ -22,7 +22,9 @@ from nst_lightning.objective.objective import Objective
 
 
 @pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("term", [Grain, MattingLaplacian, NearestNeighbour, Palette, RelaxedEMD, SelfSimilarity, Tones])
+@pytest.mark.parametrize(
+    "term", [Grain, MattingLaplacian, NearestNeighbour, Palette, RelaxedEMD, SelfSimilarity, Tones]
+)
 def test_bits_do_not_depend_on_threads(term, kind):
     content, image, style = (rand_image(196, 180, seed=seed) for seed in range(3))
 
