@@ -126,7 +126,7 @@ class Session(Runner):
         stop: threading.Event | None = None,
         **options: Any,
     ) -> Result[Any]:
-        """Make a picture of a content and a style; with it come losses, seconds, sizes and configuration.
+        """Make a picture; with it come losses, seconds, sizes and configuration. `UserError` says what cannot be done.
 
         Args:
             content: A path, a PIL image, an array (H, W, 3) or a tensor (3, H, W), uint8 or floats in [0, 1], or None.
@@ -148,17 +148,18 @@ class Session(Runner):
             progress: Is given an `Update` at most ten times a second, and ends the run by False; True: a bar.
             stop: An event that ends the run; what there is by then is returned.
             options: Options of ``nst fit`` by their dotted names, such as ``**{"model.optimizer.lr": 0.5}``.
-
-        Raises:
-            UserError: If something asked for cannot be done; the message is the command's.
         """
-        placed = {"trainer.precision": precision, "model.evaluations": evaluations, **_device(device)}
-        given = {**self._options, **{name: value for name, value in placed.items() if value is not None}, **options}
+        given = self._given(options, precision, evaluations, device)
+        asked = (preset, size, strength, likeness, keep_colors, protect_faces, regions, stroke_size)
         file = None if output is None else os.fspath(output)
-        short = Short(
-            preset, size, strength, likeness, keep_colors, protect_faces, regions, stroke_size, file, seed, given
-        )
-        return self._picture(content, style, short, seconds, (progress, stop))
+        return self._picture(content, style, Short(*asked, file, seed, given), seconds, (progress, stop))
+
+    def _given(
+        self, options: dict[str, Any], precision: str | None, evaluations: int | None, device: str | None
+    ) -> dict[str, Any]:
+        """Options by their dotted names: the session's, the call's by their short names, and the call's."""
+        placed = {"trainer.precision": precision, "model.evaluations": evaluations, **_device(device)}
+        return {**self._options, **{name: value for name, value in placed.items() if value is not None}, **options}
 
     def _picture(
         self,
