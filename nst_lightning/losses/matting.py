@@ -110,8 +110,9 @@ class MattingLaplacian(Term):
 
     Args:
         weight: Factor on the term.
-        radius: Of windows, from their middle, as a share of the picture's longer side: 0.012 are 6 pixels of 512, and
-            windows of 13x13. Larger ones hold together what is farther apart. One pixel at the least.
+        radius: Of windows, from their middle, as a share of the picture's longer side: 0.05 are 26 pixels of 512, and
+            windows of 53x53. Larger ones hold together what is farther apart, such as panes of a wall; 0.002 are the
+            windows of 3x3 that Luan et al. take, which let light change within any shape. One pixel at the least.
         epsilon: The variance of a channel in a window below which an edge of the content counts as noise; slopes are
             held back by it, so that noise is not amplified.
     """
@@ -121,10 +122,10 @@ class MattingLaplacian(Term):
     needs_content = balanced = True
     copies = 1.0  # the gradient
 
-    def __init__(self, weight: float = 1.0, radius: float = 0.012, epsilon: float = 1e-5) -> None:
+    def __init__(self, weight: float = 1.0, radius: float = 0.05, epsilon: float = 1e-5) -> None:
         super().__init__([], weight)
         if not 0 <= radius <= 0.5:
-            raise UserError(f"{self.name}.radius: must be from 0 to 0.5, got {radius}; 0.012 is a good start")
+            raise UserError(f"{self.name}.radius: must be from 0 to 0.5, got {radius}; 0.05 is a good start")
         if not epsilon >= _LEAST_EPSILON:
             raise UserError(
                 f"{self.name}.epsilon: must be at least {_LEAST_EPSILON}, where single precision ends, got {epsilon}; "
