@@ -130,6 +130,9 @@ class ChannelMeans(losses.StyleTerm):
 class Texture(losses.Term):
     """One that looks at references of each kind."""
 
+    def matrices(self, cells: int) -> losses.Matrices:
+        return losses.Matrices(left=4 * cells**2)
+
     def style_reference(self, layer: losses.Layer) -> losses.Reference:
         kinds: Mapping[str, losses.Reference] = {
             "mean": losses.Mean(self, layer),

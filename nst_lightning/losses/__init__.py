@@ -12,7 +12,7 @@ from nst_lightning.losses.palette import Palette
 from nst_lightning.losses.reference import Mean, Reference, Sample, WholeMap, Window, at_least_float32
 from nst_lightning.losses.similarity import SelfSimilarity
 from nst_lightning.losses.sliced import SlicedWasserstein
-from nst_lightning.losses.term import Layer, StyleTerm, Term
+from nst_lightning.losses.term import Layer, Matrices, StyleTerm, Term
 from nst_lightning.losses.tones import Tones
 from nst_lightning.losses.transport import RelaxedEMD
 from nst_lightning.losses.tv import TotalVariation
@@ -26,6 +26,7 @@ __all__ = [
     "Gram",
     "Histogram",
     "Layer",
+    "Matrices",
     "MattingLaplacian",
     "Mean",
     "MeanStd",

@@ -11,7 +11,7 @@ from torch import Tensor
 from nst_lightning.errors import check_at_least
 from nst_lightning.losses.blocks import BlockMeans, BlockReference, Blocks
 from nst_lightning.losses.reference import Window
-from nst_lightning.losses.term import IMAGE, Layer, Term, balance
+from nst_lightning.losses.term import IMAGE, Layer, Matrices, Term, balance
 from nst_lightning.losses.transport import relaxed_distance
 
 _SOFT = 1e-3  # of colours in [0, 1]: below this a distance counts by its square, for a gradient at no distance
@@ -75,6 +75,11 @@ class Palette(Term):
         target = PaletteTarget(style, blocks, total, blocks.counting(), means.new_ones(()))
         at_content = self._distance(means, target)
         return target._replace(scale=balance(at_content, torch.ones_like(at_content)))
+
+    def matrices(self, cells: int) -> Matrices:
+        """Of samples by samples, in float32: of each channel, their sum and its root."""
+        one = 4 * min(self.samples, cells) ** 2
+        return Matrices(left=5 * one, passing=4 * one)
 
     def measure(self, layer: Layer, features: Tensor, window: Window, target: PaletteTarget) -> Tensor:
         """Sums of colours over blocks of the picture, (1, 3, rows, columns) -> (n, 3)."""

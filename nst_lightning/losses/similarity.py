@@ -14,10 +14,11 @@ from nst_lightning.losses.blocks import BlockMeans, BlockReference, Blocks
 from nst_lightning.losses.cosine import directions, full, softness
 from nst_lightning.losses.projection import Projection
 from nst_lightning.losses.reference import Window
-from nst_lightning.losses.term import Layer, Term
+from nst_lightning.losses.term import Layer, Matrices, Term
 
 _NO_DISTANCE = 1e-3  # added to mean distances, which are 2 at the most: cells that are all alike have small gradients
 _ROUND = 0.01  # differences below count by their squares: at the content the gradient is 0 and not rounding's sign
+_AT_ONCE = 1 << 18  # values
 _LEAST_SCALE = 0.01  # of the mean distance: a content that is the same everywhere has no differences to balance by
 
 
@@ -43,10 +44,17 @@ def mean_difference(values: Tensor, weights: Tensor) -> Tensor:
         values: (n,).
         weights: (n,), probabilities.
     """
-    ascending, order = values.to(widest_dtype(values.device)).sort()
-    chance = weights.to(ascending)[order]
-    up_to = chance.cumsum(0)
-    return (2 * chance * ascending * (2 * up_to - chance - 1)).sum().to(values)
+    ascending, order = values.sort()
+    chance, kind = weights[order], widest_dtype(values.device)
+    del order
+    total = below = torch.zeros((), dtype=kind, device=values.device)
+    # There are as many values as pairs of cells: all at once in double precision they would take more than a network.
+    for some, of_some in zip(torch.split(ascending, _AT_ONCE), torch.split(chance, _AT_ONCE), strict=True):
+        likely = of_some.to(kind)
+        up_to = below + likely.cumsum(0)
+        total = total + (2 * likely * some.to(kind) * (2 * up_to - likely - 1)).sum()
+        below = up_to[-1]
+    return total.to(values)
 
 
 class SimilarityTarget(NamedTuple):
@@ -118,6 +126,11 @@ class SelfSimilarity(Term):
         distances = relative_distances(cells, weights, soft, layer.projection)
         unrelated = mean_difference(distances.flatten(), torch.outer(weights, weights).flatten())
         return SimilarityTarget(distances, blocks, total, soft, unrelated.clamp(min=_LEAST_SCALE))
+
+    def matrices(self, cells: int) -> Matrices:
+        """Of samples by samples, in float32."""
+        one = 4 * min(self.samples, cells) ** 2
+        return Matrices(target=one, left=2 * one, passing=4 * one)
 
     def measure(self, layer: Layer, features: Tensor, window: Window, target: SimilarityTarget) -> Tensor:
         """Sums over blocks of the cells in a window, (1, C, rows, columns) -> (n, C)."""

@@ -47,6 +47,20 @@ class Layer(NamedTuple):
     projection: Projection | None = None
 
 
+class Matrices(NamedTuple):
+    """For estimates of memory: bytes at a layer of what compares cells with each other, which features say nothing of.
+
+    Attributes:
+        target: There as long as a stage lasts.
+        left: There from `Term.loss` to the pass back, at all layers at once.
+        passing: There besides, while the loss or its gradient is computed, at one layer at a time.
+    """
+
+    target: int = 0
+    left: int = 0
+    passing: int = 0
+
+
 class Term(nn.Module):
     """One part of the objective.
 
@@ -215,6 +229,10 @@ class Term(nn.Module):
     def losses(self, means: Mapping[Layer, Tensor], targets: Mapping[Layer, Any]) -> dict[Layer, Tensor]:
         """`loss` at several layers; one by one, unless a subclass has work that is better done side by side."""
         return {layer: self.loss(layer, mean, targets[layer]) for layer, mean in means.items()}
+
+    def matrices(self, cells: int) -> Matrices:
+        """For estimates of memory: what is there beside features, at a layer with so many cells; by default nothing."""
+        return Matrices()
 
     def image_loss(self, image: Tensor, content: Tensor | None, weights: Tensor | None) -> Tensor:
         """The loss of the picture itself, a scalar without weights.

@@ -12,7 +12,7 @@ from nst_lightning.errors import check_at_least
 from nst_lightning.losses.cosine import directions, full, softness
 from nst_lightning.losses.reference import Window
 from nst_lightning.losses.sampling import Cells, Gathering, Places, gathered
-from nst_lightning.losses.term import Layer, Term, balance
+from nst_lightning.losses.term import Layer, Matrices, Term, balance
 
 
 def relaxed_distance(costs: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
@@ -107,6 +107,11 @@ class RelaxedEMD(Term):
         target = EMDTarget(styles, soft, content.places, content.total, torch.ones_like(soft))
         at_content = self._distance(layer, content.features, target)
         return target._replace(scale=balance(at_content, torch.ones_like(at_content)))
+
+    def matrices(self, cells: int) -> Matrices:
+        """Of samples by samples, in float32."""
+        one = 4 * min(self.samples, cells) ** 2
+        return Matrices(left=one, passing=4 * one)
 
     def measure(self, layer: Layer, features: Tensor, window: Window, target: EMDTarget) -> Tensor:
         """The sampled cells, (1, C, rows, columns) -> (n, C), with zeros for those elsewhere."""

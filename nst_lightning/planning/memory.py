@@ -8,15 +8,16 @@ In bytes a pixel of the image, where an image of float32 has 12. What lies there
 - the content, for terms that compare pixels, 12, and what they make of it;
 - the image that the stage started from, 12, and the features chosen from it, as the content's, for `NearestNeighbour`;
 - with regions, their masks at each layer: 4 for each and half of that;
+- matrices of cells by cells that terms compare with, `nst_lightning.losses.term.Matrices`, however large the image;
 - of L-BFGS its history (24 a pair, 12 in bfloat16), the last gradient and step, 24, the last point unless the history
   is in bfloat16, 12, and tables for the metric, 6.
 
 What comes and goes, of which the largest counts:
 
 - an evaluation of the whole: what the network holds on its way back, see `nst_lightning.features.footprint`; the
-  gradient comes when nearly all of that is gone;
+  gradient comes when nearly all of that is gone. Or, before that way, what it has kept and the matrices of terms;
 - an evaluation in tiles: their gradient, summed up in double precision, 24, and what the network holds of the tile that
-  is worked on, and keeps of others between their two passes;
+  is worked on, or the matrices of terms, and what it keeps of others between their two passes;
 - the end of one in tiles: the gradient in double and in single precision, 36;
 - a step: the gradient, 12; the same in the coordinates of L-BFGS or the change of the image, 12, the transform of one
   channel of three, 12, and the newest pair, for which room is made when it is stored;
@@ -36,7 +37,7 @@ from typing import NamedTuple
 from nst_lightning.errors import UserError
 from nst_lightning.features import Extractor
 from nst_lightning.features.extractor import MemoryUse
-from nst_lightning.losses.term import PIXEL_LAYERS
+from nst_lightning.losses.term import PIXEL_LAYERS, Matrices
 from nst_lightning.objective.evaluator import check_tileable
 from nst_lightning.objective.grid import make_grid
 from nst_lightning.objective.objective import Objective, with_pixels
@@ -150,6 +151,8 @@ class _Formula:
         parts = [(objective.parts[index], layer) for index, layer in objective.layer_keys]
         values = {**dict.fromkeys(PIXEL_LAYERS, 3.0), **use.values}  # of a pixel
         self._held = _held(objective, extractor)
+        strides = with_pixels(extractor.strides)
+        self._looks = [(objective.parts[index].term, strides[layer]) for index, layer in objective.layer_keys]
         # Weighted features that statistics of regions keep until the pass back. Measured on a CPU: 156 to 160 a
         # region for Gram and Wasserstein with the compact encoder in float32, 79 to 85 in bfloat16, where this says
         # 158 and 79. MeanStd takes less than this says.
@@ -164,15 +167,17 @@ class _Formula:
         """What is there at any time, but for targets."""
         images = _IMAGE + self._held + (_IMAGE if best else 0)
         networks = self._use.filters + self._earlier.networks
-        return _WORKING_SPACE + networks + images * size[0] * size[1] + stays
+        matrices = sum(one.target for one in self._matrices(size))
+        return _WORKING_SPACE + networks + matrices + images * size[0] * size[1] + stays
 
     def whole(self, size: tuple[int, int], lasting: float, passes: float) -> Plan:
         """All at once."""
         area = size[0] * size[1]
-        evaluation = self._in_heap(self._use.pixel * area) + self._weighted * area
+        comes = max(self._use.pixel * area, self._use.kept * area + self._compared(size))
+        evaluation = self._in_heap(comes) + self._weighted * area
         step = _IMAGE * area + passes
         total = lasting + self._targets * self._use.itemsize * area + max(step, evaluation)
-        return Plan(None, memory=int(total), evaluation=int(self._use.pixel * area))
+        return Plan(None, memory=int(total), evaluation=int(comes))
 
     def tiled(
         self, size: tuple[int, int], side: int, lasting: float, passes: float, available: int, *, asked: bool
@@ -182,7 +187,7 @@ class _Formula:
         lasting += self._targets * 2 * area
         areas = _crops(self._traversal, size, side, self._processes)
         core = min(side**2, area)
-        comes = self._use.part * areas[0]
+        comes = max(self._use.part * areas[0], self._compared(size))
         works = self._in_heap(comes) + self._weighted * core
         keeps = self._use.kept * areas[0] + self._weighted * core
         double, between = _DOUBLE * area, _between(area, passes)
@@ -203,9 +208,19 @@ class _Formula:
         small = max(stride, size[0]), max(stride, size[1])
         area = small[0] * small[1]
         core, crop = (min(length, small[0]) * min(length, small[1]) for length in (side, side + 2 * halo))
-        works = _DOUBLE * area + self._in_heap(self._use.part * crop) + self._weighted * core
+        comes = max(self._use.part * crop, self._compared(small))
+        works = _DOUBLE * area + self._in_heap(comes) + self._weighted * core
         lasting = self.lasting(small, stays, best=best) + 2 * self._targets * area
         return lasting + max(_between(area, passes), works)
+
+    def _matrices(self, size: tuple[int, int]) -> list[Matrices]:
+        """Of each part at each layer, for an image of a height and width."""
+        return [term.matrices((size[0] // stride) * (size[1] // stride)) for term, stride in self._looks]
+
+    def _compared(self, size: tuple[int, int]) -> int:
+        """What of them comes and goes while losses are compared."""
+        found = self._matrices(size)
+        return sum(one.left for one in found) + max((one.passing for one in found), default=0)
 
     def _in_heap(self, taken: float) -> float:
         """What blocks of so many bytes in all take, with those that are free between them."""

@@ -10,7 +10,7 @@ from terms import Alone
 
 from nst_lightning.errors import UserError
 from nst_lightning.features import VGG19
-from nst_lightning.losses import Gram, SelfSimilarity
+from nst_lightning.losses import Gram, SelfSimilarity, similarity
 from nst_lightning.losses.projection import projection_of
 from nst_lightning.losses.reference import Window
 from nst_lightning.losses.sampling import Gathering, Places, gathered
@@ -81,6 +81,15 @@ def test_mean_difference_by_hand():
     values = torch.tensor([4.0, 0, 1]).double()
     assert float(mean_difference(values, torch.full((3,), 1 / 3).double())) == pytest.approx(16 / 9)
     assert float(mean_difference(values, torch.tensor([0, 0.5, 0.5]).double())) == pytest.approx(0.5)
+
+
+def test_mean_difference_in_parts_is_that_of_all_pairs(monkeypatch):
+    values, weights = rand(50, seed=1).double(), rand(50, seed=2).double().abs()
+    weights = weights / weights.sum()
+    expected = float((weights[:, None] * weights * (values[:, None] - values).abs()).sum())
+    for count in (1, 7, 50, 64):
+        monkeypatch.setattr(similarity, "_AT_ONCE", count)
+        assert float(mean_difference(values, weights)) == pytest.approx(expected, rel=1e-12)
 
 
 def test_nothing_at_the_content_and_one_where_nothing_is_left():

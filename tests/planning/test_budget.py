@@ -9,8 +9,9 @@ import torch
 from nst_lightning.errors import UserError
 from nst_lightning.features import CompactVGG19
 from nst_lightning.hardware.memory import free_memory
-from nst_lightning.losses import Content, Gram, TotalVariation
+from nst_lightning.losses import Content, Gram, SelfSimilarity, TotalVariation
 from nst_lightning.objective.objective import Objective, default_terms
+from nst_lightning.objective.traversal import Traversal
 from nst_lightning.optim import LBFGS
 from nst_lightning.planning import duration as estimate
 from nst_lightning.planning.memory import SIZES, Earlier, make_plan
@@ -185,3 +186,30 @@ def test_a_run_of_two_networks_takes_more_than_the_last_stage_alone():
         Planner(objective, LBFGS, stages, None, 0).memory() for stages in ([last], [Scope(4, (64, 64), draft), last])
     ]
     assert planned[1] - planned[0] > sum(weight.numel() * weight.element_size() for weight in draft.parameters())
+
+
+@pytest.mark.parametrize("tile", [None, 512])
+def test_matrices_of_samples_take_memory(tile):
+    """One lasts, two stay until the pass back and four come and go; beside what the network has kept by then."""
+    small, large = (
+        make_plan(Objective([SelfSimilarity(["relu2_1"], samples=n)]), NETWORK, (1024, 1024), tile, [(0, 0)], 24 * GIB)
+        for n in (2, 6000)
+    )
+    square, use = 4 * 6000**2, NETWORK.memory(["relu2_1"])
+    if tile is None:
+        seen = 1024**2
+        comes = use.kept * seen + 6 * square, use.pixel * seen
+    else:
+        seen = (512 + Traversal(Objective([SelfSimilarity(["relu2_1"])]), NETWORK, 512).halo) ** 2
+        comes = 6 * square, use.part * seen
+    heap = [min(taken, 250 << 20) for taken in comes]
+    assert large.memory - small.memory == pytest.approx(square + comes[0] - comes[1] + heap[0] - heap[1], rel=1e-3)
+
+
+def test_matrices_of_the_usual_size_hide_behind_the_network():
+    """A thousand samples in a large picture: the network's way back takes more, and the content's alone count."""
+    small, usual = (
+        make_plan(Objective([SelfSimilarity(samples=n)]), CompactVGG19(), (1024, 1024), None, [(0, 0)], 0).memory
+        for n in (2, 1024)
+    )
+    assert 0 < usual - small <= 2 * 4 * 1024**2
