@@ -18,7 +18,9 @@ from nst_lightning.losses.term import Layer, Matrices, Term
 
 _NO_DISTANCE = 1e-3  # added to mean distances, which are 2 at the most: cells that are all alike have small gradients
 _ROUND = 0.01  # differences below count by their squares: at the content the gradient is 0 and not rounding's sign
+_MOST_STRUCTURE = 8
 _AT_ONCE = 1 << 18  # values
+_NEIGHBOURS = [(down, across) for down in (-1, 0, 1) for across in (-1, 0, 1) if (down, across) != (0, 0)]
 _LEAST_SCALE = 0.01  # of the mean distance: a content that is the same everywhere has no differences to balance by
 
 
@@ -57,11 +59,33 @@ def mean_difference(values: Tensor, weights: Tensor) -> Tensor:
     return total.to(values)
 
 
+def local_contrast(distances: Tensor, blocks: Blocks) -> Tensor:
+    """How much blocks differ from those beside them: their mean distance to the up to eight neighbours that count.
+
+    Args:
+        distances: Of all blocks, (n, n).
+        blocks: The n blocks.
+
+    Returns:
+        (n,), 0 for a block without neighbours.
+    """
+    grid = torch.arange(blocks.down * blocks.across, device=distances.device).view(blocks.down, blocks.across)
+    total, count = torch.zeros_like(blocks.weights), torch.zeros_like(blocks.weights)
+    for down, across in _NEIGHBOURS:
+        some = grid[max(0, -down) : blocks.down - max(0, down), max(0, -across) : blocks.across - max(0, across)]
+        if some.numel():
+            here, there = some.flatten(), (some + down * blocks.across + across).flatten()
+            total[here] += distances[here, there] * blocks.weights[there]
+            count[here] += blocks.weights[there]
+    return total / count.clamp(min=torch.finfo(count.dtype).tiny)
+
+
 class SimilarityTarget(NamedTuple):
     """What `SelfSimilarity` compares with."""
 
     distances: Tensor  # of the content's blocks, (n, n)
     blocks: Blocks
+    shares: Tensor  # how much each block counts in the mean of pairs, (n,), with the sum 1
     total: float  # of the weights of all cells
     soft: Tensor  # added to squared lengths, a scalar
     scale: Tensor  # what to divide by, a scalar
@@ -81,8 +105,9 @@ class SelfSimilarity(Term):
     stead, a few of many, become unlike those around them: the picture gets spots and a hatching, and less of the style.
     Time grows with the square of the number of blocks.
 
-    A plain sky is alike all over, and held to that it has no room for a painting's swirls but a regular grain. With a
-    small `apart` only what is to be told apart stays so, and what is alike in the content may become different.
+    A plain sky is alike all over, and held to that it has no room for a painting's swirls but a regular ripple. With
+    `structure` blocks count by how much they differ from those beside them, so that such a sky is the style's and a
+    face is the content's; and with a small `apart` what is alike in the content may become different.
 
     Args:
         layers: Layers, as a list or with a weight each.
@@ -90,6 +115,7 @@ class SelfSimilarity(Term):
         samples: Blocks that are compared at a layer, at most.
         apart: How much it counts that blocks differ more than in the content, from 0 to 1, beside that they differ
             less; 1 is the paper's term.
+        structure: A block counts by this power of its `local_contrast`; with 0, the paper's term, all count alike.
     """
 
     group = "content"
@@ -103,12 +129,17 @@ class SelfSimilarity(Term):
         weight: float = 1.0,
         samples: int = 1024,
         apart: float = 1.0,
+        structure: float = 0.0,
     ) -> None:
         super().__init__(layers, weight)
         check_at_least(f"{self.name}.samples", samples, 2)
         if not 0 <= apart <= 1:
             raise UserError(f"{self.name}.apart: must be from 0 to 1, got {apart}; 0.1 leaves plain areas free")
-        self.samples, self.apart = samples, apart
+        if not 0 <= structure <= _MOST_STRUCTURE:
+            raise UserError(
+                f"{self.name}.structure: must be from 0 to {_MOST_STRUCTURE}, got {structure}; 2 leaves skies free"
+            )
+        self.samples, self.apart, self.structure = samples, apart, structure
 
     def content_reference(self, layer: Layer) -> BlockReference:
         """Blocks of the content."""
@@ -124,8 +155,18 @@ class SelfSimilarity(Term):
         lengths = full(cells, layer.projection).square().sum(1)
         soft = softness((weights * lengths).sum())
         distances = relative_distances(cells, weights, soft, layer.projection)
-        unrelated = mean_difference(distances.flatten(), torch.outer(weights, weights).flatten())
-        return SimilarityTarget(distances, blocks, total, soft, unrelated.clamp(min=_LEAST_SCALE))
+        shares = self._shares(distances, blocks)
+        unrelated = mean_difference(distances.flatten(), torch.outer(shares, shares).flatten())
+        return SimilarityTarget(distances, blocks, shares, total, soft, unrelated.clamp(min=_LEAST_SCALE))
+
+    def _shares(self, distances: Tensor, blocks: Blocks) -> Tensor:
+        """How much each block counts; as they are weighed, where no block differs from another."""
+        if not self.structure:
+            return blocks.weights
+        contrast = local_contrast(distances, blocks)
+        shares = blocks.weights * (contrast / contrast.max().clamp(min=_NO_DISTANCE)).pow(self.structure)
+        total = shares.sum()
+        return shares / total if total > 0 else blocks.weights
 
     def matrices(self, cells: int) -> Matrices:
         """Of samples by samples, in float32."""
@@ -143,4 +184,4 @@ class SelfSimilarity(Term):
         differences = F.smooth_l1_loss(found, target.distances, reduction="none", beta=_ROUND)
         if self.apart < 1:
             differences = torch.where(found > target.distances, self.apart * differences, differences)
-        return ((differences * weights[:, None]).sum(0) * weights).sum() / target.scale
+        return ((differences * target.shares[:, None]).sum(0) * target.shares).sum() / target.scale

@@ -11,7 +11,7 @@ from nst_lightning.losses import SelfSimilarity, Term, Tones
 NEUTRAL = 0.5
 # At a likeness of 1, in units of the content's weight. Found on portraits and towns: see docs/performance.md.
 _SIMILARITY, _TONES = 2.0, 1.0
-_APART = 0.1  # of the self-similarity that joins: plain skies are left to the style
+_APART, _STRUCTURE = 0.1, 2.0  # of the self-similarity that joins: plain skies are left to the style
 
 
 class Likeness(NamedTuple):
@@ -47,7 +47,7 @@ class Likeness(NamedTuple):
         there = sum(isinstance(term, SelfSimilarity) for term in terms)
         if there:
             return cls(share, 1.0, (tones,), similarity / there)
-        return cls(share, 1.0, (SelfSimilarity(weight=similarity, apart=_APART), tones))
+        return cls(share, 1.0, (SelfSimilarity(weight=similarity, apart=_APART, structure=_STRUCTURE), tones))
 
     def weight(self, term: Term) -> float:
         """The weight of a term, as this changes it."""

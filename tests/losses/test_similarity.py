@@ -11,10 +11,11 @@ from terms import Alone
 from nst_lightning.errors import UserError
 from nst_lightning.features import VGG19
 from nst_lightning.losses import Gram, SelfSimilarity, similarity
+from nst_lightning.losses.blocks import Blocks
 from nst_lightning.losses.projection import projection_of
 from nst_lightning.losses.reference import Window
 from nst_lightning.losses.sampling import Gathering, Places, gathered
-from nst_lightning.losses.similarity import mean_difference, relative_distances
+from nst_lightning.losses.similarity import local_contrast, mean_difference, relative_distances
 from nst_lightning.objective.evaluator import Evaluator
 from nst_lightning.objective.masks import Mask, Masks
 from nst_lightning.objective.objective import Objective
@@ -114,11 +115,47 @@ def test_distances_through_a_projection_are_those_of_the_full_features():
     torch.testing.assert_close(narrow, alone(full[0]).value(full[1]), rtol=1e-5, atol=0)
 
 
-@pytest.mark.parametrize("apart", [1.0, 0.1])
 @pytest.mark.parametrize("weighted", [False, True])
-def test_gradients(weighted, apart):
+def test_contrast_is_that_of_a_loop(weighted):
+    distances, masses = rand(12, 12, seed=1), rand(12, seed=2) if weighted else torch.full((12,), 1 / 12).double()
+    masses[5] = 0.0  # a masked block is nobody's neighbour
+    expected = []
+    for row in range(3):
+        for column in range(4):
+            near = [
+                4 * y + x
+                for y in range(max(0, row - 1), min(3, row + 2))
+                for x in range(max(0, column - 1), min(4, column + 2))
+                if (y, x) != (row, column)
+            ]
+            expected.append(np.average(distances[4 * row + column, near], weights=masses[near]))
+    found = local_contrast(distances, Blocks(3, 4, masses * 9, masses))
+    assert found.tolist() == pytest.approx(expected)
+    assert float(local_contrast(rand(1, 1), Blocks(1, 1, torch.ones(1), torch.ones(1)))) == 0
+
+
+def test_plain_places_are_free_with_structure():
+    """The left half is plain, the right one has a different cell beside each; changes to the left count for little."""
+    content = torch.zeros(1, 8, 8, 16).double()
+    content[:, 0] = 1.0
+    content[..., 8:] = torch.randn(1, 8, 8, 8, generator=torch.Generator().manual_seed(3)).double()
+    other = torch.randn(1, 8, 8, 16, generator=torch.Generator().manual_seed(4)).double()
+    left, right = content.clone(), content.clone()
+    left[..., :8], right[..., 8:] = other[..., :8], other[..., 8:]
+    even, shaped = alone(content), alone(content, structure=2.0)
+    assert float(shaped.target.shares.sum()) == pytest.approx(1)
+    assert float(shaped.target.shares.view(8, 16)[:, :6].sum()) < 1e-6
+    assert float(shaped.value(left)) < 0.5 * float(even.value(left))
+    assert float(shaped.value(right)) > float(even.value(right))
+    plain = torch.ones(1, 3, 4, 4).double()
+    assert alone(plain, structure=2.0).target.shares.tolist() == pytest.approx([1 / 16] * 16)
+
+
+@pytest.mark.parametrize("options", [{}, {"apart": 0.1}, {"structure": 2.0, "apart": 0.3}])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_gradients(weighted, options):
     content, image = features(3, 4, 3, seed=1), features(3, 4, 3, seed=2).requires_grad_()
-    term = alone(content, rand(1, 1, 4, 3, seed=3) if weighted else None, apart=apart)
+    term = alone(content, rand(1, 1, 4, 3, seed=3) if weighted else None, **options)
     assert torch.autograd.gradcheck(term.value, image, atol=1e-6)
 
 
@@ -252,6 +289,8 @@ def test_too_few_cells_are_refused(tiny_weights):
         SelfSimilarity([LAYER], samples=1)
     with pytest.raises(UserError, match=r"selfsimilarity\.apart: must be from 0 to 1, got 1\.5; 0\.1 leaves"):
         SelfSimilarity([LAYER], apart=1.5)
+    with pytest.raises(UserError, match=r"selfsimilarity\.structure: must be from 0 to 8, got -1; 2 leaves"):
+        SelfSimilarity([LAYER], structure=-1)
     objective = Objective([SelfSimilarity(["relu4_1"])])
     with pytest.raises(
         UserError, match=r"data.size: must have two cells or more at layer relu4_1 for the term selfsim"
