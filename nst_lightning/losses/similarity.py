@@ -155,8 +155,8 @@ class SelfSimilarity(Term):
         lengths = full(cells, layer.projection).square().sum(1)
         soft = softness((weights * lengths).sum())
         distances = relative_distances(cells, weights, soft, layer.projection)
+        unrelated = mean_difference(distances.flatten(), torch.outer(weights, weights).flatten())
         shares = self._shares(distances, blocks)
-        unrelated = mean_difference(distances.flatten(), torch.outer(shares, shares).flatten())
         return SimilarityTarget(distances, blocks, shares, total, soft, unrelated.clamp(min=_LEAST_SCALE))
 
     def _shares(self, distances: Tensor, blocks: Blocks) -> Tensor:
