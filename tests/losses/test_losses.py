@@ -64,7 +64,8 @@ def test_sums_of_bfloat16_are_accumulated_in_float32(device, part):
     assert ours.dtype == torch.float32
     gram = gram_sum(features).double()
     assert (gram - exact @ exact.T).norm() < 2e-3 * (exact @ exact.T).norm()  # of bfloat16's products, at most
-    torch.testing.assert_close(ours[:, :-1].double(), exact @ exact.T, rtol=1e-5, atol=0)
+    # Sums of thousands in float32 err by some 1e-5 without AVX-512, in bfloat16 they would by 1e-3.
+    torch.testing.assert_close(ours[:, :-1].double(), exact @ exact.T, rtol=1e-4, atol=0)
     torch.testing.assert_close(ours[:, -1].double(), exact.sum(1), rtol=1e-6, atol=0)
 
 
