@@ -11,7 +11,7 @@ from torch import Tensor
 from nst_lightning.judging.backbones import stride_of
 from nst_lightning.judging.lpips import VGG_LAYERS, squared_distances
 from nst_lightning.judging.style import LAYERS, sample_step
-from nst_lightning.judging.tiles import Tile
+from nst_lightning.losses.grid import Tile
 from nst_lightning.losses.reductions import gram_sum
 
 
@@ -40,7 +40,7 @@ class Kept:
         if "sliced" in self._judges:
             # The grid is the whole picture's, and goes on from tile to tile.
             step = sample_step(height, width)
-            down, along = (-(first // stride) % step for first in (tile.rows[0], tile.columns[0]))
+            down, along = (-(first // stride) % step for first in (tile.core.top, tile.core.left))
             self._cells.setdefault(layer, []).append(features[0, :, down::step, along::step].flatten(1))
 
     def sampled(self, layer: str) -> Tensor:

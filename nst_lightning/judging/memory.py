@@ -67,7 +67,7 @@ def memory_needed(judges: Sequence[str], result: Size, content: Size, style: Siz
 def _looking(judge: str, result: Size, style: Size) -> int:
     """Bytes that come and go while a judge looks at pictures of these sizes."""
     if judge in _BY_LAYERS:
-        return _LAYERS * max(tile.area for size in (result, style) for tile in make_tiles(*size))
+        return _LAYERS * max(tile.crop.area for size in (result, style) for tile in make_tiles(*size))
     look = _LOOKS[judge]
     whole = look.whole * max(_area(result), _area(style))
     if not look.reduced:

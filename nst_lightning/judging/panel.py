@@ -21,7 +21,7 @@ from nst_lightning.judging.keeping import Distance, Kept
 from nst_lightning.judging.lpips import VGG_LAYERS, lpips_alexnet
 from nst_lightning.judging.structure import structure_distance
 from nst_lightning.judging.style import LAYERS, cells_closed, matrices_closed
-from nst_lightning.judging.tiles import make_tiles
+from nst_lightning.judging.tiles import cells, make_tiles
 from nst_lightning.judging.weights import backbone_weights, dists_weights
 
 
@@ -136,12 +136,13 @@ def _walk(weights: Weights, pictures: Sequence[Tensor], kept: Sequence[Kept], di
     """Walk through pictures of one size, tile by tile; keep of each what is asked for, and measure their distance."""
     last = LAYERS[-1] if distance is None else VGG_LAYERS[-1]
     for tile in make_tiles(*pictures[0].shape[-2:]):
-        walks = [vgg16(weights, tile.of(picture)) for picture in pictures]
+        rows, columns = tile.crop.slices
+        walks = [vgg16(weights, picture[..., rows, columns]) for picture in pictures]
         layer = ""
         while layer != last:
             found = [next(walk) for walk in walks]
             layer = found[0][0]
-            maps = [tile.cells(features, stride_of(layer)) for _, features in found]
+            maps = [cells(tile, features, stride_of(layer)) for _, features in found]
             for features, keeper in zip(maps, kept, strict=True):
                 keeper.add(layer, features, tile)
             if distance is not None:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, TypeAlias
 from torch import Tensor
 
 from nst_lightning.losses import Layer
-from nst_lightning.objective.grid import Tile
+from nst_lightning.losses.grid import Tile
 from nst_lightning.objective.objective import Key, Objective
 from nst_lightning.objective.targets import Targets
 from nst_lightning.objective.traversal import Traversal

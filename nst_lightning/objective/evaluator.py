@@ -13,9 +13,9 @@ from nst_lightning.errors import UserError
 from nst_lightning.features import Extractor
 from nst_lightning.hardware.memory import hand_back_freed_memory, shares_memory
 from nst_lightning.hardware.numerics import widest_dtype, without_autocast
+from nst_lightning.losses.grid import Tile
 from nst_lightning.objective.collective import Collective
 from nst_lightning.objective.comparison import Comparison
-from nst_lightning.objective.grid import Tile
 from nst_lightning.objective.masks import Masks
 from nst_lightning.objective.objective import Evaluation, Objective
 from nst_lightning.objective.preparation import Preparation

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from nst_lightning.hardware.numerics import one_thread
 from nst_lightning.losses import Reference
-from nst_lightning.objective.grid import Tile
+from nst_lightning.losses.grid import Tile
 from nst_lightning.objective.masks import Masks
 from nst_lightning.objective.objective import Key, Objective
 from nst_lightning.objective.targets import StyleTargets, Targets, Weights, total_of

@@ -25,10 +25,10 @@ import torch
 from torch import Tensor
 
 from nst_lightning.hardware.numerics import one_thread
+from nst_lightning.losses.grid import Tile
 from nst_lightning.losses.reference import Sum
 from nst_lightning.objective.collective import Collective
 from nst_lightning.objective.comparison import Comparison, Measures
-from nst_lightning.objective.grid import Tile
 from nst_lightning.objective.objective import Key
 from nst_lightning.objective.traversal import crop_of, cut
 

@@ -15,10 +15,10 @@ from nst_lightning.errors import UserError
 from nst_lightning.features import Extractor
 from nst_lightning.images.detail import REACH, detail
 from nst_lightning.losses import Layer, Window
+from nst_lightning.losses.grid import Tile, make_grid
 from nst_lightning.losses.projection import projection_of
 from nst_lightning.losses.term import DETAIL, IMAGE, PIXEL_LAYERS
 from nst_lightning.objective.collective import Collective, OneProcess
-from nst_lightning.objective.grid import Tile, make_grid
 from nst_lightning.objective.objective import Key, Objective, with_pixels
 
 _PIXELS: dict[str, Callable[[Tensor], Tensor]] = {IMAGE: lambda crop: crop, DETAIL: detail}

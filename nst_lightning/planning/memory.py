@@ -37,9 +37,9 @@ from typing import NamedTuple
 from nst_lightning.errors import UserError
 from nst_lightning.features import Extractor
 from nst_lightning.features.extractor import MemoryUse
+from nst_lightning.losses.grid import make_grid
 from nst_lightning.losses.term import PIXEL_LAYERS, Matrices
 from nst_lightning.objective.evaluator import check_tileable
-from nst_lightning.objective.grid import make_grid
 from nst_lightning.objective.objective import Objective, with_pixels
 from nst_lightning.objective.traversal import Traversal
 

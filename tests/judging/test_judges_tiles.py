@@ -11,7 +11,7 @@ from nst_lightning.judging import panel, tiles
 from nst_lightning.judging.backbones import stride_of, vgg16
 from nst_lightning.judging.panel import Panel
 from nst_lightning.judging.style import sliced_closed
-from nst_lightning.judging.tiles import AROUND, make_tiles
+from nst_lightning.judging.tiles import AROUND, cells, make_tiles
 
 NAMES = ["lpips_vgg", "gram", "sliced"]
 SIZES = [(64, 48), (331, 250), (256, 128), (67, 300)]
@@ -28,11 +28,12 @@ def small(monkeypatch):
 def test_each_pixel_counts_once(small, size):
     counts = torch.zeros(size)
     for tile in make_tiles(*size):
-        counts[slice(*tile.rows), slice(*tile.columns)] += 1
-        assert max(end - first for first, end in (tile.rows, tile.columns)) <= 128 + 15
-        for part, seen, length in zip(tile[:2], tile[2:], size, strict=True):
-            assert part[0] % 16 == seen[0] % 16 == 0
-            assert seen == (max(0, part[0] - AROUND), min(length, part[1] + AROUND))
+        core, crop = tile.core, tile.crop
+        counts[core.slices] += 1
+        assert max(core.bottom - core.top, core.right - core.left) <= 128 + 15
+        assert core.top % 16 == core.left % 16 == crop.top % 16 == crop.left % 16 == 0
+        assert crop[::2] == (max(0, core.top - AROUND), max(0, core.left - AROUND))
+        assert crop[1::2] == (min(size[0], core.bottom + AROUND), min(size[1], core.right + AROUND))
     assert counts.unique().tolist() == [1]
 
 
@@ -43,10 +44,9 @@ def test_cells_are_those_of_the_whole_picture(small, size):
     whole = dict(vgg16(weights, picture))
     joined = {layer: torch.full_like(features, torch.nan) for layer, features in whole.items()}
     for tile in make_tiles(*size):
-        for layer, features in vgg16(weights, tile.of(picture)):
-            cells, stride = tile.cells(features, stride_of(layer)), stride_of(layer)
-            top, left = tile.rows[0] // stride, tile.columns[0] // stride
-            joined[layer][..., top : top + cells.shape[-2], left : left + cells.shape[-1]] = cells
+        for layer, features in vgg16(weights, picture[(..., *tile.crop.slices)]):
+            window = tile.window(stride_of(layer))
+            joined[layer][..., window.rows, window.columns] = cells(tile, features, stride_of(layer))
     assert len(make_tiles(*size)) > 1 or max(size) <= 128
     for layer, features in whole.items():
         assert torch.allclose(joined[layer], features, rtol=1e-12, atol=1e-12), layer

@@ -31,8 +31,8 @@ from nst_lightning.losses import (
     TotalVariation,
     Wasserstein,
 )
+from nst_lightning.losses.grid import make_grid
 from nst_lightning.objective.evaluator import Evaluator
-from nst_lightning.objective.grid import make_grid
 from nst_lightning.objective.objective import Objective, default_terms
 from nst_lightning.objective.traversal import Core, Traversal
 
