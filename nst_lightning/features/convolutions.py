@@ -15,6 +15,7 @@ from nst_lightning.features.extractor import Extractor
 from nst_lightning.features.kernels.convolution import FilterBank
 from nst_lightning.features.kernels.direct import DirectFilter
 from nst_lightning.features.kernels.factored import FactoredFilter
+from nst_lightning.features.kernels.pointwise import pointwise
 from nst_lightning.features.kernels.winograd import WinogradFilter
 
 # Winograd's algorithm pays where arithmetic costs more than moving data about, which is a matter of channels and of the
@@ -82,10 +83,10 @@ class Convolution(nn.Conv2d):
         """Convolve (B, in, H, W), which may have a border already."""
         padding = 0 if padded else 1
         if self.reduction is not None:
-            x = F.conv2d(x, self.reduction[:, :, None, None])
+            x = pointwise(x, self.reduction)
         if self.expansion is None:
             return F.conv2d(x, self.weight, self.bias, padding=padding)
-        return F.conv2d(F.conv2d(x, self.weight, padding=padding), self.expansion[:, :, None, None], self.bias)
+        return pointwise(F.conv2d(x, self.weight, padding=padding), self.expansion, self.bias)
 
     @property
     def suits_winograd(self) -> bool:

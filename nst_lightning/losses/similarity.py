@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from nst_lightning.errors import UserError, check_at_least
 from nst_lightning.hardware.numerics import widest_dtype
@@ -78,6 +78,29 @@ def local_contrast(distances: Tensor, blocks: Blocks) -> Tensor:
             total[here] += distances[here, there] * blocks.weights[there]
             count[here] += blocks.weights[there]
     return total / count.clamp(min=torch.finfo(count.dtype).tiny)
+
+
+class _Huber(torch.autograd.Function):
+    """Huber's loss of each difference, those above 0 times a factor.
+
+    PyTorch's own rounds the last values of what each thread has otherwise than the rest, and keeps both matrices.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, differences: Tensor, above: float) -> Tensor:
+        slopes = (differences / _ROUND).clamp_(-1, 1)
+        losses = (differences - slopes * (_ROUND / 2)) * slopes
+        if above < 1:
+            factors = torch.where(differences > 0, above, 1.0)
+            losses, slopes = losses * factors, slopes * factors
+        ctx.save_for_backward(slopes)
+        return losses
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None]:
+        (slopes,) = ctx.saved_tensors
+        return upstream * slopes, None
 
 
 class SimilarityTarget(NamedTuple):
@@ -181,7 +204,5 @@ class SelfSimilarity(Term):
         """Mean difference of relative distances."""
         weights, means = target.blocks.weights, target.blocks.means(mean * target.total)
         found = relative_distances(means, weights, target.soft, layer.projection)
-        differences = F.smooth_l1_loss(found, target.distances, reduction="none", beta=_ROUND)
-        if self.apart < 1:
-            differences = torch.where(found > target.distances, self.apart * differences, differences)
+        differences: Tensor = _Huber.apply(found - target.distances, self.apart)
         return ((differences * target.shares[:, None]).sum(0) * target.shares).sum() / target.scale

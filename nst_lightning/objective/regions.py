@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nst_lightning.features import Extractor
+from nst_lightning.features.kernels.pointwise import pointwise
 from nst_lightning.hardware.numerics import one_thread
 from nst_lightning.objective.clusters import k_means, memberships
 from nst_lightning.objective.matching import transport
@@ -98,7 +99,7 @@ def _standardised(extractor: Extractor, layer: str, features: Tensor, size: torc
     features = features.cpu().double()
     projection = extractor.projection(layer)
     if projection is not None:
-        features = F.conv2d(features, projection.cpu().double()[:, :, None, None])
+        features = pointwise(features, projection.cpu().double())
     features = features - features.mean((2, 3), keepdim=True)
     deviation = features.square().mean((2, 3), keepdim=True).sqrt()
     features = features / (deviation + 1e-3 * deviation.mean()).clamp(min=1e-12)

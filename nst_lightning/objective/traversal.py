@@ -7,12 +7,12 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from nst_lightning.errors import UserError
 from nst_lightning.features import Extractor
+from nst_lightning.features.kernels.pointwise import pointwise
 from nst_lightning.images.detail import REACH, detail
 from nst_lightning.losses import Layer, Window
 from nst_lightning.losses.grid import Tile, make_grid
@@ -147,7 +147,7 @@ class Traversal:
 
     def _projected(self, name: str, features: Tensor) -> Tensor:
         projection = None if name in PIXEL_LAYERS else self._extractor.projection(name)
-        return features if projection is None else F.conv2d(features, projection[:, :, None, None].to(features.dtype))
+        return features if projection is None else pointwise(features, projection.to(features.dtype))
 
     def walk(self, picture: Tensor, layers: Collection[str]) -> Iterator[tuple[str, Tensor, float]]:
         """Features of all of a picture in pieces, each with its fraction of the layer's cells."""

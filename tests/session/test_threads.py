@@ -35,13 +35,14 @@ def made(threads, size, **options):
         (118, "quickstart", "bf16-mixed"),
         (118, "fast", "32-true"),
         (118, "gatys", "32-true"),
+        (118, "portrait", "32-true"),
         (45, "fast", "32-true"),  # of few cells at the deepest layers; no stride divides either size
     ],
 )
 def test_pixels_and_losses(pictures, size, preset, precision):
     options = {"size": size, "preset": preset, "precision": precision}
-    if preset == "gatys":
-        options["model.extractor"] = "CompactVGG19"
+    if preset in ("gatys", "portrait"):
+        options |= {"model.extractor": "CompactVGG19", "model.draft": None}
     if preset == "quickstart":
         options["model.stages"] = [{"evaluations": 4, "scale": 0.8}, {"evaluations": 4}]
     one, other = (made(threads, **options) for threads in (1, 3))
