@@ -1,6 +1,7 @@
 """Terms of the objective: what the image is asked to keep and to take on."""
 
 from nst_lightning.losses.content import Content
+from nst_lightning.losses.cosine_content import CosineContent
 from nst_lightning.losses.grain import Grain
 from nst_lightning.losses.gram import Gram
 from nst_lightning.losses.histogram import Histogram
@@ -21,6 +22,7 @@ from nst_lightning.losses.wasserstein import Wasserstein
 __all__ = [
     "NNFM",
     "Content",
+    "CosineContent",
     "Covariance",
     "Grain",
     "Gram",

@@ -83,14 +83,14 @@ class _CellsEnergy(torch.autograd.Function):
         kind = features.dtype if features.dtype != torch.float16 else torch.float32  # whose range is needed
         half = torch.empty_like(features, dtype=kind) if ctx.needs_input_grad[0] else None
         total: Tensor | None = None
-        for rows in _strips(features):
+        for rows in strips(features):
             difference = at_least_float32(features[..., rows, :])
             if target is not None:
                 difference = difference - at_least_float32(target[..., rows, :])
             root = None if weights is None else weights[..., rows, :].sqrt()
             if root is not None:
                 difference = difference * root
-            products = difference if moments is None else _times(difference, moments)
+            products = difference if moments is None else times(difference, moments)
             here = (difference * products).sum((0, 2, 3))
             total = here if total is None else total + here
             if half is not None:
@@ -105,14 +105,14 @@ class _CellsEnergy(torch.autograd.Function):
         return ctx.saved_tensors[0] * (2 * upstream), None, None, None
 
 
-def _strips(features: Tensor) -> list[slice]:
+def strips(features: Tensor) -> list[slice]:
     """Rows of (1, c, h, w) features of which a cache holds so many at a time."""
     height, row = features.shape[2], features.shape[1] * features.shape[3]
     count = max(1, min(height, cached_values(features.device) // max(1, row)))
     return [slice(top, min(top + count, height)) for top in range(0, height, count)]
 
 
-def _times(features: Tensor, matrix: Tensor) -> Tensor:
+def times(features: Tensor, matrix: Tensor) -> Tensor:
     """Each cell of (1, c, h, w) features times a matrix (c, c), in its type."""
     cells = features.permute(0, 2, 3, 1)
     products = torch.mm(cells.reshape(-1, cells.shape[-1]).to(matrix.dtype), matrix)

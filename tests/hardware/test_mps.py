@@ -19,6 +19,7 @@ from nst_lightning.features import VGG19
 from nst_lightning.losses import (
     NNFM,
     Content,
+    CosineContent,
     Grain,
     Gram,
     Histogram,
@@ -77,7 +78,7 @@ TERMS = {
     "painterly": painterly,
     "histogram": lambda: [Content(), Histogram()],
     "nnfm": lambda: [NNFM()],
-    "similarity": lambda: [SelfSimilarity(), Gram()],
+    "similarity": lambda: [SelfSimilarity(), CosineContent(), Gram()],
     "transport": lambda: [RelaxedEMD(), Palette(), Grain()],
     "neighbour": lambda: [NearestNeighbour()],
     "sliced": lambda: [SlicedWasserstein()],

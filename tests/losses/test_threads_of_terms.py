@@ -9,6 +9,7 @@ from helpers import rand_image
 from nst_lightning.features import CompactVGG19
 from nst_lightning.losses import (
     Content,
+    CosineContent,
     Grain,
     MattingLaplacian,
     NearestNeighbour,
@@ -23,7 +24,7 @@ from nst_lightning.objective.objective import Objective
 
 @pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize(
-    "term", [Grain, MattingLaplacian, NearestNeighbour, Palette, RelaxedEMD, SelfSimilarity, Tones]
+    "term", [CosineContent, Grain, MattingLaplacian, NearestNeighbour, Palette, RelaxedEMD, SelfSimilarity, Tones]
 )
 def test_bits_do_not_depend_on_threads(term, kind):
     content, image, style = (rand_image(196, 180, seed=seed) for seed in range(3))
