@@ -12,7 +12,7 @@ from nst_lightning.losses.content import ContentMap, ContentTarget
 from nst_lightning.losses.cosine import softness
 from nst_lightning.losses.projection import Projection, strips, times
 from nst_lightning.losses.reference import Window, at_least_float32
-from nst_lightning.losses.term import Layer, Term
+from nst_lightning.losses.term import STYLE_LAYERS, Layer, Term
 
 
 class DirectionsTarget(NamedTuple):
@@ -43,12 +43,7 @@ class CosineContent(Term):
 
     def __init__(
         self,
-        layers: dict[str, float] | list[str] = {  # noqa: B006 - so it shows in --help
-            "relu2_1": 0.25,
-            "relu3_1": 0.25,
-            "relu4_1": 0.25,
-            "relu4_2": 0.25,
-        },
+        layers: dict[str, float] | list[str] = STYLE_LAYERS,
         weight: float = 1.0,
     ) -> None:
         super().__init__(layers, weight)
