@@ -49,8 +49,8 @@ class StyleTransfer(ResumableModule):
         stages: Stages (evaluations, scale, extractor), coarse to fine, each an epoch; by default sizes double from 256
             px on, with 50 evaluations, 48, 24 and so on.
         strength: Style against content: factor on all style terms.
-        likeness: How much a stranger is to recognise of the content, 0 to 1: above 0.5 terms join that keep shapes,
-            faces and light and dark while colours and strokes follow the style; below, content counts less.
+        likeness: How much a stranger is to recognise of the content, 0 to 1: the content's terms count more above 0.5,
+            up to twice as much, and less below, down to nothing.
         terms: The objective's terms; by default a balanced Content and Gram.
         extractor: The frozen network; by default VGG-19.
         draft: A frozen network that costs less and steers alike, such as CompactVGG19, for all evaluations of the

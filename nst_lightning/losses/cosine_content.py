@@ -12,7 +12,9 @@ from nst_lightning.losses.content import ContentMap, ContentTarget
 from nst_lightning.losses.cosine import softness
 from nst_lightning.losses.projection import Projection, strips, times
 from nst_lightning.losses.reference import Window, at_least_float32
-from nst_lightning.losses.term import STYLE_LAYERS, Layer, Term
+from nst_lightning.losses.term import Layer, Term
+
+_LEAST = 3  # rows or columns of a map of which the outermost do not count
 
 
 class DirectionsTarget(NamedTuple):
@@ -25,11 +27,14 @@ class DirectionsTarget(NamedTuple):
 class CosineContent(Term):
     """Keep the directions of the content's features, cell by cell, and let their lengths be the style's.
 
-    The mean over cells of half the squared distance of directions, that is of ``1 - cos`` of the angle between a cell's
-    features and the content's there: 0 at the content, 1 for what has nothing in common with it. A face that a dark
-    painting darkens, or whose contours a bold brush makes bolder, keeps its directions. Features are compared so, at
-    several layers, by LPIPS, too (Zhang et al. 2018, The Unreasonable Effectiveness of Deep Features as a Perceptual
-    Metric, equation 1), which weighs channels besides.
+    The mean over inner cells of half the squared distance of directions, that is of ``1 - cos`` of the angle between
+    a cell's features and the content's there: 0 at the content, 1 for what has nothing in common with it. A face that
+    a dark painting darkens, or whose contours a bold brush makes bolder, keeps its directions. LPIPS compares features
+    so at several layers, too (Zhang et al. 2018, The Unreasonable Effectiveness of Deep Features as a Perceptual
+    Metric, equation 1), and weighs channels besides.
+
+    The outermost cells do not count. They see the zeros around the picture, and how its edge stands out against these:
+    a picture that is darker there than the content would get a bright line of a pixel to look the same.
 
     Args:
         layers: Layers, as a list or with a weight each.
@@ -43,7 +48,7 @@ class CosineContent(Term):
 
     def __init__(
         self,
-        layers: dict[str, float] | list[str] = STYLE_LAYERS,
+        layers: dict[str, float] | list[str] = ["relu2_1", "relu3_1", "relu4_1", "relu5_1"],  # noqa: B006 - shows in --help
         weight: float = 1.0,
     ) -> None:
         super().__init__(layers, weight)
@@ -64,9 +69,27 @@ class CosineContent(Term):
 
     def measure(self, layer: Layer, features: Tensor, window: Window, target: DirectionsTarget) -> Tensor:
         """Half the squared distances of directions over the number of all cells, (1, C, rows, columns) -> a scalar."""
-        there = target.directions[..., window.rows, window.columns]
-        total = turning(features, there, target.soft, layer.projection, window.weights)
-        return total / (window.height * window.width)
+        down, across = _inner(window.rows, window.height), _inner(window.columns, window.width)
+        rows, columns = (
+            slice(inner.start - outer.start, inner.stop - outer.start)
+            for inner, outer in ((down, window.rows), (across, window.columns))
+        )
+        weights = None if window.weights is None else window.weights[..., rows, columns]
+        there = target.directions[..., down, across]
+        total = turning(features[..., rows, columns], there, target.soft, layer.projection, weights)
+        return total / (_counted(window.height) * _counted(window.width))
+
+
+def _inner(cells: slice, length: int) -> slice:
+    """Those of some rows or columns of a map that are not its first or last, if it has others."""
+    if length < _LEAST:
+        return cells
+    first = max(cells.start, 1)
+    return slice(first, max(first, min(cells.stop, length - 1)))
+
+
+def _counted(length: int) -> int:
+    return length - 2 if length >= _LEAST else length
 
 
 def turned(features: Tensor, soft: Tensor, projection: Projection | None) -> Tensor:

@@ -9,25 +9,20 @@ from nst_lightning.errors import UserError
 from nst_lightning.losses import SelfSimilarity, Term, Tones
 
 NEUTRAL = 0.5
-# At a likeness of 1, in units of the content's weight. Found on portraits and towns: see docs/performance.md.
-_SIMILARITY, _TONES = 2.0, 1.0
-_APART, _STRUCTURE = 0.1, 2.0  # of the self-similarity that joins: plain skies are left to the style
+# Times the content's weight at a likeness of 1; of terms without a unit, whose weights say less, four times.
+_MOST, _MOST_WITHOUT_UNIT = 2.0, 4.0
 
 
 class Likeness(NamedTuple):
-    """What a likeness does to an objective.
+    """What a likeness does to an objective: the content's terms count so many times.
 
-    Below 0.5 the weights of the content's terms fall, in proportion, to none at 0. Above, two terms join them that keep
-    structure, and let colours and strokes go where the style wants them: `SelfSimilarity` and `Tones`, of twice and
-    once the content's weight at 1. A `SelfSimilarity` that is there already gets that weight on top of its own, as a
-    second one would cost as much again. Where the content's weight has no unit, as with Gatys' normalisations, that
-    weight grows instead, to four times.
+    Below 0.5 their weights fall, in proportion, to none at 0; above they grow, to twice at 1. What is kept then is what
+    these terms keep. Self-similarity and tones joined them once: for as much of the style they gave less of the
+    content, by judges that nobody optimises (see docs/performance.md).
     """
 
     share: float  # 0 to 1, as it was asked for
-    factor: float  # on the content terms that were given
-    terms: tuple[Term, ...]  # that join them
-    similarity: float = 0.0  # joins the weight of each `SelfSimilarity` that was given
+    factor: float  # on the content's terms
 
     @classmethod
     def of(cls, terms: Sequence[Term], share: float) -> Likeness:
@@ -38,23 +33,14 @@ class Likeness(NamedTuple):
         """
         if not 0 <= share <= 1:
             raise UserError(f"model.likeness: must be from 0 to 1, got {share}; {NEUTRAL} is neutral")
-        more, weight = max(0.0, share / NEUTRAL - 1), content_weight(terms)
         if share <= NEUTRAL:
-            return cls(share, share / NEUTRAL, ())
-        if not weight:
-            return cls(share, 1 + 3 * more, ())
-        similarity, tones = _SIMILARITY * more * weight, Tones(weight=_TONES * more * weight)
-        there = sum(isinstance(term, SelfSimilarity) for term in terms)
-        if there:
-            return cls(share, 1.0, (tones,), similarity / there)
-        return cls(share, 1.0, (SelfSimilarity(weight=similarity, apart=_APART, structure=_STRUCTURE), tones))
+            return cls(share, share / NEUTRAL)
+        most = _MOST if content_weight(terms) else _MOST_WITHOUT_UNIT
+        return cls(share, 1 + (most - 1) * (share / NEUTRAL - 1))
 
     def weight(self, term: Term) -> float:
         """The weight of a term, as this changes it."""
-        if term.group != "content":
-            return term.weight
-        more = self.similarity if isinstance(term, SelfSimilarity) else 0.0
-        return term.weight * self.factor + more
+        return term.weight * self.factor if term.group == "content" else term.weight
 
 
 def content_weight(terms: Sequence[Term]) -> float:

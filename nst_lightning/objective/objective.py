@@ -69,7 +69,7 @@ class Objective(nn.Module):
         _check_terms(terms)
         self.strength, self.likeness = strength, Likeness.of(terms, likeness)
         self._given = list(terms)
-        terms = [*terms, *self.likeness.terms, *_pixels(terms, strength)]
+        terms = [*terms, *_pixels(terms, strength)]
         self.terms = nn.ModuleList(terms)  # registered, so that networks of a term go to the device
         self.parts = _parts(terms, regions)
         self.layers = sorted({layer for term in terms for layer in term.layers if layer not in PIXEL_LAYERS})

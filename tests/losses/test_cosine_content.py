@@ -28,8 +28,8 @@ def alone(content, weights=None, projection=None):
 
 
 def cells_at(*rows):
-    """A map of one row, a cell each."""
-    return torch.tensor(rows).double().T[None, :, None]
+    """A map of one row, a cell each, between two that do not count."""
+    return torch.tensor([(1, 1), *rows, (-1, 2)]).double().T[None, :, None]
 
 
 def test_by_hand():
@@ -37,6 +37,26 @@ def test_by_hand():
     content = cells_at((1, 0), (2, 0), (0, 5))
     image = cells_at((7, 0), (1, math.sqrt(3)), (3, 0))
     assert float(alone(content).value(image)) == pytest.approx((0 + 0.5 + 1) / 3, rel=1e-5)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 2), (1, 4), (2, 5), (3, 3)])
+def test_maps_too_small_for_inner_cells_count_whole_along_that_side(size):
+    content, image = maps(4, *size, seed=1), maps(4, *size, seed=2)
+    there = (slice(1, -1) if length > 2 else slice(None) for length in size)
+    cosines = torch.cosine_similarity(content[0], image[0], dim=0)[tuple(there)]
+    assert float(alone(content).value(image)) == pytest.approx(float((1 - cosines).mean()), rel=1e-4)
+
+
+def test_the_outermost_cells_do_not_count(tiny_weights):
+    """They alone see the outermost pixels, where a cell sees a pixel around it."""
+    content, style = rand_image(48, 64), rand_image(40, 50, seed=2)
+    evaluate = Evaluator(Objective([CosineContent(["conv1_1"])]), VGG19(str(tiny_weights)))
+    evaluate.prepare(content, [(style, 1.0)])
+    leaf = rand_image(48, 64, seed=4).requires_grad_()
+    evaluate(leaf).loss.backward()
+    rows = leaf.grad.abs().mean((0, 1, 3))
+    assert 0 < rows[0] < 0.7 * rows[4:-4].mean()
+    assert 0 < rows[-1] < 0.7 * rows[4:-4].mean()
 
 
 def test_strength_says_nothing():
@@ -60,13 +80,13 @@ def test_is_that_of_a_loop(wide, weighed):
     weights = rand(1, 1, 5, 6, seed=3) if weighed else None
     matrix = maps(7, 1, 4, seed=4)[0, :, 0] if wide else torch.eye(4).double()
     total = 0.0
-    for y in range(5):
-        for x in range(6):
+    for y in range(1, 4):
+        for x in range(1, 5):
             one, other = matrix @ content[0, :, y, x], matrix @ image[0, :, y, x]
             cosine = float(one @ other / one.norm() / other.norm())
             total += (1 - cosine) * (1.0 if weights is None else float(weights[0, 0, y, x]))
     found = alone(content, weights, projection_of(matrix) if wide else None).value(image)
-    assert float(found) == pytest.approx(total / 30, rel=1e-4)
+    assert float(found) == pytest.approx(total / 12, rel=1e-4)
 
 
 @pytest.mark.parametrize("wide", [False, True])
@@ -95,7 +115,7 @@ def test_the_narrow_network_gives_what_widened_features_give():
     evaluate.prepare(content, [(image, 1.0)])
     matrix = network.projection("relu3_1")
     one, other = (torch.einsum("Cc,chw->Chw", matrix, network(x, ["relu3_1"])["relu3_1"][0]) for x in (content, image))
-    expected = (1 - torch.cosine_similarity(one, other, dim=0)).mean()
+    expected = (1 - torch.cosine_similarity(one, other, dim=0))[1:-1, 1:-1].mean()
     assert float(evaluate(image).parts[0]) == pytest.approx(float(expected), rel=1e-4)
 
 

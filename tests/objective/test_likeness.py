@@ -1,11 +1,11 @@
-"""One knob for likeness: what it adds to an objective, and what it leaves alone."""
+"""One knob for likeness: what it changes of an objective, and what it leaves alone."""
 
 from __future__ import annotations
 
 import pytest
 
 from nst_lightning.errors import UserError
-from nst_lightning.losses import Content, Gram, SelfSimilarity, Tones
+from nst_lightning.losses import Content, CosineContent, Gram, Tones
 from nst_lightning.objective.objective import Objective, default_terms
 
 
@@ -19,25 +19,12 @@ def test_half_is_neutral():
     assert weights(Objective(default_terms(), likeness=0.5)) == weights(Objective(default_terms()))
 
 
-def test_above_half_structure_and_tones_join_in_units_of_the_content():
-    found = weights(Objective([Content(weight=0.4), Gram()], likeness=0.75))
-    assert found["content"] == 0.4
-    assert found["gram"] == 1
-    assert found["selfsimilarity"] == pytest.approx(2 * 0.5 * 0.4)
-    assert found["tones"] == pytest.approx(0.5 * 0.4)
-    twice = weights(Objective([Content(weight=0.4), Gram()], likeness=1.0))
-    assert twice["tones"] == pytest.approx(2 * found["tones"])
-
-
-def test_a_similarity_that_is_there_counts_more():
-    """And no second one joins, whose unit is the content's weight as before."""
-    terms = [Content(weight=0.4), SelfSimilarity(weight=0.7), Gram()]
-    assert weights(Objective(terms, likeness=0.5))["selfsimilarity"] == 0.7
+def test_above_half_content_counts_more_up_to_twice():
+    terms = [Content(weight=0.4), CosineContent(weight=0.3), Tones(weight=0.1), Gram()]
     found = weights(Objective(terms, likeness=0.75))
-    assert found["selfsimilarity"] == pytest.approx(0.7 + 2 * 0.5 * 0.4)
-    assert found["tones"] == pytest.approx(0.5 * 0.4)
-    assert len(found) == 4
-    assert weights(Objective(terms, likeness=0.25))["selfsimilarity"] == pytest.approx(0.35)
+    assert found == pytest.approx({"content": 0.6, "cosinecontent": 0.45, "tones": 0.15, "gram": 1})
+    twice = weights(Objective(terms, likeness=1.0))
+    assert twice == pytest.approx({"content": 0.8, "cosinecontent": 0.6, "tones": 0.2, "gram": 1})
 
 
 def test_below_half_content_counts_less():
@@ -52,7 +39,7 @@ def test_content_without_a_unit_grows_by_itself():
 
 def test_regions_keep_the_knob():
     objective = Objective(default_terms(), likeness=0.9).divided(2)
-    assert sum(isinstance(part.term, (SelfSimilarity, Tones)) for part in objective.parts) == 2
+    assert weights(objective)["content"] == pytest.approx(0.5 * 1.8)
     assert objective.divided(0).likeness.share == 0.9
 
 
