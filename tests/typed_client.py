@@ -65,6 +65,7 @@ def module_and_trainer() -> Tensor:
     data = StyleTransferData("photo.jpg", [Style("a.jpg", weight=2.0), "b.jpg"], size=512, color="luminance")
     terms: list[losses.Term] = [
         losses.Content(["relu4_2"], weight=0.5),
+        losses.CosineContent(["relu3_1"], weight=0.5),
         losses.SelfSimilarity(samples=512),
         losses.Tones(cells=64),
         losses.MattingLaplacian(radius=0.02),

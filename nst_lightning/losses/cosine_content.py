@@ -21,6 +21,7 @@ class DirectionsTarget(NamedTuple):
     """What `CosineContent` compares with."""
 
     directions: Tensor  # (1, C, h, w) of the content
+    powers: Tensor  # (1, 1, h, w), squared lengths of the content's features over their mean
     soft: Tensor  # added to squared lengths, a scalar
 
 
@@ -32,6 +33,9 @@ class CosineContent(Term):
     a dark painting darkens, or whose contours a bold brush makes bolder, keeps its directions. LPIPS compares features
     so at several layers, too (Zhang et al. 2018, The Unreasonable Effectiveness of Deep Features as a Perceptual
     Metric, equation 1), and weighs channels besides.
+
+    A cell counts by the square of its features' length in the content: where little is, as in a clear sky or before a
+    plain wall, the style may paint what it wants. When all cells count alike such places stay photographs.
 
     The outermost cells do not count. They see the zeros around the picture, and how its edge stands out against these:
     a picture that is darker there than the content would get a bright line of a pixel to look the same.
@@ -63,18 +67,23 @@ class CosineContent(Term):
     def target(self, layer: Layer, content: ContentTarget, style: Any) -> DirectionsTarget:
         """The content's directions."""
         features = content.features
-        soft = softness(content.energy / (features.shape[-2] * features.shape[-1]))
-        soft = soft.to(torch.promote_types(features.dtype, torch.float32))
-        return DirectionsTarget(turned(features, soft, layer.projection), soft)
+        kind = torch.promote_types(features.dtype, torch.float32)
+        mean = (content.energy / (features.shape[-2] * features.shape[-1])).to(kind)
+        soft = softness(mean)
+        directions, lengths = turned(features, soft, layer.projection)
+        powers = lengths.square() / mean.clamp(min=torch.finfo(kind).tiny)
+        return DirectionsTarget(directions, powers, soft)
 
     def measure(self, layer: Layer, features: Tensor, window: Window, target: DirectionsTarget) -> Tensor:
-        """Half the squared distances of directions over the number of all cells, (1, C, rows, columns) -> a scalar."""
+        """Half the squared distances of directions over the number of cells, (1, C, rows, columns) -> a scalar."""
         down, across = _inner(window.rows, window.height), _inner(window.columns, window.width)
         rows, columns = (
             slice(inner.start - outer.start, inner.stop - outer.start)
             for inner, outer in ((down, window.rows), (across, window.columns))
         )
-        weights = None if window.weights is None else window.weights[..., rows, columns]
+        weights = target.powers[..., down, across]
+        if window.weights is not None:
+            weights = weights * window.weights[..., rows, columns]
         there = target.directions[..., down, across]
         total = turning(features[..., rows, columns], there, target.soft, layer.projection, weights)
         return total / (_counted(window.height) * _counted(window.width))
@@ -92,13 +101,14 @@ def _counted(length: int) -> int:
     return length - 2 if length >= _LEAST else length
 
 
-def turned(features: Tensor, soft: Tensor, projection: Projection | None) -> Tensor:
-    """Cells of (1, c, h, w) features over their lengths after projection, in their type."""
-    found = torch.empty_like(features)
+def turned(features: Tensor, soft: Tensor, projection: Projection | None) -> tuple[Tensor, Tensor]:
+    """Cells of (1, c, h, w) features over their lengths after projection, in their type, and the lengths."""
+    found, lengths = torch.empty_like(features), soft.new_empty(1, 1, *features.shape[2:])
     for rows in strips(features):
         cells = at_least_float32(features[..., rows, :])
-        found[..., rows, :] = cells / _lengths(cells, _projected(cells, projection), soft)
-    return found
+        lengths[..., rows, :] = _lengths(cells, _projected(cells, projection), soft)
+        found[..., rows, :] = cells / lengths[..., rows, :]
+    return found, lengths
 
 
 def turning(

@@ -33,18 +33,22 @@ def cells_at(*rows):
 
 
 def test_by_hand():
-    """Three cells: of one direction, at 60 degrees, at a right angle: 0, 1/2 and 1."""
+    """Three cells of powers 1, 4 and 25: of one direction, at 60 degrees, at a right angle: 0, 1/2 and 1.
+
+    The outermost cells have powers 2 and 5, so that the mean is 7.4.
+    """
     content = cells_at((1, 0), (2, 0), (0, 5))
     image = cells_at((7, 0), (1, math.sqrt(3)), (3, 0))
-    assert float(alone(content).value(image)) == pytest.approx((0 + 0.5 + 1) / 3, rel=1e-5)
+    assert float(alone(content).value(image)) == pytest.approx((4 * 0.5 + 25 * 1) / 7.4 / 3, rel=1e-5)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 2), (1, 4), (2, 5), (3, 3)])
 def test_maps_too_small_for_inner_cells_count_whole_along_that_side(size):
     content, image = maps(4, *size, seed=1), maps(4, *size, seed=2)
     there = (slice(1, -1) if length > 2 else slice(None) for length in size)
-    cosines = torch.cosine_similarity(content[0], image[0], dim=0)[tuple(there)]
-    assert float(alone(content).value(image)) == pytest.approx(float((1 - cosines).mean()), rel=1e-4)
+    powers = content[0].square().sum(0)
+    losses = powers / powers.mean() * (1 - torch.cosine_similarity(content[0], image[0], dim=0))
+    assert float(alone(content).value(image)) == pytest.approx(float(losses[tuple(there)].mean()), rel=1e-4)
 
 
 def test_the_outermost_cells_do_not_count(tiny_weights):
@@ -70,7 +74,8 @@ def test_a_cell_without_activation_has_no_direction_and_a_small_gradient():
     (gradient,) = torch.autograd.grad(alone(content).value(image), image)
     assert gradient.abs().max() < 1e-12
     image = cells_at((0, 0), (0, 1))
-    assert float(alone(content).value(image).detach()) == pytest.approx((0.5 + 0.5) / 2, rel=1e-5)
+    expected = (1 * 0.5 + 0) / ((2 + 1 + 0 + 5) / 4) / 2
+    assert float(alone(content).value(image)) == pytest.approx(expected, rel=1e-4)
 
 
 @pytest.mark.parametrize("wide", [False, True])
@@ -79,12 +84,13 @@ def test_is_that_of_a_loop(wide, weighed):
     content, image = maps(seed=1), maps(seed=2)
     weights = rand(1, 1, 5, 6, seed=3) if weighed else None
     matrix = maps(7, 1, 4, seed=4)[0, :, 0] if wide else torch.eye(4).double()
-    total = 0.0
+    total, power = 0.0, float((matrix @ content[0].flatten(1)).square().sum(0).mean())
     for y in range(1, 4):
         for x in range(1, 5):
             one, other = matrix @ content[0, :, y, x], matrix @ image[0, :, y, x]
             cosine = float(one @ other / one.norm() / other.norm())
-            total += (1 - cosine) * (1.0 if weights is None else float(weights[0, 0, y, x]))
+            counts = float(one @ one) / power * (1.0 if weights is None else float(weights[0, 0, y, x]))
+            total += (1 - cosine) * counts
     found = alone(content, weights, projection_of(matrix) if wide else None).value(image)
     assert float(found) == pytest.approx(total / 12, rel=1e-4)
 
@@ -96,7 +102,7 @@ def test_gradient(wide, weighed):
     projection = projection_of(maps(7, 1, 4, seed=4)[0, :, 0]) if wide else None
     weights = rand(1, 1, 5, 6, seed=3) if weighed else None
     soft = torch.tensor(0.1).double()
-    target = turned(content, soft, projection)
+    target, _ = turned(content, soft, projection)
     assert torch.autograd.gradcheck(lambda f: turning(f, target, soft, projection, weights), image)
 
 
@@ -115,7 +121,8 @@ def test_the_narrow_network_gives_what_widened_features_give():
     evaluate.prepare(content, [(image, 1.0)])
     matrix = network.projection("relu3_1")
     one, other = (torch.einsum("Cc,chw->Chw", matrix, network(x, ["relu3_1"])["relu3_1"][0]) for x in (content, image))
-    expected = (1 - torch.cosine_similarity(one, other, dim=0))[1:-1, 1:-1].mean()
+    counts = one.square().sum(0) / one.square().sum(0).mean()
+    expected = (counts * (1 - torch.cosine_similarity(one, other, dim=0)))[1:-1, 1:-1].mean()
     assert float(evaluate(image).parts[0]) == pytest.approx(float(expected), rel=1e-4)
 
 
