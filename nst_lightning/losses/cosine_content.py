@@ -128,6 +128,8 @@ def turning(
     Returns:
         A scalar in float32 or wider.
     """
+    if not features.numel():  # a tile of outermost cells alone
+        return at_least_float32(features).sum()
     result: Tensor = _Turning.apply(features, target, soft, projection, weights)
     return result
 
