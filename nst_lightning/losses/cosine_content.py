@@ -10,19 +10,23 @@ from torch.autograd.function import once_differentiable
 
 from nst_lightning.losses.content import ContentMap, ContentTarget
 from nst_lightning.losses.cosine import softness
-from nst_lightning.losses.projection import Projection, strips, times
+from nst_lightning.losses.projection import Projection, multiplier, strips
 from nst_lightning.losses.reference import Window, at_least_float32
 from nst_lightning.losses.term import Layer, Term
 
-_LEAST = 3  # rows or columns of a map of which the outermost do not count
-
 
 class DirectionsTarget(NamedTuple):
-    """What `CosineContent` compares with."""
+    """What `CosineContent` compares with: the content's directions t, cell by cell."""
 
-    directions: Tensor  # (1, C, h, w) of the content
-    powers: Tensor  # (1, 1, h, w), squared lengths of the content's features over their mean
+    products: Tensor  # (1, C, h, w), WᵀW t: inner products of features with these are those with t, after projection
+    squares: Tensor  # (1, 1, h, w), tᵀ WᵀW t: 1, and less where there is hardly any activation
+    counts: Tensor  # (1, 1, h, w), squared lengths of the content's features over their mean; 0 for outermost cells
     soft: Tensor  # added to squared lengths, a scalar
+
+    def part(self, rows: slice, columns: slice) -> DirectionsTarget:
+        """Some rows and columns of it."""
+        products, squares, counts = (values[..., rows, columns] for values in self[:3])
+        return DirectionsTarget(products, squares, counts, self.soft)
 
 
 class CosineContent(Term):
@@ -67,70 +71,70 @@ class CosineContent(Term):
     def target(self, layer: Layer, content: ContentTarget, style: Any) -> DirectionsTarget:
         """The content's directions."""
         features = content.features
+        mean = content.energy / (features.shape[-2] * features.shape[-1])
         kind = torch.promote_types(features.dtype, torch.float32)
-        mean = (content.energy / (features.shape[-2] * features.shape[-1])).to(kind)
-        soft = softness(mean)
-        directions, lengths = turned(features, soft, layer.projection)
-        powers = lengths.square() / mean.clamp(min=torch.finfo(kind).tiny)
-        return DirectionsTarget(directions, powers, soft)
+        return directions_of(features, mean.to(kind), layer.projection)
 
     def measure(self, layer: Layer, features: Tensor, window: Window, target: DirectionsTarget) -> Tensor:
         """Half the squared distances of directions over the number of cells, (1, C, rows, columns) -> a scalar."""
-        down, across = _inner(window.rows, window.height), _inner(window.columns, window.width)
-        rows, columns = (
-            slice(inner.start - outer.start, inner.stop - outer.start)
-            for inner, outer in ((down, window.rows), (across, window.columns))
-        )
-        weights = target.powers[..., down, across]
-        if window.weights is not None:
-            weights = weights * window.weights[..., rows, columns]
-        there = target.directions[..., down, across]
-        total = turning(features[..., rows, columns], there, target.soft, layer.projection, weights)
-        return total / (_counted(window.height) * _counted(window.width))
+        there = target.part(window.rows, window.columns)
+        counts = there.counts if window.weights is None else there.counts * window.weights
+        total = turning(features, there, counts, layer.projection)
+        return total / (_inner(window.height) * _inner(window.width))
 
 
-def _inner(cells: slice, length: int) -> slice:
-    """Those of some rows or columns of a map that are not its first or last, if it has others."""
-    if length < _LEAST:
-        return cells
-    first = max(cells.start, 1)
-    return slice(first, max(first, min(cells.stop, length - 1)))
+def _inner(length: int) -> int:
+    """How many rows or columns of a map count: not its first and last, if it has others."""
+    return length - 2 if length > 2 else length
 
 
-def _counted(length: int) -> int:
-    return length - 2 if length >= _LEAST else length
+def _without_edge(counts: Tensor) -> Tensor:
+    """Counts (1, 1, h, w) with 0 for the outermost cells."""
+    down, across = (slice(1, -1) if length > 2 else slice(None) for length in counts.shape[2:])
+    inner = torch.zeros_like(counts)
+    inner[..., down, across] = counts[..., down, across]
+    return inner
 
 
-def turned(features: Tensor, soft: Tensor, projection: Projection | None) -> tuple[Tensor, Tensor]:
-    """Cells of (1, c, h, w) features over their lengths after projection, in their type, and the lengths."""
-    found, lengths = torch.empty_like(features), soft.new_empty(1, 1, *features.shape[2:])
+def directions_of(features: Tensor, mean: Tensor, projection: Projection | None) -> DirectionsTarget:
+    """What `turning` compares with.
+
+    Args:
+        features: (1, c, h, w) of a content, of any floating type.
+        mean: Of squared lengths of the content's cells, a scalar in float32 or wider.
+        projection: None: the features are VGG-19's own.
+    """
+    moments = multiplier(features, projection, None)
+    soft = softness(mean)
+    products = torch.empty_like(features)
+    squares, counts = (mean.new_empty(1, 1, *features.shape[2:]) for _ in range(2))
     for rows in strips(features):
-        cells = at_least_float32(features[..., rows, :])
-        lengths[..., rows, :] = _lengths(cells, _projected(cells, projection), soft)
-        found[..., rows, :] = cells / lengths[..., rows, :]
-    return found, lengths
+        cells, turned = _cells(features[..., rows, :], moments)
+        found = _dot(cells, turned).clamp(min=0)
+        shape = squares[..., rows, :].shape
+        counts[..., rows, :] = (found / mean.clamp(min=torch.finfo(mean.dtype).tiny)).view(shape)
+        squares[..., rows, :] = (found / (found + soft)).view(shape)
+        products[..., rows, :] = _map(turned * (found + soft).rsqrt(), products[..., rows, :])
+    return DirectionsTarget(products, squares, _without_edge(counts), soft)
 
 
-def turning(
-    features: Tensor, target: Tensor, soft: Tensor, projection: Projection | None, weights: Tensor | None = None
-) -> Tensor:
+def turning(features: Tensor, target: DirectionsTarget, counts: Tensor, projection: Projection | None) -> Tensor:
     """Half the squared distances of cells' directions, summed: 1 - cos each, for cells with any activation.
 
-    In strips and in two steps, as `nst_lightning.losses.projection.cells_energy`.
+    Half of ‖u - t‖² is taken as (uᵀu + tᵀt) / 2 - uᵀt, so that cells are multiplied with WᵀW once and no difference
+    of maps is taken. It is computed in strips and summed in two steps, as `cells_energy` is.
 
     Args:
         features: (1, c, h, w), of any floating type; they are widened to float32.
-        target: From `turned`, of the same shape.
-        soft: Added to squared lengths, a scalar.
+        target: From `directions_of`, of the same shape.
+        counts: (1, 1, h, w), how often each cell counts.
         projection: None: the features are VGG-19's own.
-        weights: (1, 1, h, w), how often each cell counts; None: once.
 
     Returns:
         A scalar in float32 or wider.
     """
-    if not features.numel():  # a tile of outermost cells alone
-        return at_least_float32(features).sum()
-    result: Tensor = _Turning.apply(features, target, soft, projection, weights)
+    moments = multiplier(features, projection, features.dtype)
+    result: Tensor = _Turning.apply(features, target.products, target.squares, target.soft, counts, moments)
     return result
 
 
@@ -139,39 +143,52 @@ class _Turning(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, features: Tensor, target: Tensor, soft: Tensor, projection: Projection | None, weights: Tensor | None
+        ctx: Any,
+        features: Tensor,
+        target: Tensor,
+        squares: Tensor,
+        soft: Tensor,
+        counts: Tensor,
+        moments: Tensor | None,
     ) -> Tensor:
         kind = features.dtype if features.dtype != torch.float16 else torch.float32  # whose range is needed
         gradient = torch.empty_like(features, dtype=kind) if ctx.needs_input_grad[0] else None
         total: Tensor | None = None
         for rows in strips(features):
-            cells = at_least_float32(features[..., rows, :])
-            products = _projected(cells, projection)
-            lengths = _lengths(cells, products, soft)
-            unit, products = cells / lengths, products / lengths
-            difference = unit - at_least_float32(target[..., rows, :])
-            away = _projected(difference, projection)
-            counts = 1.0 if weights is None else weights[..., rows, :]
-            here = (difference * away * counts).sum((0, 2, 3)) / 2
+            cells, products = _cells(features[..., rows, :], moments)
+            there, _ = _cells(target[..., rows, :], None)
+            count, square = (values[..., rows, :].reshape(-1, 1) for values in (counts, squares))
+            inverse = (_dot(cells, products).clamp(min=0) + soft).rsqrt()  # of the length of a cell
+            cosine = _dot(cells, there) * inverse
+            rest = soft * inverse.square()  # what is missing from uᵀu to 1
+            here = (((1 - rest + square) / 2 - cosine) * count).view(-1, features.shape[-1]).sum(0)
             total = here if total is None else total + here
             if gradient is not None:
-                # Of a cell f of length L: the part of the difference that is not along the direction u of f, over L.
-                along = (unit * away).sum(1, keepdim=True)
-                gradient[..., rows, :] = (away - along * products) * (counts / lengths)
+                # Of a cell f of length L: ((uᵀt + rest) WᵀW f / L - WᵀW t) / L
+                found = products * ((cosine + rest) * inverse.square() * count)
+                gradient[..., rows, :] = _map(found.addcmul_(there, inverse * count, value=-1), target[..., rows, :])
         ctx.save_for_backward(gradient)
         assert total is not None
         return total.sum()
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None, None, None]:
-        return ctx.saved_tensors[0] * upstream, None, None, None, None
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None, None, None, None]:
+        return ctx.saved_tensors[0] * upstream, None, None, None, None, None
 
 
-def _projected(cells: Tensor, projection: Projection | None) -> Tensor:
-    """Cells (1, c, rows, w), or WᵀW times each: inner products with these are those of VGG-19's channels."""
-    return cells if projection is None else times(cells, projection.moments.to(cells.dtype))
+def _cells(features: Tensor, moments: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Cells (n, c) of (1, c, rows, w) features, and WᵀW times each, both in float32 or wider."""
+    cells = features.permute(0, 2, 3, 1).reshape(-1, features.shape[1])
+    wide = at_least_float32(cells)
+    return wide, wide if moments is None else torch.mm(cells.to(moments.dtype), moments).to(wide.dtype)
 
 
-def _lengths(cells: Tensor, products: Tensor, soft: Tensor) -> Tensor:
-    return ((cells * products).sum(1, keepdim=True).clamp(min=0) + soft).sqrt()
+def _map(cells: Tensor, like: Tensor) -> Tensor:
+    """Cells (n, c) as a map of the shape (1, c, rows, w) of another one."""
+    return cells.view(1, *like.shape[2:], -1).permute(0, 3, 1, 2)
+
+
+def _dot(one: Tensor, other: Tensor) -> Tensor:
+    """Inner products of cells (n, c), as a column (n, 1)."""
+    return (one * other).sum(1, keepdim=True)

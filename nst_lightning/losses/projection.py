@@ -39,6 +39,21 @@ def projection_of(matrix: Tensor | None) -> Projection | None:
     return Projection(root.to(device, torch.float32), matrix.detach(), moments.to(device, torch.float32))
 
 
+def multiplier(features: Tensor, projection: Projection | None, network: torch.dtype | None) -> Tensor | None:
+    """WᵀW in the type in which cells of features are multiplied with it; None: the features are VGG-19's own.
+
+    Args:
+        features: Of any floating type.
+        projection: Of the features.
+        network: Type of its arithmetic: if that is bfloat16, these products are, too, where it is fast.
+    """
+    if projection is None:
+        return None
+    # float16 lacks the range for such products; bfloat16 has float32's.
+    narrows = network == torch.bfloat16 and multiplies_halves(features.device)
+    return projection.moments.to(torch.bfloat16 if narrows else torch.promote_types(features.dtype, torch.float32))
+
+
 def cells_energy(
     features: Tensor,
     projection: Projection | None,
@@ -63,12 +78,7 @@ def cells_energy(
     Returns:
         A scalar in float32 or wider.
     """
-    moments = None
-    if projection is not None:
-        # float16 lacks the range for such products; bfloat16 has float32's.
-        narrows = network == torch.bfloat16 and multiplies_halves(features.device)
-        wide = torch.promote_types(features.dtype, torch.float32)
-        moments = projection.moments.to(torch.bfloat16 if narrows else wide)
+    moments = multiplier(features, projection, network)
     result: Tensor = _CellsEnergy.apply(features, moments, target, weights)
     return result
 
