@@ -463,6 +463,18 @@ def test_bad_files_and_settings_are_answered_beside_their_control(open_page, pic
     assert "\n" not in page.inner_text("#error-styles")
 
 
+def test_a_plan_that_was_on_its_way_does_not_take_away_what_start_says(open_page):
+    """Settings change, and Start is pressed before the plan of the change is asked for."""
+    page = open_page()
+    page.evaluate("""() => {
+        document.querySelector("#size").dispatchEvent(new Event("input", { bubbles: true }));
+        document.querySelector("#start").click();
+    }""")
+    page.wait_for_timeout(1000)  # more than the page waits before it asks for a plan
+    expect(page, "#error-content").to_have_text("Choose a picture and a style.")
+    expect(page, "#plan").to_have_text("Choose a picture and a style.")
+
+
 def test_before_and_after_by_keyboard(open_page, pictures):
     page = open_page()
     make(page, pictures)

@@ -60,11 +60,13 @@ export const factor = (value) => String(Number(Number(value).toPrecision(value <
 
 export const count = (number, noun) => `${number} ${noun}${number === 1 ? "" : "s"}`;
 
-/** Call a function once its caller has been quiet for a while. */
+/** Call a function once its caller has been quiet for a while, unless it is called off before. */
 export function quietly(milliseconds, action) {
   let timer = 0;
-  return () => {
+  const call = () => {
     clearTimeout(timer);
     timer = setTimeout(action, milliseconds);
   };
+  call.off = () => clearTimeout(timer);
+  return call;
 }

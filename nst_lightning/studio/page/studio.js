@@ -118,8 +118,11 @@ const inWords = ({ width, height, evaluations, seconds: time, bytes: memory, dev
 
 async function start(event) {
   event.preventDefault();
+  plan.off(); // a plan that comes later would take away what is said now
+  planning?.abort();
   const missing = form.missing();
   if (missing) {
+    write($("plan"), missing.line);
     form.showRefusal(new api.Refusal(missing.line, missing.field));
     return $(`${missing.field}-file`).focus();
   }
@@ -129,6 +132,7 @@ async function start(event) {
     form.showRefusal(null);
     say("It has begun.");
     go(picture.id, picture);
+    plan();
   } catch (error) {
     const field = form.showRefusal(error);
     ($(field) ?? $(`${field}-file`))?.focus();
