@@ -20,7 +20,7 @@ class DirectionsTarget(NamedTuple):
 
     products: Tensor  # (1, C, h, w), WᵀW t: inner products of features with these are those with t, after projection
     squares: Tensor  # (1, 1, h, w), tᵀ WᵀW t: 1, and less where there is hardly any activation
-    counts: Tensor  # (1, 1, h, w), squared lengths of the content's features over their mean; 0 for outermost cells
+    counts: Tensor  # (1, 1, h, w), lengths of the content's features over their mean; 0 for outermost cells
     soft: Tensor  # added to squared lengths, a scalar
 
     def part(self, rows: slice, columns: slice) -> DirectionsTarget:
@@ -38,8 +38,9 @@ class CosineContent(Term):
     so at several layers, too (Zhang et al. 2018, The Unreasonable Effectiveness of Deep Features as a Perceptual
     Metric, equation 1), and weighs channels besides.
 
-    A cell counts by the square of its features' length in the content: where little is, as in a clear sky or before a
-    plain wall, the style may paint what it wants. When all cells count alike such places stay photographs.
+    A cell counts by its features' length in the content: where little is, as in a clear sky or before a plain wall, the
+    style may paint what it wants. When all cells count alike such places stay photographs; by the square of that length
+    less of all else is kept for as much of the style.
 
     The outermost cells do not count. They see the zeros around the picture, and how its edge stands out against these:
     a picture that is darker there than the content would get a bright line of a pixel to look the same.
@@ -100,22 +101,23 @@ def directions_of(features: Tensor, mean: Tensor, projection: Projection | None)
     """What `turning` compares with.
 
     Args:
-        features: (1, c, h, w) of a content, of any floating type.
+        features: (1, c, h, w) of a content, of any floating type. They are overwritten, so that there is no second map.
         mean: Of squared lengths of the content's cells, a scalar in float32 or wider.
         projection: None: the features are VGG-19's own.
     """
     moments = multiplier(features, projection, None)
     soft = softness(mean)
-    products = torch.empty_like(features)
     squares, counts = (mean.new_empty(1, 1, *features.shape[2:]) for _ in range(2))
     for rows in strips(features):
         cells, turned = _cells(features[..., rows, :], moments)
         found = _dot(cells, turned).clamp(min=0)
         shape = squares[..., rows, :].shape
-        counts[..., rows, :] = (found / mean.clamp(min=torch.finfo(mean.dtype).tiny)).view(shape)
+        counts[..., rows, :] = found.sqrt().view(shape)
         squares[..., rows, :] = (found / (found + soft)).view(shape)
-        products[..., rows, :] = _map(turned * (found + soft).rsqrt(), products[..., rows, :])
-    return DirectionsTarget(products, squares, _without_edge(counts), soft)
+        features[..., rows, :] = _map(turned * (found + soft).rsqrt(), features[..., rows, :])
+    total = counts.sum((0, 1, 2)).sum()  # in two steps, as threads would share out a single one
+    counts = _without_edge(counts) * (counts.numel() / total.clamp(min=torch.finfo(total.dtype).tiny))
+    return DirectionsTarget(features, squares, counts, soft)
 
 
 def turning(features: Tensor, target: DirectionsTarget, counts: Tensor, projection: Projection | None) -> Tensor:

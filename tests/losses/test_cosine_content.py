@@ -33,21 +33,22 @@ def cells_at(*rows):
 
 
 def test_by_hand():
-    """Three cells of powers 1, 4 and 25: of one direction, at 60 degrees, at a right angle: 0, 1/2 and 1.
+    """Three cells of lengths 1, 2 and 5: of one direction, at 60 degrees, at a right angle: 0, 1/2 and 1.
 
-    The outermost cells have powers 2 and 5, so that the mean is 7.4.
+    The mean is also that of the outermost cells, whose lengths are roots of 2 and 5.
     """
     content = cells_at((1, 0), (2, 0), (0, 5))
     image = cells_at((7, 0), (1, math.sqrt(3)), (3, 0))
-    assert float(alone(content).value(image)) == pytest.approx((4 * 0.5 + 25 * 1) / 7.4 / 3, rel=1e-5)
+    mean = (1 + 2 + 5 + math.sqrt(2) + math.sqrt(5)) / 5
+    assert float(alone(content).value(image)) == pytest.approx((2 * 0.5 + 5 * 1) / mean / 3, rel=1e-5)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 2), (1, 4), (2, 5), (3, 3)])
 def test_maps_too_small_for_inner_cells_count_whole_along_that_side(size):
     content, image = maps(4, *size, seed=1), maps(4, *size, seed=2)
     there = (slice(1, -1) if length > 2 else slice(None) for length in size)
-    powers = content[0].square().sum(0)
-    losses = powers / powers.mean() * (1 - torch.cosine_similarity(content[0], image[0], dim=0))
+    lengths = content[0].norm(dim=0)
+    losses = lengths / lengths.mean() * (1 - torch.cosine_similarity(content[0], image[0], dim=0))
     assert float(alone(content).value(image)) == pytest.approx(float(losses[tuple(there)].mean()), rel=1e-4)
 
 
@@ -74,7 +75,7 @@ def test_a_cell_without_activation_has_no_direction_and_a_small_gradient():
     (gradient,) = torch.autograd.grad(alone(content).value(image), image)
     assert gradient.abs().max() < 1e-12
     image = cells_at((0, 0), (0, 1))
-    expected = (1 * 0.5 + 0) / ((2 + 1 + 0 + 5) / 4) / 2
+    expected = (1 * 0.5 + 0) / ((math.sqrt(2) + 1 + 0 + math.sqrt(5)) / 4) / 2
     assert float(alone(content).value(image)) == pytest.approx(expected, rel=1e-4)
 
 
@@ -84,12 +85,12 @@ def test_is_that_of_a_loop(wide, weighed):
     content, image = maps(seed=1), maps(seed=2)
     weights = rand(1, 1, 5, 6, seed=3) if weighed else None
     matrix = maps(7, 1, 4, seed=4)[0, :, 0] if wide else torch.eye(4).double()
-    total, power = 0.0, float((matrix @ content[0].flatten(1)).square().sum(0).mean())
+    total, length = 0.0, float((matrix @ content[0].flatten(1)).norm(dim=0).mean())
     for y in range(1, 4):
         for x in range(1, 5):
             one, other = matrix @ content[0, :, y, x], matrix @ image[0, :, y, x]
             cosine = float(one @ other / one.norm() / other.norm())
-            counts = float(one @ one) / power * (1.0 if weights is None else float(weights[0, 0, y, x]))
+            counts = float(one.norm()) / length * (1.0 if weights is None else float(weights[0, 0, y, x]))
             total += (1 - cosine) * counts
     found = alone(content, weights, projection_of(matrix) if wide else None).value(image)
     assert float(found) == pytest.approx(total / 12, rel=1e-4)
@@ -121,7 +122,7 @@ def test_the_narrow_network_gives_what_widened_features_give():
     evaluate.prepare(content, [(image, 1.0)])
     matrix = network.projection("relu3_1")
     one, other = (torch.einsum("Cc,chw->Chw", matrix, network(x, ["relu3_1"])["relu3_1"][0]) for x in (content, image))
-    counts = one.square().sum(0) / one.square().sum(0).mean()
+    counts = one.norm(dim=0) / one.norm(dim=0).mean()
     expected = (counts * (1 - torch.cosine_similarity(one, other, dim=0)))[1:-1, 1:-1].mean()
     assert float(evaluate(image).parts[0]) == pytest.approx(float(expected), rel=1e-4)
 
