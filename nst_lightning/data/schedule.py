@@ -30,7 +30,7 @@ class Stage:
 # needs fewer evaluations than the one before. The same evaluations at full size take longer and show fewer motifs.
 COARSEST = 256  # pixels of the long side, to the nearest power of two
 _FIRST, _SECOND, _LEAST = 50, 48, 8
-_ALONE = 120  # evaluations of a run of one stage
+_ALONE = 80  # evaluations of a run of one stage: with more, judges that nobody optimises see less of the photograph
 
 
 def default_stages(

@@ -24,8 +24,8 @@ def test_stages_are_taken_as_they_are_but_copied():
 @pytest.mark.parametrize(
     ("longest", "expected"),
     [
-        (48, [(120, 1)]),
-        (256, [(120, 1)]),
+        (48, [(80, 1)]),
+        (256, [(80, 1)]),
         (512, [(50, 0.5), (48, 1)]),
         (1000, [(50, 0.25), (48, 0.5), (24, 1)]),
         (8192, [(50, 1 / 32), (48, 1 / 16), (24, 1 / 8), (12, 1 / 4), (8, 1 / 2), (8, 1)]),
@@ -38,7 +38,7 @@ def test_default_doubles_the_size_and_halves_the_evaluations(longest, expected):
 @pytest.mark.parametrize(
     ("longest", "expected"),
     [
-        (256, [(120, 1, True), (40, 1, False)]),
+        (256, [(80, 1, True), (26, 1, False)]),
         (512, [(50, 0.5, True), (48, 1, True), (16, 1, False)]),
         (1000, [(50, 0.25, True), (48, 0.5, True), (24, 1, True), (8, 1, False)]),
     ],

@@ -248,7 +248,7 @@ def test_a_run_in_a_given_time_has_the_evaluations_that_fit(pair, place, monkeyp
         assert within(args, 0.5, 0.2, any_size=False) == ["--data.size=48", "--model.evaluations=12"]
     size, *_ = within(args, 1e6, 0.0, any_size=True)
     assert size == "--data.size=2048"
-    # At 256 px, in one stage, 120 evaluations take 3.4 s; at 384 px, in two, 50 and 48 take 3.9 s.
+    # At 256 px, in one stage, 80 evaluations take 2.2 s; at 384 px, in two, 50 and 48 take 3.9 s.
     size, evaluations = within(args, 3.5, 0.0, any_size=True)
     assert (size, evaluations) == ("--data.size=256", "--model.evaluations=100")
     size, stages, _ = within(args, 5.0, 0.0, any_size=True)
