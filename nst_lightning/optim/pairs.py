@@ -141,6 +141,7 @@ class PairHistory:
             stored = self._vectors[:, chunk]
             stored.index_copy_(0, rows, torch.where(accept, vectors[:2].to(stored.dtype), stored.index_select(0, rows)))
             for ring, part in _rings_of(self._sizes, chunk):
+                # In this order: vectors by the history has other last bits for other numbers of threads, of MKL.
                 for half, begin in ((products[ring, :k], 0), (products[ring, k:], self._slots)):
                     half.add_(stored[begin : begin + k, part].to(gradient.dtype) @ vectors[:, part].T)
         return self._updated(products, accept)
