@@ -141,7 +141,7 @@ astray = pytest.mark.filterwarnings("ignore:the stage ends with loss")  # as it 
 @both
 def test_a_fit_runs_there_and_reads_where_it_means_to(monkeypatch, terms, pair, tiny_weights, tmp_path):
     with pretended(monkeypatch) as device:
-        trainer, module = fit(tmp_path, pair, tiny_weights, terms(), 6)
+        trainer, module = fit(tmp_path, pair, tiny_weights, terms(), 3)
     assert trainer.strategy.root_device == torch.device("mps", 0)
     assert device.operators["convolution_backward"] > 9 * 5
     places = {text.split(" at ")[1] for text in device.reads}
@@ -149,8 +149,9 @@ def test_a_fit_runs_there_and_reads_where_it_means_to(monkeypatch, terms, pair, 
         place for place in places - set(AT_TIMES) if place.startswith("losses/")
     }  # once a stage, says the next test
     assert places - (axes if terms is painterly else set()) == set(AT_TIMES)
-    plain = fit(tmp_path / "cpu", pair, tiny_weights, terms(), 6, accelerator="cpu")[1]
-    torch.testing.assert_close(module.image.detach(), plain.image.detach(), rtol=0, atol=0.02)
+    # Few evaluations: with so few cells each makes a difference of roots some five times as large.
+    plain = fit(tmp_path / "cpu", pair, tiny_weights, terms(), 3, accelerator="cpu")[1]
+    torch.testing.assert_close(module.image.detach(), plain.image.detach(), rtol=0, atol=0.005)
 
 
 @astray

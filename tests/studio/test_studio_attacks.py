@@ -127,7 +127,7 @@ def test_options_of_the_products_own_are_taken(shared):
 def test_a_configuration_comes_back_as_a_request(shared):
     images = upload(shared, name="photo.png"), upload(shared, name="paint.png")
     wish = {"strength": 2, "keep_colors": True, "stroke_size": 2, "likeness": 0.35, "regions": 3}
-    name = made(shared, content=images[0], styles=[{"image": images[1]}], **wish)
+    name = made(shared, content=images[0], styles=[{"image": images[1]}], **wish, evaluations=3)
     text = shared.get(f"/api/pictures/{name}/configuration").text
     answer = shared.post("/api/configuration", content=text).json()
     assert answer["pictures"]["content"] == "photo.png"
