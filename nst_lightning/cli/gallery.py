@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 from nst_lightning.cli.plain import PlainParser
 from nst_lightning.console import log
 from nst_lightning.errors import UserError, UserNotice
+from nst_lightning.process.forking import load_workers_ahead
+from nst_lightning.process.loading import load
 
 if TYPE_CHECKING:
     from nst_lightning.gallery import Engine
@@ -85,15 +87,16 @@ def main(args: Sequence[str]) -> int:
     fit.pop("log", None)  # heard already
     settings = _settings(options, fit)
     _check_engine(options)
-    from nst_lightning.cli.gallery_display import display  # noqa: PLC0415 - takes seconds, which --help must not
-    from nst_lightning.gallery import Gallery  # noqa: PLC0415
+    if options.engine == "local" and not options.print_config:
+        load_workers_ahead()
+    galleries, display = load("nst_lightning.gallery"), load("nst_lightning.cli.gallery_display").display
 
     with contextlib.ExitStack() as stack:
         shown = stack.enter_context(display(as_json=options.json))
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("always", UserNotice)
         warnings.showwarning = shown.warn
-        gallery = Gallery(
+        gallery = galleries.Gallery(
             options.output,
             options.contents,
             options.styles,
@@ -121,9 +124,12 @@ def _check_engine(options: argparse.Namespace) -> None:
 
 def _engine(options: argparse.Namespace) -> Engine:
     """What makes the pictures."""
-    from nst_lightning.gallery import LocalEngine, RayEngine  # noqa: PLC0415
-
-    return LocalEngine(options.cores) if options.engine == "local" else RayEngine(options.address, options.cores)
+    galleries = load("nst_lightning.gallery")
+    if options.engine == "local":
+        made: Engine = galleries.LocalEngine(options.cores)
+    else:
+        made = galleries.RayEngine(options.address, options.cores)
+    return made
 
 
 def split(args: Sequence[str], parser: argparse.ArgumentParser) -> tuple[list[str], dict[str, str]]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from nst_lightning.cli.plain import PlainParser
 from nst_lightning.errors import UserError
+from nst_lightning.process.loading import load
 
 TOKEN = "NST_STUDIO_TOKEN"  # in the environment
 _DESCRIPTION = """\
@@ -65,20 +66,17 @@ def main(args: Sequence[str]) -> int:
         raise UserError(f"nst studio: needs {', '.join(missing)}, not installed; pip install 'nst_lightning[studio]'")
     if not 0 <= options.port < 1 << 16:
         raise UserError(f"--port: must be from 0 to 65535, got {options.port}; 7860 is the default")
-    from nst_lightning.studio.limits import Limits  # noqa: PLC0415 - takes seconds, which --help must not
-    from nst_lightning.studio.server import Service, serve  # noqa: PLC0415
-
-    return serve(
-        Service(
-            host=options.host,
-            port=options.port,
-            token=options.token or os.environ.get(TOKEN) or None,
-            folder=Path(options.folder),
-            devices=tuple(options.device),
-            headless=options.headless,
-            shown=options.open,
-            limits=Limits(
-                options.max_megabytes, options.max_megapixels, options.keep_hours, options.checkpoint_seconds
-            ),
-        )
+    limits, server = load("nst_lightning.studio.limits"), load("nst_lightning.studio.server")
+    service = server.Service(
+        host=options.host,
+        port=options.port,
+        token=options.token or os.environ.get(TOKEN) or None,
+        folder=Path(options.folder),
+        devices=tuple(options.device),
+        headless=options.headless,
+        shown=options.open,
+        limits=limits.Limits(
+            options.max_megabytes, options.max_megapixels, options.keep_hours, options.checkpoint_seconds
+        ),
     )
+    return int(server.serve(service))

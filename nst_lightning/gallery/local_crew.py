@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
-import sys
 from collections.abc import Callable
 from multiprocessing.connection import Connection, wait
-from multiprocessing.context import ForkServerContext, SpawnContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -18,8 +15,8 @@ from nst_lightning.errors import UserError
 from nst_lightning.gallery.engine import Made
 from nst_lightning.gallery.judging import Task
 from nst_lightning.gallery.shift import Crew, Failure, Lost, Told
+from nst_lightning.process.forking import worker_context
 
-_WORKER = "nst_lightning.gallery.local_worker"
 STOP = "stop"  # said in place of a task
 _LOCK = ".worker"  # what names of files begin with that workers keep locked
 _LAST_STEP = 10.0  # seconds in which a worker ends that nobody listens to any more
@@ -56,7 +53,7 @@ class LocalCrew(Crew[LocalMember]):
 
     def __init__(self, workers: int, cores: int, folder: Path, run_folder: Callable[[Task], Path]) -> None:
         self._most, self._cores, self._folder, self._run_folder = workers, cores, folder, run_folder
-        self._context = _context()
+        self._context = worker_context()
         self._members: dict[int, LocalMember] = {}
         self._ends = 0  # of processes that have not said a word
         for lock in folder.glob(f"{_LOCK}*"):
@@ -160,12 +157,3 @@ def _wait_for(lock: Path) -> None:
         ) from None
     except (OSError, NotImplementedError):  # a file system that knows no locks
         return
-
-
-def _context() -> SpawnContext | ForkServerContext:
-    """How processes are begun: where it can be, by forking one that has loaded the program and nothing else."""
-    if not sys.platform.startswith("linux"):
-        return multiprocessing.get_context("spawn")
-    found = multiprocessing.get_context("forkserver")
-    found.set_forkserver_preload([_WORKER])
-    return found

@@ -14,10 +14,13 @@ from nst_lightning.process.ownership import owns_process
 from nst_lightning.process.parts import parts_alone
 
 
-def load(name: str) -> ModuleType:
-    """Import a module; in the command's own process what is there afterwards is never searched for garbage again."""
+def load(name: str, *, ours: bool | None = None) -> ModuleType:
+    """Import a module; where the process is ours, what is there afterwards is never searched for garbage again.
+
+    By default it is ours if it is the command's own.
+    """
     with parts_alone():
-        if not owns_process() or not gc.isenabled():
+        if not (owns_process() if ours is None else ours) or not gc.isenabled():
             return import_module(name)
         gc.disable()
         try:
