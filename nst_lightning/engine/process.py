@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch import Callback, Trainer
 
-from nst_lightning.hardware.memory import freed_memory_kept
+from nst_lightning.hardware.memory import freed_memory_kept, is_large
 from nst_lightning.hardware.numerics import asks_for_tf32, one_thread, random_states_kept, tf32_allowed, threads_kept
 
 if TYPE_CHECKING:  # the module brings this callback along
     from nst_lightning.engine.module import StyleTransfer
 
-_LARGE = 1200  # pixels of the long side from which blocks of memory are better handed back than kept
 # Products of a few rows have other last bits with another number of threads, and the deepest layers of pictures of so
 # few pixels have no more. They gain nothing from a second thread anyway.
 _SMALL = 64 * 64
@@ -35,7 +34,7 @@ class ProcessSettings(Callback):
         trainer.callbacks = [self, *(other for other in trainer.callbacks if other is not self)]  # type: ignore[attr-defined]
         longest = max(trainer.datamodule.stage_size())  # type: ignore[attr-defined]
         tiled = any(plan.tile for plan in pl_module.plans)
-        self._undo.enter_context(freed_memory_kept(large=tiled or longest > _LARGE))
+        self._undo.enter_context(freed_memory_kept(large=tiled or is_large(longest)))
         self._undo.enter_context(threads_kept())
         self._undo.enter_context(tf32_allowed(getattr(trainer, "tf32", asks_for_tf32())))
         sizes = [trainer.datamodule.stage_size(stage.scale) for stage in pl_module.stages]  # type: ignore[attr-defined]

@@ -13,6 +13,7 @@ import torch
 from nst_lightning.hardware.host import free_host_memory
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4  # constants of malloc.h
+_LARGE = 1200  # pixels of the long side
 _ASKED = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_MMAP_MAX_")  # by the environment
 
 
@@ -41,6 +42,11 @@ def freed_memory_kept(*, large: bool = False) -> Iterator[None]:
     finally:
         if changed:
             _set_malloc({**mapped, _TRIM_THRESHOLD: 1 << 26})
+
+
+def is_large(longest: int) -> bool:
+    """Whether work on an image of so many pixels a side has blocks of memory that are better handed back than kept."""
+    return longest > _LARGE
 
 
 def hand_back_freed_memory() -> None:

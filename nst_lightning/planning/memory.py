@@ -37,6 +37,7 @@ from typing import NamedTuple
 from nst_lightning.errors import UserError
 from nst_lightning.features import Extractor
 from nst_lightning.features.extractor import MemoryUse
+from nst_lightning.hardware.memory import is_large
 from nst_lightning.losses.grid import make_grid
 from nst_lightning.losses.term import PIXEL_LAYERS, Matrices
 from nst_lightning.objective.evaluator import check_tileable
@@ -47,9 +48,10 @@ from nst_lightning.objective.traversal import Traversal
 # memory that is fetched anew each time. Tiles smaller than 256 cost more time than they save memory.
 SIZES = (1024, 768, 512, 384, 256)
 USE = 0.92  # of the free memory; the rest is for what no estimate knows
-# Freed blocks that lie between others in the heap: as much again as an evaluation takes, at the most this. Large blocks
-# are handed back at once. Measured on a CPU at 64 to 8192 px, whole and in tiles.
-_HEAP = 250 * 2**20
+# Freed blocks that lie between others in the heap: as much again as an evaluation takes, at the most this, in tiles,
+# for large images (whose large blocks are handed back at once), and for others, of which all blocks are kept. Measured
+# on a CPU at 512 to 4096 px, with the narrower encoder and VGG-19.
+_HOLES_IN_TILES, _HOLES_IF_LARGE, _HOLES = 250 * 2**20, 400 * 2**20, 600 * 2**20
 _WORKING_SPACE = 140 << 20  # bytes of strips, of libraries when they are first used, and of threads
 _IMAGE, _DOUBLE = 12, 24  # bytes a pixel of an image in float32 and in float64
 
@@ -174,7 +176,8 @@ class _Formula:
         """All at once."""
         area = size[0] * size[1]
         comes = max(self._use.pixel * area, self._use.kept * area + self._compared(size))
-        evaluation = self._in_heap(comes) + self._weighted * area
+        holes = _HOLES_IF_LARGE if is_large(max(size)) else _HOLES
+        evaluation = self._in_heap(comes, holes) + self._weighted * area
         step = _IMAGE * area + passes
         total = lasting + self._targets * self._use.itemsize * area + max(step, evaluation)
         return Plan(None, memory=int(total), evaluation=int(comes))
@@ -188,7 +191,7 @@ class _Formula:
         areas = _crops(self._traversal, size, side, self._processes)
         core = min(side**2, area)
         comes = max(self._use.part * areas[0], self._compared(size))
-        works = self._in_heap(comes) + self._weighted * core
+        works = self._in_heap(comes, _HOLES_IN_TILES) + self._weighted * core
         keeps = self._use.kept * areas[0] + self._weighted * core
         double, between = _DOUBLE * area, _between(area, passes)
         room = USE * available - lasting
@@ -209,7 +212,7 @@ class _Formula:
         area = small[0] * small[1]
         core, crop = (min(length, small[0]) * min(length, small[1]) for length in (side, side + 2 * halo))
         comes = max(self._use.part * crop, self._compared(small))
-        works = _DOUBLE * area + self._in_heap(comes) + self._weighted * core
+        works = _DOUBLE * area + self._in_heap(comes, _HOLES_IN_TILES) + self._weighted * core
         lasting = self.lasting(small, stays, best=best) + 2 * self._targets * area
         return lasting + max(_between(area, passes), works)
 
@@ -222,9 +225,9 @@ class _Formula:
         found = self._matrices(size)
         return sum(one.left for one in found) + max((one.passing for one in found), default=0)
 
-    def _in_heap(self, taken: float) -> float:
+    def _in_heap(self, taken: float, most: int) -> float:
         """What blocks of so many bytes in all take, with those that are free between them."""
-        return taken + min(taken + self._earlier.evaluation, _HEAP)
+        return taken + min(taken + self._earlier.evaluation, most)
 
 
 def _between(area: int, passes: float) -> float:

@@ -141,9 +141,9 @@ def test_durations_in_words():
 def test_what_a_term_leaves_for_the_pass_back_takes_memory():
     """`Content` leaves half of its gradient, where features alone would do for `Gram`."""
     plain, leaving = (Objective([term]) for term in (Gram(["relu2_1"]), Content(["relu2_1"])))
-    sizes = [make_plan(one, CompactVGG19(), (1024, 1024), None, [(0, 0)], 24 * GIB).memory for one in (plain, leaving)]
+    sizes = [make_plan(one, CompactVGG19(), (1152, 1152), None, [(0, 0)], 24 * GIB).memory for one in (plain, leaving)]
     values = CompactVGG19().memory(plain.layers).values["relu2_1"]
-    target = left = 4 * values * 1024**2
+    target = left = 4 * values * 1152**2
     assert sizes[1] - sizes[0] == pytest.approx(target + left, rel=1e-6)
 
 
@@ -176,7 +176,7 @@ def test_networks_and_holes_that_stages_before_have_left_are_counted():
     assert after.memory - alone.memory == 12 << 20
     assert after.evaluation == alone.evaluation > 0
     full = make_plan(objective, NETWORK, (64, 64), None, [(0, 0)], 0, earlier=Earlier(evaluation=9 << 30))
-    assert full.memory - alone.memory < 300 << 20  # large blocks are handed back
+    assert full.memory - alone.memory < 650 << 20  # what is kept finds its place again
 
 
 def test_a_run_of_two_networks_takes_more_than_the_last_stage_alone():
@@ -202,7 +202,7 @@ def test_matrices_of_samples_take_memory(tile):
     else:
         seen = (512 + Traversal(Objective([SelfSimilarity(["relu2_1"])]), NETWORK, 512).halo) ** 2
         comes = 6 * square, use.part * seen
-    heap = [min(taken, 250 << 20) for taken in comes]
+    heap = [min(taken, (600 if tile is None else 250) << 20) for taken in comes]
     assert large.memory - small.memory == pytest.approx(square + comes[0] - comes[1] + heap[0] - heap[1], rel=1e-3)
 
 
