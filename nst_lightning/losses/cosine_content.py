@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from nst_lightning.errors import UserError
 from nst_lightning.losses.content import ContentMap, ContentTarget
 from nst_lightning.losses.cosine import softness
 from nst_lightning.losses.projection import Projection, multiplier, strips
@@ -20,7 +21,7 @@ class DirectionsTarget(NamedTuple):
 
     products: Tensor  # (1, C, h, w), WᵀW t: inner products of features with these are those with t, after projection
     squares: Tensor  # (1, 1, h, w), tᵀ WᵀW t: 1, and less where there is hardly any activation
-    counts: Tensor  # (1, 1, h, w), lengths of the content's features over their mean; 0 for outermost cells
+    counts: Tensor  # (1, 1, h, w), lengths of the content's features over their mean, 0 for outermost cells; or 1
     soft: Tensor  # added to squared lengths, a scalar
 
     def part(self, rows: slice, columns: slice) -> DirectionsTarget:
@@ -42,12 +43,17 @@ class CosineContent(Term):
     style may paint what it wants. When all cells count alike such places stay photographs; by the square of that length
     less of all else is kept for as much of the style.
 
-    The outermost cells do not count. They see the zeros around the picture, and how its edge stands out against these:
-    a picture that is darker there than the content would get a bright line of a pixel to look the same.
+    The outermost cells do not count then. They see the zeros around the picture, and how its edge stands out against
+    these: a picture that is darker there than the content would get a bright line of a pixel to look the same.
 
     Args:
         layers: Layers, as a list or with a weight each.
         weight: Factor on the term.
+        everywhere: Those at which all cells count alike, the outermost, too. Deep down that is what a place shows: a
+            sky stays a sky and no face of the painting lands in it. Further up it would be a photograph of the sky.
+
+    Raises:
+        UserError: `everywhere` names what is not among the layers.
     """
 
     group = "content"
@@ -59,8 +65,15 @@ class CosineContent(Term):
         self,
         layers: dict[str, float] | list[str] = ["relu2_1", "relu3_1", "relu4_1", "relu5_1"],  # noqa: B006 - shows in --help
         weight: float = 1.0,
+        everywhere: list[str] = [],  # noqa: B006 - shows in --help
     ) -> None:
         super().__init__(layers, weight)
+        if others := [name for name in everywhere if name not in self.layers]:
+            known, asked = ", ".join(self.layers), ", ".join(others)
+            raise UserError(
+                f"{self.name}.everywhere: must be among its layers ({known}), got {asked}; leave it out or add it"
+            )
+        self.everywhere = frozenset(everywhere)
 
     def content_reference(self, layer: Layer) -> ContentMap:
         """The content's features."""
@@ -74,14 +87,15 @@ class CosineContent(Term):
         features = content.features
         mean = content.energy / (features.shape[-2] * features.shape[-1])
         kind = torch.promote_types(features.dtype, torch.float32)
-        return directions_of(features, mean.to(kind), layer.projection)
+        return directions_of(features, mean.to(kind), layer.projection, everywhere=layer.name in self.everywhere)
 
     def measure(self, layer: Layer, features: Tensor, window: Window, target: DirectionsTarget) -> Tensor:
         """Half the squared distances of directions over the number of cells, (1, C, rows, columns) -> a scalar."""
         there = target.part(window.rows, window.columns)
         counts = there.counts if window.weights is None else there.counts * window.weights
         total = turning(features, there, counts, layer.projection)
-        return total / (_inner(window.height) * _inner(window.width))
+        height, width = window.height, window.width
+        return total / (height * width if layer.name in self.everywhere else _inner(height) * _inner(width))
 
 
 def _inner(length: int) -> int:
@@ -97,13 +111,16 @@ def _without_edge(counts: Tensor) -> Tensor:
     return inner
 
 
-def directions_of(features: Tensor, mean: Tensor, projection: Projection | None) -> DirectionsTarget:
+def directions_of(
+    features: Tensor, mean: Tensor, projection: Projection | None, *, everywhere: bool = False
+) -> DirectionsTarget:
     """What `turning` compares with.
 
     Args:
         features: (1, c, h, w) of a content, of any floating type. They are overwritten, so that there is no second map.
         mean: Of squared lengths of the content's cells, a scalar in float32 or wider.
         projection: None: the features are VGG-19's own.
+        everywhere: Whether all cells count alike.
     """
     moments = multiplier(features, projection, None)
     soft = softness(mean)
@@ -115,6 +132,8 @@ def directions_of(features: Tensor, mean: Tensor, projection: Projection | None)
         counts[..., rows, :] = found.sqrt().view(shape)
         squares[..., rows, :] = (found / (found + soft)).view(shape)
         features[..., rows, :] = _map(turned * (found + soft).rsqrt(), features[..., rows, :])
+    if everywhere:
+        return DirectionsTarget(features, squares, torch.ones_like(counts), soft)
     total = counts.sum((0, 1, 2)).sum()  # in two steps, as threads would share out a single one
     counts = _without_edge(counts) * (counts.numel() / total.clamp(min=torch.finfo(total.dtype).tiny))
     return DirectionsTarget(features, squares, counts, soft)

@@ -9,6 +9,7 @@ import torch
 from helpers import rand, rand_image
 from terms import Alone
 
+from nst_lightning.errors import UserError
 from nst_lightning.features import VGG19, CompactVGG19
 from nst_lightning.losses import CosineContent, Gram
 from nst_lightning.losses.cosine_content import directions_of, turning
@@ -62,6 +63,20 @@ def test_the_outermost_cells_do_not_count(tiny_weights):
     rows = leaf.grad.abs().mean((0, 1, 3))
     assert 0 < rows[0] < 0.7 * rows[4:-4].mean()
     assert 0 < rows[-1] < 0.7 * rows[4:-4].mean()
+
+
+def test_where_all_cells_count_it_is_the_mean_of_all():
+    content, image = maps(seed=1), maps(seed=2)
+    losses = 1 - torch.cosine_similarity(content, image, dim=1)
+    for layers, expected in (([], None), ([LAYER], losses.mean())):
+        found = Alone(CosineContent([LAYER], everywhere=layers), content.clone(), []).value(image)
+        assert (float(found) == pytest.approx(float(losses.mean()), rel=1e-4)) is (expected is not None)
+
+
+def test_only_layers_of_the_term_can_count_everywhere():
+    words = r"^cosinecontent\.everywhere: must be among its layers \(relu2_1\), got relu5_1; leave it out or add it"
+    with pytest.raises(UserError, match=words):
+        CosineContent(["relu2_1"], everywhere=["relu5_1"])
 
 
 def test_strength_says_nothing():

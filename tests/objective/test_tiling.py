@@ -42,7 +42,7 @@ def terms():
     """Every kind of term: statistics and sums over cells in all normalisations, and one of the image itself."""
     return [
         *(Content({"relu4_2": 1.0, "conv3_1": 0.3}, 0.5, kind) for kind in ("balanced", "released", "paper")),
-        CosineContent({"relu5_1": 1.0, "relu4_2": 1.0, "conv3_1": 0.3}, 0.5),
+        CosineContent({"relu5_1": 1.0, "relu4_2": 1.0, "conv3_1": 0.3}, 0.5, everywhere=["relu5_1"]),
         SelfSimilarity(["relu2_1", "conv3_1"], 0.5, samples=80),
         SelfSimilarity(["relu2_1"], 0.5, samples=80, apart=0.1, structure=2.0),
         *(Gram(["relu1_1", "conv2_2", "relu5_1"], 0.7, kind) for kind in ("balanced", "released", "paper")),
