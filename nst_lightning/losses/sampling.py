@@ -24,6 +24,7 @@ class Places(NamedTuple):
     rows: Tensor  # (n,), integers
     columns: Tensor  # (n,), integers
     weights: Tensor  # (n,), at least 0, with the sum 1
+    indices: dict[tuple[int, ...], Tensor]  # of `inside` by window, so that they are brought to the device once
 
     @classmethod
     def of(cls, window: Window, most: int, like: Tensor) -> Places:
@@ -35,7 +36,7 @@ class Places(NamedTuple):
         height, width = window.height, window.width
         if window.map_weights is None:
             rows, columns = _scattered(height, width, most)
-            return cls(rows, columns, like.new_full((len(rows),), 1 / len(rows)))
+            return cls(rows, columns, like.new_full((len(rows),), 1 / len(rows)), {})
         weights = window.map_weights[0, 0].cpu()
         counting = weights > 0
         found = max(1, int(counting.sum()))
@@ -47,7 +48,17 @@ class Places(NamedTuple):
         chosen = _spread(len(rows), most)
         rows, columns = rows[chosen], columns[chosen]
         given = weights[rows, columns].to(like)
-        return cls(rows, columns, given / given.sum())
+        return cls(rows, columns, given / given.sum(), {})
+
+    def inside(self, window: Window, height: int, width: int) -> Tensor:
+        """Which of them lie in the first rows and columns of a window, and where in it: (3, k), on the device."""
+        key = window.rows.start, window.columns.start, height, width
+        if key not in self.indices:
+            rows, columns = self.rows - window.rows.start, self.columns - window.columns.start
+            within = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
+            here = within.nonzero()[:, 0]
+            self.indices[key] = torch.stack([here, rows[here], columns[here]]).to(self.weights.device)
+        return self.indices[key]
 
 
 def _spread(length: int, most: int) -> Tensor:
@@ -90,11 +101,8 @@ def gathered(features: Tensor, window: Window, places: Places) -> Tensor:
         window: Where these lie.
         places: In the whole map.
     """
-    rows, columns = places.rows - window.rows.start, places.columns - window.columns.start
-    inside = (rows >= 0) & (rows < features.shape[-2]) & (columns >= 0) & (columns < features.shape[-1])
-    here = inside.nonzero()[:, 0]
-    index = torch.stack([here, rows[here], columns[here]]).to(features.device)
-    result: Tensor = _Gathered.apply(features, index, len(rows))
+    index = places.inside(window, features.shape[-2], features.shape[-1])
+    result: Tensor = _Gathered.apply(features, index, len(places.rows))
     return result
 
 

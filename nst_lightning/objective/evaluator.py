@@ -13,12 +13,14 @@ from nst_lightning.errors import UserError
 from nst_lightning.features import Extractor
 from nst_lightning.hardware.memory import hand_back_freed_memory, shares_memory
 from nst_lightning.hardware.numerics import widest_dtype, without_autocast
+from nst_lightning.hardware.recording import recorder_for
 from nst_lightning.losses.grid import Tile
 from nst_lightning.objective.collective import Collective
 from nst_lightning.objective.comparison import Comparison
 from nst_lightning.objective.masks import Masks
 from nst_lightning.objective.objective import Evaluation, Objective
 from nst_lightning.objective.preparation import Preparation
+from nst_lightning.objective.recorded import RecordedEvaluation
 from nst_lightning.objective.targets import StyleTargets, Targets, Weights
 from nst_lightning.objective.tiled import evaluate_tiled
 from nst_lightning.objective.traversal import Traversal
@@ -61,6 +63,8 @@ class Evaluator:
         self.objective, self.extractor, self.tile, self.stored_tiles = objective, extractor, tile, stored_tiles
         self.traversal = Traversal(objective, extractor, tile, processes)
         self._preparation = Preparation(objective, self.traversal)
+        self._alone = processes is None
+        self._recorded: RecordedEvaluation | None = None
         self.targets: Targets | None = None
 
     @torch.no_grad()
@@ -96,6 +100,8 @@ class Evaluator:
         weights = Weights.of(self.objective, masks or Masks.none(0), self.extractor.strides)
         with without_autocast(content.device):
             self.targets = self._preparation.targets(content, style, weights, content if start is None else start)
+        record = recorder_for(content.device) if self.tile is None and self._alone else None
+        self._recorded = record and RecordedEvaluation(evaluate_whole, self._comparison, self.extractor, record)
         return self.targets
 
     def __call__(self, image: Tensor) -> Evaluation:
@@ -108,8 +114,10 @@ class Evaluator:
             The weighted loss and its parts.
         """
         with without_autocast(image.device):
+            if self._recorded is not None and image.is_leaf and image.requires_grad and torch.is_grad_enabled():
+                return self._recorded(image)
             if self.tile is None:
-                return self._whole(image)
+                return evaluate_whole(self._comparison, image)
             loss, parts = _Tiled.apply(image, self, torch.is_grad_enabled() and image.requires_grad)
             return Evaluation(loss, parts)
 
@@ -119,22 +127,23 @@ class Evaluator:
             raise RuntimeError("an evaluator needs targets: call prepare(content, styles) first")
         return Comparison(self.objective, self.traversal, self.targets)
 
-    def _whole(self, image: Tensor) -> Evaluation:
-        if image.requires_grad:
-            # A network with channels innermost hands its gradient back in that order; optimisers such as
-            # torch.optim.LBFGS want the parameter's own.
-            image = image.view_as(image)
-            image.register_hook(torch.Tensor.contiguous)  # type: ignore[no-untyped-call]
-        found = self._comparison
-        tile = Tile.whole(image.shape[-2], image.shape[-1])
-        measures = found.measures(image, tile, self.objective.layer_keys, found.targets.of_layers)
-        losses = {key: value for key, value in measures if found.is_additive(key)}
-        losses |= found.losses(
-            {key: value / found.cell_count(key, image) for key, value in measures if key not in losses}
-        )
-        losses |= found.image_losses(image)
-        stacked = torch.stack([found.factor(key) * losses[key] for key in self.objective.part_keys])
-        return Evaluation(stacked.sum(), stacked.detach())
+
+def evaluate_whole(comparison: Comparison, image: Tensor) -> Evaluation:
+    """Evaluate an image, (1, 3, H, W), all at once."""
+    if image.requires_grad:
+        # A network with channels innermost hands its gradient back in that order; optimisers such as
+        # torch.optim.LBFGS want the parameter's own.
+        image = image.view_as(image)
+        image.register_hook(torch.Tensor.contiguous)  # type: ignore[no-untyped-call]
+    objective, tile = comparison.objective, Tile.whole(image.shape[-2], image.shape[-1])
+    measures = comparison.measures(image, tile, objective.layer_keys, comparison.targets.of_layers)
+    losses = {key: value for key, value in measures if comparison.is_additive(key)}
+    losses |= comparison.losses(
+        {key: value / comparison.cell_count(key, image) for key, value in measures if key not in losses}
+    )
+    losses |= comparison.image_losses(image)
+    stacked = torch.stack([comparison.factor(key) * losses[key] for key in objective.part_keys])
+    return Evaluation(stacked.sum(), stacked.detach())
 
 
 class _Tiled(torch.autograd.Function):

@@ -34,10 +34,12 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from nst_lightning.errors import UserError, check_at_least
+from nst_lightning.hardware.recording import recorder_for
 from nst_lightning.optim.curvature import Curvature
 from nst_lightning.optim.hessian import InverseHessian
 from nst_lightning.optim.metric import joined
-from nst_lightning.optim.pairs import chunks, empty_pairs, open_slots, with_rows
+from nst_lightning.optim.pairs import chunks, empty_pairs, expect_pair, open_slots, with_rows
+from nst_lightning.optim.recorded import RecordedUpdate
 
 HistoryDtype = Literal["float32", "bfloat16"]
 Rules = Literal["image", "torch"]
@@ -118,6 +120,7 @@ class LBFGS(Optimizer):
             raise UserError(f"params: L-BFGS takes one parameter group, got {len(self.param_groups)}; merge them")
         self._params: list[Tensor] = self.param_groups[0]["params"]
         self._made_hessian: InverseHessian | None = None
+        self._recorders: list[RecordedUpdate] | None = None  # one or none; None before the first step
 
     @property
     def _hessian(self) -> InverseHessian:
@@ -168,22 +171,34 @@ class LBFGS(Optimizer):
             What the closure returned.
         """
         state = self.state[self._params[0]]
+        group = self.param_groups[0]
         if not state:  # before the closure, so that lasting buffers come to lie before temporary ones in the heap
-            state.update(_initial_state(self._params, self._hessian, self.param_groups[0]))
+            state.update(_initial_state(self._params, self._hessian, group))
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        g = self._hessian.coordinates.forward(
-            joined([torch.zeros_like(p).view(-1) if p.grad is None else p.grad.reshape(-1) for p in self._params])
-        )
+        pixels = joined([torch.zeros_like(p).view(-1) if p.grad is None else p.grad.reshape(-1) for p in self._params])
+        rate = group["lr"] if isinstance(group["lr"], Tensor) else pixels.new_full((), group["lr"])
+        expect_pair(state)
+        if self._recorders is None:
+            record = recorder_for(pixels.device)
+            self._recorders = [] if record is None else [RecordedUpdate(record)]
+        if self._recorders and isinstance(loss, Tensor) and loss.device == pixels.device:
+            self._recorders[0](self._update, state, group, self._hessian, [pixels, rate, loss])
+        else:
+            self._update(state, pixels, rate, loss)
+        return loss
+
+    def _update(self, state: dict[str, Any], pixels: Tensor, rate: Tensor, loss: Any) -> None:
+        """Move, by a gradient (n,), a rate and the loss, which may be no tensor."""
+        g = self._hessian.coordinates.forward(pixels)
         finite = _is_finite(g, loss)
         direction = self._hessian.direction(state, g, finite)
         state["last_gradient"] = g  # if it is not finite, `have_last` prevents its use
-        self._move(state, direction, finite)
-        return loss
+        self._move(state, direction, finite, rate)
 
-    def _move(self, state: dict[str, Any], direction: Tensor, finite: Tensor) -> None:
+    def _move(self, state: dict[str, Any], direction: Tensor, finite: Tensor, rate: Tensor) -> None:
         """Step against the direction, or undo the last step if what it led to was not finite."""
         torch.where(finite, direction, state["last_step"], out=direction)
         state["last_step"] = direction  # now, so that the old one's memory is free for what follows
@@ -191,7 +206,7 @@ class LBFGS(Optimizer):
         group = self.param_groups[0]
         # A step that led to no number is not tried again.
         known = (state["count"] > 0) | ((state["skipped"] == 0) & (group["prior"] is not None))
-        length = -_step_length(group, direction, change, known)
+        length = -_step_length(group, direction, change, known, rate)
         if not self._saves_memory:
             # `last_point` is the starting point until a finite evaluation has been seen.
             point = joined([p.reshape(-1) for p in self._params])
@@ -323,15 +338,15 @@ def _exponent(group: Mapping[str, Any], parameters: Sequence[Tensor]) -> float |
     return group["spectral_exponent"] or None if images and group["rules"] != "torch" else None
 
 
-def _step_length(group: Mapping[str, Any], direction: Tensor, change: Tensor, known: Tensor) -> Tensor:
+def _step_length(group: Mapping[str, Any], direction: Tensor, change: Tensor, known: Tensor, rate: Tensor) -> Tensor:
     """Factor on a direction, a positive scalar.
 
     The direction is (n,) in the coordinates of the metric, the change it makes in the parameters' own values. Without a
-    known curvature (a boolean scalar) the step has the size of a first one.
+    known curvature (a boolean scalar) the step has the size of a first one. The rate is a scalar, too.
     """
     if group["rules"] == "torch":
-        first = (1 / torch.linalg.vector_norm(direction, ord=1)).clamp(max=1.0) * group["lr"]
-        return torch.where(known, torch.full_like(first, group["lr"]), first)
+        first = (1 / torch.linalg.vector_norm(direction, ord=1)).clamp(max=1.0) * rate
+        return torch.where(known, rate, first)
     # Squares of a small gradient underflow, hence the peak; without the last clamp 0 * inf would be NaN.
     kind = torch.finfo(change.dtype)
     peak = torch.linalg.vector_norm(change, ord=math.inf).clamp(min=kind.tiny)
@@ -339,4 +354,4 @@ def _step_length(group: Mapping[str, Any], direction: Tensor, change: Tensor, kn
     rms = torch.linalg.vector_norm(torch.stack(norms)) * (peak / float(change.numel()) ** 0.5)
     inverse = 1 / rms.clamp(min=kind.tiny)
     first = (min(group["first_step"], group["max_step"]) * inverse).clamp(max=kind.max)
-    return torch.where(known, (group["max_step"] * inverse).clamp(max=group["lr"]), first)
+    return torch.where(known, torch.minimum(group["max_step"] * inverse, rate), first)

@@ -72,10 +72,28 @@ def lazy_zeros(shape: tuple[int, int], dtype: torch.dtype, device: torch.device)
     return torch.from_numpy(block).view(dtype).view(shape)
 
 
-def open_slots(state: Mapping[str, Any]) -> int:
-    """How many slots may hold pairs: all, where the state of an older version does not say."""
+def _pairs_so_far(state: Mapping[str, Any]) -> int:
+    """How many pairs there can be; the most, where the state of an older version does not say."""
     pairs = len(state["sy"])
     return max(1, min(pairs, int(state.get("gradients", pairs + 1)) - 1))
+
+
+def open_slots(state: Mapping[str, Any]) -> int:
+    """How many slots are looked at: those that may hold pairs.
+
+    On a GPU all that there are: what it makes again and again is recorded, with the shapes that it has.
+    """
+    history = state["history"]
+    return _pairs_so_far(state) if shares_memory(history.device) else len(history) // 2
+
+
+def expect_pair(state: dict[str, Any]) -> None:
+    """Count the gradient that is about to come, and make room for its pair."""
+    pairs, before = len(state["sy"]), open_slots(state)
+    state["gradients"] = min(pairs + 1, int(state.get("gradients", pairs + 1)) + 1)
+    slots, needed = len(state["history"]) // 2, _pairs_so_far(state)
+    if slots < needed:  # the run goes on for longer than it was to
+        state["history"] = with_rows(state["history"], min(pairs, max(needed, 2 * slots)), before)
 
 
 def with_rows(history: Tensor, slots: int, used: int) -> Tensor:
@@ -87,19 +105,11 @@ def with_rows(history: Tensor, slots: int, used: int) -> Tensor:
 
 
 class PairHistory:
-    """View of an optimiser's state, with what `empty_pairs` returned, as pairs in rings of so many coordinates.
-
-    It counts the gradient that is about to come.
-    """
+    """View of an optimiser's state, with what `empty_pairs` returned, as pairs in rings of so many coordinates."""
 
     def __init__(self, state: dict[str, Any], sizes: list[int]) -> None:
         self._state, self._sizes = state, sizes
-        pairs, before = len(state["sy"]), open_slots(state)
-        state["gradients"] = min(pairs + 1, int(state.get("gradients", pairs + 1)) + 1)
         self._open = open_slots(state)
-        slots = len(state["history"]) // 2
-        if slots < self._open:  # the run goes on for longer than it was to
-            state["history"] = with_rows(state["history"], min(pairs, max(self._open, 2 * slots)), before)
         self._vectors: Tensor = state["history"]
         self._slots = len(self._vectors) // 2
 

@@ -31,11 +31,13 @@ import lightning.pytorch.accelerators.mps as lightnings
 import torch
 import torchgen
 import yaml
+from tape import Tape, recorder
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_any, tree_flatten, tree_map
 
 import nst_lightning
+from nst_lightning.hardware import recording
 
 MEMORY = 8 << 30
 
@@ -171,6 +173,7 @@ class OnDevice(torch.Tensor):
 
 def _noted(name: str, tensor: OnDevice) -> torch.Tensor:
     """The values, which the host waits for."""
+    _refuse_in_recording()
     if _visit is not None:
         _visit.note(name)
     return tensor.held.detach()
@@ -191,6 +194,7 @@ class _ToDevice(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, tensor: torch.Tensor, dtype: torch.dtype, place: torch.device) -> torch.Tensor:
         ctx.dtype = tensor.dtype
+        _refuse_in_recording()
         return OnDevice(tensor.to(dtype, copy=True), place)
 
     @staticmethod
@@ -270,12 +274,20 @@ def _operate(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     target = options.pop("device", None)
     if target is not None:
         options["device"] = torch.device("cpu")
-    answer = func(*tree_map(_inner, args), **options)
+    if reads or copied:
+        _refuse_in_recording()
+    inner = tree_map(_inner, args)
+    answer = func(*inner, **options) if _tape is None else _tape.operate(func, inner, options)
     if schema.is_mutable:  # in place or into `out`: the tensor that was given is the answer
         named = dict(zip((argument.name for argument in schema.arguments), args, strict=False)) | kwargs
         written = [named[a.name] for a in schema.arguments if a.alias_info is not None and a.alias_info.is_write]
         return written[0] if isinstance(answer, torch.Tensor) or len(written) == 1 else tuple(written)
     return tree_map(lambda x: OnDevice(x, place) if isinstance(x, torch.Tensor) else x, answer)
+
+
+def _refuse_in_recording() -> None:
+    if _tape is not None:
+        raise RuntimeError("operation not permitted when stream is capturing")
 
 
 def _has_mask(indices: Any) -> bool:
@@ -351,6 +363,12 @@ class Visit(TorchDispatchMode):
 
 
 _visit: Visit | None = None
+_tape: Tape | None = None  # on which what the device does is noted
+
+
+def _set_tape(tape: Tape | None) -> None:
+    global _tape  # noqa: PLW0603 - PyTorch records one stream, too
+    _tape = tape
 
 
 @contextlib.contextmanager
@@ -377,3 +395,12 @@ def pretended(monkeypatch: Any, kind: str = "mps") -> Iterator[Visit]:
                 yield _visit
         finally:
             _visit = before
+
+
+@contextlib.contextmanager
+def recorded(monkeypatch: Any, device: torch.device) -> Iterator[None]:
+    """Let a pretended device record and replay, as CUDA does, as long as the context lasts."""
+    with monkeypatch.context() as patch:
+        patch.setitem(recording.RECORDERS, device.type, lambda _: recorder(_set_tape))
+        patch.setitem(_SPECIAL, torch.Tensor.data_ptr, lambda tensor: tensor.held.data_ptr())
+        yield

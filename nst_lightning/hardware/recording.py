@@ -1,0 +1,292 @@
+"""Computations that a device makes again and again: recorded once, then replayed at a single word of the host.
+
+An evaluation and the step that follows are some hundreds of kernels, each of which the host has to launch; a fast GPU
+is done with a picture of 512 px before the host is. A CUDA graph holds them all. What is recorded is fixed: addresses
+of tensors, shapes, numbers that the host has put in. So whoever records says what that is (`fixed`), and where it
+changes a computation is made by the host again, and then recorded anew.
+
+Before anything is recorded it is rehearsed, with an eye on whatever would make the host wait for the device, which no
+graph can hold: a recording that fails leaves PyTorch in an uncertain state. The first replay, and some later ones, are
+compared with what the host makes of the same tensors. Where a computation cannot be recorded it goes on as it was,
+which one line says.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from nst_lightning.errors import UserError, notice
+
+VARIABLE = "NST_CUDA_GRAPHS"
+Compute: TypeAlias = Callable[[], Sequence[Tensor]]
+Recorder: TypeAlias = Callable[[Callable[[], None]], Callable[[], None]]
+"""Takes what is to be recorded, and returns what replays it; what is recorded has not been done then."""
+
+_REHEARSAL = 2  # the computation, counted from 1, that is looked at; the first one makes tables and chooses algorithms
+_COMPARED = frozenset(8**power for power in range(1, 6))  # replays, counted from 1, that are compared once more
+_AGREE = 1e-2  # relative, by norm; other sums of bfloat16 products differ by a tenth of that
+_MOST_CHANGES = 8  # of what is fixed, after which nothing is recorded any more
+
+
+def recorder_for(device: torch.device) -> Recorder | None:
+    """What records computations on a device; None where they are launched one by one.
+
+    Raises:
+        UserError: If the environment variable `VARIABLE` is neither 0 nor 1.
+    """
+    wanted = os.environ.get(VARIABLE, "1")
+    if wanted not in {"0", "1"}:
+        raise UserError(f"{VARIABLE}: must be 0 or 1, got {wanted}; 0 launches all kernels one by one")
+    make = RECORDERS.get(device.type) if wanted == "1" else None
+    return None if make is None else make(device)
+
+
+@functools.cache
+def _cuda_recorder(device: torch.device) -> Recorder:
+    """Records CUDA graphs, which have their memory in common: they run one after the other, on one stream."""
+    pool = torch.cuda.graph_pool_handle()
+
+    def record(function: Callable[[], None]) -> Callable[[], None]:
+        graph = torch.cuda.CUDAGraph()
+        try:
+            # Other threads, which may make other pictures, may do what this one may not while it records.
+            with torch.cuda.device(device), torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
+                function()
+        except BaseException:
+            # PyTorch leaves its allocator looking for a recording that has come to nothing.
+            with contextlib.suppress(RuntimeError, AttributeError):
+                torch._C._cuda_endAllocateToPool(torch.cuda.current_device(), pool)
+            raise
+        return graph.replay
+
+    return record
+
+
+RECORDERS: dict[str, Callable[[torch.device], Recorder]] = {"cuda": _cuda_recorder}
+"""What records on devices of a kind."""
+
+
+class WaitError(RuntimeError):
+    """The host would wait for the device."""
+
+
+class Repeated:
+    """A computation on a device that is made again and again.
+
+    Args:
+        record: As `recorder_for` returned it.
+        subject: What is computed, for a notice: ``evaluations``.
+    """
+
+    def __init__(self, record: Recorder, subject: str) -> None:
+        self._record, self._subject = record, subject
+        self._fixed: Mapping[str, Hashable] = {}
+        self._replay: Callable[[], None] | None = None
+        self._results: Sequence[Tensor] = ()
+        self._kept: list[Tensor] = []  # what is read at each replay, which nobody else may keep
+        self._made = self._replays = self._changes = 0
+        self._given_up = False
+
+    @property
+    def is_recorded(self) -> bool:
+        """Whether the next one is replayed, if nothing changes."""
+        return self._replay is not None
+
+    def __call__(
+        self, fixed: Mapping[str, Hashable], compute: Compute, written: Sequence[Tensor] = ()
+    ) -> Sequence[Tensor]:
+        """Compute.
+
+        Args:
+            fixed: What a recording depends on besides the values of tensors, by names that a user understands.
+            compute: The computation, on tensors that stay where they are.
+            written: Those that it changes in place and reads. What it writes without reading need not be named.
+
+        Returns:
+            What `compute` returns; after a replay always the same tensors.
+        """
+        if self._given_up:
+            return compute()
+        if fixed != self._fixed:
+            self._begin_anew(fixed)
+        if self._replay is not None:
+            return self._replayed(compute, bool(written))
+        self._made += 1
+        if self._given_up or self._made < _REHEARSAL:
+            return compute()
+        if self._made == _REHEARSAL:
+            return self._rehearsed(compute, written)
+        return self._recorded(compute, written)
+
+    def _begin_anew(self, fixed: Mapping[str, Hashable]) -> None:
+        changed = [name for name in fixed if name in self._fixed and fixed[name] != self._fixed[name]]
+        self._fixed, self._replay, self._results, self._kept = fixed, None, (), []
+        self._made = self._replays = 0
+        self._changes += bool(changed)
+        if self._changes > _MOST_CHANGES:
+            self._give_up(f"{changed[0]} changes again and again")
+
+    def _replayed(self, compute: Compute, changes: bool) -> Sequence[Tensor]:
+        assert self._replay is not None
+        self._replay()
+        self._replays += 1
+        if self._replays in _COMPARED and not changes:
+            made = compute()
+            if not _agree(made, self._results):
+                self._give_up("the host computes another result: is a term random, or does it count?")
+                return made
+        return self._results
+
+    def _rehearsed(self, compute: Compute, written: Sequence[Tensor]) -> Sequence[Tensor]:
+        """Compute with an eye on what waits."""
+        before = [tensor.clone() for tensor in written]
+        try:
+            with _Rehearsal():  # type: ignore[no-untyped-call]
+                return compute()
+        except WaitError as wait:
+            self._give_up(f"{_place(wait.__traceback__)} {wait}")
+            _copy(before, written)
+        return compute()
+
+    def _recorded(self, compute: Compute, written: Sequence[Tensor]) -> Sequence[Tensor]:
+        """Compute, then record the same and compare; where that fails everything is as it was computed."""
+        before = [tensor.clone() for tensor in written]
+        made = compute()
+        after = [tensor.clone() for tensor in written]
+        results: list[Tensor] = []
+        keeping = _Keeping()
+
+        def kept() -> None:
+            with keeping:
+                results.extend(compute())
+
+        try:
+            _copy(before, written)
+            replay = self._record(kept)
+            replay()
+            finite, agrees = _is_finite([*made, *after]), _agree([*made, *after], [*results, *written])
+        except RuntimeError as error:
+            self._give_up(f"PyTorch says: {str(error).splitlines()[0]}")
+        else:
+            if finite and agrees:
+                self._replay, self._results, self._kept = replay, results, keeping.kept
+                return results
+            if finite:  # else it is tried again: numbers that are none cannot be compared
+                self._give_up("what is replayed is not what the host computes")
+        _copy(after, written)
+        return made
+
+    def _give_up(self, why: str) -> None:
+        self._given_up, self._replay, self._results, self._kept = True, None, (), []
+        notice(
+            f"{self._subject} are launched kernel by kernel and not as a CUDA graph, which takes longer and makes the "
+            f"same picture: {why}"
+        )
+
+
+class _Keeping(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Keeps all tensors that operations read and did not make, such as tables in a cache that may forget them."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.kept: list[Tensor] = []
+        self._known: set[int] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        for tensor in _tensors((args, kwargs)):
+            if address(tensor) not in self._known:
+                self._known.add(address(tensor))
+                self.kept.append(tensor.detach())
+        made = func(*args, **(kwargs or {}))
+        self._known.update(map(address, _tensors(made)))
+        return made
+
+
+def _tensors(values: Any) -> list[Tensor]:
+    return [value for value in tree_leaves(values) if isinstance(value, Tensor)]
+
+
+class _Rehearsal(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Refuses what makes the host wait for the device, in this thread and in that of the pass back."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        name = func._schema.name.removeprefix("aten::")
+        if _waits(func, name, args):
+            raise WaitError(f"waits for the device ({name})")
+        made = func(*args, **kwargs)
+        if name in {"_to_copy", "copy_", "lift_fresh"} and _is_moved(name, args, made):
+            raise WaitError(f"moves values between the host and the device ({name})")
+        return made
+
+
+def _waits(func: Any, name: str, args: Any) -> bool:
+    """Whether an operator's answer, or the shape of it, has to be known to the host, and is not already there."""
+    if not args or not isinstance(args[0], Tensor) or args[0].device.type == "cpu":
+        return False
+    if name == "index":  # by numbers it waits for nothing
+        return any(isinstance(x, Tensor) and x.dtype in {torch.bool, torch.uint8} for x in args[1])
+    return any(tag in func.tags for tag in (torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape))
+
+
+def _is_moved(name: str, args: Any, made: Any) -> bool:
+    """Whether a copy came from or went to the host; ``torch.tensor`` of numbers is seen by its end alone."""
+    if name == "lift_fresh":
+        return bool(made.device.type != "cpu")
+    source = args[1] if name == "copy_" else args[0]
+    return bool(made.device != source.device)
+
+
+def _place(trace: TracebackType | None) -> str:
+    """The innermost place of an error outside of PyTorch and this file: ``MyTerm.loss (my_terms.py, line 12)``."""
+    found = "something"
+    while trace is not None:
+        code, owner = trace.tb_frame.f_code, trace.tb_frame.f_locals.get("self")
+        if not code.co_filename.startswith(_LIBRARIES):
+            name = code.co_name if owner is None else f"{type(owner).__name__}.{code.co_name}"
+            found = f"{name} ({Path(code.co_filename).name}, line {trace.tb_lineno})"
+        trace = trace.tb_next
+    return found
+
+
+_LIBRARIES = (str(Path(torch.__file__).parent), __file__)
+
+
+def _copy(values: Sequence[Tensor], into: Sequence[Tensor]) -> None:
+    for value, place in zip(values, into, strict=True):
+        place.copy_(value)
+
+
+def _is_finite(tensors: Sequence[Tensor]) -> bool:
+    return bool(torch.stack([torch.isfinite(x).all() for x in tensors if x.is_floating_point()]).all())
+
+
+def _agree(made: Sequence[Tensor], replayed: Sequence[Tensor]) -> bool:
+    """Whether tensors are the same, up to `_AGREE`; False for values that are no numbers. One read."""
+    return bool(torch.stack([*_agreements(made, replayed)]).all())
+
+
+def _agreements(made: Sequence[Tensor], replayed: Sequence[Tensor]) -> Iterator[Tensor]:
+    for one, other in zip(made, replayed, strict=True):
+        if one.is_floating_point():
+            # By the largest value, as squares of small gradients underflow.
+            unit = one.abs().max().clamp(min=torch.finfo(one.dtype).tiny)
+            yield torch.linalg.vector_norm((one - other) / unit) <= _AGREE * torch.linalg.vector_norm(one / unit)
+        else:
+            yield (one == other).all()
+
+
+def address(tensor: Tensor) -> int:
+    """Where a tensor lies."""
+    return tensor.data_ptr()

@@ -1,0 +1,299 @@
+"""Evaluations and steps that a device replays: on a GPU that is played, whose graphs have the dangers of CUDA's."""
+
+from __future__ import annotations
+
+import random
+import warnings
+import weakref
+
+import pretending
+import pytest
+import torch
+from helpers import QUIET, rand_image
+from pretending import pretended, recorded
+from test_mps import TERMS
+
+from nst_lightning import StyleTransfer, StyleTransferData
+from nst_lightning.callbacks import Faults, Metrics, Progress, Snapshots, Watch
+from nst_lightning.data.schedule import Stage
+from nst_lightning.engine.trainer import StyleTrainer
+from nst_lightning.errors import UserError, UserNotice
+from nst_lightning.features import VGG19
+from nst_lightning.hardware import recording
+from nst_lightning.hardware.recording import Repeated, recorder_for
+from nst_lightning.losses import Content, Gram
+from nst_lightning.objective.evaluator import Evaluator
+from nst_lightning.objective.objective import Objective, default_terms
+from nst_lightning.optim import LBFGS
+
+
+@pytest.fixture
+def device(monkeypatch):
+    """A device that records."""
+    with pretended(monkeypatch, "xpu") as visit, recorded(monkeypatch, visit.device):
+        yield visit
+
+
+def run(device: str, terms, weights, count: int = 8, between=lambda *_: None, **options):
+    """Losses and the image after some steps, and how often terms and optimiser were asked by the host."""
+    network = VGG19(str(weights)).to(device)
+    evaluate = Evaluator(Objective(terms), network)
+    content, style = rand_image(32, 48).to(device), rand_image(32, 32, seed=1).to(device)
+    evaluate.prepare(content, [(style, 1.0)])
+    image = content.clone().requires_grad_()
+    optimizer = LBFGS([image], **{"history_size": 6, "max_step": 0.02} | options)
+    losses = []
+
+    def closure():
+        optimizer.zero_grad()
+        loss = evaluate(image).loss
+        loss.backward()
+        return loss.detach()
+
+    for index in range(count):
+        between(index, evaluate, optimizer, image)
+        losses.append(optimizer.step(closure))
+    return torch.tensor([float(loss) for loss in losses]), image.detach().cpu(), evaluate, optimizer
+
+
+def is_recorded(evaluate, optimizer) -> bool:
+    assert evaluate._recorded.is_recorded == optimizer._recorders[0].is_recorded
+    return evaluate._recorded.is_recorded
+
+
+def same_as_by_hand(monkeypatch, terms, weights, **how):
+    """Run with recordings and without; losses and images have to agree."""
+    losses, image, evaluate, optimizer = run("xpu", terms(), weights, **how)
+    with monkeypatch.context() as patch, warnings.catch_warnings():
+        patch.setenv("NST_CUDA_GRAPHS", "0")
+        plain, other, without, _ = run("xpu", terms(), weights, **how)
+    assert without._recorded is None
+    torch.testing.assert_close(losses, plain, rtol=1e-5, atol=0)
+    torch.testing.assert_close(image, other, rtol=0, atol=1e-5)
+    return evaluate, optimizer
+
+
+@pytest.mark.parametrize("terms", TERMS.values(), ids=TERMS)
+def test_what_is_replayed_is_what_the_host_computes(device, terms, tiny_weights, monkeypatch):
+    assert is_recorded(*same_as_by_hand(monkeypatch, terms, tiny_weights))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"history_dtype": "bfloat16"}, {"spectral_exponent": 0.0}, {"rules": "torch", "lr": 0.02}, {"history_size": 20}],
+    ids=str,
+)
+def test_every_kind_of_step_is_replayed(device, options, tiny_weights, monkeypatch):
+    assert is_recorded(*same_as_by_hand(monkeypatch, default_terms, tiny_weights, **options))
+
+
+def test_the_host_is_asked_three_times(device, tiny_weights, monkeypatch):
+    calls = []
+    measured = Gram.measure
+    monkeypatch.setattr(Gram, "measure", lambda *given, **named: calls.append(1) or measured(*given, **named))
+    run("xpu", [Gram(["relu1_1"])], tiny_weights, count=7)
+    # A target for the balance, two by the host, one more beside the recording of the third, and the recording itself.
+    before = len(calls)
+    calls.clear()
+    run("xpu", [Gram(["relu1_1"])], tiny_weights, count=11)  # the eighth replay is compared once more
+    assert (before, len(calls)) == (before, before + 1)
+    assert before < 7
+
+
+def test_the_rate_is_read_anew_at_each_step(device, tiny_weights, monkeypatch):
+    def slower(index, evaluate, optimizer, image):
+        optimizer.param_groups[0]["lr"] = 0.9**index
+
+    assert is_recorded(*same_as_by_hand(monkeypatch, default_terms, tiny_weights, between=slower))
+
+
+def changed_strength(index, evaluate, optimizer, image):
+    if index == 4:
+        evaluate.objective.strength = 0.3
+
+
+def changed_weight(index, evaluate, optimizer, image):
+    if index == 4:
+        evaluate.objective.parts[1].term.weight *= 2
+
+
+def moved_image(index, evaluate, optimizer, image):
+    if index == 4:
+        image.data = image.data.clone()
+
+
+def other_targets(index, evaluate, optimizer, image):
+    if index == 4:
+        evaluate.prepare(rand_image(32, 48, seed=5).to("xpu"), [(rand_image(32, 32, seed=6).to("xpu"), 1.0)])
+
+
+def shifted_image(index, evaluate, optimizer, image):
+    if index == 4:
+        with torch.no_grad():
+            image.add_(0.05)
+
+
+def restored(index, evaluate, optimizer, image):
+    if index == 4:
+        optimizer.load_state_dict(optimizer.state_dict())
+
+
+def other_network(index, evaluate, optimizer, image):
+    if index == 4:
+        for parameter in evaluate.extractor.parameters():
+            parameter.data = 0.9 * parameter.data
+
+
+@pytest.mark.parametrize(
+    "between",
+    [changed_strength, changed_weight, moved_image, other_targets, shifted_image, restored, other_network],
+    ids=lambda function: function.__name__,
+)
+def test_what_callbacks_may_do_between_steps(device, between, tiny_weights, monkeypatch):
+    evaluate, optimizer = same_as_by_hand(monkeypatch, default_terms, tiny_weights, between=between)
+    assert evaluate._recorded.is_recorded
+    assert optimizer._recorders[0].is_recorded
+
+
+def test_a_loss_that_is_no_number_is_undone_in_a_replay_too(device, tiny_weights, monkeypatch):
+    seen = {}
+
+    def spoiled(index, evaluate, optimizer, image):
+        if index == 4:
+            seen["image"] = image.detach().clone()
+            with torch.no_grad():
+                image[0, 0, 0, 0] = torch.nan
+        if index == 6:
+            seen["skipped"] = int(optimizer.state[image]["skipped"])
+
+    losses, image, *found = run("xpu", default_terms(), tiny_weights, between=spoiled)
+    assert seen["skipped"] == 1
+    assert losses.isnan().sum() == 1
+    assert image.isfinite().all()
+    assert is_recorded(*found)
+
+
+class Reading(Content):
+    """A term that looks at a value."""
+
+    def measure(self, *given, **named):
+        measured = super().measure(*given, **named)
+        return measured if float(measured.detach().sum()) > 0 else 0 * measured
+
+
+class Counting(Content):
+    """A term whose weight grows."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = 0
+
+    def measure(self, *given, **named):
+        self.calls += 1
+        return self.calls * super().measure(*given, **named)
+
+
+class Random(Content):
+    """A term that draws its weight on the host."""
+
+    def measure(self, *given, **named):
+        return random.choice([1.0, 1.5, 2.0]) * super().measure(*given, **named)
+
+
+SAYS = "are launched kernel by kernel and not as a CUDA graph, which takes longer and makes the same picture: "
+
+
+@pytest.mark.parametrize(
+    ("term", "why"),
+    [
+        (Reading, r"Reading.measure \(test_recording.py, line \d+\) waits for the device \(_local_scalar_dense\)"),
+        (Counting, "counting.calls changes again and again"),
+    ],
+)
+def test_what_cannot_be_recorded_goes_on_and_is_named(device, term, why, tiny_weights, monkeypatch):
+    monkeypatch.setattr(recording, "_LIBRARIES", (*recording._LIBRARIES, pretending.__file__))
+    with pytest.warns(UserNotice, match=f"^evaluations {SAYS}{why}$") as told:
+        evaluate, optimizer = same_as_by_hand(monkeypatch, lambda: [term(), Gram()], tiny_weights, count=12)
+    assert len(told) == 1
+    assert not evaluate._recorded.is_recorded
+    assert optimizer._recorders[0].is_recorded  # its steps are still replayed
+
+
+def test_what_the_host_draws_is_found_by_comparison(device, tiny_weights):
+    random.seed(1)
+    with pytest.warns(UserNotice, match="evaluations are launched .*(another result|not what the host computes)"):
+        evaluate = run("xpu", [Random(), Gram()], tiny_weights, count=80)[2]
+    assert not evaluate._recorded.is_recorded
+
+
+def test_a_recording_that_fails_leaves_all_as_it_was(device, tiny_weights, monkeypatch):
+    def refuse(function):
+        function()  # as much as there is to spoil
+        raise RuntimeError("CUDA error: operation not permitted\nmore")
+
+    monkeypatch.setitem(recording.RECORDERS, "xpu", lambda _: refuse)
+    with pytest.warns(UserNotice, match="PyTorch says: CUDA error: operation not permitted$") as told:
+        same_as_by_hand(monkeypatch, default_terms, tiny_weights)
+    assert sorted(str(one.message).split(" are ")[0] for one in told) == ["evaluations", "steps of L-BFGS"]
+
+
+def test_what_an_operation_reads_is_kept_as_long_as_it_is_replayed():
+    tables = {"one": torch.ones(3)}
+    seen = weakref.ref(tables["one"].untyped_storage())
+
+    def record(function):
+        function()
+        return lambda: None
+
+    x = torch.arange(3.0)
+    repeated = Repeated(record, "sums")
+    for _ in range(3):
+        repeated({"x": 1}, lambda: [x + tables["one"]])
+    assert repeated.is_recorded
+    storages = {tensor.untyped_storage().data_ptr() for tensor in repeated._kept}
+    assert tables.pop("one").untyped_storage().data_ptr() in storages
+    assert seen() is not None
+
+
+@pytest.mark.parametrize("value", ["", "2", "off"])
+def test_the_switch_is_0_or_1(monkeypatch, value):
+    monkeypatch.setenv("NST_CUDA_GRAPHS", value)
+    with pytest.raises(UserError, match=f"^NST_CUDA_GRAPHS: must be 0 or 1, got {value}; 0 launches"):
+        recorder_for(torch.device("cpu"))
+
+
+def test_a_cpu_records_nothing():
+    assert recorder_for(torch.device("cpu")) is None
+
+
+def fit(folder, pair, weights, **options):
+    """A fit of two stages with the callbacks of the command."""
+    data = StyleTransferData(str(pair[0]), str(pair[1]), size=64)
+    module = StyleTransfer(
+        stages=[Stage(9, scale=0.7), Stage(12)], terms=[Content(weight=0.5), Gram(["relu1_1", "relu3_1"])],
+        extractor=VGG19(str(weights)), **options,
+    )  # fmt: skip
+    callbacks = [Progress(), Metrics(), Faults(), Watch(), Snapshots(every=4)]
+    trainer = StyleTrainer(
+        **(QUIET | {"accelerator": "xpu", "enable_progress_bar": True}), precision="32-true",
+        callbacks=callbacks, default_root_dir=folder,
+    )  # fmt: skip
+    trainer.fit(module, datamodule=data)
+    rows = (next(folder.glob("**/metrics.csv"))).read_text(encoding="utf-8").splitlines()
+    return module.image.detach().cpu(), [float(row.split(",")[2]) for row in rows[1:]], rows[0].split(",")
+
+
+def test_a_fit_is_the_same(device, pair, tiny_weights, tmp_path, monkeypatch):
+    recordings = []
+    made = recording.RECORDERS["xpu"]
+    monkeypatch.setitem(
+        recording.RECORDERS, "xpu", lambda place: lambda function: recordings.append(1) or made(place)(function)
+    )
+    image, losses, names = fit(tmp_path / "recorded", pair, tiny_weights)
+    assert len(recordings) == 4  # an evaluation and a step, in two stages
+    monkeypatch.setenv("NST_CUDA_GRAPHS", "0")
+    plain, others, _ = fit(tmp_path / "plain", pair, tiny_weights)
+    assert len(recordings) == 4
+    assert len(losses) == 21, names
+    torch.testing.assert_close(torch.tensor(losses), torch.tensor(others), rtol=1e-4, atol=0)
+    torch.testing.assert_close(image, plain, rtol=0, atol=1e-3)
