@@ -34,12 +34,12 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from nst_lightning.errors import UserError, check_at_least
-from nst_lightning.hardware.recording import recorder_for
 from nst_lightning.optim.curvature import Curvature
 from nst_lightning.optim.hessian import InverseHessian
 from nst_lightning.optim.metric import joined
-from nst_lightning.optim.pairs import chunks, empty_pairs, expect_pair, open_slots, with_rows
-from nst_lightning.optim.recorded import RecordedUpdate
+from nst_lightning.optim.pairs import empty_pairs, expect_pair, open_slots, with_rows
+from nst_lightning.optim.recorded import RecordedSteps
+from nst_lightning.optim.step import saves_memory, take_step
 
 HistoryDtype = Literal["float32", "bfloat16"]
 Rules = Literal["image", "torch"]
@@ -120,7 +120,7 @@ class LBFGS(Optimizer):
             raise UserError(f"params: L-BFGS takes one parameter group, got {len(self.param_groups)}; merge them")
         self._params: list[Tensor] = self.param_groups[0]["params"]
         self._made_hessian: InverseHessian | None = None
-        self._recorders: list[RecordedUpdate] | None = None  # one or none; None before the first step
+        self._steps = RecordedSteps()
 
     @property
     def _hessian(self) -> InverseHessian:
@@ -129,11 +129,6 @@ class LBFGS(Optimizer):
             group = self.param_groups[0]
             self._made_hessian = InverseHessian(self._params, _exponent(group, self._params), group)
         return self._made_hessian
-
-    @property
-    def _saves_memory(self) -> bool:
-        """Whether memory counts more than a return to the last good point to the last bit."""
-        return _saves_memory(self.param_groups[0])
 
     def expect(self, evaluations: int | None) -> None:
         """Make room for the pairs of so many evaluations (None: for all); if there come more, the buffers grow."""
@@ -181,45 +176,8 @@ class LBFGS(Optimizer):
         pixels = joined([torch.zeros_like(p).view(-1) if p.grad is None else p.grad.reshape(-1) for p in self._params])
         rate = group["lr"] if isinstance(group["lr"], Tensor) else pixels.new_full((), group["lr"])
         expect_pair(state)
-        if self._recorders is None:
-            record = recorder_for(pixels.device)
-            self._recorders = [] if record is None else [RecordedUpdate(record)]
-        if self._recorders and isinstance(loss, Tensor) and loss.device == pixels.device:
-            self._recorders[0](self._update, state, group, self._hessian, [pixels, rate, loss])
-        else:
-            self._update(state, pixels, rate, loss)
+        self._steps(take_step, state, group, self._hessian, (pixels, rate, loss))
         return loss
-
-    def _update(self, state: dict[str, Any], pixels: Tensor, rate: Tensor, loss: Any) -> None:
-        """Move, by a gradient (n,), a rate and the loss, which may be no tensor."""
-        g = self._hessian.coordinates.forward(pixels)
-        finite = _is_finite(g, loss)
-        direction = self._hessian.direction(state, g, finite)
-        state["last_gradient"] = g  # if it is not finite, `have_last` prevents its use
-        self._move(state, direction, finite, rate)
-
-    def _move(self, state: dict[str, Any], direction: Tensor, finite: Tensor, rate: Tensor) -> None:
-        """Step against the direction, or undo the last step if what it led to was not finite."""
-        torch.where(finite, direction, state["last_step"], out=direction)
-        state["last_step"] = direction  # now, so that the old one's memory is free for what follows
-        change = self._hessian.coordinates.backward(direction)
-        group = self.param_groups[0]
-        # A step that led to no number is not tried again.
-        known = (state["count"] > 0) | ((state["skipped"] == 0) & (group["prior"] is not None))
-        length = -_step_length(group, direction, change, known, rate)
-        if not self._saves_memory:
-            # `last_point` is the starting point until a finite evaluation has been seen.
-            point = joined([p.reshape(-1) for p in self._params])
-            torch.where(finite, point, state["last_point"], out=state["last_point"])
-            torch.addcmul(state["last_point"], change, torch.where(finite, length, 0), out=change)
-        for p, piece in zip(self._params, torch.split(change, [p.numel() for p in self._params]), strict=True):
-            if self._saves_memory:
-                p.addcmul_(piece.view_as(p), torch.where(finite, length, -1))
-            else:
-                p.copy_(piece.view_as(p))
-        direction.mul_(torch.where(finite, length, 0))
-        state["have_last"] = finite
-        state["skipped"] = state["skipped"] + (~finite)
 
     def curvature(self) -> Curvature | None:
         """The inverse Hessian by spatial frequency as far as it is known, for a run that goes on at another size.
@@ -272,22 +230,10 @@ def _check(positive: _Numbers, not_negative: _Numbers, counts: Mapping[str, int]
             raise UserError(f"{name}: must be one of {', '.join(allowed)}, got {choice}")
 
 
-def _is_finite(gradient: Tensor, loss: Any) -> Tensor:
-    """Whether a gradient (n,) and the loss that a closure returned, if it is a number, are finite; a boolean scalar."""
-    finite = torch.isfinite(torch.dot(gradient, gradient))
-    if isinstance(loss, Tensor):
-        return finite & torch.isfinite(loss).all()
-    return torch.zeros_like(finite) if isinstance(loss, float) and not math.isfinite(loss) else finite
-
-
-def _saves_memory(group: Mapping[str, Any]) -> bool:
-    return str(group["history_dtype"]) == "bfloat16"
-
-
 def _initial_state(parameters: Sequence[Tensor], hessian: InverseHessian, group: Mapping[str, Any]) -> dict[str, Any]:
     """What the optimiser remembers before its first evaluation."""
     gradient = parameters[0].new_zeros(hessian.coordinates.numel)
-    rings, saves = sum(map(len, hessian.coordinates.ring_sizes)), _saves_memory(group)
+    rings, saves = sum(map(len, hessian.coordinates.ring_sizes)), saves_memory(group)
     room = None if group["expected"] is None else group["expected"] - 1
     stored = torch.bfloat16 if saves else gradient.dtype
     state: dict[str, Any] = empty_pairs(gradient, rings, group["history_size"], stored, room)
@@ -321,7 +267,7 @@ def _bytes_for(
     at_once: bool,
 ) -> tuple[int, int]:
     """See `LBFGS.memory_for`."""
-    m, exact = group["history_size"], not _saves_memory(group)
+    m, exact = group["history_size"], not saves_memory(group)
     metric = _exponent(group, parameters) is not None
     pairs = m if evaluations is None else max(1, min(m, evaluations - 1))
     during = pairs if at_once or evaluations is None else min(m, max(0, evaluations - 2))
@@ -336,22 +282,3 @@ def _exponent(group: Mapping[str, Any], parameters: Sequence[Tensor]) -> float |
     """Exponent of the metric; None where changes are measured in pixels, or not all parameters have images' shape."""
     images = all(p.ndim >= _IMAGE_DIMENSIONS for p in parameters)
     return group["spectral_exponent"] or None if images and group["rules"] != "torch" else None
-
-
-def _step_length(group: Mapping[str, Any], direction: Tensor, change: Tensor, known: Tensor, rate: Tensor) -> Tensor:
-    """Factor on a direction, a positive scalar.
-
-    The direction is (n,) in the coordinates of the metric, the change it makes in the parameters' own values. Without a
-    known curvature (a boolean scalar) the step has the size of a first one. The rate is a scalar, too.
-    """
-    if group["rules"] == "torch":
-        first = (1 / torch.linalg.vector_norm(direction, ord=1)).clamp(max=1.0) * rate
-        return torch.where(known, rate, first)
-    # Squares of a small gradient underflow, hence the peak; without the last clamp 0 * inf would be NaN.
-    kind = torch.finfo(change.dtype)
-    peak = torch.linalg.vector_norm(change, ord=math.inf).clamp(min=kind.tiny)
-    norms = [torch.linalg.vector_norm(change[chunk] / peak) for chunk in chunks(len(change))]
-    rms = torch.linalg.vector_norm(torch.stack(norms)) * (peak / float(change.numel()) ** 0.5)
-    inverse = 1 / rms.clamp(min=kind.tiny)
-    first = (min(group["first_step"], group["max_step"]) * inverse).clamp(max=kind.max)
-    return torch.where(known, torch.minimum(group["max_step"] * inverse, rate), first)

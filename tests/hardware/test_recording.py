@@ -57,7 +57,7 @@ def run(device: str, terms, weights, count: int = 8, between=lambda *_: None, **
 
 
 def is_recorded(evaluate, optimizer) -> bool:
-    assert evaluate._recorded.is_recorded == optimizer._recorders[0].is_recorded
+    assert evaluate._recorded.is_recorded == optimizer._steps.is_recorded
     return evaluate._recorded.is_recorded
 
 
@@ -152,7 +152,7 @@ def other_network(index, evaluate, optimizer, image):
 def test_what_callbacks_may_do_between_steps(device, between, tiny_weights, monkeypatch):
     evaluate, optimizer = same_as_by_hand(monkeypatch, default_terms, tiny_weights, between=between)
     assert evaluate._recorded.is_recorded
-    assert optimizer._recorders[0].is_recorded
+    assert optimizer._steps.is_recorded
 
 
 def test_a_loss_that_is_no_number_is_undone_in_a_replay_too(device, tiny_weights, monkeypatch):
@@ -216,7 +216,7 @@ def test_what_cannot_be_recorded_goes_on_and_is_named(device, term, why, tiny_we
         evaluate, optimizer = same_as_by_hand(monkeypatch, lambda: [term(), Gram()], tiny_weights, count=12)
     assert len(told) == 1
     assert not evaluate._recorded.is_recorded
-    assert optimizer._recorders[0].is_recorded  # its steps are still replayed
+    assert optimizer._steps.is_recorded  # its steps are still replayed
 
 
 def test_what_the_host_draws_is_found_by_comparison(device, tiny_weights):
