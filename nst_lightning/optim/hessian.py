@@ -14,6 +14,7 @@ from torch import Tensor
 from nst_lightning.optim.curvature import Curvature, ring_scales
 from nst_lightning.optim.metric import Coordinates
 from nst_lightning.optim.pairs import InnerProducts, PairHistory, open_slots
+from nst_lightning.optim.rings import Rings
 
 _PRIOR_PAIRS = 5  # weight of a prior, in pairs measured here
 
@@ -29,7 +30,8 @@ class InverseHessian:
         self.coordinates = Coordinates(parameters, exponent, group["rings"], group["opponent_colors"])
         self._group = group
         self._rings = [len(sizes) for sizes in self.coordinates.ring_sizes]
-        self._sizes = [size for sizes in self.coordinates.ring_sizes for size in sizes]
+        sizes = [size for sizes in self.coordinates.ring_sizes for size in sizes]
+        self._layout = Rings(sizes, parameters[0].device)
         self._metric = self.coordinates.metrics[0] if self.coordinates.metrics and len(parameters) == 1 else None
         self._prior: Tensor | None = None  # tensor on the device, made at its first use
 
@@ -39,7 +41,7 @@ class InverseHessian:
         The gradient before this one, in the state, is overwritten. If this one or the loss is not finite the history
         restarts.
         """
-        group, history, step = self._group, PairHistory(state, self._sizes), state["last_step"]
+        group, history, step = self._group, PairHistory(state, self._layout), state["last_step"]
         # In place, since nobody needs it any more: images may be large.
         change: Tensor = state["last_gradient"].neg_().add_(g)
         ss, sy, yy = history.products_of_pair(step, change)

@@ -11,7 +11,7 @@ is replaced by a longer one.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,6 +20,7 @@ from torch import Tensor
 
 from nst_lightning.hardware.memory import shares_memory
 from nst_lightning.hardware.numerics import widest_dtype
+from nst_lightning.optim.rings import Rings
 
 # Coordinates worked on at a time; a history of another dtype is converted in chunks of the second length.
 _CHUNK, _CONVERTED_CHUNK = 1 << 22, 1 << 18
@@ -107,8 +108,8 @@ def with_rows(history: Tensor, slots: int, used: int) -> Tensor:
 class PairHistory:
     """View of an optimiser's state, with what `empty_pairs` returned, as pairs in rings of so many coordinates."""
 
-    def __init__(self, state: dict[str, Any], sizes: list[int]) -> None:
-        self._state, self._sizes = state, sizes
+    def __init__(self, state: dict[str, Any], rings: Rings) -> None:
+        self._state, self._rings = state, rings
         self._open = open_slots(state)
         self._vectors: Tensor = state["history"]
         self._slots = len(self._vectors) // 2
@@ -144,16 +145,16 @@ class PairHistory:
         state.update(newest=newest, count=count)
         slot = newest % k  # itself, but before the first pair
         rows = torch.stack([slot, slot + self._slots])
-        products = gradient.new_zeros(len(self._sizes), 2 * k, 3)
+        products = gradient.new_zeros(len(self._rings), 2 * k, 3)
         for chunk in self._chunks(gradient.dtype):
             vectors = torch.stack([step[chunk], change[chunk], gradient[chunk]])
             vectors[:2] = self._rounded(vectors[:2])
             stored = self._vectors[:, chunk]
             stored.index_copy_(0, rows, torch.where(accept, vectors[:2].to(stored.dtype), stored.index_select(0, rows)))
-            for ring, part in _rings_of(self._sizes, chunk):
-                # In this order: vectors by the history has other last bits for other numbers of threads, of MKL.
-                for half, begin in ((products[ring, :k], 0), (products[ring, k:], self._slots)):
-                    half.add_(stored[begin : begin + k, part].to(gradient.dtype) @ vectors[:, part].T)
+            for half, begin in ((slice(0, k), 0), (slice(k, 2 * k), self._slots)):
+                self._rings.add_products(
+                    products[:, half], stored[begin : begin + k].to(gradient.dtype), vectors, chunk
+                )
         return self._updated(products, accept)
 
     def _updated(self, products: Tensor, accept: Tensor) -> InnerProducts:
@@ -177,10 +178,8 @@ class PairHistory:
 
     def combine(self, of_s: Tensor, of_y: Tensor, factors: Tensor, gradient: Tensor, out: Tensor) -> Tensor:
         """S a + c (g - Y b), chunk by chunk into `out`; a and b are (m,), by slot, c is (rings,), g (n,)."""
-        of_rings = factors.unbind()
         for chunk in self._chunks(gradient.dtype):
-            parts = _rings_of(self._sizes, chunk)
-            factor = torch.cat([of_rings[ring].expand(part.stop - part.start) for ring, part in parts])
+            factor = self._rings.spread(factors, chunk)
             s, y = (self._vectors[i : i + self._open, chunk].to(gradient.dtype) for i in (0, self._slots))
             out[chunk] = of_s @ s + factor * (gradient[chunk] - of_y @ y)
         return out
@@ -189,16 +188,6 @@ class PairHistory:
 def chunks(length: int, size: int = _CHUNK) -> list[slice]:
     """Slices of a vector that are worked on one after the other, so that no copy is of full size."""
     return [slice(start, min(start + size, length)) for start in range(0, length, size)]
-
-
-def _rings_of(sizes: list[int], chunk: slice) -> Iterator[tuple[int, slice]]:
-    """Which rings, laid end to end, a slice touches, and where in the slice each lies."""
-    begin = 0
-    for ring, size in enumerate(sizes):
-        first, last = max(begin, chunk.start), min(begin + size, chunk.stop)
-        if first < last:
-            yield ring, slice(first - chunk.start, last - chunk.start)
-        begin += size
 
 
 def _write(matrix: Tensor, slot: Tensor, accept: Tensor, *, row: Tensor, column: Tensor) -> None:
