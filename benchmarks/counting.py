@@ -12,6 +12,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 from torch.utils.flop_counter import FlopCounterMode
 
+from nst_lightning.hardware.recording import suspended
+
 _WAITS = (torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape)
 _NO_WORK = ("empty", "new_empty", "_unsafe_view", "_reshape_alias", "lift_fresh", "detach")  # names that begin so
 
@@ -71,7 +73,8 @@ def kernels_on_cuda(step: Callable[[], Any]) -> int:
 
 def counts(step: Callable[[], Any], accelerator: str) -> dict[str, int]:
     """What a step that has been made before takes, for a measurement's facts; it is made two or three times."""
-    with Operators() as seen:
-        step()
-    work = kernels_on_cuda(step) if accelerator == "cuda" else seen.work.total()
-    return {"operations": operations(step), "kernels": work, "host_reads": seen.reads.total()}
+    with suspended():  # what a CUDA graph replays is seen by none of these
+        with Operators() as seen:
+            step()
+        work = kernels_on_cuda(step) if accelerator == "cuda" else seen.work.total()
+        return {"operations": operations(step), "kernels": work, "host_reads": seen.reads.total()}

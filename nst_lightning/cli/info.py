@@ -22,7 +22,7 @@ from nst_lightning.runs.provenance import source_commit
 PACKAGES = ("torch", "lightning", "torchvision", "pillow")
 DEVELOPMENT = {"test", "docs", "dev"}  # extras of those who change the package
 ENVIRONMENT = (
-    *("NST_VGG19_WEIGHTS", "TORCH_HOME", "XDG_CACHE_HOME", "OMP_NUM_THREADS", "MKL_NUM_THREADS"),
+    *("NST_VGG19_WEIGHTS", "NST_CUDA_GRAPHS", "TORCH_HOME", "XDG_CACHE_HOME", "OMP_NUM_THREADS", "MKL_NUM_THREADS"),
     *("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"),
 )
 
