@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import threading
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from pathlib import Path
@@ -53,16 +54,20 @@ def recorder_for(device: torch.device) -> Recorder | None:
     return None if make is None else make(device)
 
 
+_one_at_a_time = threading.Lock()  # as PyTorch asks, in a process
+
+
 @functools.cache
 def _cuda_recorder(device: torch.device) -> Recorder:
     """Records CUDA graphs, which have their memory in common: they run one after the other, on one stream."""
-    pool = torch.cuda.graph_pool_handle()
+    pool, stream = torch.cuda.graph_pool_handle(), torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
     def record(function: Callable[[], None]) -> Callable[[], None]:
         graph = torch.cuda.CUDAGraph()
+        # Other threads, which may make other pictures, may do what this one may not while it records.
+        recording = torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local")
         try:
-            # Other threads, which may make other pictures, may do what this one may not while it records.
-            with torch.cuda.device(device), torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
+            with _one_at_a_time, torch.cuda.device(device), recording:
                 function()
         except BaseException:
             # PyTorch leaves its allocator looking for a recording that has come to nothing.
