@@ -79,7 +79,7 @@ def _cuda_recorder(device: torch.device) -> Recorder:
     return record
 
 
-RECORDERS: dict[str, Callable[[torch.device], Recorder]] = {"cuda": _cuda_recorder}
+RECORDERS: dict[str, Callable[[torch.device], Recorder | None]] = {"cuda": _cuda_recorder}
 """What records on devices of a kind."""
 
 

@@ -6,6 +6,7 @@ compares cells with each other, however far apart they are, works in tiles and o
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
@@ -15,7 +16,8 @@ from torch.autograd.function import once_differentiable
 from nst_lightning.losses.reference import Sharing, Window, at_least_float32
 
 
-class Places(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Places:
     """Where cells of a map lie, and how much each counts.
 
     Rows and columns are on the CPU: which of them lie in a window is then known without waiting for a device.
@@ -24,7 +26,7 @@ class Places(NamedTuple):
     rows: Tensor  # (n,), integers
     columns: Tensor  # (n,), integers
     weights: Tensor  # (n,), at least 0, with the sum 1
-    indices: dict[tuple[int, ...], Tensor]  # of `inside` by window, so that they are brought to the device once
+    _known: dict[Any, Tensor] = field(default_factory=dict, repr=False)  # what `within` returned before
 
     @classmethod
     def of(cls, window: Window, most: int, like: Tensor) -> Places:
@@ -36,7 +38,7 @@ class Places(NamedTuple):
         height, width = window.height, window.width
         if window.map_weights is None:
             rows, columns = _scattered(height, width, most)
-            return cls(rows, columns, like.new_full((len(rows),), 1 / len(rows)), {})
+            return cls(rows, columns, like.new_full((len(rows),), 1 / len(rows)))
         weights = window.map_weights[0, 0].cpu()
         counting = weights > 0
         found = max(1, int(counting.sum()))
@@ -48,17 +50,20 @@ class Places(NamedTuple):
         chosen = _spread(len(rows), most)
         rows, columns = rows[chosen], columns[chosen]
         given = weights[rows, columns].to(like)
-        return cls(rows, columns, given / given.sum(), {})
+        return cls(rows, columns, given / given.sum())
 
-    def inside(self, window: Window, height: int, width: int) -> Tensor:
-        """Which of them lie in the first rows and columns of a window, and where in it: (3, k), on the device."""
-        key = window.rows.start, window.columns.start, height, width
-        if key not in self.indices:
+    def within(self, window: Window, size: tuple[int, int], device: torch.device) -> Tensor:
+        """Those in a window of so many rows and columns, (3, k) on a device: which, and their rows and columns.
+
+        They are brought there once: the window comes again with each evaluation, and a device makes the host wait for
+        what it is sent.
+        """
+        key = window.rows.start, window.columns.start, size, device
+        if key not in self._known:
             rows, columns = self.rows - window.rows.start, self.columns - window.columns.start
-            within = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
-            here = within.nonzero()[:, 0]
-            self.indices[key] = torch.stack([here, rows[here], columns[here]]).to(self.weights.device)
-        return self.indices[key]
+            here = ((rows >= 0) & (rows < size[0]) & (columns >= 0) & (columns < size[1])).nonzero()[:, 0]
+            self._known[key] = torch.stack([here, rows[here], columns[here]]).to(device)
+        return self._known[key]
 
 
 def _spread(length: int, most: int) -> Tensor:
@@ -101,7 +106,7 @@ def gathered(features: Tensor, window: Window, places: Places) -> Tensor:
         window: Where these lie.
         places: In the whole map.
     """
-    index = places.inside(window, features.shape[-2], features.shape[-1])
+    index = places.within(window, (features.shape[-2], features.shape[-1]), features.device)
     result: Tensor = _Gathered.apply(features, index, len(places.rows))
     return result
 

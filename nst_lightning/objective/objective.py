@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, TypeAlias
 
+import torch
 from torch import Tensor, nn
 
 from nst_lightning.errors import UserError
@@ -117,9 +118,11 @@ class Objective(nn.Module):
             Detached scalars, on the image's device; none of them is read.
         """
         loss, parts = evaluation
+        single = parts.unbind()
+        # Not by an index, which an accelerator would be sent, and the host would wait for that.
         members = [[at for at, group in enumerate(self.part_groups) if group == name] for name in self.group_names]
-        sums = [parts[at].sum() if at else parts.new_zeros(()) for at in members]
-        return dict(zip(self.loss_names, [loss.detach(), *sums, *parts.unbind()], strict=True))
+        sums = [torch.stack([single[i] for i in at]).sum() if at else parts.new_zeros(()) for at in members]
+        return dict(zip(self.loss_names, [loss.detach(), *sums, *single], strict=True))
 
     def factor(self, key: Key, of_mask: float) -> float:
         """Weight of the loss of a part and column, `of_mask` being the part's of `Weights.factors`."""

@@ -1,14 +1,18 @@
-"""A CPU that plays a GPU of Apple (MPS) or Intel (XPU), as far as what it lacks and what it makes the host wait for.
+"""A CPU that plays a GPU of Apple (MPS), Intel (XPU) or NVIDIA (CUDA): what it lacks, holds, and is waited for.
 
-`pretended` lets PyTorch find a device ``mps`` or ``xpu``. Tensors that are moved or made there are `OnDevice`: they say
-that they are there, and hold a tensor of the CPU, on which the arithmetic is done. So tensors of the CPU proper, which
-the program uses on purpose, are told apart from those of the device. On the device
+`pretended` lets PyTorch find a device ``mps``, ``xpu`` or ``cuda``. Tensors moved or made there are `OnDevice`:
+they say that they are there, and hold a tensor of the CPU, on which the arithmetic is done. So tensors of the CPU
+proper, which the program uses on purpose, are told apart from those of the device. On the device
 
 - operators that have no kernel for it raise, as they do there;
 - on MPS float64 and complex128 raise;
 - tensors of both places do not meet, but for scalars;
 - what makes the host wait for a value (`waiting`, and every copy from the device) is noted, with the place in the
-  package that asked: `Visit.reads`.
+  package that asked: `Visit.reads`;
+- so is every copy to the device: `Visit.sends`. From memory that the system may page out, as all of the program's is,
+  CUDA's copies make the host wait for what was asked of the device before. Numbers, and scalars of the CPU, which
+  kernels take as arguments, are none;
+- bytes of tensors are counted: `Visit.live`.
 
 What is not played: the rounding of its kernels, their speed, restrictions of single kernels (to fewer dimensions or
 types than others have), and operators that kernels written in C++ call within themselves.
@@ -31,13 +35,14 @@ import lightning.pytorch.accelerators.mps as lightnings
 import torch
 import torchgen
 import yaml
+from living import LiveBytes
 from tape import Tape, recorder
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_any, tree_flatten, tree_map
 
 import nst_lightning
-from nst_lightning.hardware import recording
+from nst_lightning.hardware import accelerator, recording
 
 MEMORY = 8 << 30
 
@@ -47,6 +52,8 @@ _NATIVE_FUNCTIONS = Path(torchgen.__file__).parent / "packaged/ATen/native/nativ
 _FOR_ALL = {"CompositeImplicitAutograd", "CompositeExplicitAutograd", "CompositeExplicitAutogradNonFunctional"}
 # The table's tags of operators whose answer, or its shape, the host must know, so that it waits for the device.
 _WAITS = {"data_dependent_output", "dynamic_output_shape"}
+# Without a tag, though it looks for errors that a decomposition has left on the device.
+_LOOKS = {"_linalg_check_errors"}
 # The table of 2.14 names kernels for these; but a matrix beyond the memory of a threadgroup is
 # handed to the CPU within, which waits (pytorch pull request 185954), and versions before that one have none.
 _PARTLY = dict.fromkeys(("_linalg_eigh", "_linalg_svd", "linalg_lstsq"), ("mps",))
@@ -57,14 +64,25 @@ _TYPES = {torch.float64, torch.complex128}
 # (TensorAdvancedIndexing.cpp). The gradient of a trace is made in C++ of tensors like the given one, which is of the
 # CPU to it.
 _MEETING = {"_to_copy", "copy_", "index", "index_put", "index_put_", "_index_put_impl_", "index_fill"}
+# Operators that bring a scalar of the CPU to the device, where others hand it to the kernel (TensorCompare.cpp).
+_BRINGS_SCALARS = {"where", "copy_", "_to_copy"}
+# Those that want all tensors on the device, scalars, too.
+_ALL_THERE = {"cat", "stack", "mm", "bmm", "index_select", "index_copy_", "gather"}
+# CUDA's products of halves in float32, of which a CPU has no kernel.
+_OF_A_TYPE: dict[str, Callable[..., Any]] = {
+    "mm.dtype": lambda one, other, dtype: torch.mm(one.to(dtype), other.to(dtype)),
+    "bmm.dtype": lambda one, other, dtype: torch.bmm(one.to(dtype), other.to(dtype)),
+}
 
 
-# What the modules torch.mps and torch.xpu answer.
+# What the modules torch.mps, torch.xpu and torch.cuda answer.
 _ANSWERS: dict[str, Callable[..., Any]] = {
     "is_available": lambda: True,
     "device_count": lambda: 1,
     "set_device": lambda device: None,
+    "current_device": lambda: 0,
     "get_device_name": lambda *_: "Played GPU",
+    "get_device_capability": lambda *_: (8, 0),
     "is_bf16_supported": lambda including_emulation=True: True,
     "recommended_max_memory": lambda: MEMORY,
     "current_allocated_memory": lambda: 0,
@@ -106,13 +124,14 @@ def kernels(kind: str) -> set[str]:
 def waiting() -> set[str]:
     """Names of the operators for which the host waits; indexing waits for masks alone."""
     tags = {name: str(entry.get("tags", "")) for name, entry in _table().items()}
-    return {name for name in tags if any(tag in tags[name] for tag in _WAITS)} - {"index.Tensor"}
+    return {name for name in tags if any(tag in tags[name] for tag in _WAITS)} - {"index.Tensor"} | _LOOKS
 
 
 def _keys(entry: dict[str, Any]) -> set[str]:
     if "dispatch" not in entry:
         return set() if "structured_delegate" in entry else {"CompositeImplicitAutograd"}
-    return {key.strip() for keys in entry["dispatch"] for key in keys.split(",")}
+    keys = {key.strip() for keys in entry["dispatch"] for key in keys.split(",")}
+    return keys | ({"CPU", "CUDA"} if "ufunc_inner_loop" in entry else set())  # whose kernels the build writes itself
 
 
 class OnDevice(torch.Tensor):
@@ -132,6 +151,8 @@ class OnDevice(torch.Tensor):
             cls, held.shape, strides=held.stride(), storage_offset=held.storage_offset(), dtype=held.dtype
         )
         made.held, made.place = held, place
+        if _visit is not None:
+            _visit.live.hold(held)
         return made
 
     @property
@@ -179,6 +200,13 @@ def _noted(name: str, tensor: OnDevice) -> torch.Tensor:
     return tensor.held.detach()
 
 
+def _brought(name: str, values: torch.Tensor, place: torch.device) -> OnDevice:
+    """Values of the host, on the device."""
+    if _visit is not None:
+        _visit.note(name, _visit.sends)
+    return OnDevice(values, place)
+
+
 class _ToHost(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, tensor: OnDevice, dtype: torch.dtype) -> torch.Tensor:
@@ -187,7 +215,7 @@ class _ToHost(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, slope: torch.Tensor) -> Any:
-        return OnDevice(slope.to(ctx.dtype, copy=True), ctx.place), None
+        return _brought("move", slope.to(ctx.dtype, copy=True), ctx.place), None
 
 
 class _ToDevice(torch.autograd.Function):
@@ -195,7 +223,7 @@ class _ToDevice(torch.autograd.Function):
     def forward(ctx: Any, tensor: torch.Tensor, dtype: torch.dtype, place: torch.device) -> torch.Tensor:
         ctx.dtype = tensor.dtype
         _refuse_in_recording()
-        return OnDevice(tensor.to(dtype, copy=True), place)
+        return _brought("move", tensor.to(dtype, copy=True), place)
 
     @staticmethod
     def backward(ctx: Any, slope: Any) -> Any:
@@ -221,7 +249,7 @@ def _to(tensor: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
 
 
 def _new_tensor(like: OnDevice, data: Any, dtype: Any = None, **_: Any) -> OnDevice:
-    return OnDevice(like.held.new_tensor(data, dtype=dtype), like.place)
+    return _brought("new_tensor", like.held.new_tensor(data, dtype=dtype), like.place)
 
 
 def _list(tensor: OnDevice) -> Any:
@@ -262,7 +290,10 @@ def _operate(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
             f"The operator '{schema.name}' is not currently implemented for the {place.type.upper()} device."
         )
     strangers = [x for x in given if not isinstance(x, OnDevice) and x.dim()]
-    if strangers and len(strangers) < len(given) and bare not in _MEETING:
+    there = [x for x in given if isinstance(x, OnDevice)]
+    if bare in _ALL_THERE:
+        strangers = [x for x in given if not isinstance(x, OnDevice)]
+    if strangers and there and bare not in _MEETING:
         raise RuntimeError(f"Expected all tensors to be on the same device, but found {place} and cpu! ({name})")
     reads = name in waiting() or (bare == "index" and _has_mask(args[1]))
     copied = bare == "copy_" and not isinstance(args[0], OnDevice)
@@ -270,6 +301,8 @@ def _operate(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         _visit.operators[name] += 1
         if reads or copied:
             _visit.note(name)
+        elif strangers or (bare in _BRINGS_SCALARS and _are_brought(given)):
+            _visit.note(name, _visit.sends)
     options = tree_map(_inner, kwargs)
     target = options.pop("device", None)
     if target is not None:
@@ -277,6 +310,8 @@ def _operate(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     if reads or copied:
         _refuse_in_recording()
     inner = tree_map(_inner, args)
+    if place.type == "cuda" and name in _OF_A_TYPE:
+        func = _OF_A_TYPE[name]
     answer = func(*inner, **options) if _tape is None else _tape.operate(func, inner, options)
     if schema.is_mutable:  # in place or into `out`: the tensor that was given is the answer
         named = dict(zip((argument.name for argument in schema.arguments), args, strict=False)) | kwargs
@@ -288,6 +323,11 @@ def _operate(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
 def _refuse_in_recording() -> None:
     if _tape is not None:
         raise RuntimeError("operation not permitted when stream is capturing")
+
+
+def _are_brought(given: list[Any]) -> bool:
+    """Whether there is a scalar of the CPU, other than a number that PyTorch would have made on the device."""
+    return any(not isinstance(x, OnDevice) and not hasattr(x, "is_number") for x in given)
 
 
 def _has_mask(indices: Any) -> bool:
@@ -327,6 +367,8 @@ class Visit(TorchDispatchMode):
         device: The device.
         operators: How often each was called there.
         reads: How often the host waited, by operator and place: ``item at losses/tv.py: loss``.
+        sends: How often something was brought to the device, likewise.
+        live: Bytes that tensors hold there.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -334,6 +376,8 @@ class Visit(TorchDispatchMode):
         self.device = device
         self.operators: Counter[str] = Counter()
         self.reads: Counter[str] = Counter()
+        self.sends: Counter[str] = Counter()
+        self.live = LiveBytes()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Also what is made on the device from nothing, or moved there, of which no tensor is there yet."""
@@ -342,24 +386,29 @@ class Visit(TorchDispatchMode):
         there = (device is not None and torch.device(device) == self.device) or tree_any(
             lambda x: isinstance(x, OnDevice), (args, kwargs)
         )
-        return _operate(func, args, kwargs) if there else func(*args, **kwargs)
+        answer = _operate(func, args, kwargs) if there else func(*args, **kwargs)
+        if func is torch.ops.aten.scalar_tensor.default:
+            answer.is_number = True
+        return answer
 
-    def note(self, operator: str) -> None:
-        """Note a read, with the innermost place in the package, or in Lightning, that it comes from."""
+    def note(self, operator: str, among: Counter[str] | None = None) -> None:
+        """Note a read, or what else, with the innermost place in the package, or in Lightning, that it comes from."""
+        among = self.reads if among is None else among
         frame: FrameType | None = sys._getframe(1)
         while frame is not None:
             for root in _ROOTS:
                 if frame.f_code.co_filename.startswith(f"{root}/"):
                     where = Path(frame.f_code.co_filename).relative_to(root if root == _ROOTS[0] else root.parent)
-                    self.reads[f"{operator} at {where}: {frame.f_code.co_name}"] += 1
+                    among[f"{operator} at {where}: {frame.f_code.co_name}"] += 1
                     return
             frame = frame.f_back
-        self.reads[f"{operator} at elsewhere"] += 1
+        among[f"{operator} at elsewhere"] += 1
 
     def forget(self) -> None:
         """Begin to count."""
         self.operators.clear()
         self.reads.clear()
+        self.sends.clear()
 
 
 _visit: Visit | None = None
@@ -388,13 +437,22 @@ def pretended(monkeypatch: Any, kind: str = "mps") -> Iterator[Visit]:
             patch.setattr(torch.backends.mps, "is_available", lambda: True)
             for place in (lightnings, fabrics):
                 patch.setattr(place.MPSAccelerator, "is_available", staticmethod(lambda: True))
+        patch.setitem(recording.RECORDERS, kind, lambda _: None)  # unless it is `recorded`
         patch.setattr(torch.__future__, "get_overwrite_module_params_on_conversion", lambda: True)
         before, _visit = _visit, Visit(device)
+        _forget_answers()
         try:
             with _Index(device), _visit:
                 yield _visit
         finally:
             _visit = before
+            _forget_answers()
+
+
+def _forget_answers() -> None:
+    """What the program has found out about a device by trying."""
+    for known in (accelerator.sums_halves_exactly, accelerator.multiplies_halves, accelerator.fuses_activations):
+        known.cache_clear()
 
 
 @contextlib.contextmanager

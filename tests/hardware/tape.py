@@ -25,7 +25,7 @@ class Tape:
     def operate(self, func: Any, args: Any, kwargs: Any) -> Any:
         """Do something, and note it."""
         given = [x for x in tree_flatten((args, kwargs))[0] if isinstance(x, torch.Tensor)]
-        if func._schema.is_mutable:
+        if _changes(func):
             for tensor in given:
                 self._keep(tensor)
         noted = tree_map(_alias, args), tree_map(_alias, kwargs)
@@ -33,7 +33,7 @@ class Tape:
         places = {_place(x) for x in given}
         new = [x for x in tree_flatten(answer)[0] if isinstance(x, torch.Tensor) and _place(x) not in places]
         self._made |= {_place(x) for x in new}
-        if torch.Tag.inplace_view not in func.tags and (func._schema.is_mutable or new):  # views are made once
+        if torch.Tag.inplace_view not in getattr(func, "tags", ()) and (_changes(func) or new):  # views are made once
             self._operations.append((func, *noted, tree_map(_alias, answer)))
         return answer
 
@@ -52,7 +52,7 @@ class Tape:
         with torch.no_grad():
             for func, args, kwargs, answer in self._operations:
                 again = func(*args, **kwargs)
-                if func._schema.is_mutable:
+                if _changes(func):
                     continue
                 for old, new in zip(tree_flatten(answer)[0], tree_flatten(again)[0], strict=True):
                     if isinstance(old, torch.Tensor):
@@ -73,6 +73,11 @@ def recorder(set_tape: Callable[[Tape | None], None]) -> Callable[[Callable[[], 
         return tape.replay
 
     return record
+
+
+def _changes(func: Any) -> bool:
+    """Whether an operator changes what it is given; a function in the place of one does not."""
+    return isinstance(func, torch._ops.OpOverload) and bool(func._schema.is_mutable)
 
 
 def _alias(value: Any) -> Any:

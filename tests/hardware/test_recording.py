@@ -12,7 +12,7 @@ import pytest
 import torch
 from helpers import QUIET, rand_image
 from pretending import pretended, recorded
-from test_mps import TERMS
+from played import TERMS
 
 from nst_lightning import StyleTransfer, StyleTransferData
 from nst_lightning.callbacks import Faults, Metrics, Progress, Snapshots, Watch
