@@ -18,11 +18,13 @@ from nst_lightning.engine.optimizers import OptimizerSetup
 from nst_lightning.errors import UserError, notice
 from nst_lightning.features import Extractor
 from nst_lightning.hardware.memory import (
+    bytes_there,
     free_within,
     hand_back_freed_memory,
     is_out_of_memory,
     resident_memory,
     shares_memory,
+    supply,
 )
 from nst_lightning.hardware.numerics import without_autocast
 from nst_lightning.objective.collective import ProcessGroup
@@ -145,7 +147,8 @@ class StagedModule(ImageModule):
         """Plans for all stages."""
         resident = resident_memory(self.trainer.strategy.root_device)
         free = _free_memory(self.trainer, self.memory)
-        return plan_for(self, self._data, free, resident, self.trainer.world_size)
+        device = self.trainer.strategy.root_device
+        return plan_for(self, self._data, free, resident, self.trainer.world_size, device)
 
     def _enter_stage(self, batch: StageBatch) -> None:
         """Bring the image to the size of a stage and make its targets."""
@@ -255,7 +258,12 @@ def find_regions(module: StagedModule) -> None:
 
 
 def plan_for(
-    module: StagedModule, data: StyleTransferData, available: int, resident: int, processes: int = 1
+    module: StagedModule,
+    data: StyleTransferData,
+    available: int,
+    resident: int,
+    processes: int = 1,
+    device: torch.device | str = "cpu",
 ) -> Planner:
     """What a run with these pictures, which `StagedModule.check` has seen, would take; nothing of the module changes.
 
@@ -265,13 +273,16 @@ def plan_for(
         available: Free bytes on the device.
         resident: Bytes that the process has taken already.
         processes: How many share the tiles.
+        device: Where it runs.
 
     Raises:
         UserError: If a stage does not fit.
     """
     scopes = [Scope(s.evaluations, data.stage_size(s.scale), module.extractor_of(s)) for s in module.stages]
     optimizer = module._optimizers.optimizer
-    return Planner(module.objective, optimizer, scopes, module.tile, available, resident, processes)
+    own = bytes_there([x for n in module._extractors() for x in n.parameters()], device)  # plans count them, too
+    resident, available = max(0, resident - own), available + own
+    return Planner(module.objective, optimizer, scopes, module.tile, available, resident, processes, supply(device))
 
 
 def _ran_out(group: Mapping[str, Any], size: tuple[int, int], tile: int | None, smaller: int | None) -> UserError:

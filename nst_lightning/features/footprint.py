@@ -9,12 +9,23 @@ until it is through, and besides, one after the other:
 
 Where only a part of each map is looked at, as in a tile with a border, the terms' gradient is there twice: of the part,
 and with zeros around it.
+
+Where each operation is one of PyTorch's own, as on accelerators (`footprint_of_operations`), the rectified map stays
+under a pooling, too, and so does what is pooled, and the picture as the network sees it. On the way back there are
+besides, one after the other:
+
+- the gradient of what was pooled, that of the map, and the windows' winners, which are found again: their values, and
+  8 bytes for the place of each;
+- the gradient before and behind the rectifier;
+- that behind it, and the one which the convolution hands on, when the map itself is gone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import NamedTuple
+
+_PLACE = 8  # bytes that say which value of a window is the largest
 
 
 class Step(NamedTuple):
@@ -51,4 +62,23 @@ def footprint(steps: Sequence[Step], itemsize: int) -> Footprint:
         handing_on = before - step.held * size + incoming + step.inputs * itemsize
         whole, part = max(whole, handing_on), max(part, handing_on)
         before -= left[index]
+    return Footprint(kept, whole, part)
+
+
+def footprint_of_operations(steps: Sequence[Step], itemsize: int) -> Footprint:
+    """The same of operations each of which makes a map of its own; `Step.pooled` says that one of pooling follows."""
+    pooled = [step.values / 4 * itemsize if step.pooled else 0.0 for step in steps]
+    left = [(step.maps + step.held) * step.values * itemsize for step in steps]
+    kept = whole = part = sum(left) + sum(pooled) + (steps[0].inputs * itemsize if steps else 0.0)
+    before = kept
+    for index in range(len(steps) - 1, -1, -1):
+        step, last = steps[index], index == len(steps) - 1
+        size = step.values * itemsize
+        there = [before + 2 * pooled[index] + size + _PLACE * step.values / 4 if step.pooled else 0.0]
+        before -= pooled[index]
+        of_terms = before + size * (1 if last else 2) if step.looked_at else 0.0
+        there += [of_terms, before + 2 * size]
+        before -= left[index]
+        there.append(before + size + step.inputs * itemsize)
+        whole, part = max(whole, *there), max(part, *there, of_terms + size if step.looked_at else 0.0)
     return Footprint(kept, whole, part)

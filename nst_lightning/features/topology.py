@@ -20,7 +20,7 @@ from nst_lightning.features.convolutions import (
     layer_names,
 )
 from nst_lightning.features.extractor import Features, MemoryUse
-from nst_lightning.features.footprint import Step, footprint
+from nst_lightning.features.footprint import Step, footprint, footprint_of_operations
 from nst_lightning.features.kernels.convolution import FilterBank, frozen_conv2d
 from nst_lightning.features.kernels.pooling import average_pool, l2_pool, max_pool
 from nst_lightning.features.weights import IMAGENET_MEAN, IMAGENET_STD
@@ -90,7 +90,7 @@ class VGGNetwork(ConvolutionStack):
         """See the base class; `footprint` says what is counted."""
         wanted, held = set(layers), held or {}
         networks = 2 if self.unit_activations else 1  # itself, and the copy that `rescaled` makes
-        filters, inputs, steps = 0, 3.0, list[Step]()
+        filters, plain, inputs, steps, apart = 0, 0, 3.0, list[Step](), list[Step]()
         per_pixel: dict[str, float] = {}
         for index, ((name, rectified, stride), layer) in enumerate(
             zip(layer_names(), self.convolutions, strict=False), start=1
@@ -100,15 +100,17 @@ class VGGNetwork(ConvolutionStack):
             values = per_pixel[name] = per_pixel[rectified] = len(convolution.bias) / stride**2
             transformed = 5 if convolution.suits_winograd and self.convolution != "direct" else 2
             filters += networks * transformed * weight.numel() * weight.dtype.itemsize
+            plain += networks * sum(p.numel() * p.element_size() for p in convolution.parameters())
             pool = name in LAST_OF_BLOCK and index < len(self.convolutions)
             here = wanted & {name, rectified}
             fused = pool and not here and self.pooling != "l2"
             left = held.get(name, 0.0) + held.get(rectified, 0.0)
             steps.append(Step(inputs, values, bool(here), fused, 1 + (name in wanted), left))
+            apart.append(steps[-1]._replace(pooled=pool))
             inputs = values / 4 if pool else values
         itemsize = self._convolution(0).weight.dtype.itemsize
-        found = footprint(steps, itemsize)
-        return MemoryUse(filters, found.kept, found.whole, found.part, per_pixel, itemsize)
+        there = MemoryUse(plain, *footprint_of_operations(apart, itemsize), per_pixel, itemsize)
+        return MemoryUse(filters, *footprint(steps, itemsize), per_pixel, itemsize, there)
 
     def _choose_algorithms(self) -> tuple[torch.memory_format, dict[int, FilterBank]]:
         """Transform the filters of layers with many channels, before feature maps fill the memory between them.

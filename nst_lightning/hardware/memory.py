@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 import psutil
 import torch
@@ -13,6 +14,13 @@ import torch
 from nst_lightning.hardware.host import free_host_memory
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4  # constants of malloc.h
+# What libraries and threads work with, where memory comes from the heap: strips, too. Measured.
+_OF_A_HEAP = 140 << 20
+# For what cuBLAS works with PyTorch asks its own allocator, once for each thread that multiplies, of which there are
+# two, as the way back has its own: `torch.backends.cuda.cublas_workspace_size` says how much; before there was that
+# function, 32 MiB from Hopper on and else little more than 8 (CublasHandlePool.cpp). cuBLASLt shares it.
+_THREADS, _OF_CUBLAS = 2, 32 << 20
+_OF_KERNELS = 16 << 20  # of convolutions and transforms, while they run: a guess, as it depends on the algorithm
 _LARGE = 1200  # pixels of the long side
 _ASKED = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_MMAP_MAX_")  # by the environment
 
@@ -65,6 +73,26 @@ def _set_malloc(settings: dict[int, int]) -> bool:
     return all(mallopt(name, value) for name, value in settings.items())
 
 
+class Supply(NamedTuple):
+    """Where memory of a device comes from, as far as plans must know."""
+
+    heap: bool  # with holes between blocks; memory is taken when it is written, and filters have several forms
+    working_space: int  # bytes for libraries, besides what tensors hold
+
+
+HEAP = Supply(True, _OF_A_HEAP)
+
+
+def supply(device: torch.device | str) -> Supply:
+    """Where memory of a device comes from."""
+    kind = torch.device(device).type
+    if kind == "cpu":
+        return HEAP
+    ask = getattr(torch.backends.cuda, "cublas_workspace_size", None) if kind == "cuda" else None
+    each = _OF_CUBLAS if ask is None else int(ask())
+    return Supply(False, _THREADS * each + _OF_KERNELS)
+
+
 def free_memory(device: torch.device | str) -> int:
     """Bytes that can still be taken on a device, container limits included."""
     kind = torch.device(device).type
@@ -72,7 +100,8 @@ def free_memory(device: torch.device | str) -> int:
         return free_host_memory()
     if kind == "mps":
         return int(torch.mps.recommended_max_memory()) - int(torch.mps.current_allocated_memory())
-    return int(torch.accelerator.get_memory_info()[0])
+    idle = torch.accelerator.memory_reserved() - torch.accelerator.memory_allocated()  # kept for whoever asks next
+    return int(torch.accelerator.get_memory_info()[0]) + int(idle)
 
 
 def resident_memory(device: torch.device | str) -> int:
@@ -80,7 +109,16 @@ def resident_memory(device: torch.device | str) -> int:
     kind = torch.device(device).type
     if kind == "cpu":
         return int(psutil.Process().memory_info().rss)
-    return int(torch.mps.current_allocated_memory() if kind == "mps" else torch.accelerator.memory_reserved())
+    return int(torch.mps.current_allocated_memory() if kind == "mps" else torch.accelerator.memory_allocated())
+
+
+def bytes_there(tensors: Iterable[torch.Tensor], device: torch.device | str) -> int:
+    """Bytes of tensors that lie on a device already; 0 of a heap's, of which nobody can tell what else holds them."""
+    kind = torch.device(device).type
+    if kind == "cpu":
+        return 0
+    found = {t.untyped_storage()._cdata: t.untyped_storage().nbytes() for t in tensors if t.device.type == kind}
+    return sum(found.values())
 
 
 def free_within(limit: float | None, device: torch.device | str) -> int:

@@ -102,9 +102,13 @@ def _by_products(matrices: Sequence[Tensor], epsilons: Sequence[Tensor]) -> list
     y, z = (given + epsilon * one) / scale, one.expand_as(given)
     for a, b, c in _polynomials(smallest):
         both = z @ y
-        q = torch.baddbmm(a * one + b * both, both, both, alpha=c)
+        q = b * both
+        q.diagonal(dim1=1, dim2=2).add_(a)  # in place, as these matrices may be large for a small picture
+        q.baddbmm_(both, both, alpha=c)
+        del both
         y, z = y @ q, q @ z
     inverse = z / scale.sqrt()
+    del y, z, q
     traces = (given * inverse).sum((1, 2))
     slopes = torch.baddbmm(0.5 * inverse, inverse @ inverse, inverse * (0.5 * epsilon))
     return [

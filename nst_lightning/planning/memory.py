@@ -37,7 +37,7 @@ from typing import NamedTuple
 from nst_lightning.errors import UserError
 from nst_lightning.features import Extractor
 from nst_lightning.features.extractor import MemoryUse
-from nst_lightning.hardware.memory import is_large
+from nst_lightning.hardware.memory import HEAP, Supply, is_large
 from nst_lightning.losses.grid import make_grid
 from nst_lightning.losses.term import PIXEL_LAYERS, Matrices
 from nst_lightning.objective.evaluator import check_tileable
@@ -52,7 +52,7 @@ USE = 0.92  # of the free memory; the rest is for what no estimate knows
 # for large images (whose large blocks are handed back at once), and for others, of which all blocks are kept. Measured
 # on a CPU at 512 to 4096 px, with the narrower encoder and VGG-19.
 _HOLES_IN_TILES, _HOLES_IF_LARGE, _HOLES = 250 * 2**20, 400 * 2**20, 600 * 2**20
-_WORKING_SPACE = 140 << 20  # bytes of strips, of libraries when they are first used, and of threads
+_SQUARES = 5  # matrices of channels by channels, in float32, that statistics take beside features
 _IMAGE, _DOUBLE = 12, 24  # bytes a pixel of an image in float32 and in float64
 
 
@@ -86,6 +86,7 @@ def make_plan(
     available: int,
     processes: int = 1,
     earlier: Earlier = _NOTHING,
+    supply: Supply = HEAP,
 ) -> Plan:
     """Choose the tile of a stage.
 
@@ -98,6 +99,7 @@ def make_plan(
         available: Free bytes on the device; 0 if not known.
         processes: How many share the tiles, on devices of their own.
         earlier: What is left of the stages before.
+        supply: Where the device's memory comes from.
 
     Returns:
         The plan: whole if that fits, else the largest tile that does, with the first settings that leave room for one.
@@ -116,7 +118,7 @@ def make_plan(
     if use is None:  # nothing to plan with
         side = tile if isinstance(tile, int) else SIZES[0]
         return _with_tiles(Traversal(objective, extractor, side), size, side, processes) if wants_tiles else Plan(None)
-    formula = _Formula(objective, extractor, use, processes, earlier)
+    formula = _Formula(objective, extractor, use, processes, earlier, supply)
     for choice, (stays, passes) in enumerate(optimizer):
         lasting = formula.lasting(size, stays, best=choice == 0)
         whole = formula.whole(size, lasting, passes)
@@ -144,11 +146,18 @@ class _Formula:
     """Bytes of a stage through a network that says of itself what it uses; so many processes share the tiles."""
 
     def __init__(
-        self, objective: Objective, extractor: Extractor, use: MemoryUse, processes: int, earlier: Earlier
+        self,
+        objective: Objective,
+        extractor: Extractor,
+        use: MemoryUse,
+        processes: int,
+        earlier: Earlier,
+        supply: Supply,
     ) -> None:
         self._traversal = Traversal(objective, extractor, SIZES[-1])
         self._processes = processes
-        self._use = use
+        self._supply = supply
+        self._use = use = use if supply.heap else use.accelerated or use
         self._earlier = earlier
         parts = [(objective.parts[index], layer) for index, layer in objective.layer_keys]
         values = {**dict.fromkeys(PIXEL_LAYERS, 3.0), **use.values}  # of a pixel
@@ -164,13 +173,16 @@ class _Formula:
             if p.region is not None and not p.term.additive
         )
         self._targets = sum(values[layer] for p, layer in parts if p.term.additive)
+        channels = [values[layer] * strides[layer] ** 2 for p, layer in parts if not p.term.additive]
+        self._statistics = 0 if supply.heap else int(4 * _SQUARES * sum(n**2 for n in channels))
 
     def lasting(self, size: tuple[int, int], stays: float, *, best: bool) -> float:
         """What is there at any time, but for targets."""
         images = _IMAGE + self._held + (_IMAGE if best else 0)
         networks = self._use.filters + self._earlier.networks
         matrices = sum(one.target for one in self._matrices(size))
-        return _WORKING_SPACE + networks + matrices + images * size[0] * size[1] + stays
+        matrices += self._statistics + self._supply.working_space
+        return networks + matrices + images * size[0] * size[1] + stays
 
     def whole(self, size: tuple[int, int], lasting: float, passes: float) -> Plan:
         """All at once."""
@@ -227,7 +239,7 @@ class _Formula:
 
     def _in_heap(self, taken: float, most: int) -> float:
         """What blocks of so many bytes in all take, with those that are free between them."""
-        return taken + min(taken + self._earlier.evaluation, most)
+        return taken + min(taken + self._earlier.evaluation, most) if self._supply.heap else taken
 
 
 def _between(area: int, passes: float) -> float:

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from nst_lightning.features import Extractor
+from nst_lightning.features.extractor import MemoryUse
+from nst_lightning.hardware.memory import HEAP, Supply
 from nst_lightning.objective.objective import Objective
 from nst_lightning.optim import LBFGS
 from nst_lightning.planning.duration import seconds_of_evaluation, seconds_per_pixel
@@ -27,6 +29,12 @@ class Scope(NamedTuple):
     extractor: Extractor
 
 
+def _filters(use: MemoryUse | None, supply: Supply) -> int:
+    """Bytes of a network itself, in the forms that it has there."""
+    use = use.accelerated or use if use is not None and not supply.heap else use
+    return 0 if use is None else use.filters
+
+
 class Planner:
     """Plans for the stages of a run.
 
@@ -38,6 +46,7 @@ class Planner:
         available: Free bytes on the device.
         resident: Bytes that the process has taken already.
         processes: How many share the tiles.
+        supply: Where the device's memory comes from.
 
     Attributes:
         plans: One for each stage.
@@ -55,6 +64,7 @@ class Planner:
         available: int,
         resident: int = 0,
         processes: int = 1,
+        supply: Supply = HEAP,
     ) -> None:
         self._objective, self._stages, self._resident = objective, stages, resident
         self._optimizer = optimizer([nn.Parameter(torch.zeros(1, 3, 16, 16))])
@@ -62,13 +72,16 @@ class Planner:
         self.plans: list[Plan] = []
         networks: dict[Extractor, int] = {}  # bytes of those that have been in use
         for evaluations, size, extractor in stages:
-            memories = [self._memory(3 * size[0] * size[1], history, evaluations) for history in self._histories]
+            numel, at_once = 3 * size[0] * size[1], not supply.heap
+            memories = [self._memory(numel, each, evaluations, at_once=at_once) for each in self._histories]
             extractor.use_layers(objective.layers)
             others = sum(taken for network, taken in networks.items() if network is not extractor)
             earlier = Earlier(others, max((plan.evaluation for plan in self.plans), default=0))
-            self.plans.append(make_plan(objective, extractor, size, tile, memories, available, processes, earlier))
+            self.plans.append(
+                make_plan(objective, extractor, size, tile, memories, available, processes, earlier, supply)
+            )
             use = extractor.memory(objective.layers)
-            networks[extractor] = 0 if use is None else use.filters
+            networks[extractor] = _filters(use, supply)
 
     def history(self, plan: Plan) -> dict[str, Any]:
         """Settings of the optimiser under a plan, those that differ from what was asked for."""

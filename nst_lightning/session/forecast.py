@@ -91,7 +91,7 @@ class Draft:
         resident, free = resident_memory(device), free_within(self.memory, device)
         for network in {self.model.extractor_of(stage) for stage in self.model.stages}:
             network.set_compute_dtype(compute_dtype(precision))
-        planner = plan_for(self.model, self.data, free, resident)
+        planner = plan_for(self.model, self.data, free, resident, device=device)
         height, width = self.data.stage_size()
         return Forecast(
             hardware.accelerator,

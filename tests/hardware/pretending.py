@@ -45,6 +45,7 @@ import nst_lightning
 from nst_lightning.hardware import accelerator, recording
 
 MEMORY = 8 << 30
+WORKSPACE = (2 * 4096 + 8 * 16) << 10  # of cuBLAS on a GPU before Hopper (CublasHandlePool.cpp)
 
 # The file from which PyTorch's build makes the table of kernels, of the very version that is installed.
 _NATIVE_FUNCTIONS = Path(torchgen.__file__).parent / "packaged/ATen/native/native_functions.yaml"
@@ -427,19 +428,22 @@ def pretended(monkeypatch: Any, kind: str = "mps") -> Iterator[Visit]:
     device = torch.device(kind, 0)
     accelerators = {"current_accelerator": lambda check_available=False: device, "is_available": lambda: True,
                     "device_count": lambda: 1, "empty_cache": lambda: None, "synchronize": lambda *_: None,
-                    "get_memory_info": lambda *_: (MEMORY, MEMORY), "memory_reserved": lambda *_: 0}  # fmt: skip
+                    "get_memory_info": lambda *_: (MEMORY - visit.live.now, MEMORY)}  # fmt: skip
+    visit = Visit(device)
+    accelerators |= dict.fromkeys(("memory_reserved", "memory_allocated"), lambda *_: visit.live.now)
     with monkeypatch.context() as patch:
         for name, answer in accelerators.items():
             patch.setattr(torch.accelerator, name, answer)
         for name, answer in _ANSWERS.items():
             patch.setattr(torch.get_device_module(device), name, answer, raising=False)
+        patch.setattr(torch.backends.cuda, "cublas_workspace_size", lambda *_: WORKSPACE, raising=False)
         if kind == "mps":
             patch.setattr(torch.backends.mps, "is_available", lambda: True)
             for place in (lightnings, fabrics):
                 patch.setattr(place.MPSAccelerator, "is_available", staticmethod(lambda: True))
         patch.setitem(recording.RECORDERS, kind, lambda _: None)  # unless it is `recorded`
         patch.setattr(torch.__future__, "get_overwrite_module_params_on_conversion", lambda: True)
-        before, _visit = _visit, Visit(device)
+        before, _visit = _visit, visit
         _forget_answers()
         try:
             with _Index(device), _visit:
