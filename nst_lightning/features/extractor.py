@@ -24,6 +24,8 @@ class MemoryUse(NamedTuple):
     part: float  # likewise where only a part of each map is looked at, as in tiles
     values: Mapping[str, float]  # layer -> features a pixel
     itemsize: int  # bytes of one
+    # Layer -> bytes a pixel that are there when it has been reached, on accelerators.
+    reached: Mapping[str, float] = {}
     # The same on accelerators, if it differs there: with filters of one form, and operations that are not fused.
     accelerated: MemoryUse | None = None
 

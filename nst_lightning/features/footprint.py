@@ -65,6 +65,16 @@ def footprint(steps: Sequence[Step], itemsize: int) -> Footprint:
     return Footprint(kept, whole, part)
 
 
+def on_the_way(steps: Sequence[Step], itemsize: int) -> list[float]:
+    """Bytes a pixel that such operations have left when each step's result is there, before any pooling of it."""
+    found, total = [], steps[0].inputs if steps else 0.0
+    for step in steps:
+        total += (step.maps + step.held) * step.values
+        found.append(total * itemsize)
+        total += step.values / 4 if step.pooled else 0.0
+    return found
+
+
 def footprint_of_operations(steps: Sequence[Step], itemsize: int) -> Footprint:
     """The same of operations each of which makes a map of its own; `Step.pooled` says that one of pooling follows."""
     pooled = [step.values / 4 * itemsize if step.pooled else 0.0 for step in steps]

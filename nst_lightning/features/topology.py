@@ -20,7 +20,7 @@ from nst_lightning.features.convolutions import (
     layer_names,
 )
 from nst_lightning.features.extractor import Features, MemoryUse
-from nst_lightning.features.footprint import Step, footprint, footprint_of_operations
+from nst_lightning.features.footprint import Step, footprint, footprint_of_operations, on_the_way
 from nst_lightning.features.kernels.convolution import FilterBank, frozen_conv2d
 from nst_lightning.features.kernels.pooling import average_pool, l2_pool, max_pool
 from nst_lightning.features.weights import IMAGENET_MEAN, IMAGENET_STD
@@ -109,8 +109,12 @@ class VGGNetwork(ConvolutionStack):
             apart.append(steps[-1]._replace(pooled=pool))
             inputs = values / 4 if pool else values
         itemsize = self._convolution(0).weight.dtype.itemsize
-        there = MemoryUse(plain, *footprint_of_operations(apart, itemsize), per_pixel, itemsize)
-        return MemoryUse(filters, *footprint(steps, itemsize), per_pixel, itemsize, there)
+        sums = on_the_way(apart, itemsize)
+        reached = {
+            name: sums[index] for index, names in enumerate(layer_names()) for name in names[:2] if index < len(sums)
+        }
+        there = MemoryUse(plain, *footprint_of_operations(apart, itemsize), per_pixel, itemsize, reached)
+        return MemoryUse(filters, *footprint(steps, itemsize), per_pixel, itemsize, accelerated=there)
 
     def _choose_algorithms(self) -> tuple[torch.memory_format, dict[int, FilterBank]]:
         """Transform the filters of layers with many channels, before feature maps fill the memory between them.

@@ -102,6 +102,7 @@ class Content(Term):
     weighs_cells = True
     takes_projection = True
     copies = 1.0  # half of the gradient
+    widened = 3.0
 
     def __init__(
         self,

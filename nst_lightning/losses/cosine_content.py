@@ -60,6 +60,7 @@ class CosineContent(Term):
     additive = weighs_cells = balanced = True
     takes_projection = True
     copies = 1.0  # the gradient
+    widened = 3.0
 
     def __init__(
         self,

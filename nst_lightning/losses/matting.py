@@ -14,6 +14,7 @@ from nst_lightning.losses.term import Term
 
 _UNIT = 0.01  # root mean square of what no affine function explains, in a channel, that counts as 1
 _STRIP = 1 << 16  # windows that are looked at together: some forty maps of so many values stay in a processor's cache
+_STRIPS = 3  # times the maps of a strip that are there at once, for estimates
 _LEAST_EPSILON = 1e-7
 _SECOND = ((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2))  # pairs of channels of a symmetric matrix
 
@@ -132,6 +133,12 @@ class MattingLaplacian(Term):
                 "1e-5 is a good start"
             )
         self.radius, self.epsilon = radius, epsilon
+
+    def workspace(self, channels: Sequence[int], size: tuple[int, int]) -> int:
+        """Of a strip with its borders: 27 maps that are summed over windows, and what becomes of them."""
+        radius = max(1, round(self.radius * max(size)))
+        rows = min(size[0], max(4 * (2 * radius + 1), _STRIP // size[1])) + 4 * radius
+        return _STRIPS * 27 * 4 * rows * (size[1] + 4 * radius)
 
     def image_loss(self, image: Tensor, content: Tensor | None, weights: Tensor | None) -> Tensor:
         """Mean of what the fits leave, as weights count the pixels that windows are about."""

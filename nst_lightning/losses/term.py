@@ -34,6 +34,9 @@ PIXEL_LAYERS = (IMAGE, DETAIL)  # of one pixel a cell, which no network makes
 STYLE_LAYERS = ["relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1"]
 
 
+_SQUARES = 5  # target, mean, its gradient, and two that come and go
+
+
 class Layer(NamedTuple):
     """A layer of the network, as a term is told of it.
 
@@ -91,6 +94,8 @@ class Term(nn.Module):
         least_side: Cells that a layer's feature map has along each side, at least.
         copies: For estimates of memory: how much `measure` leaves for the pass back beside the layer's features, as a
             multiple of them; of one with `needs_content` how many pictures `image_loss` has beside image and content.
+        widened: Likewise, on accelerators, where `measure` works on all of a map at once: float32 copies of it that
+            come and go meanwhile.
         float32_gradient: Likewise: whether the backward pass finds features in float32 where the network's are not.
         balanced: Whether the loss is relative, 1 being a size of its own (for style: the loss at the content picture).
         turns: Whether `style_reference` is shown each style turned by 90, 180 and 270 degrees and mirrored, too.
@@ -109,6 +114,7 @@ class Term(nn.Module):
     takes_projection: ClassVar[bool] = False
     float32_gradient: ClassVar[bool] = False
     copies: ClassVar[float] = 0.0
+    widened: ClassVar[float] = 0.0
     needs_whole: str = ""
     least_side: int = 1
     balanced: bool = False
@@ -233,6 +239,17 @@ class Term(nn.Module):
     def matrices(self, cells: int) -> Matrices:
         """For estimates of memory: what is there beside features, at a layer with so many cells; by default nothing."""
         return Matrices()
+
+    def workspace(self, channels: Sequence[int], size: tuple[int, int]) -> int:
+        """For estimates of memory on accelerators: bytes of statistics, and of strips of the picture.
+
+        By default those of terms that are not additive take five matrices of channels by channels at each layer.
+
+        Args:
+            channels: Of each layer; none of the picture's own.
+            size: Height and width of the picture.
+        """
+        return 0 if self.additive else _SQUARES * 4 * sum(count**2 for count in channels)
 
     def image_loss(self, image: Tensor, content: Tensor | None, weights: Tensor | None) -> Tensor:
         """The loss of the picture itself, a scalar without weights.

@@ -31,7 +31,7 @@ is free in the heap between blocks that come and go, in this stage or the ones b
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from nst_lightning.errors import UserError
@@ -39,7 +39,7 @@ from nst_lightning.features import Extractor
 from nst_lightning.features.extractor import MemoryUse
 from nst_lightning.hardware.memory import HEAP, Supply, is_large
 from nst_lightning.losses.grid import make_grid
-from nst_lightning.losses.term import PIXEL_LAYERS, Matrices
+from nst_lightning.losses.term import PIXEL_LAYERS, Matrices, Term
 from nst_lightning.objective.evaluator import check_tileable
 from nst_lightning.objective.objective import Objective, with_pixels
 from nst_lightning.objective.traversal import Traversal
@@ -52,7 +52,6 @@ USE = 0.92  # of the free memory; the rest is for what no estimate knows
 # for large images (whose large blocks are handed back at once), and for others, of which all blocks are kept. Measured
 # on a CPU at 512 to 4096 px, with the narrower encoder and VGG-19.
 _HOLES_IN_TILES, _HOLES_IF_LARGE, _HOLES = 250 * 2**20, 400 * 2**20, 600 * 2**20
-_SQUARES = 5  # matrices of channels by channels, in float32, that statistics take beside features
 _IMAGE, _DOUBLE = 12, 24  # bytes a pixel of an image in float32 and in float64
 
 
@@ -173,21 +172,23 @@ class _Formula:
             if p.region is not None and not p.term.additive
         )
         self._targets = sum(values[layer] for p, layer in parts if p.term.additive)
-        channels = [values[layer] * strides[layer] ** 2 for p, layer in parts if not p.term.additive]
-        self._statistics = 0 if supply.heap else int(4 * _SQUARES * sum(n**2 for n in channels))
+        self._widened = [_when_widened(p.term, layer, use, extractor) for p, layer in parts if layer in use.reached]
+        self._spaces = [(p.term, [_channels(layer, use, strides) for layer in p.term.layers]) for p in objective.parts]
 
     def lasting(self, size: tuple[int, int], stays: float, *, best: bool) -> float:
         """What is there at any time, but for targets."""
         images = _IMAGE + self._held + (_IMAGE if best else 0)
         networks = self._use.filters + self._earlier.networks
         matrices = sum(one.target for one in self._matrices(size))
-        matrices += self._statistics + self._supply.working_space
+        matrices += self._supply.working_space
+        if not self._supply.heap:
+            matrices += sum(term.workspace(channels, size) for term, channels in self._spaces)
         return networks + matrices + images * size[0] * size[1] + stays
 
     def whole(self, size: tuple[int, int], lasting: float, passes: float) -> Plan:
         """All at once."""
         area = size[0] * size[1]
-        comes = max(self._use.pixel * area, self._use.kept * area + self._compared(size))
+        comes = max(self._use.pixel * area, self._use.kept * area + self._compared(size), self._looked_at(area, area))
         holes = _HOLES_IF_LARGE if is_large(max(size)) else _HOLES
         evaluation = self._in_heap(comes, holes) + self._weighted * area
         step = _IMAGE * area + passes
@@ -202,7 +203,7 @@ class _Formula:
         lasting += self._targets * 2 * area
         areas = _crops(self._traversal, size, side, self._processes)
         core = min(side**2, area)
-        comes = max(self._use.part * areas[0], self._compared(size))
+        comes = max(self._use.part * areas[0], self._compared(size), self._looked_at(areas[0], core))
         works = self._in_heap(comes, _HOLES_IN_TILES) + self._weighted * core
         keeps = self._use.kept * areas[0] + self._weighted * core
         double, between = _DOUBLE * area, _between(area, passes)
@@ -223,7 +224,7 @@ class _Formula:
         small = max(stride, size[0]), max(stride, size[1])
         area = small[0] * small[1]
         core, crop = (min(length, small[0]) * min(length, small[1]) for length in (side, side + 2 * halo))
-        comes = max(self._use.part * crop, self._compared(small))
+        comes = max(self._use.part * crop, self._compared(small), self._looked_at(crop, core))
         works = _DOUBLE * area + self._in_heap(comes, _HOLES_IN_TILES) + self._weighted * core
         lasting = self.lasting(small, stays, best=best) + 2 * self._targets * area
         return lasting + max(_between(area, passes), works)
@@ -237,9 +238,24 @@ class _Formula:
         found = self._matrices(size)
         return sum(one.left for one in found) + max((one.passing for one in found), default=0)
 
+    def _looked_at(self, crop: int, core: int) -> float:
+        """The most while a term looks at a layer of so many pixels, of which the core counts."""
+        return max((reached * crop + copies * core for reached, copies in self._widened), default=0.0)
+
     def _in_heap(self, taken: float, most: int) -> float:
         """What blocks of so many bytes in all take, with those that are free between them."""
         return taken + min(taken + self._earlier.evaluation, most) if self._supply.heap else taken
+
+
+def _when_widened(term: Term, layer: str, use: MemoryUse, extractor: Extractor) -> tuple[float, float]:
+    """Bytes a pixel that are there when a term looks at a layer, and those of its float32 copies."""
+    copies = term.widened + (term.widened > 0 and extractor.projection(layer) is not None)
+    return use.reached[layer], copies * max(4, use.itemsize) * use.values[layer]
+
+
+def _channels(layer: str, use: MemoryUse, strides: Mapping[str, int]) -> int:
+    """Of a layer, 3 for the picture itself."""
+    return round(use.values[layer] * strides[layer] ** 2) if layer in use.values else 3
 
 
 def _between(area: int, passes: float) -> float:
