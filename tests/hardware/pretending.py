@@ -203,6 +203,7 @@ def _noted(name: str, tensor: OnDevice) -> torch.Tensor:
 
 def _brought(name: str, values: torch.Tensor, place: torch.device) -> OnDevice:
     """Values of the host, on the device."""
+    _refuse_in_recording()
     if _visit is not None:
         _visit.note(name, _visit.sends)
     return OnDevice(values, place)
@@ -223,7 +224,6 @@ class _ToDevice(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, tensor: torch.Tensor, dtype: torch.dtype, place: torch.device) -> torch.Tensor:
         ctx.dtype = tensor.dtype
-        _refuse_in_recording()
         return _brought("move", tensor.to(dtype, copy=True), place)
 
     @staticmethod

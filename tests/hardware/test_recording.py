@@ -11,8 +11,8 @@ import pretending
 import pytest
 import torch
 from helpers import QUIET, rand_image
-from pretending import pretended, recorded
 from played import TERMS
+from pretending import pretended, recorded
 
 from nst_lightning import StyleTransfer, StyleTransferData
 from nst_lightning.callbacks import Faults, Metrics, Progress, Snapshots, Watch
@@ -31,15 +31,15 @@ from nst_lightning.optim import LBFGS
 @pytest.fixture
 def device(monkeypatch):
     """A device that records."""
-    with pretended(monkeypatch, "xpu") as visit, recorded(monkeypatch, visit.device):
+    with pretended(monkeypatch, "cuda") as visit, recorded(monkeypatch, visit.device):
         yield visit
 
 
-def run(device: str, terms, weights, count: int = 8, between=lambda *_: None, **options):
+def run(device: str, terms, weights, count: int = 7, between=lambda *_: None, **options):
     """Losses and the image after some steps, and how often terms and optimiser were asked by the host."""
     network = VGG19(str(weights)).to(device)
     evaluate = Evaluator(Objective(terms), network)
-    content, style = rand_image(32, 48).to(device), rand_image(32, 32, seed=1).to(device)
+    content, style = rand_image(32, 32).to(device), rand_image(32, 32, seed=1).to(device)
     evaluate.prepare(content, [(style, 1.0)])
     image = content.clone().requires_grad_()
     optimizer = LBFGS([image], **{"history_size": 6, "max_step": 0.02} | options)
@@ -64,10 +64,10 @@ def is_recorded(evaluate, optimizer) -> bool:
 
 def same_as_by_hand(monkeypatch, terms, weights, **how):
     """Run with recordings and without; losses and images have to agree."""
-    losses, image, evaluate, optimizer = run("xpu", terms(), weights, **how)
+    losses, image, evaluate, optimizer = run("cuda", terms(), weights, **how)
     with monkeypatch.context() as patch, warnings.catch_warnings():
         patch.setenv("NST_CUDA_GRAPHS", "0")
-        plain, other, without, _ = run("xpu", terms(), weights, **how)
+        plain, other, without, _ = run("cuda", terms(), weights, **how)
     assert without._recorded is None
     torch.testing.assert_close(losses, plain, rtol=1e-5, atol=0)
     torch.testing.assert_close(image, other, rtol=0, atol=1e-5)
@@ -92,11 +92,11 @@ def test_the_host_is_asked_three_times(device, tiny_weights, monkeypatch):
     calls = []
     measured = Gram.measure
     monkeypatch.setattr(Gram, "measure", lambda *given, **named: calls.append(1) or measured(*given, **named))
-    run("xpu", [Gram(["relu1_1"])], tiny_weights, count=7)
+    run("cuda", [Gram(["relu1_1"])], tiny_weights, count=7)
     # A target for the balance, two by the host, one more beside the recording of the third, and the recording itself.
     before = len(calls)
     calls.clear()
-    run("xpu", [Gram(["relu1_1"])], tiny_weights, count=11)  # the eighth replay is compared once more
+    run("cuda", [Gram(["relu1_1"])], tiny_weights, count=11)  # the eighth replay is compared once more
     assert (before, len(calls)) == (before, before + 1)
     assert before < 7
 
@@ -125,7 +125,7 @@ def moved_image(index, evaluate, optimizer, image):
 
 def other_targets(index, evaluate, optimizer, image):
     if index == 4:
-        evaluate.prepare(rand_image(32, 48, seed=5).to("xpu"), [(rand_image(32, 32, seed=6).to("xpu"), 1.0)])
+        evaluate.prepare(rand_image(32, 32, seed=5).to("cuda"), [(rand_image(32, 32, seed=6).to("cuda"), 1.0)])
 
 
 def shifted_image(index, evaluate, optimizer, image):
@@ -167,7 +167,7 @@ def test_a_loss_that_is_no_number_is_undone_in_a_replay_too(device, tiny_weights
         if index == 6:
             seen["skipped"] = int(optimizer.state[image]["skipped"])
 
-    losses, image, *found = run("xpu", default_terms(), tiny_weights, between=spoiled)
+    losses, image, *found = run("cuda", default_terms(), tiny_weights, between=spoiled)
     assert seen["skipped"] == 1
     assert losses.isnan().sum() == 1
     assert image.isfinite().all()
@@ -226,7 +226,7 @@ def test_what_cannot_be_recorded_goes_on_and_is_named(device, term, why, tiny_we
 
 def test_what_the_host_draws_is_found_by_comparison(device, tiny_weights):
     with pytest.warns(UserNotice, match="^evaluations are launched .* the host computes another result: is a term ran"):
-        evaluate = run("xpu", [Drawing(), Gram(["relu1_1"])], tiny_weights, count=11)[2]
+        evaluate = run("cuda", [Drawing(), Gram(["relu1_1"])], tiny_weights, count=11)[2]
     assert not evaluate._recorded.is_recorded
 
 
@@ -241,7 +241,7 @@ def test_recordings_can_be_left_out_for_a_while(device, tiny_weights, monkeypatc
         if index == 6:
             stack.close()
 
-    found = run("xpu", default_terms(), tiny_weights, between=between)[2:]
+    found = run("cuda", default_terms(), tiny_weights, count=8, between=between)[2:]
     assert is_recorded(*found)
     layers = launched[1]
     # By the host; with an eye on what waits; beside the recording, and that; replayed; by the host; replayed.
@@ -255,7 +255,7 @@ def test_a_recording_that_fails_leaves_all_as_it_was(device, tiny_weights, monke
         function()  # as much as there is to spoil
         raise RuntimeError("CUDA error: operation not permitted\nmore")
 
-    monkeypatch.setitem(recording.RECORDERS, "xpu", lambda _: refuse)
+    monkeypatch.setitem(recording.RECORDERS, "cuda", lambda _: refuse)
     with pytest.warns(UserNotice, match="PyTorch says: CUDA error: operation not permitted$") as told:
         same_as_by_hand(monkeypatch, default_terms, tiny_weights)
     assert sorted(str(one.message).split(" are ")[0] for one in told) == ["evaluations", "steps of L-BFGS"]
@@ -299,7 +299,7 @@ def fit(folder, pair, weights, **options):
     )  # fmt: skip
     callbacks = [Progress(), Metrics(), Faults(), Watch(), Snapshots(every=4)]
     trainer = StyleTrainer(
-        **(QUIET | {"accelerator": "xpu", "enable_progress_bar": True}), precision="32-true",
+        **(QUIET | {"accelerator": "cuda", "enable_progress_bar": True}), precision="32-true",
         callbacks=callbacks, default_root_dir=folder,
     )  # fmt: skip
     trainer.fit(module, datamodule=data)
@@ -309,9 +309,9 @@ def fit(folder, pair, weights, **options):
 
 def test_a_fit_is_the_same(device, pair, tiny_weights, tmp_path, monkeypatch):
     recordings = []
-    made = recording.RECORDERS["xpu"]
+    made = recording.RECORDERS["cuda"]
     monkeypatch.setitem(
-        recording.RECORDERS, "xpu", lambda place: lambda function: recordings.append(1) or made(place)(function)
+        recording.RECORDERS, "cuda", lambda place: lambda function: recordings.append(1) or made(place)(function)
     )
     image, losses, names = fit(tmp_path / "recorded", pair, tiny_weights)
     assert len(recordings) == 4  # an evaluation and a step, in two stages
