@@ -16,7 +16,7 @@ import sys
 import time
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -258,17 +258,18 @@ def gatys(notes: Notes) -> None:
     """The released setting: 500 evaluations at short side 512, and losses after 60 against the CPU's in float32."""
     size, long, early = notes.pick((512, 500, 60), (96, 40, 20), (64, 6, 4))
     folder = notes.folder / "gatys"
-    rows = _fit(notes, folder / "long", "gatys", notes.device, long, size, "auto")
+    rows, plan = _fit(notes, folder / "long", "gatys", notes.device, long, size, "auto")
     warm = min(10, len(rows) // 2)
     seconds = [float(row["seconds"]) for row in rows]
     notes.note(size=size, evaluations=len(rows), asked=long, seconds=seconds[-1], loss=float(rows[-1]["loss"]))
+    notes.note(said_seconds=plan["seconds"], said_bytes=plan["bytes"])
     notes.note(after_warm_up=seconds[-1] - seconds[warm - 1], warm_up=warm, at=early)
     notes.note(loss_early=float(rows[early - 1]["loss"]))
-    exact = _fit(notes, folder / "float32", "gatys", notes.device, early, size, "32-true")
+    exact, _ = _fit(notes, folder / "float32", "gatys", notes.device, early, size, "32-true")
     notes.note(loss_early_float32=float(exact[-1]["loss"]))
     reference = exact
     if notes.device != "cpu":
-        reference = _fit(notes, folder / "cpu", "gatys", "cpu", early, size, "32-true")
+        reference, _ = _fit(notes, folder / "cpu", "gatys", "cpu", early, size, "32-true")
     last = len(reference)  # the clock may have ended it
     notes.note(
         cpu_evaluations=last,
@@ -280,20 +281,25 @@ def gatys(notes: Notes) -> None:
 
 def _fit(
     notes: Notes, folder: Path, preset: str, device: str, count: int, size: int, precision: str, *more: str
-) -> list[dict[str, str]]:
-    """Rows of metrics.csv of a run in a process of its own, which ends with the section's time."""
+) -> tuple[list[dict[str, str]], dict[str, Any]]:
+    """Rows of metrics.csv of a run in a process of its own, which ends with the section's time, and its plan."""
     limit = max(5, int(notes.left * (0.9 if device == "cpu" else 0.8)))
     command = [
         *(sys.executable, "-m", "nst_lightning", "fit", "--config", preset, "--data.content", "demo:content"),
         *("--data.style", "demo:style", "--data.size", str(size), "--model.evaluations", str(count)),
         *("--trainer.accelerator", device, "--trainer.precision", precision, "--snapshot_every", "0"),
         *("--trainer.max_time", f"00:00:{limit // 60:02d}:{limit % 60:02d}", "--output", str(folder / "picture.png")),
-        *("--trainer.default_root_dir", str(folder), "--log", "none", *more),
+        *("--trainer.default_root_dir", str(folder), "--log", "json", *more),
     ]
-    subprocess.run(command, check=True, timeout=max(10, notes.left))
+    folder.mkdir(parents=True)
+    said = folder / "said.txt"
+    with said.open("w", encoding="utf-8") as log:
+        subprocess.run(command, check=True, timeout=max(10, notes.left), stderr=log)
+    events = [json.loads(line) for line in said.read_text(encoding="utf-8").splitlines() if line.startswith("{")]
+    plan = next(event for event in events if event["event"] == "plan")
     (path,) = folder.glob("*/metrics.csv")
     with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+        return list(csv.DictReader(file)), plan
 
 
 def gallery(notes: Notes) -> None:
@@ -326,13 +332,13 @@ def processes(notes: Notes) -> None:
     for number in (1, 2):
         more = ["--trainer.devices", str(number), "--model.tile", str(tile)]
         folder = notes.folder / "processes" / str(number)
-        rows = _fit(notes, folder, preset, notes.device, count, size, "32-true", *more)
+        rows, _ = _fit(notes, folder, preset, notes.device, count, size, "32-true", *more)
         seconds = float(rows[-1]["seconds"]) - float(rows[0]["seconds"])
         notes.row(processes=number, size=size, tile=tile, seconds=seconds, loss=float(rows[-1]["loss"]))
 
 
 def profile(notes: Notes) -> None:
-    """What an evaluation spends its time on: the kernels, or operators on a CPU, that take most."""
+    """What an evaluation spends its time on: kernels, or operators on a CPU; and the share of it that they fill."""
     from torch.profiler import ProfilerActivity  # noqa: PLC0415 - one section's
 
     activities = [ProfilerActivity.CPU]
@@ -344,15 +350,31 @@ def profile(notes: Notes) -> None:
         for _ in range(3):
             step()
         synchronize(notes.device)
+        seconds, _ = _timed(step, lambda: synchronize(notes.device), notes.pick((10, 0), (3, 0), (2, 0)))
         with torch.profiler.profile(activities=activities) as found:
             step()
             synchronize(notes.device)
-        took = "self_cpu_time_total" if len(activities) == 1 else "self_device_time_total"
-        events = sorted(found.key_averages(), key=lambda event: -getattr(event, took))
-        total = sum(getattr(event, took) for event in events)
-        for event in events[:15]:
-            share = getattr(event, took) / max(total, 1e-9)
-            notes.row(objective=objective, name=event.key, calls=event.count, share=share, us=getattr(event, took))
+        work = work_of(found.key_averages(), on_host=len(activities) == 1)
+        total = sum(each["us"] for each in work)
+        # Without the profiler, which keeps the host busy; on MPS it sees no more than the host.
+        computing = total / 1e6 / seconds if notes.device == "cpu" or len(activities) > 1 else None
+        notes.note(**{f"{objective}_milliseconds": 1000 * seconds, f"{objective}_computing": computing})
+        for each in work[:15]:
+            notes.row(objective=objective, **each, share=each["us"] / max(total, 1e-9))
+
+
+def work_of(events: Iterable[Any], *, on_host: bool) -> list[dict[str, Any]]:
+    """Name, calls and microseconds of what a profiler saw at work, the longest first.
+
+    Args:
+        events: Its averages.
+        on_host: Operators of the host; else kernels alone, as the time of an operator is that of its kernels once more.
+    """
+    took = "self_cpu_time_total" if on_host else "self_device_time_total"
+    host = torch.autograd.DeviceType.CPU
+    seen = [event for event in events if on_host or (event.device_type != host and not event.is_user_annotation)]
+    found = [{"name": event.key, "calls": event.count, "us": getattr(event, took)} for event in seen]
+    return sorted(found, key=lambda each: -each["us"])
 
 
 SECTIONS: dict[str, Callable[[Notes], None]] = {
