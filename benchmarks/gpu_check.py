@@ -32,8 +32,8 @@ from nst_lightning.hardware.accelerator import available
 from nst_lightning.process.waiting import wait_briefly
 
 # Seconds of ten minutes; later sections get what earlier ones leave. What matters most comes early.
-BUDGETS = {"environment": 15, "correctness": 50, "peak": 20, "evaluation": 115, "painterly": 30,
-           "memory": 50, "gatys": 115, "gallery": 50, "processes": 40, "profile": 30}  # fmt: skip
+BUDGETS = {"environment": 15, "correctness": 50, "peak": 20, "evaluation": 115, "painterly": 30, "recorded": 45,
+           "memory": 50, "gatys": 115, "variants": 40, "gallery": 50, "processes": 40, "profile": 30}  # fmt: skip
 STARTING = 120  # seconds at most until PyTorch is loaded
 ALONE = {"memory"}  # sections whose process has done nothing before
 

@@ -16,8 +16,10 @@ import sys
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,18 @@ import torch
 from beside import baseline_beside
 from counting import counts
 from memory import resident
-from programs import EXTRACTORS, our_step, pictures, precisions, product_step, synchronize, terms_of
+from programs import (
+    EXTRACTORS,
+    Build,
+    Step,
+    graphs,
+    our_step,
+    pictures,
+    precisions,
+    product_step,
+    synchronize,
+    terms_of,
+)
 
 from nst_lightning import Session
 from nst_lightning.cli.benchmark import environment as machine
@@ -171,7 +184,7 @@ def evaluation(notes: Notes) -> None:
                     return
 
 
-def _counts(step: Callable[[], Any], device: str) -> dict[str, Any]:
+def _counts(step: Step, device: str) -> dict[str, Any]:
     """What an evaluation counts; a CPU, which waits for nothing when it reads a value of its own, tells no reads."""
     return {**counts(step, device), **({"host_reads": None} if device == "cpu" else {})}
 
@@ -225,6 +238,94 @@ def painterly(notes: Notes) -> None:
             size=size, extractor=notes.extractor, precision=precision, milliseconds=1000 * median, spread=1000 * spread,
             waits=waits, **known,
         )  # fmt: skip
+
+
+def recorded(notes: Notes) -> None:
+    """A step of kernels that are handed over as one (CUDA graphs), in turn with a plain one, and how losses differ."""
+    from nst_lightning.hardware.recording import recorder_for  # noqa: PLC0415 - one section's
+
+    if recorder_for(torch.device(notes.device)) is None:
+        notes.note(skipped=f"nothing is recorded on {notes.device}")
+        return
+    precision = precisions(notes.device)[-1]
+    for size, objective in itertools.product(notes.pick((512, 256, 1024), (128,), (64,)), ("default", "painterly")):
+        if notes.left < 0.15 * notes.seconds:
+            notes.note(cut_short_at=size)
+            return
+        build = partial(our_step, size, notes.device, precision, extractor=notes.extractor, objective=objective)
+        plain, other = _under(partial(graphs, False), build), _under(partial(graphs, True), build)
+        losses = [(float(plain()), float(other())) for _ in range(notes.pick(20, 6, 3))]
+        differences = torch.tensor(losses, dtype=torch.float64).log().diff().abs()
+        notes.row(
+            objective=objective, size=size, precision=precision, **_in_turn(notes, plain, other),
+            loss_difference=float(differences.max()), replays=_replays(other, notes.device),
+        )  # fmt: skip
+
+
+def _under(setting: Callable[[], AbstractContextManager[None]], build: Build) -> Step:
+    """A step that is built, and made each time, under a setting of the process."""
+    with setting():
+        step, _ = build()
+
+    def within() -> torch.Tensor | float:
+        with setting():
+            return step()
+
+    return within
+
+
+def _in_turn(notes: Notes, usual: Step, other: Step) -> dict[str, float]:
+    """Milliseconds of two steps, which are made in turn, and their ratio with half the distance of its quartiles."""
+    rounds, warm = notes.pick((20, 3), (5, 1), (2, 0))
+    seconds = [
+        [_timed(step, lambda: synchronize(notes.device), (2, 0))[0] for step in (usual, other)]
+        for _ in range(rounds + warm)
+    ][warm:]
+    low, middle, high = statistics.quantiles([after / before for before, after in seconds], n=4)
+    before, after = (1000 * statistics.median(column) for column in zip(*seconds, strict=True))
+    return {"usual_milliseconds": before, "milliseconds": after, "ratio": middle, "spread": (high - low) / 2}
+
+
+def _replays(step: Step, device: str) -> int | None:
+    """Graphs that a step hands over to CUDA: none would mean that nothing was recorded."""
+    if device != "cuda":
+        return None
+    with torch.profiler.profile() as found:
+        step()
+        synchronize(device)
+    return sum(event.count for event in found.key_averages() if event.key == "cudaGraphLaunch")
+
+
+def variants(notes: Notes) -> None:
+    """Steps with what could be set otherwise, in turn with the usual one: whether it would be worth it.
+
+    Of the two memory formats one is the network's own choice, and shows how far two equal steps are apart.
+    """
+    for precision, size in itertools.product(precisions(notes.device)[::-1], notes.pick((512, 1024), (128,), (64,))):
+        build = partial(our_step, size, notes.device, precision, extractor=notes.extractor)
+        others = {
+            "cudnn.benchmark": (_searching, build),
+            "channels last": (nullcontext, partial(build, order=torch.channels_last)),
+            "channels first": (nullcontext, partial(build, order=torch.contiguous_format)),
+        }
+        usual = _under(nullcontext, build)
+        for name, (setting, built) in others.items():
+            if notes.left < 0.15 * notes.seconds:
+                notes.note(cut_short_at=size)
+                return
+            compared = _in_turn(notes, usual, _under(setting, built))
+            notes.row(variant=name, size=size, precision=precision, **compared)
+
+
+@contextmanager
+def _searching() -> Iterator[None]:
+    """Let cuDNN try its algorithms, and take the fastest."""
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = True
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
 
 
 def memory(notes: Notes) -> None:
@@ -380,7 +481,8 @@ def work_of(events: Iterable[Any], *, on_host: bool) -> list[dict[str, Any]]:
 SECTIONS: dict[str, Callable[[Notes], None]] = {
     section.__name__: section
     for section in (
-        environment, correctness, peak, evaluation, painterly, memory, gatys, gallery, processes, profile,
+        environment, correctness, peak, evaluation, painterly, recorded, memory, gatys, variants, gallery, processes,
+        profile,
     )
 }  # fmt: skip
 

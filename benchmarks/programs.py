@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import baseline
@@ -41,6 +42,7 @@ _SETTINGS = contextlib.ExitStack()  # until the process ends
 atexit.register(_SETTINGS.close)
 
 Step = Callable[[], Tensor | float]
+Build = Callable[[], tuple[Step, Tensor]]
 
 
 def pictures(size: int, accelerator: str) -> tuple[Tensor, Tensor]:
@@ -67,6 +69,7 @@ def our_step(
     optimizer: str = "lbfgs",
     extractor: str = "vgg19",
     objective: str = "default",
+    order: torch.memory_format | None = None,
 ) -> tuple[Step, Tensor]:
     """The project's evaluation, without Lightning, and its image; it reads nothing back.
 
@@ -77,6 +80,7 @@ def our_step(
         optimizer: A key of `OPTIMIZERS`.
         extractor: A key of `EXTRACTORS`.
         objective: default (balanced), baseline (the same function of the image as the baseline's), or a preset's name.
+        order: Of the dimensions of all that the network's convolutions take and return; None: what they choose.
     """
     _SETTINGS.enter_context(freed_memory_kept())  # as `nst fit` has them
     _SETTINGS.enter_context(tf32_allowed(False))
@@ -85,6 +89,9 @@ def our_step(
     whole = Evaluator(Objective(terms_of(objective)), network)
     content, style = pictures(size, accelerator)
     whole.prepare(content, [(style, 1.0)])
+    if order is not None:  # after `prepare`, with which they have chosen
+        network._order = order
+        network.convolutions.to(memory_format=order)
     image = content.clone().requires_grad_()
     optimiser = OPTIMIZERS[optimizer]([image])
 
@@ -95,6 +102,20 @@ def our_step(
         return loss.detach()
 
     return partial(optimiser.step, closure), image
+
+
+@contextlib.contextmanager
+def graphs(wanted: bool) -> Iterator[None]:
+    """Say whether steps that are first made within are to be recorded, on a device that can."""
+    before = os.environ.get("NST_CUDA_GRAPHS")
+    os.environ["NST_CUDA_GRAPHS"] = str(int(wanted))
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["NST_CUDA_GRAPHS"]
+        else:
+            os.environ["NST_CUDA_GRAPHS"] = before
 
 
 def terms_of(objective: str) -> list[Term]:

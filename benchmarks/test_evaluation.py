@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+
 import pytest
 import torch
 from beside import baseline_beside
@@ -36,6 +37,7 @@ def test_size(timed, fits, accelerator, precision, size, extractor):
     step, image = our_step(size, accelerator, precision, extractor=extractor)
     step()
     facts = counts(step, accelerator)
+    step()
     with baseline_beside(size, accelerator) as beside:
         timed(timed_step(step, accelerator), "evaluation", size, beside, program="nst_lightning", precision=precision,
               accelerator=accelerator, optimizer="lbfgs", extractor=extractor, **facts)  # fmt: skip

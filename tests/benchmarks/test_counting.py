@@ -9,6 +9,7 @@ import torch
 from torch.nn.functional import conv2d, relu
 
 from nst_lightning.config.presets import beside_package
+from nst_lightning.hardware.recording import Repeated
 
 
 @pytest.fixture
@@ -53,3 +54,11 @@ def test_an_evaluation_reads_nothing_and_plain_pytorch_reads(counting, use_tiny_
     assert found["operations"] > 1e6
     assert found["kernels"] > 100
     programs._SETTINGS.close()
+
+
+def test_what_is_counted_is_launched_and_not_replayed(counting):
+    """Of a replayed step a counter sees nothing."""
+    values = torch.rand(5, 6)
+    repeated = Repeated(lambda function: lambda: None, "products")
+    assert counting.counts(lambda: repeated({"x": 1}, lambda: [values @ values.T]), "cpu")["operations"] == 300
+    assert not repeated.is_recorded

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import os
 import subprocess
 import sys
 import time
@@ -97,6 +99,7 @@ GOOD = {
                              "operations": 4.8e9}]},
     "painterly": {"rows": [{"size": 512, "milliseconds": 9.0, "host_reads": 0, "waits": 0},
                            {"size": 512, "milliseconds": 2.4, "host_reads": 0, "waits": 0}]},
+    "recorded": {"rows": [{"loss_difference": 0.0}, {"loss_difference": 1e-3}]},
     "memory": {"rows": [{"bytes": 109, "predicted": 100}, {"bytes": 91, "predicted": 100}, {"predicted": 5}]},
     "gatys": {"facts": {"asked": 500, "evaluations": 500, "error": -0.01, "error_float32": 0.001, "warm_up": 10,
                         "after_warm_up": 1.9, "seconds": 2.1, "said_seconds": 2.5}},
@@ -112,6 +115,7 @@ BAD = {
                             {"size": 1024, "precision": "bf16-mixed", "ratio": 0.1, "seconds": 0.02,
                              "operations": 4.8e9}]},
     "painterly": {"rows": [{"size": 512, "milliseconds": 2.6, "host_reads": 5, "waits": 2}]},
+    "recorded": {"rows": [{"loss_difference": float("nan")}, {"loss_difference": 0.0}]},
     "memory": {"rows": [{"bytes": 109, "predicted": 100}, {"bytes": 80, "predicted": 100}]},
     "gatys": {"facts": {"asked": 500, "evaluations": 400, "error": 0.1, "error_float32": -0.1, "warm_up": 10,
                         "after_warm_up": 1.9, "seconds": 2.1, "said_seconds": 9.0}},
@@ -201,6 +205,79 @@ def test_an_aim_that_is_missed_is_no_failure(modules, tmp_path, monkeypatch, opt
     assert check.main() == code
     report = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
     assert report["gates"]["milliseconds of an evaluation of painterly"]["state"] == state
+
+
+def test_steps_are_recorded_or_not_as_the_environment_says(modules, tmp_path, monkeypatch):
+    """Steps that are made up: the recorded one is a thousandth off after its first evaluation."""
+    _, sections = modules
+    made = []
+
+    def our_step(*_, **__):
+        wanted, evaluations = os.environ["NST_CUDA_GRAPHS"], itertools.count()
+        made.append(wanted)
+        return lambda: 2.0 * (1.001 if wanted == "1" and next(evaluations) else 1), None
+
+    recording = SimpleNamespace(recorder_for=lambda device: object())
+    monkeypatch.setitem(sys.modules, "nst_lightning.hardware.recording", recording)
+    monkeypatch.setattr(sections, "our_step", our_step)
+    monkeypatch.delenv("NST_CUDA_GRAPHS", raising=False)
+    known = noted(sections, "recorded", tmp_path)
+    assert made == ["0", "1"] * 2
+    assert "NST_CUDA_GRAPHS" not in os.environ
+    assert [row["objective"] for row in known["rows"]] == ["default", "painterly"]
+    for row in known["rows"]:
+        assert row["loss_difference"] == pytest.approx(1e-3, rel=1e-2)
+        assert min(row["ratio"], row["milliseconds"], row["usual_milliseconds"]) > 0
+
+
+def test_a_device_without_graphs_records_nothing(modules, tmp_path):
+    _, sections = modules
+    known = noted(sections, "recorded", tmp_path)
+    assert known["rows"] == []
+    assert known["facts"] == {"skipped": "nothing is recorded on cpu"}
+
+
+def test_variants_are_measured_beside_the_usual_step(modules, tmp_path, monkeypatch, use_tiny_weights):
+    """And leave the process as it was."""
+    _, sections = modules
+    asked, build = [], sections.our_step
+
+    def our_step(*args, order=None, **options):
+        asked.append((order, torch.backends.cudnn.benchmark))
+        return build(*args, order=order, **options)
+
+    monkeypatch.setattr(sections, "our_step", our_step)
+    rows = noted(sections, "variants", tmp_path)["rows"]
+    count = len(sections.precisions("cpu"))
+    assert [row["variant"] for row in rows] == ["cudnn.benchmark", "channels last", "channels first"] * count
+    assert all(row["ratio"] > 0 and row["milliseconds"] > 0 for row in rows)
+    assert (
+        asked == [(None, False), (None, True), (torch.channels_last, False), (torch.contiguous_format, False)] * count
+    )
+    assert not torch.backends.cudnn.benchmark
+
+
+@pytest.mark.parametrize("order", [torch.channels_last, torch.contiguous_format])
+def test_an_order_of_dimensions_is_what_convolutions_take_and_changes_no_loss(modules, order, monkeypatch):
+    programs = sys.modules["programs"]
+    seen, plain = [], torch.nn.functional.conv2d
+
+    def conv2d(x, *args, **options):
+        result = plain(x, *args, **options)
+        seen.extend((x, result))
+        return result
+
+    monkeypatch.setitem(
+        programs.EXTRACTORS, "plain", lambda: programs.CompactVGG19(convolution="direct").to(torch.float32)
+    )
+    step, _ = programs.our_step(48, "cpu", "32-true", extractor="plain", order=order)
+    monkeypatch.setattr(torch.nn.functional, "conv2d", conv2d)
+    loss = float(step())
+    maps = [each for each in seen if each.shape[1] > 3 and min(each.shape[-2:]) > 1]
+    assert maps
+    assert all(each.is_contiguous(memory_format=order) for each in maps)
+    usual, _ = programs.our_step(48, "cpu", "32-true", extractor="plain")
+    assert loss == pytest.approx(float(usual()), rel=1e-5)
 
 
 def test_the_profile_is_of_kernels_alone_where_there_are_any(modules):
