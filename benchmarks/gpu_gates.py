@@ -166,7 +166,8 @@ GATES = (
     Gate("times that an evaluation waits, as CUDA says", _worst("evaluation", "waits"), high=0),
     Gate("times that painterly reads on the host", _worst("painterly", "host_reads"), high=0),
     Gate("times that painterly waits, as CUDA says", _worst("painterly", "waits"), high=0),
-    Gate("recorded: difference of losses in 20 evaluations", _worst("recorded", "loss_difference"), high=1e-2),
+    # Of bfloat16, in which one float32's last bit, changed at the first, makes up to 2 % within 20 evaluations.
+    Gate("recorded: difference of losses in 20 evaluations", _worst("recorded", "loss_difference"), high=5e-2),
     Gate("memory that runs took over what they said, the farthest from 1", _memory, 0.9, 1.1),
     Gate("gatys: evaluations made in the time, of those asked for", _all_made, low=1),
     Gate("gatys: error of float32's early loss beside the CPU's", _error("gatys", "error_float32"), high=1e-2),
