@@ -276,7 +276,7 @@ def _under(setting: Callable[[], AbstractContextManager[None]], build: Build) ->
 
 def _in_turn(notes: Notes, usual: Step, other: Step) -> dict[str, float]:
     """Milliseconds of two steps, which are made in turn, and their ratio with half the distance of its quartiles."""
-    rounds, warm = notes.pick((20, 3), (5, 1), (2, 0))
+    rounds, warm = notes.pick((20, 3), (3, 0), (2, 0))
     seconds = [
         [_timed(step, lambda: synchronize(notes.device), (2, 0))[0] for step in (usual, other)]
         for _ in range(rounds + warm)
