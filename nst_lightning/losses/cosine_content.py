@@ -9,11 +9,49 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from nst_lightning.errors import UserError
-from nst_lightning.losses.content import ContentMap, ContentTarget
+from nst_lightning.hardware.numerics import widest_dtype
+from nst_lightning.losses.content import ContentMap
 from nst_lightning.losses.cosine import softness
 from nst_lightning.losses.projection import Projection, multiplier, strips
 from nst_lightning.losses.reference import Window, at_least_float32
 from nst_lightning.losses.term import Layer, Term
+
+
+class Lengths(NamedTuple):
+    """What `CosineContent` keeps of a content."""
+
+    features: Tensor  # (1, C, h, w), where this process evaluates; elsewhere there is anything
+    energy: Tensor  # sum of squared lengths of all cells, a scalar
+    total: Tensor  # sum of their lengths, a scalar
+
+
+class LengthsMap(ContentMap):
+    """Gathers a content's features in their places, and sums up the lengths of all cells."""
+
+    def __init__(self, layer: Layer) -> None:
+        super().__init__(layer)
+        self._total: Tensor | None = None
+
+    def add(self, features: Tensor, window: Window) -> None:
+        """Copy a window's features."""
+        super().add(features, window)
+        moments = multiplier(features, self._projection, None)
+        lengths = at_least_float32(features.new_empty(1, 1, *features.shape[2:]))
+        for rows in strips(features):
+            cells, turned = _cells(features[..., rows, :], moments)
+            lengths[..., rows, :] = _dot(cells, turned).clamp(min=0).sqrt().view(lengths[..., rows, :].shape)
+        total = lengths.sum((0, 1, 2)).sum()  # in two steps, as threads would share out a single one
+        total = total.to(widest_dtype(total.device))
+        self._total = total if self._total is None else self._total + total
+
+    def sums(self) -> list[Tensor]:
+        """Energy and lengths."""
+        return [*super().sums(), *([] if self._total is None else [self._total])]
+
+    def result(self, cells: float) -> Lengths:  # type: ignore[override]
+        """Features and sums."""
+        assert self._total is not None
+        return Lengths(*super().result(cells), self._total)
 
 
 class DirectionsTarget(NamedTuple):
@@ -76,19 +114,19 @@ class CosineContent(Term):
             )
         self.everywhere = frozenset(everywhere)
 
-    def content_reference(self, layer: Layer) -> ContentMap:
+    def content_reference(self, layer: Layer) -> LengthsMap:
         """The content's features."""
-        return ContentMap(layer)
+        return LengthsMap(layer)
 
     def style_reference(self, layer: Layer) -> None:
         """Nothing of a style."""
 
-    def target(self, layer: Layer, content: ContentTarget, style: Any) -> DirectionsTarget:
+    def target(self, layer: Layer, content: Lengths, style: Any) -> DirectionsTarget:
         """The content's directions."""
-        features = content.features
-        mean = content.energy / (features.shape[-2] * features.shape[-1])
-        kind = torch.promote_types(features.dtype, torch.float32)
-        return directions_of(features, mean.to(kind), layer.projection, everywhere=layer.name in self.everywhere)
+        kind = torch.promote_types(content.features.dtype, torch.float32)
+        cells = content.features.shape[-2] * content.features.shape[-1]
+        total = None if layer.name in self.everywhere else content.total.to(kind)
+        return directions_of(content.features, (content.energy / cells).to(kind), total, layer.projection)
 
     def measure(self, layer: Layer, features: Tensor, window: Window, target: DirectionsTarget) -> Tensor:
         """Half the squared distances of directions over the number of cells, (1, C, rows, columns) -> a scalar."""
@@ -113,15 +151,15 @@ def _without_edge(counts: Tensor) -> Tensor:
 
 
 def directions_of(
-    features: Tensor, mean: Tensor, projection: Projection | None, *, everywhere: bool = False
+    features: Tensor, mean: Tensor, total: Tensor | None, projection: Projection | None
 ) -> DirectionsTarget:
     """What `turning` compares with.
 
     Args:
         features: (1, c, h, w) of a content, of any floating type. They are overwritten, so that there is no second map.
         mean: Of squared lengths of the content's cells, a scalar in float32 or wider.
+        total: Sum of their lengths, likewise; None: all cells count alike.
         projection: None: the features are VGG-19's own.
-        everywhere: Whether all cells count alike.
     """
     moments = multiplier(features, projection, None)
     soft = softness(mean)
@@ -133,9 +171,8 @@ def directions_of(
         counts[..., rows, :] = found.sqrt().view(shape)
         squares[..., rows, :] = (found / (found + soft)).view(shape)
         features[..., rows, :] = _map(turned * (found + soft).rsqrt(), features[..., rows, :])
-    if everywhere:
+    if total is None:
         return DirectionsTarget(features, squares, torch.ones_like(counts), soft)
-    total = counts.sum((0, 1, 2)).sum()  # in two steps, as threads would share out a single one
     counts = _without_edge(counts) * (counts.numel() / total.clamp(min=torch.finfo(total.dtype).tiny))
     return DirectionsTarget(features, squares, counts, soft)
 

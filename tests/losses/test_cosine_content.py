@@ -120,7 +120,8 @@ def test_gradient(wide, weighed):
     content, image = maps(seed=1), maps(seed=2).requires_grad_()
     projection = projection_of(maps(7, 1, 4, seed=4)[0, :, 0]) if wide else None
     counts = rand(1, 1, 5, 6, seed=3) if weighed else torch.ones(1, 1, 5, 6)
-    target = directions_of(content, torch.tensor(1e5).double(), projection)  # so that the softness is not too small
+    # So that the softness is not too small.
+    target = directions_of(content, torch.tensor(1e5).double(), torch.tensor(30.0).double(), projection)
     assert float(target.soft) == pytest.approx(0.1)
     assert torch.autograd.gradcheck(lambda f: turning(f, target, counts.double(), projection), image)
 
