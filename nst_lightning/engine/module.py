@@ -141,6 +141,7 @@ class StyleTransfer(ResumableModule):
 
     def teardown(self, stage: str) -> None:
         """Hand back what the run has used and freed."""
+        self._forget_recordings()
         hand_back_freed_memory()
 
     def on_train_start(self) -> None:

@@ -17,6 +17,7 @@ import contextlib
 import functools
 import os
 import threading
+import weakref
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from pathlib import Path
@@ -39,10 +40,17 @@ _REHEARSAL = 2  # the computation, counted from 1, that is looked at; the first 
 _COMPARED = frozenset(8**power for power in range(1, 6))  # replays, counted from 1, that are compared once more
 _AGREE = 1e-2  # relative, by norm; other sums of bfloat16 products differ by a tenth of that
 _MOST_CHANGES = 8  # of what is fixed, after which nothing is recorded any more
+_MOST_VALUES = 1 << 23  # of an image: some 1670 px a side
 
 
-def recorder_for(device: torch.device) -> Recorder | None:
+def recorder_for(device: torch.device, values: int) -> Recorder | None:
     """What records computations on a device; None where they are launched one by one.
+
+    A large picture keeps a GPU busy by itself, and a recording of it would keep the memory of an evaluation.
+
+    Args:
+        device: Where tensors are.
+        values: Of the image.
 
     Raises:
         UserError: If the environment variable `VARIABLE` is neither 0 nor 1.
@@ -50,36 +58,60 @@ def recorder_for(device: torch.device) -> Recorder | None:
     wanted = os.environ.get(VARIABLE, "1")
     if wanted not in {"0", "1"}:
         raise UserError(f"{VARIABLE}: must be 0 or 1, got {wanted}; 0 launches all kernels one by one")
-    make = RECORDERS.get(device.type) if wanted == "1" else None
+    make = RECORDERS.get(device.type) if wanted == "1" and values <= _MOST_VALUES else None
     return None if make is None else make(device)
 
 
-_one_at_a_time = threading.Lock()  # as PyTorch asks, in a process
+class CudaGraphs:
+    """Records CUDA graphs on a device.
 
+    They have their memory in common, as they run one after the other on one stream. It is another memory when none of
+    them is left: PyTorch does not go on with one that has been given up, nor with one in which a recording failed.
+    """
 
-@functools.cache
-def _cuda_recorder(device: torch.device) -> Recorder:
-    """Records CUDA graphs, which have their memory in common: they run one after the other, on one stream."""
-    pool, stream = torch.cuda.graph_pool_handle(), torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._stream: Any = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        self._graphs = weakref.WeakSet[torch.cuda.CUDAGraph]()
+        self._pool: Any = None
+        self.has_failed = False
 
-    def record(function: Callable[[], None]) -> Callable[[], None]:
-        graph = torch.cuda.CUDAGraph()
-        # Other threads, which may make other pictures, may do what this one may not while it records.
-        recording = torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local")
-        try:
-            with _one_at_a_time, torch.cuda.device(device), recording:
-                function()
-        except BaseException:
-            # PyTorch leaves its allocator looking for a recording that has come to nothing.
-            with contextlib.suppress(RuntimeError, AttributeError):
-                torch._C._cuda_endAllocateToPool(torch.cuda.current_device(), pool)
-            raise
+    def __call__(self, function: Callable[[], None]) -> Callable[[], None]:
+        """Record what a function does on the device."""
+        with _one_at_a_time, torch.cuda.device(self._device):
+            if not self._graphs:
+                torch._C._cuda_clearCublasWorkspaces()
+                self._pool = torch.cuda.graph_pool_handle()
+            graph, before = torch.cuda.CUDAGraph(), torch.cuda.current_stream(self._device)
+            try:
+                # Other threads, which may make other pictures, may do what this one may not while it records.
+                with torch.cuda.graph(graph, self._pool, self._stream, capture_error_mode="thread_local"):
+                    function()
+            except BaseException:
+                self._clean_up(before)
+                raise
+            self._graphs.add(graph)
         return graph.replay
 
-    return record
+    def _clean_up(self, stream: Any) -> None:
+        """Leave a recording that has failed, with whose stream and memory PyTorch would go on."""
+        self.has_failed = True
+        torch.cuda.set_stream(stream)
+        with contextlib.suppress(RuntimeError):
+            torch._C._cuda_endAllocateToPool(torch.cuda.current_device(), self._pool)
 
 
-RECORDERS: dict[str, Callable[[torch.device], Recorder | None]] = {"cuda": _cuda_recorder}
+_one_at_a_time = threading.Lock()  # as PyTorch asks, in a process
+_cuda_graphs = functools.cache(CudaGraphs)
+
+
+def _of_cuda(device: torch.device) -> Recorder | None:
+    """Nothing is recorded any more where that has failed once."""
+    graphs = _cuda_graphs(device)
+    return None if graphs.has_failed else graphs
+
+
+RECORDERS: dict[str, Callable[[torch.device], Recorder | None]] = {"cuda": _of_cuda}
 """What records on devices of a kind."""
 
 
@@ -150,8 +182,8 @@ class Repeated:
 
     def _begin_anew(self, fixed: Mapping[str, Hashable]) -> None:
         changed = [name for name in fixed if name in self._fixed and fixed[name] != self._fixed[name]]
-        self._fixed, self._replay, self._results, self._kept = fixed, None, (), []
-        self._made = self._replays = 0
+        self.forget()
+        self._fixed = fixed
         self._changes += bool(changed)
         if self._changes > _MOST_CHANGES:
             self._give_up(f"{changed[0]} changes again and again")
@@ -160,12 +192,22 @@ class Repeated:
         assert self._replay is not None
         self._replay()
         self._replays += 1
-        if self._replays in _COMPARED and not changes:
+        if self._replays not in _COMPARED or changes:
+            return self._results
+        try:
             made = compute()
-            if not _agree(made, self._results):
-                self._give_up("the host computes another result: is a term random, or does it count?")
-                return made
-        return self._results
+        except torch.OutOfMemoryError:
+            self.forget()  # which leaves memory for what cannot be replayed
+            return compute()
+        if not _is_finite(made) or _agree(made, self._results):
+            return self._results
+        self._give_up("the host computes another result: is a term random, or does it count?")
+        return made
+
+    def forget(self) -> None:
+        """Give up what was recorded, and its memory; the next computations are as the first ones."""
+        self._fixed, self._replay, self._results, self._kept = {}, None, (), []
+        self._made = self._replays = 0
 
     def _rehearsed(self, compute: Compute, written: Sequence[Tensor]) -> Sequence[Tensor]:
         """Compute with an eye on what waits."""
@@ -180,9 +222,11 @@ class Repeated:
 
     def _recorded(self, compute: Compute, written: Sequence[Tensor]) -> Sequence[Tensor]:
         """Compute, then record the same and compare; where that fails everything is as it was computed."""
-        before = [tensor.clone() for tensor in written]
+        try:
+            before = [tensor.clone() for tensor in written]
+        except torch.OutOfMemoryError:
+            return compute()
         made = compute()
-        after = [tensor.clone() for tensor in written]
         results: list[Tensor] = []
         keeping = _Keeping()
 
@@ -190,24 +234,32 @@ class Repeated:
             with keeping:
                 results.extend(compute())
 
+        after: list[Tensor] = []
         try:
+            after = [tensor.clone() for tensor in written]
             _copy(before, written)
             replay = self._record(kept)
+            # What has been computed in place of being recorded does not count.
+            _copy(before, written)
+            for tensor in results:
+                tensor.zero_()
             replay()
             finite, agrees = _is_finite([*made, *after]), _agree([*made, *after], [*results, *written])
         except RuntimeError as error:
-            self._give_up(f"PyTorch says: {str(error).splitlines()[0]}")
+            cause = error.__context__ or error  # PyTorch says the end of a recording that failed, and then why
+            self._give_up(f"PyTorch says: {str(cause).splitlines()[0]}")
         else:
             if finite and agrees:
                 self._replay, self._results, self._kept = replay, results, keeping.kept
                 return results
             if finite:  # else it is tried again: numbers that are none cannot be compared
                 self._give_up("what is replayed is not what the host computes")
-        _copy(after, written)
+        _copy(after, written[: len(after)])
         return made
 
     def _give_up(self, why: str) -> None:
-        self._given_up, self._replay, self._results, self._kept = True, None, (), []
+        self.forget()
+        self._given_up = True
         notice(
             f"{self._subject} are launched kernel by kernel and not as a CUDA graph, which takes longer and makes the "
             f"same picture: {why}"
@@ -254,9 +306,22 @@ def _waits(func: Any, name: str, args: Any) -> bool:
     """Whether an operator's answer, or the shape of it, has to be known to the host, and is not already there."""
     if not args or not isinstance(args[0], Tensor) or args[0].device.type == "cpu":
         return False
-    if name == "index":  # by numbers it waits for nothing
-        return any(isinstance(x, Tensor) and x.dtype in {torch.bool, torch.uint8} for x in args[1])
-    return any(tag in func.tags for tag in (torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape))
+    if name in _INDEXING:  # by numbers that are on the device it waits for nothing
+        indices = [x for x in args[1] if isinstance(x, Tensor)]
+        return any(x.dtype in {torch.bool, torch.uint8} or x.device != args[0].device for x in indices)
+    tags = (torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape)
+    return name in _WAITING or any(tag in func.tags for tag in tags)
+
+
+_INDEXING = {"index", "index_put", "index_put_", "_index_put_impl_"}
+_WAITING = {
+    "_linalg_check_errors",
+    "_linalg_eigh",
+    "linalg_eig",
+    "_linalg_svd",
+    "linalg_lstsq",
+    "multinomial",
+}  # untagged
 
 
 def _is_moved(name: str, args: Any, made: Any) -> bool:

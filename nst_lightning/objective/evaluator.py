@@ -100,7 +100,7 @@ class Evaluator:
         weights = Weights.of(self.objective, masks or Masks.none(0), self.extractor.strides)
         with without_autocast(content.device):
             self.targets = self._preparation.targets(content, style, weights, content if start is None else start)
-        record = recorder_for(content.device) if self.tile is None and self._alone else None
+        record = recorder_for(content.device, content.numel()) if self.tile is None and self._alone else None
         self._recorded = record and RecordedEvaluation(evaluate_whole, self._comparison, self.extractor, record)
         return self.targets
 
@@ -120,6 +120,11 @@ class Evaluator:
                 return evaluate_whole(self._comparison, image)
             loss, parts = _Tiled.apply(image, self, torch.is_grad_enabled() and image.requires_grad)
             return Evaluation(loss, parts)
+
+    def forget_recordings(self) -> None:
+        """Give up what a GPU replays of evaluations, and its memory; those that follow are recorded anew."""
+        if self._recorded is not None:
+            self._recorded.forget()
 
     @property
     def _comparison(self) -> Comparison:

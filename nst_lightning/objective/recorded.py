@@ -42,6 +42,10 @@ class RecordedEvaluation:
         """Whether the next one is replayed, if nothing changes."""
         return self._repeated.is_recorded
 
+    def forget(self) -> None:
+        """Give up what was recorded, and its memory."""
+        self._repeated.forget()
+
     def __call__(self, image: Tensor) -> Evaluation:
         """Evaluate a leaf that needs a gradient, (1, 3, H, W)."""
         return Evaluation(*_Replayed.apply(image, self))
@@ -80,13 +84,13 @@ class _Replayed(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, image: Tensor, recorded: RecordedEvaluation) -> tuple[Tensor, Tensor]:
-        loss, parts, ctx.gradient = recorded.values(image)
-        parts = parts.clone()  # the next replay overwrites what this one made, and losses are read many at a time
+        # The next replay overwrites what this one made.
+        loss, parts, ctx.gradient = (values.clone() for values in recorded.values(image))
         ctx.mark_non_differentiable(parts)
-        return loss.clone(), parts
+        return loss, parts
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, upstream: Tensor, _: Tensor) -> tuple[Tensor, None]:
         gradient, ctx.gradient = ctx.gradient, None
-        return gradient * upstream, None
+        return gradient.mul_(upstream), None

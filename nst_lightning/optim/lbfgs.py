@@ -188,6 +188,10 @@ class LBFGS(Optimizer):
         state = self.state[self._params[0]]
         return self._hessian.measured(state) if state else None
 
+    def forget_recordings(self) -> None:
+        """Give up what a GPU replays of the steps, and its memory; steps that follow are recorded anew."""
+        self._steps.forget()
+
     def begin_with(self, curvature: Curvature | None) -> None:
         """Start from what a run at another size knew; to be called before the first step.
 

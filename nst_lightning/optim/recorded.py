@@ -28,6 +28,10 @@ class RecordedSteps:
         """Whether the next one is replayed, if nothing changes."""
         return self._repeated is not None and self._repeated.is_recorded
 
+    def forget(self) -> None:
+        """Give up what was recorded, and its memory."""
+        self._asked, self._repeated, self._inputs = None, None, []
+
     def __call__(
         self, step: Callable[..., None], state: State, group: Mapping[str, Any], tables: Any, inputs: Sequence[Any]
     ) -> None:
@@ -43,7 +47,7 @@ class RecordedSteps:
         parameters: list[Tensor] = group["params"]
         device = parameters[0].device
         if device != self._asked:
-            record, self._asked = recorder_for(device), device
+            record, self._asked = recorder_for(device, sum(p.numel() for p in parameters)), device
             self._repeated = None if record is None else Repeated(record, "steps of L-BFGS")
         given = [x for x in inputs if isinstance(x, Tensor) and x.device == device]
         if self._repeated is None or len(given) < len(inputs):
@@ -55,7 +59,7 @@ class RecordedSteps:
             place.copy_(value)
         held = {name: value for name, value in state.items() if isinstance(value, Tensor)}
         places = tuple((address(x), x.shape) for x in (*parameters, *held.values(), *self._inputs))
-        fixed: dict[str, Hashable] = {"the state's place": places, "the size": id(tables)}
+        fixed: dict[str, Hashable] = {"the state's place": places, "the size": tables}
         fixed |= {name: value for name, value in group.items() if name not in _INPUTS}
         written = [*parameters, *(value for name, value in held.items() if name != _REWRITTEN)]
         self._repeated(fixed, lambda: _in_place(step, state, group, tables, self._inputs), written)

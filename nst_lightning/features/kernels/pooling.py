@@ -9,8 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from nst_lightning.hardware.accelerator import cached_values
+from nst_lightning.hardware.accelerator import cached_values, prefers_large_operations
 
+_WINDOWS = ([2, 2], [2, 2], [0, 0], [1, 1], False)  # size, stride, padding, dilation, whether sizes are rounded up
 _SMALLEST_SQUARE = 1e-12  # the root has no slope at zero; this is far below any real activation
 
 
@@ -29,6 +30,10 @@ class _MaxPool(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         (x,) = ctx.saved_tensors
+        if prefers_large_operations(x.device):
+            # CUDA's kernel writes into a part of a tensor as if it were whole.
+            _, winners = F.max_pool2d(x, 2, return_indices=True)
+            return torch.ops.aten.max_pool2d_with_indices_backward(gradient, x, *_WINDOWS, winners)  # type: ignore[no-any-return]
         result = torch.empty_like(x)
         result[:, :, 2 * gradient.shape[-2] :] = 0
         rows = gradient.shape[-2]
@@ -39,11 +44,7 @@ class _MaxPool(torch.autograd.Function):
             torch.ops.aten.max_pool2d_with_indices_backward.grad_input(
                 gradient[:, :, top : top + strip],
                 some,
-                [2, 2],
-                [2, 2],
-                [0, 0],
-                [1, 1],
-                False,
+                *_WINDOWS,
                 winners,
                 grad_input=result[:, :, 2 * top : 2 * (top + strip)],
             )
