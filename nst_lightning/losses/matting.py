@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from nst_lightning.errors import UserError
-from nst_lightning.losses.term import Term
+from nst_lightning.losses.term import Matrices, Term
 
 _UNIT = 0.01  # root mean square of what no affine function explains, in a channel, that counts as 1
 _STRIP = 1 << 16  # windows that are looked at together: some forty maps of so many values stay in a processor's cache
@@ -134,11 +134,11 @@ class MattingLaplacian(Term):
             )
         self.radius, self.epsilon = radius, epsilon
 
-    def workspace(self, channels: Sequence[int], size: tuple[int, int]) -> int:
+    def workspace(self, channels: Sequence[int], size: tuple[int, int]) -> Matrices:
         """Of a strip with its borders: 27 maps that are summed over windows, and what becomes of them."""
         radius = max(1, round(self.radius * max(size)))
         rows = min(size[0], max(4 * (2 * radius + 1), _STRIP // size[1])) + 4 * radius
-        return _STRIPS * 27 * 4 * rows * (size[1] + 4 * radius)
+        return Matrices(passing=_STRIPS * 27 * 4 * rows * (size[1] + 4 * radius))
 
     def image_loss(self, image: Tensor, content: Tensor | None, weights: Tensor | None) -> Tensor:
         """Mean of what the fits leave, as weights count the pixels that windows are about."""

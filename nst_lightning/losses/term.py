@@ -34,9 +34,6 @@ PIXEL_LAYERS = (IMAGE, DETAIL)  # of one pixel a cell, which no network makes
 STYLE_LAYERS = ["relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1"]
 
 
-_SQUARES = 5  # target, mean, its gradient, and two that come and go
-
-
 class Layer(NamedTuple):
     """A layer of the network, as a term is told of it.
 
@@ -240,8 +237,8 @@ class Term(nn.Module):
         """For estimates of memory: what is there beside features, at a layer with so many cells; by default nothing."""
         return Matrices()
 
-    def workspace(self, channels: Sequence[int], size: tuple[int, int]) -> int:
-        """For estimates of memory on accelerators: bytes of statistics, and of strips of the picture.
+    def workspace(self, channels: Sequence[int], size: tuple[int, int]) -> Matrices:
+        """For estimates of memory on accelerators: statistics of all layers together, and strips of the picture.
 
         By default those of terms that are not additive take five matrices of channels by channels at each layer.
 
@@ -249,7 +246,8 @@ class Term(nn.Module):
             channels: Of each layer; none of the picture's own.
             size: Height and width of the picture.
         """
-        return 0 if self.additive else _SQUARES * 4 * sum(count**2 for count in channels)
+        one = 0 if self.additive else 4 * sum(count**2 for count in channels)
+        return Matrices(target=one, left=2 * one, passing=2 * one)
 
     def image_loss(self, image: Tensor, content: Tensor | None, weights: Tensor | None) -> Tensor:
         """The loss of the picture itself, a scalar without weights.

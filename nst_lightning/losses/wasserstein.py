@@ -18,7 +18,7 @@ from nst_lightning.losses.projection import Projection
 from nst_lightning.losses.reductions import moments_sum
 from nst_lightning.losses.reference import Window
 from nst_lightning.losses.roots import SMALLEST, Root, eigenvectors, roots, rounding, smoothed
-from nst_lightning.losses.term import STYLE_LAYERS, Layer, StyleTerm, balance
+from nst_lightning.losses.term import STYLE_LAYERS, Layer, Matrices, StyleTerm, balance
 
 
 class PrincipalAxes(NamedTuple):
@@ -198,10 +198,10 @@ class Wasserstein(StyleTerm):
             raise UserError(f"{self.name}.correlated: must be above 0 and at most 1, got {correlated}; 1 is exact")
         self.correlated = correlated
 
-    def workspace(self, channels: Sequence[int], size: tuple[int, int]) -> int:
+    def workspace(self, channels: Sequence[int], size: tuple[int, int]) -> Matrices:
         """Seven matrices at each layer, and six in double precision of the most axes that have correlations."""
-        axes = _AXES * max(channels, default=0)
-        return int(7 * 4 * sum(count**2 for count in channels) + 6 * 8 * len(channels) * axes**2)
+        one, axes = 4 * sum(count**2 for count in channels), _AXES * max(channels, default=0)
+        return Matrices(2 * one, 2 * one, 3 * one + int(6 * 8 * len(channels) * axes**2))
 
     def measure(self, layer: Layer, features: Tensor, window: Window, target: Any) -> Tensor:
         """F Fᵀ and the sum of F over the cells, (1, C, rows, columns) -> (C, C + 1)."""

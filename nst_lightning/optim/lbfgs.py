@@ -37,7 +37,7 @@ from nst_lightning.errors import UserError, check_at_least
 from nst_lightning.optim.curvature import Curvature
 from nst_lightning.optim.hessian import InverseHessian
 from nst_lightning.optim.metric import joined
-from nst_lightning.optim.pairs import empty_pairs, expect_pair, open_slots, with_rows
+from nst_lightning.optim.pairs import beside, empty_pairs, expect_pair, open_slots, with_rows
 from nst_lightning.optim.recorded import RecordedSteps
 from nst_lightning.optim.step import saves_memory, take_step
 
@@ -279,7 +279,10 @@ def _bytes_for(
     # Last gradient and step and (exactly) last point, and the metric's tables; then the new gradient or the change, and
     # the transform of one channel of three with its own temporaries.
     lasting = pair * during + (2 + exact + 0.5 * metric) * itemsize
-    return int(numel * lasting), int(numel * ((1 + metric) * itemsize + pair * (pairs - during)))
+    transform = numel * metric
+    if at_once:  # where there is no heap, whose holes take what a step has for a moment
+        transform = max(transform, beside(numel, converted=not exact))
+    return int(numel * lasting), int(itemsize * (numel + transform) + numel * pair * (pairs - during))
 
 
 def _exponent(group: Mapping[str, Any], parameters: Sequence[Tensor]) -> float | None:

@@ -190,6 +190,11 @@ def chunks(length: int, size: int = _CHUNK) -> list[slice]:
     return [slice(start, min(start + size, length)) for start in range(0, length, size)]
 
 
+def beside(length: int, *, converted: bool) -> int:
+    """Values that come and go while vectors of a length are stored: three of a chunk, and twice a pair."""
+    return 7 * min(length, _CONVERTED_CHUNK if converted else _CHUNK)
+
+
 def _write(matrix: Tensor, slot: Tensor, accept: Tensor, *, row: Tensor, column: Tensor) -> None:
     """Set one row and one column of square matrices in place where ``accept`` holds; they agree where they cross."""
     index = slot.view(1)

@@ -181,8 +181,6 @@ class _Formula:
         networks = self._use.filters + self._earlier.networks
         matrices = sum(one.target for one in self._matrices(size))
         matrices += self._supply.working_space
-        if not self._supply.heap:
-            matrices += sum(term.workspace(channels, size) for term, channels in self._spaces)
         return networks + matrices + images * size[0] * size[1] + stays
 
     def whole(self, size: tuple[int, int], lasting: float, passes: float) -> Plan:
@@ -230,8 +228,10 @@ class _Formula:
         return lasting + max(_between(area, passes), works)
 
     def _matrices(self, size: tuple[int, int]) -> list[Matrices]:
-        """Of each part at each layer, for an image of a height and width."""
-        return [term.matrices((size[0] // stride) * (size[1] // stride)) for term, stride in self._looks]
+        """Of each part at each layer, for an image of a height and width, and on accelerators of each part besides."""
+        found = [term.matrices((size[0] // stride) * (size[1] // stride)) for term, stride in self._looks]
+        spaces = [] if self._supply.heap else self._spaces
+        return found + [term.workspace(channels, size) for term, channels in spaces]
 
     def _compared(self, size: tuple[int, int]) -> int:
         """What of them comes and goes while losses are compared."""

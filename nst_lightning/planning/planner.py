@@ -14,7 +14,7 @@ from nst_lightning.features.extractor import MemoryUse
 from nst_lightning.hardware.memory import HEAP, Supply
 from nst_lightning.objective.objective import Objective
 from nst_lightning.optim import LBFGS
-from nst_lightning.planning.duration import seconds_of_evaluation, seconds_per_pixel
+from nst_lightning.planning.duration import Speed, seconds_of_evaluation, speed_of
 from nst_lightning.planning.memory import Earlier, Plan, make_plan
 
 _LEAN_HISTORIES = (20, 10, 5, 3)  # pairs
@@ -131,12 +131,17 @@ class Planner:
 
     def seconds(self, device: torch.device) -> float:
         """About how long all stages will take on a device, measured on a small image."""
-        speeds: dict[Extractor, float] = {}
+        most: dict[Extractor, int] = {}  # pixels that are evaluated at once
+        for (_, (height, width), extractor), plan in zip(self._stages, self.plans, strict=True):
+            most[extractor] = max(most.get(extractor, 0), min(height * width, (plan.tile or max(height, width)) ** 2))
+        speeds: dict[Extractor, Speed] = {}
         total = 0.0
         for (evaluations, (height, width), extractor), plan in zip(self._stages, self.plans, strict=True):
             if extractor not in speeds:
-                speeds[extractor] = seconds_per_pixel(extractor.to(device), self._objective.layers, device)
-            total += evaluations * seconds_of_evaluation(speeds[extractor], height * width, plan.pixels)
+                layers = self._objective.layers
+                speeds[extractor] = speed_of(extractor.to(device), layers, device, most[extractor])
+            tiles = 1 if plan.tile is None else -(-height // plan.tile) * -(-width // plan.tile)
+            total += evaluations * seconds_of_evaluation(speeds[extractor], height * width, plan.pixels, tiles)
         return total
 
     def checkpoint_bytes(self) -> int:

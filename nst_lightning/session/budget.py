@@ -18,7 +18,7 @@ from nst_lightning.engine.module import StyleTransfer
 from nst_lightning.errors import UserError, notice
 from nst_lightning.features import Extractor
 from nst_lightning.hardware.accelerator import choose_accelerator, choose_precision, compute_dtype, describe
-from nst_lightning.planning.duration import seconds_of_evaluation, seconds_per_pixel
+from nst_lightning.planning.duration import Speed, seconds_of_evaluation, speed_of
 
 _SIZES = (2048, 1536, 1024, 768, 512, 384, 256)  # pixels that are tried, where none are asked for
 _ENOUGH = 0.8  # of a preset's evaluations: from there on a larger picture is the better use of time
@@ -50,7 +50,7 @@ def within(
         raise UserError(f"seconds: must be above 0, got {asked:g}; 30 is a good start")
     cli = FitCLI(args)
     model, settings = build_model(cli, networks)
-    speeds: dict[Extractor, float] = {}
+    speeds: dict[Extractor, Speed] = {}
     device = torch.device(choose_accelerator(settings["accelerator"]).value)
     dtype = compute_dtype(choose_precision(settings["precision"], describe(device)).value)
     data = build_data(cli.config)
@@ -60,10 +60,10 @@ def within(
         costs = []
         for stage in stages:
             network = model.extractor_of(stage)
+            height, width = replace(data.request, size=size).stage_size(stage.scale)
             if network not in speeds:
                 network.set_compute_dtype(dtype)
-                speeds[network] = seconds_per_pixel(network.to(device), model.objective.layers, device)
-            height, width = replace(data.request, size=size).stage_size(stage.scale)
+                speeds[network] = speed_of(network.to(device), model.objective.layers, device, height * width)
             costs.append(seconds_of_evaluation(speeds[network], height * width))
         planned = sum(stage.evaluations * cost for stage, cost in zip(stages, costs, strict=True))
         left = asked - passed - _START - _TARGETS * sum(costs)

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from nst_lightning.errors import UserError
-from nst_lightning.features import CompactVGG19
-from nst_lightning.hardware.memory import free_memory
-from nst_lightning.losses import Content, Gram, SelfSimilarity, TotalVariation
+from nst_lightning.features import CompactVGG19, Extractor
+from nst_lightning.hardware.memory import HEAP, Supply, free_memory
+from nst_lightning.losses import Content, CosineContent, Grain, Gram, SelfSimilarity, TotalVariation, Wasserstein
 from nst_lightning.objective.objective import Objective, default_terms
 from nst_lightning.objective.traversal import Traversal
 from nst_lightning.optim import LBFGS
@@ -125,13 +125,48 @@ def test_free_memory_is_some_and_less_than_all():
 def test_the_time_of_a_pixel_is_that_of_the_fastest_of_three_passes(objective, monkeypatch):
     clock = iter([0.0, 3.0, 10.0, 11.0, 20.0, 22.0])
     monkeypatch.setattr(estimate.time, "perf_counter", lambda: next(clock))
-    per_pixel = estimate.seconds_per_pixel(NETWORK, objective.layers, torch.device("cpu"))
-    assert per_pixel == pytest.approx(1.0 / 160**2)
+    speed = estimate.speed_of(NETWORK, objective.layers, torch.device("cpu"), 1024**2)
+    assert speed == (pytest.approx(1.0 / 160**2), 0)
+
+
+class Timed(Extractor):
+    """A network whose passes take a while to launch, and longer where there are more pixels; the first of a size most.
+
+    Time is what this clock says.
+    """
+
+    strides = {"one": 1}  # noqa: RUF012
+
+    def __init__(self, launch: float, per_pixel: float) -> None:
+        super().__init__()
+        self.launch, self.per_pixel, self.now, self.seen = launch, per_pixel, 0.0, []
+
+    def iterate(self, image, layers):
+        pixels = image[0, 0].numel()
+        self.now += self.launch + self.per_pixel * pixels + (0 if pixels in self.seen else 5.0)
+        self.seen.append(pixels)
+        yield "one", image
+
+
+@pytest.mark.parametrize(("launch", "per_pixel"), [(0.004, 3e-9), (0.0, 2e-8), (0.02, 0.0)])
+@pytest.mark.parametrize("pixels", [300 * 200, 4096**2, 100])
+def test_an_accelerator_has_a_time_to_launch_and_one_for_each_pixel(monkeypatch, launch, per_pixel, pixels):
+    network = Timed(launch, per_pixel)
+    monkeypatch.setattr(estimate.time, "perf_counter", lambda: network.now)
+    monkeypatch.setattr(estimate, "prefers_large_operations", lambda device: True)
+    speed = estimate.speed_of(network, ["one"], torch.device("cpu"), pixels)
+    assert speed.per_pixel == pytest.approx(per_pixel, abs=1e-15)
+    assert speed.per_pass == pytest.approx(launch, abs=1e-9)
+    assert max(network.seen) <= max(pixels, 64**2)  # the run will take more memory
+    assert estimate.seconds_of_evaluation(speed, 10**6) == pytest.approx(2.5 * (launch + per_pixel * 10**6), abs=1e-8)
+    tiled = estimate.seconds_of_evaluation(speed, 10**6, crops=2 * 10**6, tiles=4)
+    assert tiled == pytest.approx(3.75 * (4 * launch + per_pixel * 2 * 10**6), abs=1e-8)
 
 
 def test_an_evaluation_is_two_passes_or_three_of_all_crops_and_a_quarter():
-    assert estimate.seconds_of_evaluation(1e-6, 10**6) == pytest.approx(2.5)
-    assert estimate.seconds_of_evaluation(1e-6, 10**6, crops=2 * 10**6) == pytest.approx(7.5)
+    speed = estimate.Speed(1e-6)
+    assert estimate.seconds_of_evaluation(speed, 10**6) == pytest.approx(2.5)
+    assert estimate.seconds_of_evaluation(speed, 10**6, crops=2 * 10**6) == pytest.approx(7.5)
 
 
 def test_durations_in_words():
@@ -213,3 +248,33 @@ def test_matrices_of_the_usual_size_hide_behind_the_network():
         for n in (2, 1024)
     )
     assert 0 < usual - small <= 2 * 4 * 1024**2
+
+
+def test_plans_for_a_cpu_stay_what_they_were():
+    """To the byte, as measured on a CPU: what is said of accelerators changes none of them."""
+    stages = [Scope(20, (384, 512), CompactVGG19("narrow")), Scope(30, (1152, 1536), CompactVGG19())]
+    terms = [Content(["relu3_1"], 0.42), CosineContent(weight=0.57), Wasserstein(correlated=0.99), Grain(weight=3)]
+    found = [
+        [plan.memory for plan in Planner(Objective(made), LBFGS, stages, tile, 6 << 30).plans]
+        for made in (default_terms(), terms)
+        for tile in (None, 512)
+    ]
+    assert found == [
+        [430487936, 2743215552],
+        [440613248, 1732472256],
+        [535476608, 3663340992],
+        [519944576, 2059627968],
+    ]
+
+
+def test_an_accelerator_has_no_holes_and_all_of_the_history():
+    stages = [Scope(20, (384, 512), CompactVGG19())]
+    supplies = [HEAP, HEAP._replace(heap=False), Supply(False, 0)]
+    heap, other, nothing = (
+        Planner(Objective(default_terms()), LBFGS, stages, None, 0, supply=one).memory() for one in supplies
+    )
+    assert heap > other > nothing == other - HEAP.working_space
+    longer = Planner(
+        Objective(default_terms()), LBFGS, [stages[0]._replace(evaluations=21)], None, 0, supply=supplies[2]
+    )
+    assert longer.memory() - nothing == 24 * 384 * 512  # one pair more

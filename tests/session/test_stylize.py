@@ -19,6 +19,7 @@ from nst_lightning.cli import main as nst
 from nst_lightning.config.short import Short
 from nst_lightning.errors import UserNotice
 from nst_lightning.images import read_metadata
+from nst_lightning.planning.duration import Speed
 from nst_lightning.session.budget import within
 
 SHORT = {"size": 48, "evaluations": 4, "precision": "32-true", "device": "cpu"}
@@ -241,7 +242,7 @@ def test_what_a_file_is_called_does_not_matter(pair, place):
 
 def test_a_run_in_a_given_time_has_the_evaluations_that_fit(pair, place, monkeypatch):
     """A millisecond for each evaluation at 48 px leaves time for 198 in a second."""
-    monkeypatch.setattr("nst_lightning.session.budget.seconds_per_pixel", lambda *_: 1e-3 / (48 * 36 * 2 * 1.25))
+    monkeypatch.setattr("nst_lightning.session.budget.speed_of", lambda *_: Speed(1e-3 / (48 * 36 * 2 * 1.25)))
     args = Short(size=48).arguments(str(pair[0]), [str(pair[1])])
     assert within(args, 1.0, 0.2, any_size=False) == ["--data.size=48", "--model.evaluations=198"]
     with pytest.warns(UserNotice, match="seconds: 0.5 are few for this machine; 12 evaluations at 48 px take longer"):

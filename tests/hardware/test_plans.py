@@ -1,0 +1,84 @@
+"""What plans say that a run takes on a GPU with CUDA, against the bytes that its tensors hold there."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from helpers import QUIET, rand_image
+from played import painterly
+from pretending import WORKSPACE, pretended
+
+from nst_lightning import StyleTransfer, StyleTransferData
+from nst_lightning.data.schedule import Stage
+from nst_lightning.engine.trainer import StyleTrainer
+from nst_lightning.features import VGG19
+from nst_lightning.hardware.memory import HEAP, bytes_there, free_memory, resident_memory, supply
+from nst_lightning.objective.objective import default_terms
+
+SIZE = 256
+
+
+@pytest.fixture(scope="module")
+def large_pair(tmp_path_factory):
+    from torchvision.utils import save_image
+
+    folder = tmp_path_factory.mktemp("pictures")
+    for seed, name in enumerate(("content", "style")):
+        save_image(rand_image(192, 256, seed=seed), folder / f"{name}.png")
+    return folder / "content.png", folder / "style.png"
+
+
+@pytest.mark.filterwarnings("ignore:the stage ends with loss")
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+@pytest.mark.parametrize("tile", [None, 128])
+@pytest.mark.parametrize("terms", [default_terms, painterly], ids=["default", "painterly"])
+def test_a_fit_takes_what_its_plan_says(monkeypatch, terms, tile, precision, large_pair, tiny_weights, tmp_path):
+    with pretended(monkeypatch, "cuda") as device:
+        data = StyleTransferData(str(large_pair[0]), str(large_pair[1]), size=SIZE)
+        module = StyleTransfer(
+            stages=[Stage(2, scale=0.5), Stage(6)], terms=terms(), tile=tile, extractor=VGG19(str(tiny_weights))
+        )
+        trainer = StyleTrainer(**(QUIET | {"accelerator": "cuda"}), precision=precision, default_root_dir=tmp_path)
+        trainer.fit(module, datamodule=data)
+        said = module.planner.memory() - supply("cuda").working_space
+    assert said == pytest.approx(device.live.peak, rel=0.1)
+
+
+@pytest.mark.parametrize("pooling", ["max", "average"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_network_leaves_what_it_says(monkeypatch, pooling, dtype, tiny_weights):
+    layers = ["relu1_1", "relu2_1", "conv3_2", "relu5_1"]
+    with pretended(monkeypatch, "cuda") as device:
+        network = VGG19(str(tiny_weights), pooling=pooling)
+        network.use_layers(layers)
+        network.set_compute_dtype(dtype)
+        network.to("cuda")
+        image = torch.rand(1, 3, 128, 128, device="cuda", requires_grad=True)
+        network(image, layers)  # the filters' order is chosen
+        before = device.live.now
+        assert before == pytest.approx(network.memory(layers).accelerated.filters + 12 * 128**2, abs=512 * 40)
+        found, use = [], network.memory(layers).accelerated
+        for name, features in network.iterate(image, layers):
+            found.append(features)
+            if name.startswith("relu"):  # of another, what is rectified is another map
+                assert device.live.now - before == pytest.approx(use.reached[name] * 128**2, rel=0.01)
+        assert device.live.now - before == pytest.approx(use.kept * 128**2, rel=0.01)
+        loss = sum(x.sum() for x in found)
+        del features, found
+        device.live.begin()
+        loss.backward()
+        assert device.live.peak - before == pytest.approx(use.pixel * 128**2, rel=0.15)
+
+
+def test_what_the_device_has_left_and_what_lies_there(monkeypatch):
+    with pretended(monkeypatch, "cuda") as device:
+        assert supply("cuda").working_space > 2 * WORKSPACE
+        free = free_memory("cuda")
+        tensor = torch.zeros(1 << 18, device="cuda")
+        assert resident_memory("cuda") == device.live.now == 1 << 20
+        assert free - free_memory("cuda") == 1 << 20
+        assert bytes_there([tensor, torch.zeros(9)], "cuda") == 1 << 20
+        monkeypatch.setattr(torch.accelerator, "memory_reserved", lambda *_: 3 << 20)  # two of them wait for use
+        assert free - free_memory("cuda") == -(1 << 20)
+    assert supply("cpu") == HEAP
+    assert bytes_there([torch.zeros(9)], "cpu") == 0
