@@ -15,7 +15,7 @@ from nst_lightning.features import VGG19
 from nst_lightning.hardware.memory import HEAP, bytes_there, free_memory, resident_memory, supply
 from nst_lightning.objective.objective import default_terms
 
-SIZE = 256
+SIZE = 192
 
 
 @pytest.fixture(scope="module")
@@ -24,20 +24,25 @@ def large_pair(tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("pictures")
     for seed, name in enumerate(("content", "style")):
-        save_image(rand_image(192, 256, seed=seed), folder / f"{name}.png")
+        save_image(rand_image(144, 192, seed=seed), folder / f"{name}.png")
     return folder / "content.png", folder / "style.png"
 
 
 @pytest.mark.filterwarnings("ignore:the stage ends with loss")
-@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
-@pytest.mark.parametrize("tile", [None, 128])
-@pytest.mark.parametrize("terms", [default_terms, painterly], ids=["default", "painterly"])
+@pytest.mark.parametrize(
+    ("terms", "tile", "precision"),
+    [
+        (default_terms, None, "32-true"),
+        (default_terms, None, "bf16-mixed"),
+        (default_terms, 128, "32-true"),
+        (painterly, None, "bf16-mixed"),
+    ],
+    ids=["whole", "bf16", "tiles", "painterly"],
+)
 def test_a_fit_takes_what_its_plan_says(monkeypatch, terms, tile, precision, large_pair, tiny_weights, tmp_path):
     with pretended(monkeypatch, "cuda") as device:
         data = StyleTransferData(str(large_pair[0]), str(large_pair[1]), size=SIZE)
-        module = StyleTransfer(
-            stages=[Stage(2, scale=0.5), Stage(6)], terms=terms(), tile=tile, extractor=VGG19(str(tiny_weights))
-        )
+        module = StyleTransfer(stages=[Stage(3)], terms=terms(), tile=tile, extractor=VGG19(str(tiny_weights)))
         trainer = StyleTrainer(**(QUIET | {"accelerator": "cuda"}), precision=precision, default_root_dir=tmp_path)
         trainer.fit(module, datamodule=data)
         said = module.planner.memory() - supply("cuda").working_space
