@@ -115,9 +115,20 @@ def make_plan(
         return Plan(None)
     use = extractor.memory(objective.layers, _left(objective))
     if use is None:  # nothing to plan with
-        side = tile if isinstance(tile, int) else SIZES[0]
-        return _with_tiles(Traversal(objective, extractor, side), size, side, processes) if wants_tiles else Plan(None)
+        return _unknown(objective, extractor, size, tile, processes) if wants_tiles else Plan(None)
     formula = _Formula(objective, extractor, use, processes, earlier, supply)
+    return _chosen(formula, size, tile, optimizer, available, wants_tiles)
+
+
+def _chosen(
+    formula: _Formula,
+    size: tuple[int, int],
+    tile: int | str | None,
+    optimizer: Sequence[tuple[int, int]],
+    available: int,
+    wants_tiles: bool,
+) -> Plan:
+    """The first plan that fits; see `make_plan`."""
     for choice, (stays, passes) in enumerate(optimizer):
         lasting = formula.lasting(size, stays, best=choice == 0)
         whole = formula.whole(size, lasting, passes)
@@ -130,9 +141,12 @@ def make_plan(
     raise _does_not_fit(formula, size, side, optimizer, available)
 
 
-def _with_tiles(traversal: Traversal, size: tuple[int, int], side: int, processes: int) -> Plan:
-    """Tiles of a side, whatever they take."""
-    return Plan(side, pixels=sum(_crops(traversal, size, side, processes)))
+def _unknown(
+    objective: Objective, extractor: Extractor, size: tuple[int, int], tile: int | str | None, processes: int
+) -> Plan:
+    """Tiles of the side that was asked for, or of the largest, whatever they take."""
+    side = tile if isinstance(tile, int) else SIZES[0]
+    return Plan(side, pixels=sum(_crops(Traversal(objective, extractor, side), size, side, processes)))
 
 
 def _crops(traversal: Traversal, size: tuple[int, int], side: int, processes: int) -> list[int]:
