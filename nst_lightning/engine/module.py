@@ -21,7 +21,7 @@ from nst_lightning.engine.process import ProcessSettings
 from nst_lightning.engine.refusals import check_monitors, check_trainer
 from nst_lightning.engine.restart import begin_anew, limit_epochs
 from nst_lightning.engine.resuming import ResumableModule
-from nst_lightning.engine.stages import find_regions
+from nst_lightning.engine.stages import find_regions, forget_recordings
 from nst_lightning.engine.stopping import LookEarly
 from nst_lightning.engine.trainer import check_processes
 from nst_lightning.errors import UserError
@@ -141,7 +141,7 @@ class StyleTransfer(ResumableModule):
 
     def teardown(self, stage: str) -> None:
         """Hand back what the run has used and freed."""
-        self._forget_recordings()
+        forget_recordings(self)
         hand_back_freed_memory()
 
     def on_train_start(self) -> None:

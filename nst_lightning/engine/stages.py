@@ -180,18 +180,10 @@ class StagedModule(ImageModule):
         ended = self.trainer.optimizers[0]
         known = ended.curvature() if isinstance(ended, LBFGS) else None
         ended.state.clear()  # the rest of what it knew is of another size, and may be large
-        self._forget_recordings()
+        forget_recordings(self)
         self.evaluator = self._start = self.image.grad = None
         hand_back_freed_memory()
         return known
-
-    def _forget_recordings(self) -> None:
-        """Give up what a GPU would replay: its memory goes with it."""
-        for optimizer in self.trainer.optimizers:
-            if isinstance(optimizer, LBFGS):
-                optimizer.forget_recordings()
-        if self.evaluator is not None:
-            self.evaluator.forget_recordings()
 
     def _make_evaluator(self, images: StageImages, tile: int | None, stored_tiles: int = 0) -> None:
         """Evaluate in tiles or whole from now on."""
@@ -264,6 +256,15 @@ def find_regions(module: StagedModule) -> None:
     """Find the regions that the data asks for, through the first stage's network, wherever a run goes on from."""
     with without_autocast(module.device):
         module._data.find_regions(module.extractor_of(module.stages[0]).to(module.device), module.device)
+
+
+def forget_recordings(module: StagedModule) -> None:
+    """Give up what a GPU would replay: its memory goes with it."""
+    for optimizer in module.trainer.optimizers:
+        if isinstance(optimizer, LBFGS):
+            optimizer.forget_recordings()
+    if module.evaluator is not None:
+        module.evaluator.forget_recordings()
 
 
 def plan_for(

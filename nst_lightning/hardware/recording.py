@@ -58,8 +58,13 @@ def recorder_for(device: torch.device, values: int) -> Recorder | None:
     wanted = os.environ.get(VARIABLE, "1")
     if wanted not in {"0", "1"}:
         raise UserError(f"{VARIABLE}: must be 0 or 1, got {wanted}; 0 launches all kernels one by one")
-    make = RECORDERS.get(device.type) if wanted == "1" and values <= _MOST_VALUES else None
+    make = RECORDERS.get(device.type) if wanted == "1" and is_worth_it(values) else None
     return None if make is None else make(device)
+
+
+def is_worth_it(values: int) -> bool:
+    """Whether an image of so many values is small enough for a GPU to wait for its host."""
+    return values <= _MOST_VALUES
 
 
 class CudaGraphs:

@@ -34,6 +34,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from nst_lightning.errors import UserError, check_at_least
+from nst_lightning.hardware.recording import is_worth_it
 from nst_lightning.optim.curvature import Curvature
 from nst_lightning.optim.hessian import InverseHessian
 from nst_lightning.optim.metric import joined
@@ -279,6 +280,8 @@ def _bytes_for(
     # Last gradient and step and (exactly) last point, and the metric's tables; then the new gradient or the change, and
     # the transform of one channel of three with its own temporaries.
     lasting = pair * during + (2 + exact + 0.5 * metric) * itemsize
+    if at_once and is_worth_it(numel):  # the gradient where a recording has it, as it comes and as it is taken
+        lasting += 2 * itemsize
     transform = numel * metric
     if at_once:  # where there is no heap, whose holes take what a step has for a moment
         transform = max(transform, beside(numel, converted=not exact))

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from nst_lightning.hardware.accelerator import prefers_large_operations
 
-_SMALL = 1 << 14  # coordinates of a ring that is not worth an operation of its own
-_MOST = 1 << 21  # rings times coordinates of those that are taken together
+_SMALL = 1 << 13  # coordinates of a ring that is not worth an operation of its own
+_MOST = 1 << 18  # rings times coordinates of those that are taken together; three times as many values are made
 
 
 class Run(NamedTuple):

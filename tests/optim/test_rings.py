@@ -38,7 +38,7 @@ def test_sums_and_spreads_are_those_of_a_loop(device, chunk):
     assert torch.equal(rings.spread(factors, chunk), spread)
 
 
-@pytest.mark.parametrize(("side", "most"), [(64, 40), (256, 60), (1024, 120)])
+@pytest.mark.parametrize(("side", "most"), [(64, 12), (256, 40), (1024, 60)])
 def test_a_gpu_has_few_operations(monkeypatch, side, most):
     monkeypatch.setattr(module, "prefers_large_operations", lambda device: True)
     metric = SpectralMetric(torch.Size((1, 3, side, side)), 0.5, torch.device("cpu"), torch.float32, 32, True)
@@ -51,4 +51,4 @@ def test_a_gpu_has_few_operations(monkeypatch, side, most):
     operations = sum(1 if run.ring is None else 4 for run in runs)
     assert operations <= most < 4 * len(sizes)
     together = [(run.last - run.first) * (run.part.stop - run.part.start) for run in runs if run.ring is not None]
-    assert max(together) <= 1 << 21
+    assert max(together) <= 1 << 18

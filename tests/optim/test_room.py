@@ -118,4 +118,7 @@ def test_memory_is_told_for_the_evaluations_that_there_will_be():
     passing = [optimizer.memory_for(300, evaluations=n)[1] for n in (None, 12, 2, 1)]
     assert lasting == [(2 * pairs + 3.5) * image for pairs in (20, 10, 0, 0)]
     assert passing == [(2 + 2 * pairs) * image for pairs in (0, 1, 1, 1)]
-    assert optimizer.memory_for(300, evaluations=12, at_once=True)[0] == (2 * 11 + 3.5) * image
+    # A recorded step takes its gradient from a place of its own, to which the evaluation's is copied.
+    assert optimizer.memory_for(300, evaluations=12, at_once=True)[0] == (2 * 11 + 3.5 + 2) * image
+    large = 3 * 2048 * 2048
+    assert optimizer.memory_for(large, evaluations=12, at_once=True)[0] == (2 * 11 + 3.5) * 4 * large
