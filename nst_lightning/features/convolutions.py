@@ -17,10 +17,11 @@ from nst_lightning.features.kernels.direct import DirectFilter
 from nst_lightning.features.kernels.factored import FactoredFilter
 from nst_lightning.features.kernels.pointwise import pointwise
 from nst_lightning.features.kernels.winograd import WinogradFilter
+from nst_lightning.hardware.accelerator import multiplies_tiles
 
 # Winograd's algorithm pays where arithmetic costs more than moving data about, which is a matter of channels and of the
 # type: the smaller and the larger number of a layer's two must be at least this. Measured on two cores, bfloat16 with
-# AVX512-BF16 and float32 with AVX2.
+# AVX512-BF16 and float32 with AVX2. With AMX it never pays in bfloat16: arithmetic costs next to nothing there.
 WINOGRAD_CHANNELS = {torch.bfloat16: (128, 128), torch.float32: (64, 64)}
 _WINOGRAD_CHANNELS_NARROW = {torch.bfloat16: (64, 128), torch.float32: (96, 96)}  # of the narrow part of a layer
 
@@ -88,21 +89,28 @@ class Convolution(nn.Conv2d):
             return F.conv2d(x, self.weight, self.bias, padding=padding)
         return pointwise(F.conv2d(x, self.weight, padding=padding), self.expansion, self.bias)
 
-    @property
-    def suits_winograd(self) -> bool:
-        """Whether there are channels enough for Winograd's algorithm to pay."""
+    def takes_winograd(self, algorithm: str) -> bool:
+        """Whether Winograd's algorithm is taken: not without channels enough, and where it never pays if asked for.
+
+        Args:
+            algorithm: auto, direct or winograd.
+        """
+        weight = self.weight
+        pays = weight.dtype != torch.bfloat16 or not multiplies_tiles(weight.device)
+        if algorithm == "direct" or (algorithm == "auto" and not pays):
+            return False
         narrow = self.expansion is not None
-        least = (_WINOGRAD_CHANNELS_NARROW if narrow else WINOGRAD_CHANNELS).get(self.weight.dtype)
-        fewer, more = sorted(self.weight.shape[:2])
+        least = (_WINOGRAD_CHANNELS_NARROW if narrow else WINOGRAD_CHANNELS).get(weight.dtype)
+        fewer, more = sorted(weight.shape[:2])
         return least is not None and fewer >= least[0] and more >= least[1]
 
-    def filters(self, *, winograd: bool, choose: bool) -> FilterBank | None:
-        """The fast form: Winograd's algorithm if it may be taken and pays; else, to choose one, the direct."""
+    def filters(self, algorithm: str) -> FilterBank | None:
+        """The fast form: the direct one if the algorithm is ``direct``, else Winograd's, or None if not taken."""
         bank: FilterBank
-        if winograd and self.suits_winograd:
-            bank = WinogradFilter(self.weight)
-        elif choose:
+        if algorithm == "direct":
             bank = DirectFilter(self.weight)
+        elif self.takes_winograd(algorithm):
+            bank = WinogradFilter(self.weight)
         else:
             return None
         return bank if self.expansion is None else FactoredFilter(bank, self.expansion, self.reduction)

@@ -98,7 +98,7 @@ class VGGNetwork(ConvolutionStack):
             convolution = cast("Convolution", layer)
             weight = convolution.weight
             values = per_pixel[name] = per_pixel[rectified] = len(convolution.bias) / stride**2
-            transformed = 5 if convolution.suits_winograd and self.convolution != "direct" else 2
+            transformed = 5 if convolution.takes_winograd(self.convolution) else 2
             filters += networks * transformed * weight.numel() * weight.dtype.itemsize
             plain += networks * sum(p.numel() * p.element_size() for p in convolution.parameters())
             pool = name in LAST_OF_BLOCK and index < len(self.convolutions)
@@ -139,7 +139,8 @@ class VGGNetwork(ConvolutionStack):
     def _transformed(self, known: Container[int], *, choose: bool) -> dict[int, FilterBank]:
         """Filters by layer: those that Winograd's algorithm pays for or, to choose, all not yet known."""
         layers = [i for i in range(choose and self.padding == "replicate", len(self.convolutions)) if i not in known]
-        found = {index: self._convolution(index).filters(winograd=not choose, choose=choose) for index in layers}
+        algorithm = "direct" if choose else self.convolution
+        found = {index: self._convolution(index).filters(algorithm) for index in layers}
         return {index: bank for index, bank in found.items() if bank is not None}
 
     def _convolve(self, index: int, x: Tensor) -> Tensor:

@@ -24,6 +24,7 @@ _REFUSED = {
     "transformer-engine": "the extractor has no transformer layers",
     "transformer-engine-float16": "the extractor has no transformer layers",
 }
+_AMX = "_is_amx_tile_supported"
 
 
 @dataclass(frozen=True)
@@ -160,6 +161,12 @@ def multiplies_halves(device: torch.device | str) -> bool:
 
 
 @functools.cache
+def multiplies_tiles(device: torch.device | str) -> bool:
+    """Whether a device is a CPU with AMX, which oneDNN has products of bfloat16 matrices of another kind for."""
+    return torch.device(device).type == "cpu" and _has(_AMX)
+
+
+@functools.cache
 def sums_halves_exactly(device: torch.device | str) -> bool:
     """Whether a device gives products of bfloat16 matrices in float32; a CPU rounds them to bfloat16.
 
@@ -202,11 +209,14 @@ def prefers_large_operations(device: torch.device | str) -> bool:
 
 
 def _cpu_bfloat16() -> tuple[bool, str]:
-    cpu = torch.cpu
-    for name, probe in (("AMX", "_is_amx_tile_supported"), ("AVX512-BF16", "_is_avx512_bf16_supported")):
-        if getattr(cpu, probe, lambda: False)():
+    for name, probe in (("AMX", _AMX), ("AVX512-BF16", "_is_avx512_bf16_supported")):
+        if _has(probe):
             return True, f"the processor has {name}"
     return False, "the processor has neither AVX512-BF16 nor AMX"
+
+
+def _has(probe: str) -> bool:
+    return bool(getattr(torch.cpu, probe, lambda: False)())
 
 
 def _cpu_name() -> str:

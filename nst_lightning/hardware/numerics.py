@@ -12,8 +12,25 @@ from typing import Any, TypeVar, cast
 
 import torch
 
+from nst_lightning.hardware.accelerator import multiplies_tiles
+
+_TILE = 32  # bfloat16 numbers of a row that AMX multiplies at a time
+_FEW, _SHARED = 128, 512  # terms that oneDNN always adds up alike, and gives to two threads or more
 _Item = TypeVar("_Item")
 _Answer = TypeVar("_Answer")
+
+
+def threads_share_sums(device: torch.device | str, dtype: torch.dtype, terms: int) -> bool:
+    """Whether the bits of a product of matrices depend on the number of threads, for sums of so many terms.
+
+    Where a processor has AMX, oneDNN (3.12) lets threads share out the sums of a bfloat16 product, 256 terms each at
+    least. And it adds up 32 terms at a time or, where they divide evenly, some less, as it sees fit for the rows that
+    a thread has; not so for few. Its convolutions, and its products on other processors, do neither.
+    """
+    if dtype != torch.bfloat16 or not multiplies_tiles(device):
+        return False
+    tiles = -(-terms // _TILE)
+    return terms >= _SHARED or (terms > _FEW and terms % _TILE > 0 and terms % (2 * tiles) == 0)
 
 
 def asks_for_tf32() -> bool:

@@ -8,19 +8,22 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from nst_lightning.features.kernels.fused import mapped
+from nst_lightning.features.kernels.fused import convolved, mapped, multiplied
 from nst_lightning.hardware.accelerator import (
     cached_values,
     multiplies_halves,
     prefers_large_operations,
     sums_halves_exactly,
 )
+from nst_lightning.hardware.numerics import threads_share_sums
 from nst_lightning.losses.reference import at_least_float32
 
 _CELLS_OF_A_PRODUCT = 1024
+_FEWER_CELLS = 480  # where threads share out longer sums: what is left over is small for most pictures
 _FEWEST_CELLS = 128  # of a product: shorter ones take as long
 _FEW_PIECES = 4  # whose rounding does not even out
 _MANY_PIECES = 10  # so many that one of them is like all
+_FEW_VALUES = 1 << 14  # of a matrix, so that adding it to another costs less than to ask for it
 _CACHED = 1 << 18  # values that a core's own cache holds
 _BLOCK = 128  # channels of a block of a symmetric product; in bfloat16, packing parts of rows costs more than it saves
 
@@ -60,6 +63,8 @@ class _Sums(torch.autograd.Function):
         both = (products + products.T).to(features.dtype)
         row = upstream[:, -1].to(features.dtype) if ctx.with_sum else None
         if features.is_contiguous():
+            if threads_share_sums(features.device, features.dtype, channels):
+                return convolved(features, both[:, :, None, None], row, (0, 0), relu=False), None
             flat = features.flatten(2)[0]
             gradient = both @ flat if row is None else torch.addmm(row[:, None], both, flat)
             return gradient.view(features.shape), None
@@ -68,12 +73,9 @@ class _Sums(torch.autograd.Function):
         for rows in [features] if _is_one_matrix(features) else _strips(features):
             stop = start + rows.shape[-2]
             here = result[start:stop].view(-1, channels)
-            if row is None:
-                torch.mm(_cells(rows), both, out=here)
-            elif len(here) == len(result) * width:
+            if row is not None and len(here) == len(result) * width:
                 return mapped(_cells(rows), both, row).view(result.shape).permute(2, 0, 1)[None], None
-            else:
-                torch.addmm(row, _cells(rows), both, out=here)
+            multiplied(_cells(rows), both, here, row)
             start = stop
         return result.permute(2, 0, 1)[None], None
 
@@ -108,18 +110,29 @@ def _multiply_halves(cells: Tensor, *, refine: bool) -> Tensor:
     if sums_halves_exactly(cells.device):
         return torch.mm(cells.T, cells, out_dtype=torch.float32)
     count, channels = cells.shape
-    pieces = max(-(-count // _CELLS_OF_A_PRODUCT), min(_FEW_PIECES, count // _FEWEST_CELLS), 1)
+    pieces = max(-(-count // _cells_of_a_product(cells)), min(_FEW_PIECES, count // _FEWEST_CELLS), 1)
     long = count // pieces
+    while threads_share_sums(cells.device, cells.dtype, long):
+        long -= 1
     total = _multiply(cells[pieces * long :])
     if refine and pieces >= _MANY_PIECES:
         return total + _multiply_alike(cells[: pieces * long].view(long, pieces, channels))
     batch = cells[: pieces * long].view(pieces, long, channels)
     rounded = torch.bmm(batch.transpose(1, 2), batch)
-    total += rounded.sum(0, dtype=torch.float32)
+    _add_up(rounded, total)
     if refine or pieces < _FEW_PIECES:
         rest = rounded.baddbmm_(batch.transpose(1, 2), batch, beta=-1)
-        total += rest.sum(0, dtype=torch.float32)
+        _add_up(rest, total)
     return total
+
+
+def _add_up(matrices: Tensor, total: Tensor) -> None:
+    """Add bfloat16 matrices (n, C, C) to a float32 one; PyTorch's own sum would first widen all of them."""
+    if total.numel() < _FEW_VALUES:
+        total += matrices.sum(0, dtype=total.dtype)
+        return
+    for matrix in matrices:
+        total += matrix
 
 
 def _multiply_alike(cells: Tensor) -> Tensor:
@@ -132,7 +145,9 @@ def _multiply_alike(cells: Tensor) -> Tensor:
     batch = cells.transpose(0, 1).contiguous()
     first = torch.mm(batch[0].T, batch[0])
     beyond = torch.baddbmm(first.expand(pieces, channels, channels), batch.transpose(1, 2), batch, beta=-1)
-    return beyond.sum(0, dtype=torch.float32).add_(first, alpha=pieces)
+    total = first.float().mul_(pieces)
+    _add_up(beyond, total)
+    return total
 
 
 def _is_one_matrix(features: Tensor) -> bool:
@@ -151,7 +166,12 @@ def _values_of_halves(features: Tensor) -> int:
     """How much `_multiply_halves` takes at once: nothing is widened, but each piece has a matrix of its own."""
     channels = features.shape[1]
     pieces = max(2 * _FEW_PIECES, cached_values(features.device) // channels**2)
-    return pieces * _CELLS_OF_A_PRODUCT * channels
+    return pieces * _cells_of_a_product(features) * channels
+
+
+def _cells_of_a_product(values: Tensor) -> int:
+    shared = threads_share_sums(values.device, values.dtype, _CELLS_OF_A_PRODUCT)
+    return _FEWER_CELLS if shared else _CELLS_OF_A_PRODUCT
 
 
 def _cells(features: Tensor) -> Tensor:

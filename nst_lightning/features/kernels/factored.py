@@ -12,11 +12,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import torch
 from torch import Tensor
 
 from nst_lightning.features.kernels.convolution import FilterBank
-from nst_lightning.features.kernels.fused import mapped
+from nst_lightning.features.kernels.fused import mapped, multiplied
 from nst_lightning.features.kernels.strips import MapSink, MapSource, Sink, Source, as_map
 
 _STRIP = 1 << 22  # bytes, as in `DirectFilter`
@@ -61,16 +60,20 @@ class FactoredFilter:
         narrow = MapSink(self._expansion, self._narrow.channels, *source.shape[:2])
         self._narrow.input_gradient(source, narrow)
         rows = narrow.rows
-        sink.take(torch.mm(rows.view(-1, rows.shape[-1]), self._reduction).view(*rows.shape[:2], -1))
+        sink.take(multiplied(rows.view(-1, rows.shape[-1]), self._reduction).view(*rows.shape[:2], -1))
 
 
 def _mapped(source: Source, matrix: Tensor) -> MapSource:
     """A source with each position times a matrix, strip by strip."""
     height, width, channels = source.shape
+    strips = list(_strips(height, width * channels * matrix.element_size(), whole=source.in_memory))
+    if len(strips) == 1:
+        whole = multiplied(source.rows(0, height).view(-1, channels), matrix)
+        return MapSource(as_map(whole.view(height, width, -1)))
     result = matrix.new_empty(height, width, matrix.shape[1])
-    for top, count in _strips(height, width * channels * matrix.element_size(), whole=source.in_memory):
+    for top, count in strips:
         values = source.rows(top, count)
-        torch.mm(values.view(-1, channels), matrix, out=result[top : top + count].view(-1, matrix.shape[1]))
+        multiplied(values.view(-1, channels), matrix, result[top : top + count].view(-1, matrix.shape[1]))
     return MapSource(as_map(result))
 
 
