@@ -1,4 +1,4 @@
-"""Terms that compare cells with each other give the same bits with any number of threads."""
+"""Terms give the same bits with any number of threads."""
 
 from __future__ import annotations
 
@@ -11,12 +11,15 @@ from nst_lightning.losses import (
     Content,
     CosineContent,
     Grain,
+    Gram,
     MattingLaplacian,
+    MeanStd,
     NearestNeighbour,
     Palette,
     RelaxedEMD,
     SelfSimilarity,
     Tones,
+    TotalVariation,
 )
 from nst_lightning.objective.evaluator import Evaluator
 from nst_lightning.objective.objective import Objective
@@ -24,23 +27,31 @@ from nst_lightning.objective.objective import Objective
 
 @pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize(
-    "term", [CosineContent, Grain, MattingLaplacian, NearestNeighbour, Palette, RelaxedEMD, SelfSimilarity, Tones]
+    "term",
+    [
+        *(CosineContent, Grain, Gram, MattingLaplacian, MeanStd, NearestNeighbour, Palette, RelaxedEMD),
+        *(SelfSimilarity, Tones, TotalVariation),
+    ],
 )
 def test_bits_do_not_depend_on_threads(term, kind):
     content, image, style = (rand_image(196, 180, seed=seed) for seed in range(3))
 
-    def gradient(threads):
+    def computed(threads):
         torch.set_num_threads(threads)
         network = CompactVGG19()
         network.set_compute_dtype(kind)
         evaluate = Evaluator(Objective([term(), Content()]), network)
         evaluate.prepare(content, [(style, 1.0)])
         leaf = image.clone().requires_grad_()
-        evaluate(leaf).loss.backward()
-        return leaf.grad
+        evaluation = evaluate(leaf)
+        evaluation.loss.backward()
+        return leaf.grad, evaluation.parts
 
     before = torch.get_num_threads()
     try:
-        assert torch.equal(gradient(1), gradient(2))
+        (gradient, parts), *others = (computed(threads) for threads in (1, 2, 3))
     finally:
         torch.set_num_threads(before)
+    for other_gradient, other_parts in others:
+        assert torch.equal(gradient, other_gradient)
+        assert torch.equal(parts, other_parts)
