@@ -122,7 +122,10 @@ def test_strips_do_not_show(monkeypatch, dtype):
     whole = frozen_conv2d(x, WinogradFilter(weight), torch.zeros(6, dtype=dtype))
     for name, value in (("_STRIP", 36 * 6 * 7 * 3), ("_STRIP_IN_CACHE", 1), ("_LEAST_TILES", 15)):
         monkeypatch.setattr(f"nst_lightning.features.kernels.winograd.{name}", value)
-    torch.testing.assert_close(frozen_conv2d(x, WinogradFilter(weight), torch.zeros(6, dtype=dtype)), whole)
+    strips = frozen_conv2d(x, WinogradFilter(weight), torch.zeros(6, dtype=dtype))
+    # Products of other numbers of columns round otherwise, in units of the largest results, not of those near zero.
+    rounding = (0.016 if dtype == torch.bfloat16 else 5e-6) * float(whole.abs().max())
+    torch.testing.assert_close(strips, whole, rtol=0, atol=rounding)
 
 
 @pytest.mark.parametrize(("dtype", "limit"), [(torch.bfloat16, 0.008), (torch.float32, 2e-6)])
