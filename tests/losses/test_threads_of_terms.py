@@ -21,6 +21,7 @@ from nst_lightning.losses import (
     Tones,
     TotalVariation,
 )
+from nst_lightning.losses.tv import total_variation
 from nst_lightning.objective.evaluator import Evaluator
 from nst_lightning.objective.objective import Objective
 
@@ -55,3 +56,15 @@ def test_bits_do_not_depend_on_threads(term, kind):
     for other_gradient, other_parts in others:
         assert torch.equal(gradient, other_gradient)
         assert torch.equal(parts, other_parts)
+
+
+@pytest.mark.parametrize("kind", ["squared", "absolute", "nine_point"])
+def test_the_value_of_total_variation_does_not_depend_on_threads(kind):
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 3, 5):
+            torch.set_num_threads(threads)
+            found.append([float(total_variation(rand_image(196, 180, seed=seed), kind)) for seed in range(6)])
+    finally:
+        torch.set_num_threads(before)
+    assert all(other == found[0] for other in found)
