@@ -22,9 +22,9 @@ _CELLS_OF_A_PRODUCT = 1024
 _FEWER_CELLS = 480  # where threads share out longer sums: what is left over is small for most pictures
 _FEWEST_CELLS = 128  # of a product: shorter ones take as long
 _FEW_PIECES = 4  # whose rounding does not even out
-_MANY_PIECES = 10  # so many that one of them is like all
+_MANY_CELLS = 9 << 10  # beyond which pieces are so many, or so long, that one of them is like all
 _FEW_VALUES = 1 << 14  # of a matrix, so that adding it to another costs less than to ask for it
-_CACHED = 1 << 18  # values that a core's own cache holds
+_CACHED = 1 << 17  # values that a core's own cache holds
 _BLOCK = 128  # channels of a block of a symmetric product; in bfloat16, packing parts of rows costs more than it saves
 
 
@@ -103,7 +103,7 @@ def _multiply_halves(cells: Tensor, *, refine: bool) -> Tensor:
     Their sums are float32 inside, and rounding the results of many pieces evens out: with 1e-4 to 7e-4 of Fᵀ F it
     changes the image's gradient by a tenth of what computing features in bfloat16 does. What it lost is had by
     computing the difference to the rounded result, which is twice the work, half of float32's time, and its accuracy.
-    To `refine` is to do so: covariances are differences, and their roots magnify errors. Where there are many pieces,
+    To `refine` is to do so: covariances are differences, and their roots magnify errors. Where there are many cells,
     the difference to one of them is enough. Pieces also because threads share out a long sum, and the last bits shall
     not depend on their number.
     """
@@ -115,7 +115,7 @@ def _multiply_halves(cells: Tensor, *, refine: bool) -> Tensor:
     while threads_share_sums(cells.device, cells.dtype, long):
         long -= 1
     total = _multiply(cells[pieces * long :])
-    if refine and pieces >= _MANY_PIECES:
+    if refine and count > _MANY_CELLS:
         return total + _multiply_alike(cells[: pieces * long].view(long, pieces, channels))
     batch = cells[: pieces * long].view(pieces, long, channels)
     rounded = torch.bmm(batch.transpose(1, 2), batch)
