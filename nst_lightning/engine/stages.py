@@ -159,8 +159,7 @@ class StagedModule(ImageModule):
         # Before the pictures of the next stage are made: what the last one has left may be as large as that will be.
         known = self._leave_stage(index) if other_stage else None
         images = batch.images().to(self.image)
-        anew = other_stage or self.image.shape != images.content.shape
-        if anew:
+        if anew := other_stage or self.image.shape != images.content.shape:
             known = known if other_stage else self._leave_stage(index)
             self.image = nn.Parameter(self._resized_to(images.content).contiguous())
             self.trainer.strategy.setup_optimizers(self.trainer)
@@ -179,8 +178,8 @@ class StagedModule(ImageModule):
         self.settle()
         ended = self.trainer.optimizers[0]
         known = ended.curvature() if isinstance(ended, LBFGS) else None
-        ended.state.clear()  # the rest of what it knew is of another size, and may be large
         forget_recordings(self)
+        ended.state.clear()  # the rest of what it knew is of another size, and may be large
         self.evaluator = self._start = self.image.grad = None
         hand_back_freed_memory()
         return known

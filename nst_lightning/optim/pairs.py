@@ -20,7 +20,7 @@ from torch import Tensor
 
 from nst_lightning.hardware.memory import shares_memory
 from nst_lightning.hardware.numerics import widest_dtype
-from nst_lightning.optim.rings import Rings
+from nst_lightning.optim.rings import MOST, Rings
 
 # Coordinates worked on at a time; a history of another dtype is converted in chunks of the second length.
 _CHUNK, _CONVERTED_CHUNK = 1 << 22, 1 << 18
@@ -191,8 +191,8 @@ def chunks(length: int, size: int = _CHUNK) -> list[slice]:
 
 
 def beside(length: int, *, converted: bool) -> int:
-    """Values that come and go while vectors of a length are stored: three of a chunk, and twice a pair."""
-    return 7 * min(length, _CONVERTED_CHUNK if converted else _CHUNK)
+    """Values that come and go while vectors of a length are stored: three of a chunk, twice a pair, and of rings."""
+    return 7 * min(length, _CONVERTED_CHUNK if converted else _CHUNK) + 4 * MOST
 
 
 def _write(matrix: Tensor, slot: Tensor, accept: Tensor, *, row: Tensor, column: Tensor) -> None:

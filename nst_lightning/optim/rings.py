@@ -16,7 +16,7 @@ from torch import Tensor
 from nst_lightning.hardware.accelerator import prefers_large_operations
 
 _SMALL = 1 << 13  # coordinates of a ring that is not worth an operation of its own
-_MOST = 1 << 18  # rings times coordinates of those that are taken together; three times as many values are made
+MOST = 1 << 18  # rings times coordinates of those that are taken together; three times as many values are made
 
 
 class Run(NamedTuple):
@@ -103,7 +103,7 @@ def _grouped(parts: list[tuple[int, slice]], at_once: bool) -> Iterator[list[tup
     for found in parts:
         size = found[1].stop - found[1].start
         length = found[1].stop - group[0][1].start if group else size
-        if group and not (at_once and size < _SMALL and (len(group) + 1) * length <= _MOST):
+        if group and not (at_once and size < _SMALL and (len(group) + 1) * length <= MOST):
             yield group
             group = []
         group.append(found)

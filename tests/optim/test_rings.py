@@ -18,7 +18,7 @@ def device(request, monkeypatch):
     """Either way, with a ring of 30 coordinates being a large one and little that is taken together."""
     monkeypatch.setattr(module, "prefers_large_operations", lambda device: request.param)
     monkeypatch.setattr(module, "_SMALL", 30)
-    monkeypatch.setattr(module, "_MOST", 40)
+    monkeypatch.setattr(module, "MOST", 40)
     return torch.device("cpu")
 
 
