@@ -244,7 +244,7 @@ def recorded(notes: Notes) -> None:
     """A step of kernels that are handed over as one (CUDA graphs), in turn with a plain one, and how losses differ."""
     from nst_lightning.hardware.recording import recorder_for  # noqa: PLC0415 - one section's
 
-    if recorder_for(torch.device(notes.device)) is None:
+    if recorder_for(torch.device(notes.device), 1) is None:
         notes.note(skipped=f"nothing is recorded on {notes.device}")
         return
     precision = precisions(notes.device)[-1]

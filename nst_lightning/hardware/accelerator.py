@@ -98,6 +98,14 @@ def name_device(kind: str, index: str = "") -> str:
     return kind if kind in {"cpu", "mps"} else f"{kind}:{index or 0}"
 
 
+def first_device(kind: str, devices: Any) -> str:
+    """The device, or the first one, that ``trainer.devices`` asks for: a number of them, or a list of which."""
+    if isinstance(devices, (list, tuple)):
+        return name_device(kind, str(devices[0]))
+    first, comma, _ = str(devices).partition(",")
+    return name_device(kind, first.strip() if comma else "")
+
+
 def count_devices(accelerator: str, devices: Any) -> int:
     """How many processes a machine needs for what ``trainer.devices`` asks for."""
     if isinstance(devices, (list, tuple)):

@@ -16,7 +16,7 @@ from nst_lightning.config.networks import Networks
 from nst_lightning.config.options import FitCLI
 from nst_lightning.config.running import run, unheard
 from nst_lightning.errors import UserError
-from nst_lightning.hardware.accelerator import choose_accelerator
+from nst_lightning.hardware.accelerator import choose_accelerator, first_device
 from nst_lightning.objective.style_store import StyleStore
 from nst_lightning.process.turns import Together, turn_on
 from nst_lightning.session.budget import within
@@ -70,7 +70,7 @@ class Runner:
                         "nst fit shares a picture among several"
                     )
                 kind = choose_accelerator(job.config.trainer.accelerator).value
-                with turn_on(f"{kind} {job.config.trainer.devices}"):
+                with turn_on(first_device(kind, job.config.trainer.devices)):
                     self._make(job)
             finally:
                 job.release_folder()

@@ -217,7 +217,7 @@ def test_steps_are_recorded_or_not_as_the_environment_says(modules, tmp_path, mo
         made.append(wanted)
         return lambda: 2.0 * (1.001 if wanted == "1" and next(evaluations) else 1), None
 
-    recording = SimpleNamespace(recorder_for=lambda device: object())
+    recording = SimpleNamespace(recorder_for=lambda device, values: object())
     monkeypatch.setitem(sys.modules, "nst_lightning.hardware.recording", recording)
     monkeypatch.setattr(sections, "our_step", our_step)
     monkeypatch.delenv("NST_CUDA_GRAPHS", raising=False)

@@ -311,6 +311,9 @@ def _operate(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     if reads or copied:
         _refuse_in_recording()
     inner = tree_map(_inner, args)
+    if place.type == "cuda" and name == "max_pool2d_with_indices_backward.grad_input":
+        # The kernel writes through the address alone (DilatedMaxPool2d.cu), whatever strides there are.
+        assert kwargs["grad_input"].is_contiguous(), "a gradient of pooling is written into a part of a tensor"
     if place.type == "cuda" and name in _OF_A_TYPE:
         func = _OF_A_TYPE[name]
     answer = func(*inner, **options) if _tape is None else _tape.operate(func, inner, options)

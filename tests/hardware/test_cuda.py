@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from helpers import rand
 from played import TERMS, fit, painterly, steps
 from pretending import pretended
+from torch.nn.functional import max_pool2d
 
+from nst_lightning.features.kernels.pooling import max_pool
 from nst_lightning.losses.reference import Window
 from nst_lightning.losses.sampling import Places, gathered
 from nst_lightning.objective.objective import default_terms
@@ -46,6 +49,18 @@ def test_more_evaluations_mean_no_more_sends_and_reads(device, terms, pair, tiny
         counts.append((reads, dict(device.sends)))
     assert counts[0] == counts[1]
     assert counts[0][1]
+
+
+@pytest.mark.parametrize("size", [(6, 8), (7, 8), (6, 9), (7, 9)], ids=str)
+@pytest.mark.parametrize("order", [torch.contiguous_format, torch.channels_last])
+def test_a_gradient_of_pooling_is_written_whole(device, size, order):
+    """CUDA's kernel takes what it writes to for contiguous, as a part of a map with an odd side is not."""
+    values = rand(1, 5, *size).contiguous(memory_format=order)
+    slope = rand(1, 5, size[0] // 2, size[1] // 2, seed=1)
+    there, here = values.to("cuda").requires_grad_(), values.clone().requires_grad_()
+    max_pool(there).backward(slope.to("cuda"))
+    max_pool2d(here, 2).backward(slope)
+    assert torch.equal(there.grad.cpu(), here.grad)
 
 
 def test_the_double_notes_what_is_brought_to_the_device(device):

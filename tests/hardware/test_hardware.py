@@ -27,6 +27,7 @@ from nst_lightning.hardware.accelerator import (
     compute_dtype,
     count_devices,
     describe,
+    first_device,
     name_device,
 )
 from nst_lightning.hardware.numerics import one_thread, side_by_side, threads_kept
@@ -259,3 +260,11 @@ def test_networks_and_losses_need_no_lightning():
     code = f"import sys, {names}; print('lightning' in sys.modules)"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize(
+    ("devices", "name"), [(1, "cuda:0"), ("1", "cuda:0"), ("auto", "cuda:0"), ([1], "cuda:1"), ("1,", "cuda:1")]
+)
+def test_one_device_has_one_name(devices, name):
+    assert first_device("cuda", devices) == name
+    assert first_device("cpu", devices) == "cpu"
