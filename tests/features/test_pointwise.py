@@ -33,3 +33,21 @@ def test_bits_do_not_depend_on_threads():
     finally:
         torch.set_num_threads(before)
     assert torch.equal(*found)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize(("inputs", "outputs"), [(512, 96), (240, 512), (64, 512), (96, 640)])
+def test_bits_in_half_precision_do_not_depend_on_threads(inputs, outputs, layout):
+    x = rand(1, inputs, 17, 16).bfloat16().contiguous(memory_format=layout).requires_grad_()
+    matrix, bias, upstream = (y.bfloat16() for y in (rand(outputs, inputs), rand(outputs), rand(1, outputs, 17, 16)))
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 3, 4, 8):
+            torch.set_num_threads(threads)
+            result = pointwise(x, matrix, bias)
+            found.append((result, *torch.autograd.grad(result, x, upstream)))
+    finally:
+        torch.set_num_threads(before)
+    for result, gradient in found[1:]:
+        assert torch.equal(result, found[0][0])
+        assert torch.equal(gradient, found[0][1])
