@@ -17,7 +17,7 @@ from nst_lightning.features import VGG19
 from nst_lightning.hardware.memory import resident_memory
 from nst_lightning.images import read_image
 from nst_lightning.losses import Content, Gram, Term
-from nst_lightning.objective.evaluator import Evaluator
+from nst_lightning.objective import evaluator
 from nst_lightning.optim import LBFGS
 
 
@@ -376,7 +376,7 @@ def test_memory_that_runs_out_leads_to_smaller_tiles(tiny_weights, pair, tmp_pat
     whole = build(tiny_weights, evaluations=3, tile=None)
     expected = fit(whole, pair, tmp_path, size=300, precision="64-true")
     module = build(tiny_weights, evaluations=3)
-    whole_image = Evaluator._whole
+    whole_image = evaluator.evaluate_whole
 
     class Fails(torch.autograd.Function):
         @staticmethod
@@ -387,14 +387,14 @@ def test_memory_that_runs_out_leads_to_smaller_tiles(tiny_weights, pair, tmp_pat
         def backward(ctx, gradient):
             raise torch.OutOfMemoryError("CUDA out of memory")
 
-    def fails(self, image):
+    def fails(comparison, image):
         if where == "forward":
             raise torch.OutOfMemoryError("CUDA out of memory")
-        loss, parts = whole_image(self, image)
+        loss, parts = whole_image(comparison, image)
         return type(expected_evaluation)(Fails.apply(loss), parts)
 
     expected_evaluation = whole.evaluation
-    monkeypatch.setattr(Evaluator, "_whole", fails)
+    monkeypatch.setattr(evaluator, "evaluate_whole", fails)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         losses = fit(module, pair, tmp_path, size=300, precision="64-true")

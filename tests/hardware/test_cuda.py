@@ -22,11 +22,14 @@ def device(monkeypatch):
         yield visit
 
 
+# The others read and send nothing on MPS, says `test_mps`, and are made of the same operations.
+QUICK = {"painterly", "transport", "histogram"}
+SOME = [pytest.param(terms, id=name, marks=[] if name in QUICK else pytest.mark.slow) for name, terms in TERMS.items()]
 astray = pytest.mark.filterwarnings("ignore:the stage ends with loss")  # as it does on a CPU, with so few cells
 both = pytest.mark.parametrize("terms", [default_terms, painterly], ids=["default", "painterly"])
 
 
-@pytest.mark.parametrize("terms", TERMS.values(), ids=TERMS)
+@pytest.mark.parametrize("terms", SOME)
 @pytest.mark.parametrize("tile", [None, 64], ids=["whole", "tiles"])
 def test_a_step_neither_reads_nor_sends(device, terms, tile, tiny_weights):
     if tile and any(term.needs_whole for term in terms()):

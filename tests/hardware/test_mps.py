@@ -71,7 +71,10 @@ def test_a_fit_runs_there_and_reads_where_it_means_to(monkeypatch, terms, pair, 
 
 
 @astray
-@both
+@pytest.mark.parametrize(
+    "terms",
+    [pytest.param(default_terms, id="default"), pytest.param(painterly, id="painterly", marks=pytest.mark.slow)],
+)
 def test_more_evaluations_mean_no_more_reads(device, terms, pair, tiny_weights, tmp_path):
     counts = []
     for evaluations in (5, 8):
