@@ -14,7 +14,7 @@ from nst_lightning.losses.term import Matrices, Term
 
 _UNIT = 0.01  # root mean square of what no affine function explains, in a channel, that counts as 1
 _STRIP = 1 << 16  # windows that are looked at together: some forty maps of so many values stay in a processor's cache
-_STRIPS = 3  # times the maps of a strip that are there at once, for estimates
+_MAPS = 54  # of a strip that are there at once, for estimates: counted, at 512 to 2048 px
 _LEAST_EPSILON = 1e-7
 _SECOND = ((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2))  # pairs of channels of a symmetric matrix
 
@@ -41,22 +41,28 @@ def local_fit(image: Tensor, content: Tensor, side: int, epsilon: float) -> Loca
         side: Height and width of the windows, at most h and w; there are h - side + 1 by w - side + 1 of them.
         epsilon: ε, the variance of a channel below which an edge of the content counts as noise.
     """
-    products = [content[i] * content[j] for i, j in _SECOND]
-    mixed = (content[:, None] * image).flatten(0, 1)
-    sums = box_sums(torch.cat([content, image, torch.stack(products), mixed, image.square()]), side)
-    mean, ours, second, mixed, squares = torch.split(sums / side**2, [3, 3, 6, 9, 3])
+
+    def means(maps: Tensor) -> Tensor:
+        return box_sums(maps, side).div_(side**2)
+
+    # Some maps at a time, and what is not needed any more is given up: of a large picture with large windows they take
+    # as much memory as all the rest.
+    mean, ours = means(content), means(image)
+    second = means(torch.stack([content[i] * content[j] for i, j in _SECOND]))
     lower = _cholesky([second[k] - mean[i] * mean[j] for k, (i, j) in enumerate(_SECOND)], epsilon)
-    covariance = mixed.view(3, 3, *mixed.shape[1:]) - mean[:, None] * ours
-    # By L y = cov, Lᵀ a = y: what is explained is |y|², which never falls below 0.
+    del second
+    # Each channel of the content with all of the picture; by L y = cov, Lᵀ a = y.
+    c0, c1, c2 = (means(content[i] * image).sub_(mean[i] * ours) for i in range(3))
     l00, l10, l20, l11, l21, l22 = lower
-    y0 = covariance[0] / l00
-    y1 = (covariance[1] - l10 * y0) / l11
-    y2 = (covariance[2] - l20 * y0 - l21 * y1) / l22
-    a2 = y2 / l22
-    a1 = (y1 - l21 * a2) / l11
-    a0 = (y0 - l10 * a1 - l20 * a2) / l00
-    variance = squares - ours.square()
-    residual = (variance - y0.square() - y1.square() - y2.square()).sum(0)
+    y0 = c0.div_(l00)
+    y1 = c1.sub_(l10 * y0).div_(l11)
+    y2 = c2.sub_(l20 * y0).sub_(l21 * y1).div_(l22)
+    # What is explained is |y|², which never falls below 0.
+    variance = means(image.square()).sub_(ours.square())
+    residual = (variance.sub_(y0.square()).sub_(y1.square()).sub_(y2.square())).sum(0)
+    a2 = y2.div_(l22)
+    a1 = y1.sub_(l21 * a2).div_(l11)
+    a0 = y0.sub_(l10 * a1).sub_(l20 * a2).div_(l00)
     slopes = torch.stack([a0, a1, a2], 1)
     return LocalFit(slopes, ours - (slopes * mean).sum(1), residual)
 
@@ -135,10 +141,10 @@ class MattingLaplacian(Term):
         self.radius, self.epsilon = radius, epsilon
 
     def workspace(self, channels: Sequence[int], size: tuple[int, int]) -> Matrices:
-        """Of a strip with its borders: 27 maps that are summed over windows, and what becomes of them."""
+        """Maps of a strip with its borders, which all windows reach into."""
         radius = max(1, round(self.radius * max(size)))
         rows = min(size[0], max(4 * (2 * radius + 1), _STRIP // size[1])) + 4 * radius
-        return Matrices(passing=_STRIPS * 27 * 4 * rows * (size[1] + 4 * radius))
+        return Matrices(passing=_MAPS * 4 * rows * (size[1] + 4 * radius))
 
     def image_loss(self, image: Tensor, content: Tensor | None, weights: Tensor | None) -> Tensor:
         """Mean of what the fits leave, as weights count the pixels that windows are about."""
@@ -178,10 +184,11 @@ class _Residual(torch.autograd.Function):
             if gradient is not None:
                 middle = slice(2 * radius, -2 * radius)
                 v, guide = v[:, middle, middle], guide[:, middle, middle]
-                maps = torch.cat([share, (fit.slopes * share).flatten(0, 1), fit.offsets * share])
-                count, slopes, offsets = torch.split(box_sums(maps, side) / side**2, [1, 9, 3])
-                explained = (slopes.view(3, 3, *guide.shape[1:]) * guide).sum(1) + offsets
-                gradient[:, first:last] = 2 * (v * count - explained)
+                count = box_sums(share, side).div_(side**2)
+                for channel, (slopes, offset) in enumerate(zip(fit.slopes, fit.offsets, strict=True)):
+                    maps = box_sums(torch.cat([slopes, offset[None]]).mul_(share), side).div_(side**2)
+                    explained = (maps[:3] * guide).sum(0) + maps[3]
+                    gradient[channel, first:last] = (v[channel] * count[0]).sub_(explained).mul_(2)
         ctx.save_for_backward(gradient)
         return total
 

@@ -238,7 +238,7 @@ class Term(nn.Module):
         return Matrices()
 
     def workspace(self, channels: Sequence[int], size: tuple[int, int]) -> Matrices:
-        """For estimates of memory on accelerators: statistics of all layers together, and strips of the picture.
+        """For estimates of memory: statistics of all layers together, on accelerators, and strips of the picture.
 
         By default those of terms that are not additive take five matrices of channels by channels at each layer.
 

@@ -202,7 +202,7 @@ class _Formula:
         area = size[0] * size[1]
         comes = max(self._use.pixel * area, self._use.kept * area + self._compared(size), self._looked_at(area, area))
         holes = _HOLES_IF_LARGE if is_large(max(size)) else _HOLES
-        evaluation = self._in_heap(comes, holes) + self._weighted * area
+        evaluation = self._in_heap(comes, holes) + self._weighted * area + self._strips(size)
         step = _IMAGE * area + passes
         total = lasting + self._targets * self._use.itemsize * area + max(step, evaluation)
         return Plan(None, memory=int(total), evaluation=int(comes))
@@ -216,7 +216,7 @@ class _Formula:
         areas = _crops(self._traversal, size, side, self._processes)
         core = min(side**2, area)
         comes = max(self._use.part * areas[0], self._compared(size), self._looked_at(areas[0], core))
-        works = self._in_heap(comes, _HOLES_IN_TILES) + self._weighted * core
+        works = self._in_heap(comes, _HOLES_IN_TILES) + self._weighted * core + self._strips(size)
         keeps = self._use.kept * areas[0] + self._weighted * core
         double, between = _DOUBLE * area, _between(area, passes)
         room = USE * available - lasting
@@ -237,7 +237,7 @@ class _Formula:
         area = small[0] * small[1]
         core, crop = (min(length, small[0]) * min(length, small[1]) for length in (side, side + 2 * halo))
         comes = max(self._use.part * crop, self._compared(small), self._looked_at(crop, core))
-        works = _DOUBLE * area + self._in_heap(comes, _HOLES_IN_TILES) + self._weighted * core
+        works = _DOUBLE * area + self._in_heap(comes, _HOLES_IN_TILES) + self._weighted * core + self._strips(small)
         lasting = self.lasting(small, stays, best=best) + 2 * self._targets * area
         return lasting + max(_between(area, passes), works)
 
@@ -246,6 +246,11 @@ class _Formula:
         found = [term.matrices((size[0] // stride) * (size[1] // stride)) for term, stride in self._looks]
         spaces = [] if self._supply.heap else self._spaces
         return found + [term.workspace(channels, size) for term, channels in spaces]
+
+    def _strips(self, size: tuple[int, int]) -> int:
+        """What terms that see the picture work with, in a heap, whose holes are of an evaluation's other blocks."""
+        spaces = [(term, channels) for term, channels in self._spaces if term.sees_image and self._supply.heap]
+        return max((term.workspace(channels, size).passing for term, channels in spaces), default=0)
 
     def _compared(self, size: tuple[int, int]) -> int:
         """What of them comes and goes while losses are compared."""
