@@ -68,7 +68,7 @@ def unwritten():
 
 
 @pytest.mark.parametrize("term", terms(), ids=lambda term: term.name)
-@pytest.mark.parametrize("count", [2, 3])
+@pytest.mark.parametrize("count", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_several_have_the_loss_and_gradient_of_one(term, count, tiny_weights, unwritten):
     alone = evaluated(term, tiny_weights)
     shared, barrier = [None] * count, threading.Barrier(count)
