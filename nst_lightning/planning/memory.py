@@ -248,8 +248,10 @@ class _Formula:
         return found + [term.workspace(channels, size) for term, channels in spaces]
 
     def _strips(self, size: tuple[int, int]) -> int:
-        """What terms that see the picture work with, in a heap, whose holes are of an evaluation's other blocks."""
-        spaces = [(term, channels) for term, channels in self._spaces if term.sees_image and self._supply.heap]
+        """What terms that see the picture work with, in a heap: of a large one, as else it fits into the holes."""
+        if not (self._supply.heap and is_large(max(size))):
+            return 0
+        spaces = [(term, channels) for term, channels in self._spaces if term.sees_image]
         return max((term.workspace(channels, size).passing for term, channels in spaces), default=0)
 
     def _compared(self, size: tuple[int, int]) -> int:
