@@ -145,10 +145,8 @@ class StagedModule(ImageModule):
 
     def _plan(self) -> Planner:
         """Plans for all stages."""
-        resident = resident_memory(self.trainer.strategy.root_device)
-        free = _free_memory(self.trainer, self.memory)
-        device = self.trainer.strategy.root_device
-        return plan_for(self, self._data, free, resident, self.trainer.world_size, device)
+        device, free = self.trainer.strategy.root_device, _free_memory(self.trainer, self.memory)
+        return plan_for(self, self._data, free, resident_memory(device), self.trainer.world_size, device)
 
     def _enter_stage(self, batch: StageBatch) -> None:
         """Bring the image to the size of a stage and make its targets."""

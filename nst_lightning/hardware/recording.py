@@ -20,16 +20,13 @@ import threading
 import weakref
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
-from pathlib import Path
-from types import TracebackType
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from nst_lightning.errors import UserError, notice
+from nst_lightning.hardware.rehearsal import Keeping, Rehearsal, WaitError, place_of
 
 VARIABLE = "NST_CUDA_GRAPHS"
 Compute: TypeAlias = Callable[[], Sequence[Tensor]]
@@ -133,10 +130,6 @@ def suspended() -> Iterator[None]:
         _suspended.reset(before)
 
 
-class WaitError(RuntimeError):
-    """The host would wait for the device."""
-
-
 class Repeated:
     """A computation on a device that is made again and again.
 
@@ -218,10 +211,10 @@ class Repeated:
         """Compute with an eye on what waits."""
         before = [tensor.clone() for tensor in written]
         try:
-            with _Rehearsal():  # type: ignore[no-untyped-call]
+            with Rehearsal():  # type: ignore[no-untyped-call]
                 return compute()
         except WaitError as wait:
-            self._give_up(f"{_place(wait.__traceback__)} {wait}")
+            self._give_up(f"{place_of(wait.__traceback__)} {wait}")
             _copy(before, written)
         return compute()
 
@@ -233,7 +226,7 @@ class Repeated:
             return compute()
         made = compute()
         results: list[Tensor] = []
-        keeping = _Keeping()
+        keeping = Keeping()
 
         def kept() -> None:
             with keeping:
@@ -271,87 +264,6 @@ class Repeated:
         )
 
 
-class _Keeping(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Keeps all tensors that operations read and did not make, such as tables in a cache that may forget them."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.kept: list[Tensor] = []
-        self._known: set[int] = set()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        for tensor in _tensors((args, kwargs)):
-            if address(tensor) not in self._known:
-                self._known.add(address(tensor))
-                self.kept.append(tensor.detach())
-        made = func(*args, **(kwargs or {}))
-        self._known.update(map(address, _tensors(made)))
-        return made
-
-
-def _tensors(values: Any) -> list[Tensor]:
-    return [value for value in tree_leaves(values) if isinstance(value, Tensor)]
-
-
-class _Rehearsal(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Refuses what makes the host wait for the device, in this thread and in that of the pass back."""
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        name = func._schema.name.removeprefix("aten::")
-        if _waits(func, name, args):
-            raise WaitError(f"waits for the device ({name})")
-        made = func(*args, **kwargs)
-        if name in {"_to_copy", "copy_", "lift_fresh"} and _is_moved(name, args, made):
-            raise WaitError(f"moves values between the host and the device ({name})")
-        return made
-
-
-def _waits(func: Any, name: str, args: Any) -> bool:
-    """Whether an operator's answer, or the shape of it, has to be known to the host, and is not already there."""
-    if not args or not isinstance(args[0], Tensor) or args[0].device.type == "cpu":
-        return False
-    if name in _INDEXING:  # by numbers that are on the device it waits for nothing
-        indices = [x for x in args[1] if isinstance(x, Tensor)]
-        return any(x.dtype in {torch.bool, torch.uint8} or x.device != args[0].device for x in indices)
-    tags = (torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape)
-    return name in _WAITING or any(tag in func.tags for tag in tags)
-
-
-_INDEXING = {"index", "index_put", "index_put_", "_index_put_impl_"}
-_WAITING = {
-    "_linalg_check_errors",
-    "_linalg_eigh",
-    "linalg_eig",
-    "_linalg_svd",
-    "linalg_lstsq",
-    "multinomial",
-}  # untagged
-
-
-def _is_moved(name: str, args: Any, made: Any) -> bool:
-    """Whether a copy came from or went to the host; ``torch.tensor`` of numbers is seen by its end alone."""
-    if name == "lift_fresh":
-        return bool(made.device.type != "cpu")
-    source = args[1] if name == "copy_" else args[0]
-    return bool(made.device != source.device)
-
-
-def _place(trace: TracebackType | None) -> str:
-    """The innermost place of an error outside of PyTorch and this file: ``MyTerm.loss (my_terms.py, line 12)``."""
-    found = "something"
-    while trace is not None:
-        code, owner = trace.tb_frame.f_code, trace.tb_frame.f_locals.get("self")
-        if not code.co_filename.startswith(_LIBRARIES):
-            name = code.co_name if owner is None else f"{type(owner).__name__}.{code.co_name}"
-            found = f"{name} ({Path(code.co_filename).name}, line {trace.tb_lineno})"
-        trace = trace.tb_next
-    return found
-
-
-_LIBRARIES = (str(Path(torch.__file__).parent), __file__)
-
-
 def _copy(values: Sequence[Tensor], into: Sequence[Tensor]) -> None:
     for value, place in zip(values, into, strict=True):
         place.copy_(value)
@@ -374,8 +286,3 @@ def _agreements(made: Sequence[Tensor], replayed: Sequence[Tensor]) -> Iterator[
             yield torch.linalg.vector_norm((one - other) / unit) <= _AGREE * torch.linalg.vector_norm(one / unit)
         else:
             yield (one == other).all()
-
-
-def address(tensor: Tensor) -> int:
-    """Where a tensor lies."""
-    return tensor.data_ptr()

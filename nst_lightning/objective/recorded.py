@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from nst_lightning.features import Extractor
-from nst_lightning.hardware.recording import Recorder, Repeated, address
+from nst_lightning.hardware.recording import Recorder, Repeated
+from nst_lightning.hardware.rehearsal import address
 from nst_lightning.objective.comparison import Comparison
 from nst_lightning.objective.objective import Evaluation
 
@@ -34,7 +35,9 @@ class RecordedEvaluation:
         extractor: Extractor,
         record: Recorder,
     ) -> None:
-        self._evaluate, self._comparison, self._extractor = evaluate, comparison, extractor
+        self._evaluate, self._comparison = evaluate, comparison
+        # Listed once, as to go through them all takes longer than to ask where their tensors lie.
+        self._modules = [module for root in (extractor, comparison.objective) for module in root.modules()]
         self._repeated = Repeated(record, "evaluations")
 
     @property
@@ -66,8 +69,8 @@ class RecordedEvaluation:
     def _fixed(self, image: Tensor) -> dict[str, Hashable]:
         """What a recording holds of all that callbacks, and terms themselves, may change between evaluations."""
         objective, targets = self._comparison.objective, self._comparison.targets
-        modules = (self._extractor, objective)
-        tensors = [tensor for module in modules for tensor in (*module.parameters(), *module.buffers())]
+        held = (values for module in self._modules for values in (module._parameters, module._buffers))
+        tensors = [tensor for values in held for tensor in values.values() if tensor is not None]
         fixed: dict[str, Hashable] = {
             "the image's place": (address(image), image.shape, image.dtype),
             "a network's place": tuple((address(tensor), tensor.dtype) for tensor in tensors),

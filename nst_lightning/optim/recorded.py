@@ -8,7 +8,8 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from nst_lightning.hardware.recording import Repeated, address, recorder_for
+from nst_lightning.hardware.recording import Repeated, recorder_for
+from nst_lightning.hardware.rehearsal import address
 
 State: TypeAlias = dict[str, Any]
 _REWRITTEN = "history"  # a step that is made once more writes the same rows again

@@ -76,11 +76,13 @@ TERMS = {
 }
 
 
-def fit(folder: Path, pair, weights: Path, terms: list[Term], evaluations: int, accelerator: str = "mps"):
-    """Run as `nst fit` does, with callbacks that read."""
-    data = StyleTransferData(str(pair[0]), str(pair[1]), size=48)
+def fit(
+    folder: Path, pair, weights: Path, terms: list[Term], evaluations: int, accelerator: str = "mps", last=3, size=48
+):
+    """Run two stages as `nst fit` does, with callbacks that read."""
+    data = StyleTransferData(str(pair[0]), str(pair[1]), size=size)
     module = StyleTransfer(
-        stages=[Stage(evaluations, scale=0.7), Stage(3)], terms=terms,
+        stages=[Stage(evaluations, scale=0.7), Stage(last)], terms=terms,
         extractor=VGG19(str(weights)),
     )  # fmt: skip
     callbacks = [Progress(), Metrics(), Faults(), Watch(), Snapshots(every=4)]

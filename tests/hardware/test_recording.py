@@ -11,17 +11,13 @@ import weakref
 import pretending
 import pytest
 import torch
-from helpers import QUIET, rand_image
-from played import TERMS
+from helpers import rand_image
+from played import TERMS, fit
 from pretending import pretended, recorded
 
-from nst_lightning import StyleTransfer, StyleTransferData
-from nst_lightning.callbacks import Faults, Metrics, Progress, Snapshots, Watch
-from nst_lightning.data.schedule import Stage
-from nst_lightning.engine.trainer import StyleTrainer
 from nst_lightning.errors import UserError, UserNotice
 from nst_lightning.features import VGG19
-from nst_lightning.hardware import recording
+from nst_lightning.hardware import recording, rehearsal
 from nst_lightning.hardware.recording import Repeated, recorder_for, suspended
 from nst_lightning.losses import Content, Gram
 from nst_lightning.objective.evaluator import Evaluator
@@ -230,7 +226,7 @@ SAYS = "are launched kernel by kernel and not as a CUDA graph, which takes longe
     ],
 )
 def test_what_cannot_be_recorded_goes_on_and_is_named(device, term, why, tiny_weights, monkeypatch):
-    monkeypatch.setattr(recording, "_LIBRARIES", (*recording._LIBRARIES, pretending.__file__))
+    monkeypatch.setattr(rehearsal, "_LIBRARIES", (*rehearsal._LIBRARIES, pretending.__file__))
     with pytest.warns(UserNotice, match=f"^evaluations {SAYS}{why}$") as told:
         evaluate, optimizer = same_as_by_hand(monkeypatch, lambda: [term(), Gram()], tiny_weights, count=12)
     assert len(told) == 1
@@ -351,7 +347,7 @@ def test_large_pictures_are_not_recorded(device):
 
 
 def test_memory_of_recordings_goes_where_a_stage_or_a_fit_ends(device, pair, tiny_weights, tmp_path):
-    module = fit(tmp_path, pair, tiny_weights)[3]
+    module = two_stages(tmp_path, pair, tiny_weights)[3]
     assert not module.evaluator._recorded.is_recorded
     assert not module.trainer.optimizers[0]._steps.is_recorded
 
@@ -460,19 +456,10 @@ def test_a_cpu_records_nothing():
     assert recorder_for(torch.device("cpu"), 1) is None
 
 
-def fit(folder, pair, weights, **options):
+def two_stages(folder, pair, weights):
     """A fit of two stages with the callbacks of the command."""
-    data = StyleTransferData(str(pair[0]), str(pair[1]), size=64)
-    module = StyleTransfer(
-        stages=[Stage(9, scale=0.7), Stage(12)], terms=[Content(weight=0.5), Gram(["relu1_1", "relu3_1"])],
-        extractor=VGG19(str(weights)), **options,
-    )  # fmt: skip
-    callbacks = [Progress(), Metrics(), Faults(), Watch(), Snapshots(every=4)]
-    trainer = StyleTrainer(
-        **(QUIET | {"accelerator": "cuda", "enable_progress_bar": True}), precision="32-true",
-        callbacks=callbacks, default_root_dir=folder,
-    )  # fmt: skip
-    trainer.fit(module, datamodule=data)
+    terms = [Content(weight=0.5), Gram(["relu1_1", "relu3_1"])]
+    _, module = fit(folder, pair, weights, terms, 9, accelerator="cuda", last=12, size=64)
     rows = (next(folder.glob("**/metrics.csv"))).read_text(encoding="utf-8").splitlines()
     losses = [float(row.split(",")[2]) for row in rows[1:]]
     return module.image.detach().cpu(), losses, rows[0].split(","), module
@@ -482,10 +469,10 @@ def test_a_fit_is_the_same(device, pair, tiny_weights, tmp_path, monkeypatch):
     recordings = []
     made = recording.RECORDERS["cuda"]
     with recorded_by(monkeypatch, lambda function: recordings.append(1) or made(device.device)(function)):
-        image, losses, names, _ = fit(tmp_path / "recorded", pair, tiny_weights)
+        image, losses, names, _ = two_stages(tmp_path / "recorded", pair, tiny_weights)
         assert len(recordings) == 4  # an evaluation and a step, in two stages
         monkeypatch.setenv("NST_CUDA_GRAPHS", "0")
-        plain, others, *_ = fit(tmp_path / "plain", pair, tiny_weights)
+        plain, others, *_ = two_stages(tmp_path / "plain", pair, tiny_weights)
     assert len(recordings) == 4
     assert len(losses) == 21, names
     torch.testing.assert_close(torch.tensor(losses), torch.tensor(others), rtol=1e-4, atol=0)
