@@ -8,8 +8,9 @@ process of its own, one after the other, `--rounds` times. Compared are the whol
 evaluations alone, its peak of memory, and scores (`scores.py`): `style`, `unseen` and `patches`, which should be no
 lower, and `content`, a distance, which may be `--content` times what it was. With `--along N` this build runs once
 more, without a clock, and shows its picture every N evaluations: the first that has the scores of the build before is
-when it was reached. Both builds take the weights in NST_VGG19_WEIGHTS. Results go to a folder: `time_to_quality.json`,
-the pictures, and `sheet.jpg` (content, style, before, after).
+when it was reached. `--judges` adds what judges say that nobody optimises (`nst judge`). Both builds take the weights
+in NST_VGG19_WEIGHTS. Results go to a folder: `time_to_quality.json`, the pictures, and `sheet.jpg` (content, style,
+before, after).
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from nst_lightning.cli.benchmark import environment
 from nst_lightning.config.presets import beside_package
 from nst_lightning.features import VGG19, Extractor
 from nst_lightning.images import read_image, write_image
+from nst_lightning.judging.panel import Panel
 
 RAISED = ("style", "unseen", "patches")
 
@@ -81,8 +83,8 @@ def is_reached(scores: Mapping[str, float], goal: Mapping[str, float], lower: fl
 class Judge:
     """Scores of a pair's pictures."""
 
-    def __init__(self, network: Extractor, content: Tensor, style: Tensor) -> None:
-        self._network, self._pair = network, (content, style)
+    def __init__(self, network: Extractor, content: Tensor, style: Tensor, panel: Panel | None = None) -> None:
+        self._network, self._pair, self._panel = network, (content, style), panel
 
     def scores(self, path: Path) -> dict[str, float] | None:
         """All scores of a picture; None if it is not of the final size."""
@@ -90,6 +92,10 @@ class Judge:
         if picture.shape != self._pair[0].shape:
             return None
         return judge(self._network, picture, *self._pair).as_dict()
+
+    def judged(self, path: Path) -> dict[str, float]:
+        """What the panel says of a picture; nothing without one."""
+        return {} if self._panel is None else self._panel.judge(read_image(path).pixels, *self._pair)
 
 
 def reached_at(along: Run, referee: Judge, goal: Mapping[str, float], options: argparse.Namespace) -> int | None:
@@ -118,6 +124,7 @@ def compare(referee: Judge, asked: list[str], folder: Path, options: argparse.Na
             "memory": max(one.memory for one in made),
             "evaluations": len(made[-1].evaluating),
             "scores": referee.scores(made[-1].picture),
+            "judged": referee.judged(made[-1].picture),
         }
     before, after = result["before"], result["after"]
     result["ratios"] = {name: after[name] / before[name] for name in ("seconds", "cpu", "evaluating", "memory")}
@@ -162,6 +169,10 @@ def summary(results: Sequence[Mapping[str, Any]]) -> str:
             f"{name:11} medians {middle[0]:.3f} {middle[1]:.3f}  {kind} median {statistics.median(change):+.3f}, "
             f"from {min(change):+.3f} to {max(change):+.3f}"
         )
+    for name in results[0]["before"].get("judged", {}):
+        both = [(result["before"]["judged"][name], result["after"]["judged"][name]) for result in results]
+        middle = [statistics.median(column) for column in zip(*both, strict=True)]
+        lines.append(f"{name:11} medians {middle[0]:.3f} {middle[1]:.3f}")
     good = sum(result["is_reached"] for result in results)
     return "\n".join([*lines, f"as good as before on {good} of {len(results)} pairs"])
 
@@ -179,10 +190,12 @@ def main() -> None:
     parser.add_argument("--along", type=int, default=0, help="evaluations between two looks; 0 for none")
     parser.add_argument("--lower", type=float, default=0.005, help="what a score may be lower by")
     parser.add_argument("--content", type=float, default=1.03, help="factor that the content's distance may grow by")
+    parser.add_argument("--judges", default="", help="such as gram,lpips_alex,cfsd")
     parser.add_argument("--output", type=Path, default=Path("runs/time_to_quality"))
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
     network = VGG19(units="normalised")
+    panel = Panel(options.judges.split(",")) if options.judges else None
     results: list[dict[str, Any]] = []
     rows: list[list[Tensor]] = []
     for content in options.contents:
@@ -192,7 +205,7 @@ def main() -> None:
             asked = ["--config", options.preset, "--data.content", str(content.resolve())]
             asked += ["--data.style", str(style.resolve()), "--data.size", str(options.size), "--data.side", "long"]
             images = pictures_of(content, style, options.size)
-            result = compare(Judge(network, *images), [*asked, *options.options], folder, options)
+            result = compare(Judge(network, *images, panel), [*asked, *options.options], folder, options)
             hashes = {"content_sha256": fingerprint(content), "style_sha256": fingerprint(style)}
             results.append({"pair": pair, **hashes, **result})
             print(line(results[-1]), flush=True)

@@ -14,7 +14,7 @@ from jsonargparse import Namespace
 from nst_lightning.config.parser import expand_presets, mentions
 from nst_lightning.console import log
 from nst_lightning.data.module import StyleTransferData
-from nst_lightning.data.schedule import Stage, default_evaluations, make_schedule
+from nst_lightning.data.schedule import Stage, default_evaluations, evaluations_after_draft, make_schedule
 from nst_lightning.demo import locate
 from nst_lightning.engine.module import StyleTransfer
 from nst_lightning.errors import UserError
@@ -124,9 +124,8 @@ def _stages(asked: Namespace, stored: Mapping[str, Any], facts: Mapping[str, Any
     if asked.stages is not None or not then or not model:
         return []
     if asked.evaluations is None:
-        by_default = model.get("stages") is None and model.get("evaluations") is None and model.get("draft") is None
-        known = [default_evaluations(len(then), from_nothing) for from_nothing in (False, True)]
-        counts = then if by_default and list(then) not in known else []
+        by_default = model.get("stages") is None and model.get("evaluations") is None
+        counts = then if by_default and list(then) not in _defaults(len(then)) else []
     elif len(then) > 1:
         try:
             rest = make_schedule(asked.evaluations - sum(then[:stage]), [Stage(count) for count in then[stage:]])
@@ -138,6 +137,12 @@ def _stages(asked: Namespace, stored: Mapping[str, Any], facts: Mapping[str, Any
     given = model.get("stages") or _default_settings(model.get("draft"), facts, len(counts))
     stages = [{**settings, "evaluations": count} for settings, count in zip(given, counts, strict=False)]
     return [f"--model.stages={json.dumps(stages)}", "--model.evaluations=null"] if stages else []
+
+
+def _defaults(count: int) -> list[list[int]]:
+    """All that so many stages make by default, with a draft, whose last is the model's own, and without."""
+    found = [default_evaluations(stages, nothing) for stages in {count, max(1, count - 1)} for nothing in (False, True)]
+    return [counts if len(counts) == count else [*counts, evaluations_after_draft(counts[-1])] for counts in found]
 
 
 def _default_settings(draft: Any, facts: Mapping[str, Any], count: int) -> list[dict[str, Any]]:

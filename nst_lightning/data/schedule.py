@@ -29,8 +29,9 @@ class Stage:
 # Coarse first: large motifs form there, at a fraction of the cost; each finer stage then adds strokes and detail, and
 # needs fewer evaluations than the one before. The same evaluations at full size take longer and show fewer motifs.
 COARSEST = 256  # pixels of the long side, to the nearest power of two
-_FIRST, _SECOND, _LEAST = 50, 48, 8
-_ALONE = 80  # evaluations of a run of one stage: with more, judges that nobody optimises see less of the photograph
+_FIRST, _SECOND, _LEAST = 36, 32, 8
+_OWN = 12  # of the model's own network after a draft
+_ALONE = 60  # evaluations of a run of one stage: with more, judges that nobody optimises see less of the photograph
 
 
 def default_stages(
@@ -40,11 +41,11 @@ def default_stages(
     draft: Extractor | None = None,
     from_nothing: bool = False,
 ) -> list[Stage]:
-    """Stages of doubling size: 50 evaluations at about `COARSEST`, then 48, 24 and so on, at least 8.
+    """Stages of doubling size: 36 evaluations at about `COARSEST`, then 32, 16 and so on, at least 8.
 
     The sides are the result's, in pixels. A strip may have a larger coarsest stage: its short side has at `least` so
     many pixels there, if it has them in the result. A run that starts from nothing, and has a longer way to go, makes
-    twice as many evaluations. With a `draft` all these are that network's, and a third as many as its last
+    twice as many evaluations. With a `draft` all these are that network's, and half as many as its last
     are the model's own.
     """
     doublings = max(0, round(math.log2(max(longest, 1) / COARSEST)))
@@ -57,7 +58,7 @@ def default_stages(
 
 def evaluations_after_draft(last: int) -> int:
     """How many the model's own network makes after so many of a draft at full size."""
-    return max(1, last // 3)
+    return max(1, min(last // 2, _OWN))
 
 
 def default_evaluations(stages: int, from_nothing: bool = False) -> list[int]:

@@ -46,8 +46,8 @@ def test_what_is_said_of_many_pairs(bench):
             "pair": "a b",
             "ratios": each,
             "is_reached": each["seconds"] < 0.5,
-            "before": {"scores": GOAL, "seconds": 10.0},
-            "after": {"scores": {**GOAL, "style": 0.91, "content": 0.51}, "seconds": 3.0},
+            "before": {"scores": GOAL, "seconds": 10.0, "judged": {"gram": 0.5}},
+            "after": {"scores": {**GOAL, "style": 0.91, "content": 0.51}, "seconds": 3.0, "judged": {"gram": 0.6}},
         }
         for each in ratios
     ]
@@ -55,6 +55,7 @@ def test_what_is_said_of_many_pairs(bench):
     assert "seconds     median 0.300  quartiles 0.250 0.450  worst 0.600" in said
     assert "style       medians 0.900 0.910  change median +0.010" in said
     assert "content     medians 0.500 0.510  ratio median +1.020" in said
+    assert "gram        medians 0.500 0.600" in said
     assert "as good as before on 2 of 3 pairs" in said
     assert "10.0 s ->   3.0 s (0.60)" in bench.line(results[2])
     assert bench.line(results[2]).endswith("LOWER")

@@ -63,9 +63,13 @@ def test_it_goes_on_and_can_be_lengthened(place, pair, short):
     assert stages_of(newest(place)) == [0] * 4 + [1] * 9 + [2] * 3
 
 
-def test_a_run_of_a_version_with_longer_stages_keeps_them(place, pair, short, monkeypatch, capsys):
-    asked = [argument for argument in arguments(pair) if argument not in {"--model.draft", "CompactVGG19"}]
-    for first, second, expected in ((7, 5, [0] * 7 + [1] * 5), (4, 3, [0] * 4 + [1] * 3)):
+@pytest.mark.parametrize("own", [[], [2]], ids=["without a draft", "with one"])
+def test_a_run_of_a_version_with_longer_stages_keeps_them(place, pair, short, monkeypatch, capsys, own):
+    asked = arguments(pair)
+    if not own:
+        asked = [argument for argument in asked if argument not in {"--model.draft", "CompactVGG19"}]
+    for first, second, last in ((7, 5, own * 2), (4, 3, own)):
+        expected = [0] * first + [1] * second + last
         monkeypatch.setattr(schedule, "_FIRST", first)
         monkeypatch.setattr(schedule, "_SECOND", second)
         assert main([*asked, "--trainer.max_steps", "3"]) == 0
