@@ -23,7 +23,7 @@ def _write(path: Path, picture: Tensor) -> None:
 
 
 class Snapshots(Callback):
-    """Write the picture every n evaluations, as ``snapshots/000050.png`` in the run folder.
+    """Write the picture every n evaluations, as ``snapshots/000020.png`` in the run folder.
 
     The loop waits only for a copy of the image; a thread encodes and writes it. Large pictures are scaled down.
 
@@ -36,7 +36,7 @@ class Snapshots(Callback):
 
     def __init__(
         self,
-        every: int = 50,
+        every: int = 20,
         format: Literal["png", "jpg", "webp", "tif", "avif", "jxl"] = "png",
         checkpoint: bool = False,
         longest: int = 2048,

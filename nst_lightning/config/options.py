@@ -47,7 +47,7 @@ OUTPUT_OPTIONS: list[tuple[str, Any, Any, str]] = [
         False,
         "Keep in the final picture where the content was taken, beside its date, camera, author and copyright.",
     ),
-    ("snapshot_every", int, 50, "Evaluations between numbered pictures in the run folder; 0 writes none."),
+    ("snapshot_every", int, 20, "Evaluations between numbered pictures in the run folder; 0 writes none."),
     (
         "preview_seconds",
         float,

@@ -27,10 +27,10 @@ class Stage:
 
 
 # Coarse first: large motifs form there, at a fraction of the cost; each finer stage then adds strokes and detail, and
-# needs fewer evaluations than the one before. The same evaluations at full size take longer and show fewer motifs.
+# needs no more evaluations than the one before. The same evaluations at full size take longer and show fewer motifs.
 COARSEST = 256  # pixels of the long side, to the nearest power of two
-_FIRST, _SECOND, _LEAST = 36, 32, 8
-_OWN = 12  # of the model's own network after a draft
+_FIRST, _SECOND, _LEAST = 40, 40, 8
+_OWN = 16  # of the model's own network after a draft
 _ALONE = 60  # evaluations of a run of one stage: with more, judges that nobody optimises see less of the photograph
 
 
@@ -41,11 +41,11 @@ def default_stages(
     draft: Extractor | None = None,
     from_nothing: bool = False,
 ) -> list[Stage]:
-    """Stages of doubling size: 36 evaluations at about `COARSEST`, then 32, 16 and so on, at least 8.
+    """Stages of doubling size: 40 evaluations at about `COARSEST` and at the next, then 20, 10 and at least 8.
 
     The sides are the result's, in pixels. A strip may have a larger coarsest stage: its short side has at `least` so
     many pixels there, if it has them in the result. A run that starts from nothing, and has a longer way to go, makes
-    twice as many evaluations. With a `draft` all these are that network's, and half as many as its last
+    twice as many evaluations. With a `draft` all these are that network's, and half as many as its last, at most 16,
     are the model's own.
     """
     doublings = max(0, round(math.log2(max(longest, 1) / COARSEST)))

@@ -28,7 +28,7 @@ class Logs(Reader):
         longest: Longest side of a picture in pixels.
     """
 
-    def __init__(self, every: int = 25, picture_every: int = 50, longest: int = 1024) -> None:
+    def __init__(self, every: int = 25, picture_every: int = 20, longest: int = 1024) -> None:
         super().__init__(every)
         check_at_least("logs.picture_every", picture_every, 0)
         check_at_least("logs.longest", longest, 1)

@@ -26,9 +26,9 @@ def test_stages_are_taken_as_they_are_but_copied():
     [
         (48, [(60, 1)]),
         (256, [(60, 1)]),
-        (512, [(36, 0.5), (32, 1)]),
-        (1000, [(36, 0.25), (32, 0.5), (16, 1)]),
-        (8192, [(36, 1 / 32), (32, 1 / 16), (16, 1 / 8), (8, 1 / 4), (8, 1 / 2), (8, 1)]),
+        (512, [(40, 0.5), (40, 1)]),
+        (1000, [(40, 0.25), (40, 0.5), (20, 1)]),
+        (8192, [(40, 1 / 32), (40, 1 / 16), (20, 1 / 8), (10, 1 / 4), (8, 1 / 2), (8, 1)]),
     ],
 )
 def test_default_doubles_the_size_and_halves_the_evaluations(longest, expected):
@@ -38,9 +38,9 @@ def test_default_doubles_the_size_and_halves_the_evaluations(longest, expected):
 @pytest.mark.parametrize(
     ("longest", "expected"),
     [
-        (256, [(60, 1, True), (12, 1, False)]),
-        (512, [(36, 0.5, True), (32, 1, True), (12, 1, False)]),
-        (1000, [(36, 0.25, True), (32, 0.5, True), (16, 1, True), (8, 1, False)]),
+        (256, [(60, 1, True), (16, 1, False)]),
+        (512, [(40, 0.5, True), (40, 1, True), (16, 1, False)]),
+        (1000, [(40, 0.25, True), (40, 0.5, True), (20, 1, True), (10, 1, False)]),
     ],
 )
 def test_a_draft_makes_all_but_the_last_evaluations(longest, expected):
@@ -50,7 +50,7 @@ def test_a_draft_makes_all_but_the_last_evaluations(longest, expected):
 
 
 def test_a_run_from_nothing_is_twice_as_long(pair):
-    assert [s.evaluations for s in make_schedule(None, None, 512, from_nothing=True)] == [72, 64]
+    assert [s.evaluations for s in make_schedule(None, None, 512, from_nothing=True)] == [80, 80]
     content, style = pair
     asked = {"content": content, "style": style, "size": 64}
     for init, expected in (("content", False), ("noise", True), ("grey", True), (str(style), False)):

@@ -34,7 +34,7 @@ def test_contents_by_styles(folders):
         [["cat"], ["cat_night.png"], ["cat_waves.png"]],
         [["dog"], ["dog_night.png"], ["dog_waves.png"]],
     ]
-    assert "4 of 4 pictures, 2 s each, 6 s in all" in page
+    assert "4 of 4 pictures, 2 s each, 6 s one after another" in page
     assert "preset fast, size 32, strength 2.0" in page
     assert page.count('href="cat_waves.png"') == 1
 
