@@ -143,7 +143,7 @@ class TestSaid:
             "warning", "plan", *("progress", "picture") * 2, "failure", "progress", "picture", "finished"
         ]  # fmt: skip
         assert events[3].items() >= {"picture": "cat_night.png", "path": "out/cat_night.png", "seconds": 1.5}.items()
-        assert events[2].items() >= {"evaluation": 1, "evaluations": 98, "loss": 3.5}.items()
+        assert events[2].items() >= {"evaluation": 1, "evaluations": 80, "loss": 3.5}.items()
         assert events[6]["text"] == "memory: ran out"
         assert events[-1].items() >= {"finished": 3, "failed": 1, "pictures": 4, "path": "out/index.html"}.items()
 
