@@ -151,6 +151,14 @@ def line(result: Mapping[str, Any]) -> str:
     return f"{result['pair']:32} {times}  {rest}{along}  {scores}  {'as good' if result['is_reached'] else 'LOWER'}"
 
 
+def _before_and_after(
+    results: Sequence[Mapping[str, Any]], kind: str, name: str
+) -> tuple[list[tuple[float, float]], list[float]]:
+    """A score of each pair in both builds, and the two medians."""
+    both = [(result["before"][kind][name], result["after"][kind][name]) for result in results]
+    return both, [statistics.median(column) for column in zip(*both, strict=True)]
+
+
 def summary(results: Sequence[Mapping[str, Any]]) -> str:
     """Medians, worst and quartiles of all pairs."""
     lines = []
@@ -161,17 +169,15 @@ def summary(results: Sequence[Mapping[str, Any]]) -> str:
             f"{name:11} median {spread[1]:.3f}  quartiles {spread[0]:.3f} {spread[2]:.3f}  worst {values[-1]:.3f}"
         )
     for name in (*RAISED, "content"):
-        both = [(result["before"]["scores"][name], result["after"]["scores"][name]) for result in results]
-        middle = [statistics.median(column) for column in zip(*both, strict=True)]
+        both, middle = _before_and_after(results, "scores", name)
         change = [after / before if name == "content" else after - before for before, after in both]
         kind = "ratio" if name == "content" else "change"
         lines.append(
             f"{name:11} medians {middle[0]:.3f} {middle[1]:.3f}  {kind} median {statistics.median(change):+.3f}, "
             f"from {min(change):+.3f} to {max(change):+.3f}"
         )
-    for name in results[0]["before"].get("judged", {}):
-        both = [(result["before"]["judged"][name], result["after"]["judged"][name]) for result in results]
-        middle = [statistics.median(column) for column in zip(*both, strict=True)]
+    for name in results[0]["before"]["judged"]:
+        _, middle = _before_and_after(results, "judged", name)
         lines.append(f"{name:11} medians {middle[0]:.3f} {middle[1]:.3f}")
     good = sum(result["is_reached"] for result in results)
     return "\n".join([*lines, f"as good as before on {good} of {len(results)} pairs"])

@@ -140,7 +140,7 @@ def _stages(asked: Namespace, stored: Mapping[str, Any], facts: Mapping[str, Any
 
 
 def _defaults(count: int) -> list[list[int]]:
-    """All that so many stages make by default, with a draft, whose last is the model's own, and without."""
+    """All that so many stages make by default: with a draft the last is the model's own, but one may be left out."""
     found = [default_evaluations(stages, nothing) for stages in {count, max(1, count - 1)} for nothing in (False, True)]
     return [counts if len(counts) == count else [*counts, evaluations_after_draft(counts[-1])] for counts in found]
 
