@@ -301,6 +301,6 @@ def test_what_cannot_be_is_refused_with_its_field(shared, wish, field, said):
 
 def test_each_preset_says_its_likeness(shared):
     known = {preset["name"]: preset["likeness"] for preset in shared.get("/api/facts").json()["presets"]}
-    assert (known["fast"], known["portrait"]) == (0.5, 0.75)
+    assert (known["fast"], known["portrait"]) == (0.5, 0.85)
     plan = shared.post("/api/plan", json={**ASKED, "preset": "portrait", "size": 48, "likeness": None}).json()
-    assert "likeness: 0.75" in plan["configuration"]
+    assert "likeness: 0.85" in plan["configuration"]
