@@ -8,6 +8,7 @@ from typing import Any, Optional, cast
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from nst_lightning.config.parser import OneLineParser, expand_presets
+from nst_lightning.config.replacing import drop_replaced
 from nst_lightning.config.resume import Resumed, resume
 from nst_lightning.config.settings import check_settings
 from nst_lightning.console import log
@@ -91,7 +92,6 @@ class FitCLI(LightningCLI):
         """
         self.resumed: Resumed | None = None  # what is to be continued, if anything is
         self._spare = [] if spare is None else spare
-        self._changed = False  # whether the parser has other defaults now
         super().__init__(
             StyleTransfer,
             StyleTransferData,
@@ -119,29 +119,21 @@ class FitCLI(LightningCLI):
             super().setup_parser(*args, **kwargs)
 
     def give_back_parser(self) -> None:
-        """Let the next command line have the parser, unless this one has changed its defaults; it is not ours then."""
-        if not self._changed:
-            self._spare.append(self.parser)
+        """Let the next command line have the parser."""
+        self._spare.append(self.parser)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add where results go."""
         for name, type_, default, text in OUTPUT_OPTIONS:
             parser.add_argument(f"--{name}", type=type_, default=default, help=text)
-        # A class to begin with lets `--model.extractor.pooling average` work on its own.
-        parser.set_defaults({"model.extractor": {"class_path": "nst_lightning.features.VGG19"}})
+        parser.set_defaults({"model.optimizer": None})  # see `drop_replaced`
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse, without LightningCLI's warning about sys.argv."""
         check_settings(expand_presets(args))
-        args, self.resumed = resume(args, parser.parse_args)
+        args, self.resumed = resume(args, lambda given: parser.parse_args(drop_replaced(given)))
+        args = drop_replaced(args)
         self.config = parser.parse_args(args)
-        chosen = getattr(self.config.model.optimizer, "class_path", None)
-        if chosen not in {None, "nst_lightning.optim.LBFGS"}:
-            # jsonargparse hands the default's arguments on to any class that takes them too; Adam shall start from its
-            # own learning rate, not from L-BFGS's.
-            parser.set_defaults({"model.optimizer": {"class_path": chosen}})
-            self._changed = True
-            self.config = parser.parse_args(args)
         cast("OneLineParser", parser).check_nulls(self.config)
         log.choose(self.config.log)
         seed = self.config.seed_everything  # LightningCLI sets it next

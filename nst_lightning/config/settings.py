@@ -36,7 +36,7 @@ class _Place(NamedTuple):
     bare: bool = True  # whether one alone does, too
 
 
-_CLASSES = {
+CLASSES = {
     "model.extractor": _Place(features.Extractor, (features,)),
     "model.draft": _Place(features.Extractor, (features,)),
     "model.optimizer": _Place(torch.optim.Optimizer, (optim, torch.optim)),
@@ -44,7 +44,7 @@ _CLASSES = {
     "trainer.callbacks": _Place(lightning.pytorch.Callback, (callbacks, lightning.pytorch.callbacks), many=True),
     "trainer.logger": _Place(lightning.pytorch.loggers.Logger, (lightning.pytorch.loggers,), many=True),
 }
-_ITEMS: dict[str, tuple[type, str]] = {
+ITEMS: dict[str, tuple[type, str]] = {
     "data.style": (Style, "[a.jpg, {path: b.jpg, weight: 2}]"),
     "model.stages": (Stage, "[{evaluations: 150, scale: 0.5}, {evaluations: 80}]"),
 }
@@ -64,10 +64,10 @@ def check_settings(args: Sequence[str]) -> None:
         UserError: With the nearest name that would do, or the form of a list.
     """
     for key, value in _given(args):
-        if key in _CLASSES:
-            _check_classes(key, value, _CLASSES[key])
-        elif key in _ITEMS:
-            _check_items(key, value, *_ITEMS[key])
+        if key in CLASSES:
+            _check_classes(key, value, CLASSES[key])
+        elif key in ITEMS:
+            _check_items(key, value, *ITEMS[key])
 
 
 def _given(args: Sequence[str]) -> Iterator[tuple[str, Any]]:
@@ -75,7 +75,7 @@ def _given(args: Sequence[str]) -> Iterator[tuple[str, Any]]:
     for flag, text in options_in(args):
         if flag in CONFIG_FLAGS:
             yield from _of_configuration(text)
-        elif flag.startswith("--") and flag[2:] in {*_CLASSES, *_ITEMS}:
+        elif flag.startswith("--") and flag[2:] in {*CLASSES, *ITEMS}:
             yield flag[2:], _value(text, flag[2:])
 
 
@@ -87,15 +87,15 @@ def _of_configuration(given: str) -> Iterator[tuple[str, Any]]:
         return
     for group in ("data", "model", "trainer"):
         held = tree.get(group) if isinstance(tree, dict) else None
-        if not isinstance(held, (dict, type(None))) and not _is_file(str(held)):
+        if not isinstance(held, (dict, type(None))) and not is_file(str(held)):
             raise UserError(f"{group}: must hold keys, each with a value, got {_short(held)}; mend {given}")
-    for key in (*_CLASSES, *_ITEMS):
+    for key in (*CLASSES, *ITEMS):
         group, _, name = key.partition(".")
         if isinstance(tree, dict) and isinstance(tree.get(group), dict) and name in tree[group]:
             yield key, tree[group][name]
 
 
-def _is_file(text: str) -> bool:
+def is_file(text: str) -> bool:
     """Whether a value is the path of a file; a long one in YAML is no name that a disk takes, which is no error."""
     try:
         return Path(text).is_file()
@@ -104,19 +104,19 @@ def _is_file(text: str) -> bool:
 
 
 def _value(text: str, key: str) -> Any:
-    if text[:1] not in {"[", "{"} or _is_file(text):
+    if text[:1] not in {"[", "{"} or is_file(text):
         return None if text == "null" else {"true": True, "false": False}.get(text, text)
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError:
-        form = _ITEMS[key][1] if key in _ITEMS else "[{class_path: Name, init_args: {weight: 2}}]"
+        form = ITEMS[key][1] if key in ITEMS else "[{class_path: Name, init_args: {weight: 2}}]"
         raise UserError(
             f"{key}: must be a list or mapping in YAML, got {text}; type it as --{key} '{form}', in quotation marks"
         ) from None
 
 
 def _check_classes(key: str, value: Any, place: _Place) -> None:
-    if value is None or isinstance(value, bool) or (isinstance(value, str) and _is_file(value)):
+    if value is None or isinstance(value, bool) or (isinstance(value, str) and is_file(value)):
         return
     items = value if isinstance(value, list) else [value]
     names = _names(place)
@@ -164,7 +164,7 @@ def _check_arguments(key: str, class_: type, arguments: Mapping[str, Any]) -> No
 def _find(key: str, name: Any, names: Mapping[str, type]) -> type | None:
     """The class of a name, or None for one that only an import could tell."""
     module, _, word = str(name).rpartition(".")
-    packages = {package.__name__: package for package in _CLASSES[key].packages}
+    packages = {package.__name__: package for package in CLASSES[key].packages}
     if not module and word in names:
         return names[word]
     if module and module not in packages:
@@ -200,7 +200,7 @@ def _check_items(key: str, value: Any, class_: type, form: str) -> None:
             for name in item:
                 if name not in known:
                     raise UserError(f"{key}: {name}: there is no such key; {nearest(name, known)} the form is {form}")
-        elif class_ is Stage and value is not None and not (isinstance(value, str) and _is_file(value)):
+        elif class_ is Stage and value is not None and not (isinstance(value, str) and is_file(value)):
             raise UserError(f"{key}: must be a list of mappings, got {_short(value)}; type: --{key} '{form}'")
 
 
