@@ -32,7 +32,8 @@ def hatching(result: Tensor, content: Tensor, style: Tensor) -> float:
         style: (1, 3, h, w).
 
     Returns:
-        1 where a result is like the pictures; 4 for lines of twice the amplitude; 0 for a result without any grain.
+        1 where a result is like the pictures; 4 for lines of twice the amplitude; near 0 for a result without any grain
+        where the pictures have some.
     """
     places = smooth_blocks(content)
     ours, theirs = (float(fine_power(image)[places].mean()) for image in (result, content))
@@ -63,7 +64,8 @@ def _steps(values: Tensor) -> Tensor:
 def fine_power(picture: Tensor) -> Tensor:
     """Power of luma at periods from 2 to 4 px along either axis, in blocks: (1, 3, H, W) -> (rows, columns).
 
-    A grating of amplitude a has a²/2, white noise of variance v three quarters of v.
+    White noise of variance v has three quarters of v, a grating of amplitude a about a²/2 at periods of 2.5 to 3 px and
+    half of that at 4 px.
     """
     blocks = luma(picture)[0, 0].unfold(0, BLOCK, BLOCK // 2).unfold(1, BLOCK, BLOCK // 2)
     row = torch.hann_window(BLOCK).to(blocks)

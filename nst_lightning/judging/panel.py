@@ -11,8 +11,8 @@ from torch import Tensor
 
 from nst_lightning.errors import UserError
 from nst_lightning.hardware.numerics import tf32_allowed
+from nst_lightning.judging import borders
 from nst_lightning.judging.backbones import Weights, stride_of, vgg16
-from nst_lightning.judging.borders import border_step
 from nst_lightning.judging.clipping import clipped
 from nst_lightning.judging.colors import color_distance
 from nst_lightning.judging.dists import dists
@@ -31,6 +31,7 @@ class Judge(NamedTuple):
     better: Literal["lower", "higher", "one"]  # the last: the nearer to 1
     beside: Literal["content", "style", "both", ""]  # what the result is held against
     networks: tuple[str, ...] = ()
+    smallest: int = SMALLEST  # sides in pixels of what it looks at
 
 
 JUDGES = {
@@ -40,13 +41,39 @@ JUDGES = {
     "cfsd": Judge("lower", "content", ("vgg16",)),
     "gram": Judge("higher", "style", ("vgg16",)),
     "sliced": Judge("higher", "style", ("vgg16",)),
-    "colors": Judge("lower", "style"),
+    "colors": Judge("lower", "style", smallest=1),
     "hatching": Judge("one", "both"),
-    "borders": Judge("one", ""),
-    "clipped": Judge("lower", ""),
+    "borders": Judge("one", "", smallest=borders.SMALLEST),
+    "clipped": Judge("lower", "", smallest=1),
 }
 
 _BY_LAYERS = ("lpips_vgg", "gram", "sliced")  # of VGG-16, in one walk
+
+
+def check_sizes(names: Sequence[str], result: tuple[int, ...], style: tuple[int, ...], path: str = "") -> None:
+    """See that judges have enough to look at.
+
+    Args:
+        names: Of `JUDGES`.
+        result: Height and width.
+        style: Likewise, as it is judged beside that result; see `pictures.size_of_style`.
+        path: Of the result, for the message.
+
+    Raises:
+        UserError: A picture is too small for one of them.
+    """
+    for argument, (height, width) in (("RESULT", result), ("STYLE", style)):
+        looks = [name for name in names if argument == "RESULT" or JUDGES[name].beside in {"style", "both"}]
+        without = [name for name in looks if JUDGES[name].smallest > min(height, width)]
+        if not without:
+            continue
+        least = max(JUDGES[name].smallest for name in without)
+        file = f" for '{path}'" if path else ""
+        others = ",".join(name for name in names if name not in without)
+        raise UserError(
+            f"{argument}: must have sides of at least {least} px to be judged by {', '.join(without)}, got "
+            f"{width}x{height}{file}; give a larger result" + (f", or ask --judges {others} alone" if others else "")
+        )
 
 
 class Panel:
@@ -84,13 +111,7 @@ class Panel:
         Raises:
             UserError: A picture is too small.
         """
-        for name, picture in (("a result", result), ("a style beside it", style)):
-            height, width = picture.shape[-2:]
-            if min(height, width) < SMALLEST:
-                raise UserError(
-                    f"RESULT: must be so large that {name} has sides of at least {SMALLEST} px, got {width}x{height}; "
-                    "give a larger one"
-                )
+        check_sizes(self.names, tuple(result.shape[-2:]), tuple(style.shape[-2:]))
         result, content, style = (picture.to(self.device).clamp(0, 1) for picture in (result, content, style))
         with tf32_allowed(False):
             scores = self._by_layers(result, content, style)
@@ -108,7 +129,7 @@ class Panel:
             "cfsd": lambda: structure_distance(networks["vgg16"], result, content),
             "colors": lambda: color_distance(result, style),
             "hatching": lambda: hatching(result, content, style),
-            "borders": lambda: border_step(result),
+            "borders": lambda: borders.border_step(result),
             "clipped": lambda: clipped(result),
         }
 

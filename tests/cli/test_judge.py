@@ -140,3 +140,15 @@ def test_mistakes_are_a_line(desk, capsys, words, said):
     assert out == ""
     assert err.startswith(f"nst: error: {said}")
     assert len(err.splitlines()) == 1
+
+
+def test_a_small_result_is_found_before_any_is_judged(desk, capsys):
+    write_image("small.png", rand_image(40, 48))
+    assert main(["judge", "photo.png", "painting.png", "one.png", "small.png", "--judges", "hatching,clipped"]) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.strip() == (
+        "nst: error: RESULT: must have sides of at least 48 px to be judged by hatching, got 48x40 for 'small.png'; "
+        "give a larger result, or ask --judges clipped alone"
+    )
+    assert main(["judge", "photo.png", "painting.png", "one.png", "small.png", "--judges", "clipped"]) == 0

@@ -80,9 +80,14 @@ def test_what_lies_out_of_range_is_clamped(networks):
     assert Panel(names).judge(beyond, CONTENT, STYLE) == Panel(names).judge(beyond.clamp(0, 1), CONTENT, STYLE)
 
 
-def test_small_pictures_are_refused(networks):
-    with pytest.raises(UserError, match="so large that a style beside it has sides of at least 48 px, got 47x64"):
-        Panel(["clipped"]).judge(CONTENT, CONTENT, rand_image(64, 47))
+def test_small_pictures_are_refused_by_judges_that_see_nothing_there(networks):
+    narrow = rand_image(64, 47)
+    with pytest.raises(UserError, match="STYLE: must have sides of at least 48 px to be judged by hatching, got 47x64"):
+        Panel(["hatching", "clipped"]).judge(CONTENT, CONTENT, narrow)
+    with pytest.raises(UserError, match=r"RESULT: .* at least 20 px .* by borders, got 19x64; .* --judges clipped"):
+        Panel(["borders", "clipped"]).judge(narrow[..., :19], narrow[..., :19], STYLE)
+    assert Panel(["clipped", "borders"]).judge(CONTENT, CONTENT, narrow)
+    assert Panel(["clipped", "colors"]).judge(*(rand_image(1, 2, seed) for seed in range(3)))
     assert Panel(list(JUDGES)).judge(*(rand_image(48, 48, seed) for seed in range(3)))
 
 
