@@ -173,7 +173,7 @@ def directions_of(
         features[..., rows, :] = _map(turned * (found + soft).rsqrt(), features[..., rows, :])
     if total is None:
         return DirectionsTarget(features, squares, torch.ones_like(counts), soft)
-    counts = _without_edge(counts) * (counts.numel() / total.clamp(min=torch.finfo(total.dtype).tiny))
+    counts = _without_edge(counts) * (counts.numel() / total).where(total > 0, 0)
     return DirectionsTarget(features, squares, counts, soft)
 
 

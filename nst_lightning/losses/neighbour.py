@@ -100,7 +100,7 @@ class NearestNeighbour(Term):
     Args:
         layers: Layers, as a list or with a weight each.
         weight: Factor on the term.
-        samples: Cells of each style that are looked through at a layer, at most, on a regular grid.
+        samples: Cells of each style that are looked through at a layer, about, on a regular grid.
         turns: Whether cells may also be chosen from the styles turned by 90, 180 and 270 degrees and from the mirror
             images of all four, `samples` of each: eight times the search.
     """

@@ -51,7 +51,7 @@ class NNFM(Term):
     Args:
         layers: Layers, as a list or with a weight each.
         weight: Factor on the term.
-        samples: Cells of each style that are looked through at a layer, at most, on a regular grid.
+        samples: Cells of each style that are looked through at a layer, about, on a regular grid.
         patches: Side in cells of the square patches that are compared in place of single cells, odd.
     """
 

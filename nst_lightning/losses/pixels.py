@@ -25,7 +25,7 @@ class Pixels(Term):
     """
 
     group = "content"
-    sees_image = True
+    sees_image = additive = True
     needs_content = True
     copies = 4.0  # the change, its steps in both directions, and the gradient
 

@@ -136,7 +136,7 @@ class Sample:
     """Some cells of a picture, on a regular grid, which is the same whole and in tiles.
 
     Args:
-        most: How many, at most.
+        most: How many, about: every nth row and column is taken, and one row at least.
     """
 
     sharing: Sharing = "all"

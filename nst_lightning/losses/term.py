@@ -77,7 +77,8 @@ class Term(nn.Module):
     Attributes:
         group: Which total the term counts in (column ``<group>_loss`` of the metrics); ``model.strength`` scales the
             group ``style``.
-        additive: Whether the loss at a layer is the sum of `measure` over all windows, without `loss`.
+        additive: Whether the loss at a layer is the sum of `measure` over all windows, without `loss`; of an
+            `image_loss`, whether it is a sum over pixels by their weights, not divided by the sum of these.
         needs_counts: Whether `measure` needs counts over the whole image first; see `count`.
         sees_image: Whether there is an `image_loss`, whose column is called ``image``.
         needs_content: Whether `image_loss` needs the content picture, which then stays in memory.

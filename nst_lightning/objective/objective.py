@@ -69,6 +69,7 @@ class Objective(nn.Module):
         check_weight("model.strength", strength)
         _check_terms(terms)
         self.strength, self.likeness = strength, Likeness.of(terms, likeness)
+        self._check_weights(terms)
         self._given = list(terms)
         terms = [*terms, *_pixels(terms, strength)]
         self.terms = nn.ModuleList(terms)  # registered, so that networks of a term go to the device
@@ -77,6 +78,18 @@ class Objective(nn.Module):
         self.part_keys = [(index, column) for index, part in enumerate(self.parts) for column in part.term.columns]
         self.part_names = [f"{self.parts[index].name}.{column}" for index, column in self.part_keys]
         self.part_groups = [self.parts[index].term.group for index, _ in self.part_keys]
+
+    def _check_weights(self, terms: Sequence[Term]) -> None:
+        """Refuse an objective that is 0 for every picture."""
+        if not any(self._weight(term) > 0 for term in terms):
+            raise UserError(
+                f"model.terms: must have a term that counts, got none with model.strength {self.strength:g} and "
+                f"model.likeness {self.likeness.share:g}; raise the one that takes all weight from them"
+            )
+
+    def _weight(self, term: Term) -> float:
+        """The weight of a term, as strength and likeness change it."""
+        return self.likeness.weight(term) * (self.strength if term.group == "style" else 1.0)
 
     def divided(self, regions: int) -> Objective:
         """The same terms with so many regions.
@@ -127,8 +140,7 @@ class Objective(nn.Module):
     def factor(self, key: Key, of_mask: float) -> float:
         """Weight of the loss of a part and column, `of_mask` being the part's of `Weights.factors`."""
         term = self.parts[key[0]].term
-        strength = self.strength if term.group == "style" else 1.0
-        return self.likeness.weight(term) * of_mask * term.layers.get(key[1], 1.0) * strength
+        return self._weight(term) * of_mask * term.layers.get(key[1], 1.0)
 
     def least_side(self, strides: Mapping[str, int]) -> int:
         """A side in pixels at which every layer has as many cells as each term needs, whatever the other side is."""

@@ -82,15 +82,14 @@ class Preparation:
         """
         parts, keys = self._objective.parts, self._objective.layer_keys
         references = {key: parts[key[0]].term.content_reference(self._traversal.layer(key)) for key in keys}
-        cells = {key: given for key, given in weights.cells.items() if parts[key[0]].term.weighs_cells}
-        kept = self._gathered([View(content, references, cells)])
+        kept = self._gathered([View(content, references, weights.cells)])
         found = {}
         for key in keys:
             with one_thread():
                 found[key] = parts[key[0]].term.target(self._traversal.layer(key), kept.get(key), style.of_layers[key])
         begun = {key: parts[key[0]].term.start_reference(self._traversal.layer(key)) for key in keys}
         begun = {key: reference for key, reference in begun.items() if parts[key[0]].term.needs_start}
-        for key, at_start in self._gathered([View(start, begun, cells)]).items():
+        for key, at_start in self._gathered([View(start, begun, weights.cells)]).items():
             found[key] = parts[key[0]].term.start_target(self._traversal.layer(key), at_start, found[key])
         needed = any(part.term.needs_content for part in parts)
         return Targets(found, weights, content if needed else None)

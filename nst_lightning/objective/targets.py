@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from nst_lightning.hardware.numerics import widest_dtype
+from nst_lightning.losses import Term
 from nst_lightning.objective.masks import Mask, Masks
 from nst_lightning.objective.objective import Key, Objective, with_pixels
 
@@ -21,7 +22,7 @@ class Weights:
     """How much each place of the picture counts for each part of the objective."""
 
     # For each part a factor on its losses: the fraction of what is seen of the picture that its mask leaves or, for
-    # content terms, what makes the weights average 1, at most 2.
+    # content terms, what makes the weights of what is seen average 1, at most 2; see `_of_part`.
     factors: Sequence[float]
     cells: Mapping[Key, Tensor]  # part and layer -> weights of the layer's cells, (1, 1, h, w); none: all alike
     sums: Mapping[Key, float]  # part and layer -> sum of these weights
@@ -32,7 +33,7 @@ class Weights:
         """What a stage's masks mean for an objective, which has as many regions; strides are pixels a cell by layer."""
         strides = with_pixels(strides)
         seen = 1.0 if masks.visible is None else float(masks.visible.pixels.mean())
-        found = [_of_part(part.term.group, part.region, masks, seen) for part in objective.parts]
+        found = [_of_part(part.term, part.region, masks, seen) for part in objective.parts]
         masked = {index: mask for index, (mask, _) in enumerate(found) if mask is not None}
         cells = {key: masked[key[0]].cells(strides[key[1]]) for key in objective.layer_keys if key[0] in masked}
         return cls(
@@ -48,13 +49,21 @@ def total_of(weights: Tensor) -> float:
     return float(weights.sum(dtype=widest_dtype(weights.device)))
 
 
-def _of_part(group: str, region: int | None, masks: Masks, seen: float) -> tuple[Mask | None, float]:
-    """The mask of a part of the objective, and its factor."""
+def _of_part(term: Term, region: int | None, masks: Masks, seen: float) -> tuple[Mask | None, float]:
+    """The mask of a part of the objective, and its factor.
+
+    Content terms that are sums get smaller with a mask of itself, by the mask's mean over all of the picture. Those
+    that are means over what the mask leaves do not: they get that mean as a factor, too.
+    """
     if region is not None:
         return masks.regions[region], float(masks.regions[region].pixels.mean()) / seen
-    if group == "content" and (mask := masks.of_content()) is not None:
-        return mask, min(_MOST_CONTENT, seen / max(float(mask.pixels.mean()), 1e-9)) / seen
-    return masks.visible if group == "style" else None, 1.0
+    if not (term.weighs_cells or term.sees_image):
+        return None, 1.0
+    if term.group == "content" and (mask := masks.of_content()) is not None:
+        left = float(mask.pixels.mean())
+        factor = min(_MOST_CONTENT, seen / max(left, 1e-9)) / seen
+        return mask, factor if term.additive else factor * left
+    return masks.visible if term.group == "style" else None, 1.0
 
 
 @dataclass(frozen=True)

@@ -49,6 +49,8 @@ def evaluate_tiled(comparison: Comparison, image: Tensor, gradient: Tensor | Non
     tiles, processes = comparison.traversal.own_tiles(image)
     targets = _counted(comparison, image, tiles, processes)
     keys = comparison.objective.layer_keys
+    if not keys:  # all terms look at the picture itself
+        tiles = []
     means = [key for key in keys if not comparison.is_additive(key)]
     sums: dict[Key, Sum] = {}
     stored: dict[Tile, tuple[Tensor, Measures]] = {}

@@ -8,9 +8,10 @@ from safetensors.torch import load_file, save_file
 from terms import whole_walk
 
 from nst_lightning.errors import UserError
-from nst_lightning.features import VGG19
+from nst_lightning.features import VGG19, CompactVGG19
 from nst_lightning.features.weights import read_vgg19_weights
-from nst_lightning.losses import Content, Gram
+from nst_lightning.losses import Content, CosineContent, Gram, Layer, Tones, TotalVariation, Wasserstein, Window
+from nst_lightning.objective.evaluator import Evaluator
 from nst_lightning.objective.objective import Objective
 from nst_lightning.optim import LBFGS
 
@@ -88,3 +89,60 @@ def test_wrong_shapes(tiny_weights, tmp_path, key, value, words):
     save_file(load_file(tiny_weights) | {key: value}, tmp_path / "wrong.safetensors")
     with pytest.raises(UserError, match=words):
         read_vgg19_weights(tmp_path / "wrong.safetensors")
+
+
+# tests/objective/test_objective.py
+@pytest.mark.parametrize(
+    ("terms", "knobs"),
+    [
+        ([Content()], {"likeness": 0.0}),
+        ([Gram()], {"strength": 0.0}),
+        ([Content(), Gram()], {"likeness": 0.0, "strength": 0}),
+    ],
+)
+def test_knobs_must_leave_something(terms, knobs):
+    with pytest.raises(UserError, match=r"model.terms: must have a term that counts, got none with model.strength"):
+        Objective(terms, **knobs)
+
+
+# tests/objective/test_tiling.py
+def test_objectives_of_pixels_alone_have_tiles():
+    content, image = (torch.rand(1, 3, 80, 80, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1))
+    found = []
+    for tile in (None, 64):
+        evaluator = Evaluator(Objective([Tones(), TotalVariation()]), CompactVGG19("narrow"), tile=tile)
+        evaluator.prepare(content, [])
+        leaf = image.clone().requires_grad_()
+        evaluation = evaluator(leaf)
+        evaluation.loss.backward()
+        found.append((evaluation.parts.detach(), leaf.grad))
+    torch.testing.assert_close(found[0], found[1])
+
+
+# tests/losses/test_cosine_content.py
+def test_a_black_content_has_no_directions():
+    evaluator = Evaluator(Objective([CosineContent(["image"])]), CompactVGG19("narrow"))
+    evaluator.prepare(torch.zeros(1, 3, 16, 16), [])
+    image = torch.full((1, 3, 16, 16), 0.5, requires_grad=True)
+    loss = evaluator(image).loss
+    loss.backward()
+    assert float(loss.detach()) == 0
+    assert not image.grad.any()
+
+
+# tests/losses/test_transport.py
+@pytest.mark.parametrize("color", [(1.0, 1.0, 1.0), (0.5, 0.5, 0.5), (0.7, 0.3, 0.4), (0.0, 0.0, 0.0)])
+def test_one_colour_moves_to_the_mean_of_the_style(color):
+    """Without variance nothing but the means is left: d/dx of their squared distance, over N, in the loss's unit."""
+    term, layer = Wasserstein(["image"]), Layer("image")
+    style = torch.rand(1, 3, 40, 40, generator=torch.Generator().manual_seed(0)) * 0.6
+    image = torch.tensor(color).view(1, 3, 1, 1).repeat(1, 1, 32, 64).requires_grad_()
+
+    def mean(picture):
+        return term.measure(layer, picture, Window.whole(picture), None) / picture[0, 0].numel()
+
+    target = term.target(layer, mean(image.detach()), term.style_target(layer, [(mean(style), 1.0)]))
+    (gradient,) = torch.autograd.grad(term.loss(layer, mean(image), target), image)
+    expected = 2 * (torch.tensor(color) - style.mean((0, 2, 3))) / (32 * 64) / target[1]
+    error = (gradient - expected.view(1, 3, 1, 1)).abs().max()
+    assert float(error) < 0.02 * float(expected.abs().max())

@@ -14,10 +14,23 @@ from nst_lightning import Style, StyleTransfer, StyleTransferData
 from nst_lightning.cli import main
 from nst_lightning.data.mask_files import read_mask
 from nst_lightning.errors import UserError, UserNotice
-from nst_lightning.features import VGG19
+from nst_lightning.features import VGG19, CompactVGG19
 from nst_lightning.images import read_image
-from nst_lightning.losses import NNFM, Content, Covariance, Gram, MeanStd, Wasserstein
+from nst_lightning.losses import (
+    NNFM,
+    Content,
+    CosineContent,
+    Covariance,
+    Gram,
+    MattingLaplacian,
+    MeanStd,
+    SelfSimilarity,
+    StyleTerm,
+    Tones,
+    Wasserstein,
+)
 from nst_lightning.losses.gram import gram_distance, gram_matrix
+from nst_lightning.losses.pixels import Pixels
 from nst_lightning.objective.evaluator import Evaluator
 from nst_lightning.objective.masks import Mask, Masks
 from nst_lightning.objective.objective import Objective
@@ -381,3 +394,54 @@ def test_only_sums_over_cells_have_regions(tiny_weights):
         Objective([NNFM()], regions=1)
     model = StyleTransfer(extractor=VGG19(str(tiny_weights)))
     assert [part.region for part in model.objective.parts] == [None, None]
+
+
+def repeated_squares():
+    """A content and another picture of nine squares that are alike."""
+    generator = torch.Generator().manual_seed(0)
+    return (torch.rand(1, 3, 32, 32, generator=generator).repeat(1, 1, 3, 3) for _ in range(2))
+
+
+@pytest.mark.parametrize(("floor", "left"), [(0.0, 2 / 9), (0.3, (8 * 0.3 + 1) / 9 * 2)])
+def test_all_content_terms_lose_alike_where_the_mask_is_dark(floor, left):
+    """By what a mask leaves, twice where the content gains what it can; whether a term sums or takes means."""
+    content, image = repeated_squares()
+    terms = [Content(["relu2_1"]), CosineContent(["relu2_1"]), SelfSimilarity(["relu2_1"]), Tones(), Pixels()]
+    terms.append(MattingLaplacian(radius=0.02))
+    evaluator = Evaluator(Objective(terms), CompactVGG19("narrow"))
+    one = torch.zeros(1, 1, 96, 96)
+    one[..., :32, :32] = 1
+    left = min(left, 1.0)
+
+    def parts(masks):
+        evaluator.prepare(content, [], masks)
+        return evaluator(image).parts
+
+    plain = parts(None)
+    of_mask = parts(Masks([], [], [], [], Mask(one, "m"), floor)) / plain
+    torch.testing.assert_close(of_mask, torch.full_like(of_mask, left), atol=0.1 * left, rtol=0)
+    cut_out = parts(Masks([], [], [], [], Mask(one, "v"), 0.3, Mask(one, "v"))) / plain
+    torch.testing.assert_close(cut_out, torch.ones_like(cut_out), atol=0.15, rtol=0)
+
+
+class Means(StyleTerm):
+    """A term of one's own that knows no masks."""
+
+    weighs_cells = weighs_styles = False
+
+    def measure(self, layer, features, window, target):
+        return features.sum((0, 2, 3))
+
+    def distance(self, layer, mean, target):
+        return (mean - target).square().sum()
+
+
+def test_terms_that_weigh_no_cells_do_not_know_of_transparency():
+    content, style = (torch.rand(1, 3, 24, 24, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1))
+    half = torch.zeros(1, 1, 24, 24)
+    half[..., :12] = 1
+    masks = Masks([], [None], [None], [None], Mask(half, "v"), 0.3, Mask(half, "v", asked=False))
+    evaluator = Evaluator(Objective([Means(["image"])]), CompactVGG19("narrow"))
+    evaluator.prepare(content, [(style, 1.0)], masks)
+    assert float(evaluator(content).loss) == pytest.approx(1.0)
+    assert float(evaluator(style).loss) == pytest.approx(0.0, abs=1e-6)
