@@ -35,9 +35,12 @@ def drop_replaced(args: Sequence[str]) -> list[str]:
             kept.append([words[0], _configuration(words[1], later)])
             continue
         flag, _, value = words[0].partition("=") if len(words) == 1 else (words[0], "", words[1])
-        if flag[2:] not in _KEYS or not later.replaces(flag[2:], _loaded(value)):
-            kept.append(words)
-    kept += [[f"--{key}", name] for key, name in _DEFAULTS.items() if key not in later.named]
+        if flag[2:] not in _KEYS:
+            later.has_argument(flag[2:])
+        elif later.replaces(flag[2:], _loaded(value)):
+            continue
+        kept.append(words)
+    kept += [[f"--{key}", name] for key, name in later.unnamed.items()]
     return [word for words in reversed(kept) for word in words]
 
 
@@ -46,16 +49,26 @@ class _Later:
 
     def __init__(self) -> None:
         self._values: dict[str, Any] = {}
-        self.named: set[str] = set()  # keys of which a class is named, or null is given
+        self._names: dict[str, str] = {}
+        self.unnamed = dict(_DEFAULTS)  # classes that are to be named before all of this
 
     def replaces(self, key: str, value: Any) -> bool:
         """Whether a value is replaced; else it is noted."""
         if key in self._values and _is_replaced(value, self._values[key]):
             return True
         self._values[key] = value
-        if value is None or _class(value) is not None:
-            self.named.add(key)
+        name = _class(value)
+        if name is not None or value is None:
+            self.unnamed.pop(key, None)
+        if name is not None:
+            self._names[key] = name
         return False
+
+    def has_argument(self, option: str) -> None:
+        """Note an option; an argument of a class needs its class, which may be named behind it."""
+        key = ".".join(option.split(".")[:2])
+        if key in _DEFAULTS and key != option:
+            self.unnamed[key] = self._names.get(key, _DEFAULTS[key])
 
 
 def _sources(args: Sequence[str]) -> Iterator[list[str]]:

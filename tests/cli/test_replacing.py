@@ -81,6 +81,13 @@ def test_an_optimiser_has_its_own_learning_rate(line):
     assert painted(*line, "--model.optimizer.lr", "0.02")["optimizer"]["init_args"]["lr"] == 0.02
 
 
+def test_arguments_may_stand_before_their_class():
+    optimizer = painted("--model.optimizer.lr=0.02", "--model.optimizer", "Adam")["optimizer"]
+    assert (optimizer["class_path"], optimizer["init_args"]["lr"]) == ("torch.optim.Adam", 0.02)
+    line = ["--config", "fast", "--model.extractor.pooling", "average", "--model.extractor", "VGG19"]
+    assert painted(*line)["extractor"]["init_args"].items() >= {"pooling": "average", "units": "stored"}.items()
+
+
 def test_the_configuration_that_is_printed_is_the_one_that_runs(capsys):
     with pytest.raises(SystemExit) as end:
         line = ["--data.content", "a.jpg", "--data.style", "b.jpg", "--model.optimizer", "torch.optim.Adam"]
