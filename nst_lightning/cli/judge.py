@@ -14,6 +14,7 @@ from typing import Any
 
 from nst_lightning.cli.plain import PlainParser, end_with_the_reader
 from nst_lightning.console import log
+from nst_lightning.demo import locate
 from nst_lightning.errors import UserError, UserNotice, notice
 from nst_lightning.files.paths import expand
 from nst_lightning.process.loading import load
@@ -55,6 +56,8 @@ def _parse(args: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--json", action="store_true", help="one JSON object a result, a line each")
     options = parser.parse_args(list(args))
     options.judges = _judges(options.judges)
+    options.content, options.style = str(locate(options.content, "CONTENT")), str(locate(options.style, "STYLE"))
+    options.results = [str(locate(path, "RESULT")) for path in options.results]
     return options
 
 

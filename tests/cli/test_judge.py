@@ -152,3 +152,10 @@ def test_a_small_result_is_found_before_any_is_judged(desk, capsys):
         "give a larger result, or ask --judges clipped alone"
     )
     assert main(["judge", "photo.png", "painting.png", "one.png", "small.png", "--judges", "clipped"]) == 0
+
+
+def test_pictures_of_the_demo_have_their_names(desk, capsys):
+    assert main(["judge", "demo:content", "demo:style", "demo:content", "--judges", "clipped", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["result"] == facts["content"]
+    assert facts["style"].endswith("style.jpg")
