@@ -65,8 +65,9 @@ def gaussian_of(mean: Tensor, projection: Projection | None, correlated: float, 
     return StyleGaussian(own.mean, trace + full.mean.square().sum(), trace, axes._replace(scaled=scaled), share)
 
 
-# Variances below this part of the mean's square leave nothing of a single cell that its own rounding would not hide.
-_UNSEEN = 1e-3
+# Part of a mean's square that counts as a variance where what rounding hides is reckoned; a gradient of one colour is then
+# that of its mean to 2 %, and pictures of more than one colour do not notice.
+_OF_MEAN = 1e-3
 # For estimates: how many of a layer's axes hold 0.99 of a style's variance, of pictures at 256 to 512 px.
 _AXES = 0.6
 
@@ -94,10 +95,9 @@ def common_variances(problem: Problem) -> Common:
     matrix, others = half[:r] @ scaled[:r].T, (half[r:] * scaled[r:]).sum(1)
     matrix = (matrix + matrix.T) / 2
     size = (matrix.square().sum() + others.square().sum()).sqrt()
-    # A picture of one colour has no variance. In f' (f - μ), of which f' f and f' μ are taken apart, nothing but what
-    # rounding leaves of them would then be left, times a slope without bounds.
-    unseen = _UNSEEN * problem.gaussian.trace * problem.moments.mean.square().sum()
-    return Common(matrix, others, rounding(size.dtype) * torch.maximum(size, unseen).clamp(min=SMALLEST))
+    # A picture of one colour has no variance, and a slope without bounds would multiply what rounding leaves of f - μ.
+    least = _OF_MEAN * problem.gaussian.trace * problem.moments.mean.square().sum()
+    return Common(matrix, others, rounding(size.dtype) * torch.maximum(size, least).clamp(min=SMALLEST))
 
 
 def wasserstein_distance(problem: Problem, common: Common, root: Root) -> tuple[Tensor, Tensor]:
