@@ -65,8 +65,8 @@ def gaussian_of(mean: Tensor, projection: Projection | None, correlated: float, 
     return StyleGaussian(own.mean, trace + full.mean.square().sum(), trace, axes._replace(scaled=scaled), share)
 
 
-# Part of a mean's square that counts as a variance where what rounding hides is reckoned; a gradient of one colour is then
-# that of its mean to 2 %, and pictures of more than one colour do not notice.
+# Part of a mean's square that counts as a variance where what rounding hides is reckoned; a gradient of one colour is
+# then that of its mean to 2 %, and pictures of more than one colour do not notice.
 _OF_MEAN = 1e-3
 # For estimates: how many of a layer's axes hold 0.99 of a style's variance, of pictures at 256 to 512 px.
 _AXES = 0.6
