@@ -78,9 +78,9 @@ def _judge(options: argparse.Namespace) -> None:
     content, style = (images.check_image(getattr(options, name.lower()), name=name) for name in ("CONTENT", "STYLE"))
     sizes = {path: images.check_image(path, name="RESULT") for path in options.results}
     panel, device = load("nst_lightning.judging.panel"), _device(options.device)
+    pictures = load("nst_lightning.judging.pictures")
     for path, size in sizes.items():
-        judged_at = load("nst_lightning.judging.pictures").size_of_style(style, size)
-        panel.check_sizes(options.judges, size, judged_at, path)
+        panel.check_sizes(options.judges, size, pictures.size_of_style(style, size), path)
     _check_memory(options.judges, sizes, content, style, device)
     table = _Table(options.judges, options.results, {name: judge.better for name, judge in panel.JUDGES.items()})
     for facts in _rows(options, panel.Panel(options.judges, device)):

@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from nst_lightning.config.presets import CONFIG_FLAGS
-from nst_lightning.config.settings import CLASSES, ITEMS, is_file
+from nst_lightning.config.settings import CLASSES, ITEMS, is_file, tree_of
 
 _KEYS = (*CLASSES, *ITEMS, "model.lr_scheduler", "trainer.plugins", "trainer.profiler", "trainer.strategy")
 # Each is a class whose arguments can be given without naming it. As defaults of the parser they would hand theirs on.
@@ -82,11 +82,7 @@ def _sources(args: Sequence[str]) -> Iterator[list[str]]:
 
 def _configuration(given: str, later: _Later) -> str:
     """A configuration without what is replaced: a file, or text in YAML."""
-    try:
-        tree = yaml.safe_load(given if "\n" in given else Path(given).read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError):  # the parser's to say
-        return given
-    changed = False
+    tree, changed = tree_of(given), False
     for key in _KEYS:
         group, _, name = key.partition(".")
         held = tree.get(group) if isinstance(tree, dict) else None

@@ -81,10 +81,7 @@ def _given(args: Sequence[str]) -> Iterator[tuple[str, Any]]:
 
 def _of_configuration(given: str) -> Iterator[tuple[str, Any]]:
     """Of a file, or of text in YAML where its paths begin at another folder."""
-    try:
-        tree = yaml.safe_load(given if "\n" in given else Path(given).read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError):  # the parser's to say
-        return
+    tree = tree_of(given)
     for group in ("data", "model", "trainer"):
         held = tree.get(group) if isinstance(tree, dict) else None
         if not isinstance(held, (dict, type(None))) and not is_file(str(held)):
@@ -93,6 +90,14 @@ def _of_configuration(given: str) -> Iterator[tuple[str, Any]]:
         group, _, name = key.partition(".")
         if isinstance(tree, dict) and isinstance(tree.get(group), dict) and name in tree[group]:
             yield key, tree[group][name]
+
+
+def tree_of(given: str) -> Any:
+    """What a configuration holds, a file or text in YAML; None if it cannot be read, as the parser will say."""
+    try:
+        return yaml.safe_load(given if "\n" in given else Path(given).read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return None
 
 
 def is_file(text: str) -> bool:
