@@ -13,7 +13,7 @@ from nst_lightning.engine.ledger import Reader, Row
 from nst_lightning.engine.module import StyleTransfer
 from nst_lightning.errors import check_at_least, notice
 
-_WORSE = 1.1  # a last loss above so many times the best one means that the way led astray
+_WORSE = 0.1  # a last loss that is worse than the best one by more than this fraction means that the way led astray
 _PROGRESS = 1e-5  # a best loss that falls by less than this fraction is no progress
 
 
@@ -64,8 +64,9 @@ class Watch(Reader):
         """Go back to the best image if the last ones are much worse, before it is enlarged or written."""
         pl_module.settle()
         self.take_all(trainer, pl_module)
-        if self._image is not None and not self._last <= _WORSE * self._best < float("inf"):
-            if self._best < float("inf"):
+        has_best = math.isfinite(self._best)
+        if self._image is not None and not (has_best and self._last <= self._best + _WORSE * abs(self._best)):
+            if has_best:
                 with torch.no_grad():
                     pl_module.image.copy_(self._image)
                 pl_module.went_back = True
@@ -97,7 +98,8 @@ class Watch(Reader):
         for loss in losses:
             self._first = loss if self._first == float("inf") else self._first
             self._above = self._above + 1 if not loss <= self._first else 0
-            self._without = 0 if loss < (1 - _PROGRESS) * self._best else self._without + 1
+            least = _PROGRESS * abs(self._best) if math.isfinite(self._best) else 0.0
+            self._without = 0 if loss < self._best - least else self._without + 1
             self._best = min(self._best, loss) if math.isfinite(loss) else self._best
             self._last = loss
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from nst_lightning.images.resize import resize, target_size
@@ -20,10 +21,16 @@ class Sitting(NamedTuple):
 
 
 def seated(result: Tensor, content: Tensor, style: Tensor) -> Sitting:
-    """Bring a content (1, 3, h, w) to the size of a result, and a style to that of its longer side."""
+    """Bring a content (1, 3, h, w) to the size of a result, and a style to that of its longer side.
+
+    If content and style are one picture they stay so, of whatever shape the result is.
+    """
     height, width = result.shape[-2:]
+    fitted = resize(content, (height, width)).clamp(0, 1)
+    if torch.equal(content, style):
+        return Sitting(result, fitted, fitted)
     size = size_of_style((style.shape[-2], style.shape[-1]), (height, width))
-    return Sitting(result, resize(content, (height, width)).clamp(0, 1), resize(style, size).clamp(0, 1))
+    return Sitting(result, fitted, resize(style, size).clamp(0, 1))
 
 
 def size_of_style(style: tuple[int, int], result: tuple[int, int]) -> tuple[int, int]:

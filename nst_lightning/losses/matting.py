@@ -57,9 +57,9 @@ def local_fit(image: Tensor, content: Tensor, side: int, epsilon: float) -> Loca
     y0 = c0.div_(l00)
     y1 = c1.sub_(l10 * y0).div_(l11)
     y2 = c2.sub_(l20 * y0).sub_(l21 * y1).div_(l22)
-    # What is explained is |y|², which never falls below 0.
+    # What is explained is |y|², which never falls below 0. What is left would by rounding, in a window of one colour.
     variance = means(image.square()).sub_(ours.square())
-    residual = (variance.sub_(y0.square()).sub_(y1.square()).sub_(y2.square())).sum(0)
+    residual = (variance.sub_(y0.square()).sub_(y1.square()).sub_(y2.square())).sum(0).clamp_(min=0)
     a2 = y2.div_(l22)
     a1 = y1.sub_(l21 * a2).div_(l11)
     a0 = y0.sub_(l10 * a1).sub_(l20 * a2).div_(l00)

@@ -165,13 +165,22 @@ class Sample:
 
 
 class WholeMap:
-    """The whole feature map of a picture, and the weights of its cells; not for tiles."""
+    """The whole feature map of a picture, put together from tiles if there are any, and the weights of its cells."""
 
     sharing: Sharing = "all"
 
+    def __init__(self) -> None:
+        self._found: tuple[Tensor, Tensor | None] | None = None
+
     def add(self, features: Tensor, window: Window) -> None:
-        """Take the map."""
-        self._found = features, window.map_weights
+        """Take a window's features."""
+        if window.is_whole:
+            self._found = features, window.map_weights
+            return
+        if self._found is None:
+            empty = features.new_empty(1, features.shape[1], window.height, window.width)
+            self._found = empty, window.map_weights
+        self._found[0][..., window.rows, window.columns] = features
 
     def sums(self) -> list[Tensor]:
         """Nothing is summed."""
@@ -179,6 +188,7 @@ class WholeMap:
 
     def result(self, cells: float) -> tuple[Tensor, Tensor | None]:
         """(1, C, h, w) features and (1, 1, h, w) weights or None."""
+        assert self._found is not None
         return self._found
 
 

@@ -47,6 +47,7 @@ def contrast_structure(one: Tensor, other: Tensor, weights: Tensor | None = None
     means = moment(one), moment(other)
     variances = (moment(one * one) - means[0].square()) + (moment(other * other) - means[1].square())
     found = (2 * (moment(one * other) - means[0] * means[1]) + _NEGLIGIBLE) / (variances + _NEGLIGIBLE)
+    found = found.clamp(max=1)  # which it passes by rounding alone, as 2xy <= x² + y²
     return found.mean() if counts is None else (found * counts).sum() / counts.sum().clamp(min=1e-6)
 
 

@@ -85,6 +85,18 @@ def test_divergence_and_a_stall_are_told_once():
     assert "the loss has not fallen below 4 for 2" in said[0]
 
 
+def test_losses_may_be_below_zero():
+    """A term of one's own may reward something; the fractions are those of the loss' size."""
+    assert watch([-1.0, -2.0, -3.0]) == (3, [])
+    assert watch([-1.0, -3.0, -2.9]) == (3, [])
+    image, said = watch([-1.0, -3.0, -2.0])
+    assert image == 1
+    assert "had -3; the image that had it is kept" in said[0]
+    _, said = watch([-3.0] * 30, patience=10)
+    assert ["has not fallen below -3" in line for line in said] == [True]
+    assert watch([-3.0 - n / 1000 for n in range(30)], patience=10) == (30, [])
+
+
 def test_a_rise_of_a_few_percent_is_no_reason_to_go_back():
     assert watch([5.0, 1.0, 1.05]) == (3, [])
 

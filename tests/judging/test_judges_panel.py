@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from helpers import rand_image
@@ -89,6 +91,12 @@ def test_small_pictures_are_refused_by_judges_that_see_nothing_there(networks):
     assert Panel(["clipped", "borders"]).judge(CONTENT, CONTENT, narrow)
     assert Panel(["clipped", "colors"]).judge(*(rand_image(1, 2, seed) for seed in range(3)))
     assert Panel(list(JUDGES)).judge(*(rand_image(48, 48, seed) for seed in range(3)))
+
+
+def test_nothing_is_to_be_closed_of_one_picture_whatever_the_shape_of_the_result(networks):
+    for result in (rand_image(64, 80), rand_image(66, 80), rand_image(80, 64)):
+        found = Panel(["gram", "sliced"]).judge(*seated(result, CONTENT, CONTENT.clone()))
+        assert all(math.isnan(value) for value in found.values())
 
 
 def test_sizes():

@@ -49,6 +49,14 @@ def test_loss_and_gradient_are_those_of_the_dense_matrix(radius, weighted):
     torch.testing.assert_close(gradient[0].flatten(1), 2 * channels @ laplacian / (3 * 0.01**2), rtol=1e-8, atol=1e-9)
 
 
+def test_nothing_is_left_of_one_colour():
+    """And not less than nothing, which rounding made of it."""
+    content, image = (
+        torch.tensor(c).view(1, 3, 1, 1).expand(1, 3, 72, 96) for c in ((0.16, 0.47, 0.78), (0.8, 0.2, 0.3))
+    )
+    assert 0 <= float(MattingLaplacian().image_loss(image, content, None)) < 1e-3
+
+
 def stripes(size):
     """Columns that go up and down: in windows of three, at the border as well, their variance is 8/9 of the square."""
     return torch.tensor([size, -size]).repeat(6).expand(1, 3, 8, 12).double() + 0.5

@@ -44,6 +44,15 @@ def test_tones_by_hand():
     assert float(term.image_loss(-strong, strong, None)) == pytest.approx(2, abs=1e-2)
 
 
+def test_one_colour_is_not_better_than_alike():
+    """Variances of flat pictures are differences of rounded squares, and came out below 0."""
+    flat = [
+        torch.tensor(colour).view(1, 3, 1, 1).expand(1, 3, 72, 96) for colour in ((0.16, 0.47, 0.78), (0.8, 0.2, 0.3))
+    ]
+    for image in flat:
+        assert 0 <= float(Tones().image_loss(image, flat[0], None)) < 1e-3
+
+
 def test_strokes_finer_than_a_cell_are_free():
     content = rand(1, 3, 24, 24).repeat_interleave(4, 2).repeat_interleave(4, 3)
     strokes = torch.tensor([0.1, -0.1]).repeat(48)  # from pixel to pixel

@@ -28,9 +28,12 @@ from nst_lightning.losses import (
     RelaxedEMD,
     SelfSimilarity,
     SlicedWasserstein,
+    StyleTerm,
     Term,
     TotalVariation,
     Wasserstein,
+    WholeMap,
+    at_least_float32,
 )
 from nst_lightning.losses.grid import make_grid
 from nst_lightning.objective.evaluator import Evaluator
@@ -288,6 +291,47 @@ def test_upstream_gradient_is_heeded(tiny_weights):
     tiled.prepare(rand(64, 80), [(rand(61, 45, seed=2), 0.25), (rand(33, 70, seed=3), 0.75)])
     (-3 * tiled(image).loss).backward()
     torch.testing.assert_close(image.grad, -3 * found[0][2], rtol=1e-9, atol=1e-12)
+
+
+class OfWholeMap(StyleTerm):
+    """A mean, with a target from whole maps."""
+
+    def __init__(self):
+        super().__init__(["relu2_1"])
+
+    def content_reference(self, layer):
+        return WholeMap()
+
+    style_reference = content_reference
+
+    def style_target(self, layer, styles):
+        return sum(share * features.mean((0, 2, 3)) for (features, _), share in styles)
+
+    def target(self, layer, content, style):
+        features, _ = content
+        return super().target(layer, features.mean((0, 2, 3)), style)
+
+    def measure(self, layer, features, window, target):
+        return at_least_float32(features).sum((0, 2, 3))
+
+    def distance(self, layer, mean, target):
+        return (mean - target).square().sum()
+
+
+def test_whole_maps_are_put_together_from_tiles(tiny_weights):
+    """Only the last tile of them was left once, and nothing said so."""
+    found = []
+    for tile in (None, 32):
+        network = VGG19(str(tiny_weights)).double()
+        network.set_compute_dtype(torch.float64)
+        evaluator = Evaluator(Objective([OfWholeMap()]), network, tile)
+        evaluator.prepare(rand(90, 125), [(rand(97, 61, seed=2), 1.0)])
+        image = rand(90, 125, seed=1).requires_grad_()
+        loss = evaluator(image).loss
+        loss.backward()
+        found.append((float(loss.detach()), image.grad))
+    assert found[0][0] == pytest.approx(found[1][0], rel=1e-10)
+    torch.testing.assert_close(found[1][1], found[0][1], rtol=1e-9, atol=1e-14)
 
 
 class Peak(Term):
