@@ -47,7 +47,7 @@ class StyleTransfer(ResumableModule):
         evaluations: Evaluations of a run of one stage at full size, or of all given stages together, which keep their
             shares; leave it out for the default stages.
         stages: Stages (evaluations, scale, extractor), coarse to fine, each an epoch; by default sizes double from 256
-            px on, with 40 evaluations, 40, 20 and so on.
+            px on, with 40 evaluations, 40, 20 and so on, or there is one of 60 up to 362 px.
         strength: Style against content: factor on all style terms.
         likeness: How much a stranger is to recognise of the content, 0 to 1: the content's terms count more above 0.5,
             up to twice as much, and less below, down to nothing.

@@ -21,7 +21,7 @@ from nst_lightning.studio.refusals import RefusedError
 _NAMES = re.compile(
     r"data\.(?:side|style_size|style_follows|init|seed|aspect|resample|color|content_floor|regions)"
     r"|model\.(?:likeness|terms|stages|tile|memory)"
-    r"|model\.(?:extractor|optimizer)(?:\.[a-z][a-z0-9_]{0,40})*"
+    r"|model\.(?:extractor|draft|optimizer)(?:\.[a-z][a-z0-9_]{0,40})*"
     r"|trainer\.precision"
 )
 _TORCH = ("Adam", "AdamW", "NAdam", "RAdam", "SGD", "RMSprop", "Adagrad")  # optimisers that need nothing else
@@ -84,7 +84,7 @@ class _Check:
             self._refuse("must be a number, a word, a list or a mapping", type(value).__name__)
 
     def _text(self, text: str, key: str, depth: int) -> None:
-        is_class = key == "class_path" or (key in {"extractor", "optimizer", "terms"})
+        is_class = key == "class_path" or (key in {"extractor", "draft", "optimizer", "terms"})
         if is_class:
             if text not in _classes():
                 self._refuse("must name a class of the product's own (losses, features, optim)", text)

@@ -10,8 +10,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import psutil
 import pytest
+import yaml
 from serving import ASKED, ask, made, png, studio_client, upload, wait_for
 
+from nst_lightning.config.presets import beside_package
+from nst_lightning.studio.configuration import asked_of
 from nst_lightning.studio.limits import Limits
 
 TOKEN = "a-token-of-the-tests"
@@ -140,6 +143,15 @@ def test_a_configuration_comes_back_as_a_request(shared):
     wait_for(shared, other)
     results = [shared.get(f"/api/pictures/{one}/result").content for one in (name, other)]
     assert results[0] == results[1]
+
+
+@pytest.mark.parametrize("preset", sorted(path.stem for path in beside_package("configs").glob("*.yaml")))
+def test_what_a_preset_says_may_come_from_outside(preset):
+    """Or the page could not take back what it wrote of a picture: it did not, of presets with a draft."""
+    model = yaml.safe_load((beside_package("configs") / f"{preset}.yaml").read_text(encoding="utf-8"))["model"]
+    options = asked_of(yaml.safe_dump({"model": model}))["asked"]["options"]
+    assert options["model.terms"] == model["terms"]
+    assert options.get("model.draft") == model.get("draft")
 
 
 @pytest.mark.parametrize(
