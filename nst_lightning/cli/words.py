@@ -57,6 +57,7 @@ FIT: dict[str, Value] = {
     "data.resample": Value(("bicubic", "bilinear")),
     "data.color": Value(("style", "luminance", "match", "histogram", "recolor")),
     "model.extractor": Value(("VGG19", "CompactVGG19")),
+    "model.draft": Value(("VGG19", "CompactVGG19")),
     "model.extractor.pooling": Value(("max", "average", "l2")),
     "model.extractor.padding": Value(("zeros", "replicate")),
     "model.extractor.convolution": Value(("auto", "direct", "winograd")),

@@ -18,6 +18,7 @@ from nst_lightning.files.paths import PATHS_FROM, absolute
 from nst_lightning.runs.folder import CHECKPOINTS, CONFIGURATION, LOCK, RECORD
 
 _LOSSES = "metrics.csv"
+_NEUTRAL = 0.5  # a likeness that changes nothing; its own module imports PyTorch, for which no list has to wait
 
 
 @dataclass
@@ -147,20 +148,27 @@ def _path(begin: Path, name: Any) -> str | None:
 def _settings(configuration: dict[str, Any]) -> dict[str, Any]:
     """What tells one run from another at a glance."""
     data, model = (_group(configuration, name) for name in ("data", "model"))
-    extractor = model.get("extractor") or {}
     stages, terms = model.get("stages"), model.get("terms")
-    network = str(extractor.get("class_path", "") if isinstance(extractor, dict) else extractor).rsplit(".", 1)[-1]
     found = {
         "size": data.get("size"),
         "stages": len(stages) if isinstance(stages, list) else None,
         "strength": None if model.get("strength") == 1 else model.get("strength"),
-        "extractor": network or None,
+        "likeness": None if model.get("likeness") == _NEUTRAL else model.get("likeness"),
+        "regions": data.get("regions") or None,
+        "draft": _network(model.get("draft")),
+        "extractor": _network(model.get("extractor")),
         "terms": [str(term.get("class_path", "")).rsplit(".", 1)[-1] for term in terms if isinstance(term, dict)]
         if isinstance(terms, list)
         else None,
         "color": None if data.get("color") == "style" else data.get("color"),
     }
     return {key: value for key, value in found.items() if value is not None}
+
+
+def _network(setting: Any) -> str | None:
+    """The class of a network, without its package."""
+    path = setting.get("class_path") if isinstance(setting, dict) else setting
+    return str(path).rsplit(".", 1)[-1] if path else None
 
 
 def _size(path: Path) -> int:

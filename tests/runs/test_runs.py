@@ -48,7 +48,7 @@ def test_a_finished_run_keeps_one_checkpoint_with_which_it_goes_on(place, pair):
 
 
 def test_a_list_says_what_was_made(place, pair, capsys):
-    assert fit(pair, "--model.evaluations=2", "--model.strength=3") == 0
+    assert fit(pair, "--model.evaluations=2", "--model.strength=3", "--model.likeness=0.7") == 0
     assert fit(pair, "--model.evaluations=4", "--trainer.max_steps=1") == 0
     os.utime("runs/content_style_001/run.json", (0, time.time() + 60))  # whatever the clock's resolution
     first, second = listed(capsys)
@@ -57,7 +57,7 @@ def test_a_list_says_what_was_made(place, pair, capsys):
     assert [second["state"], second["evaluations"], second["of"]] == ["cut short", 1, 4]
     assert second["reason"] == "trainer.max_steps"
     assert (first["content"], first["styles"]) == (str(pair[0]), [str(pair[1])])
-    assert first["settings"] == {"size": 48, "strength": 3.0, "extractor": "VGG19"}
+    assert first["settings"] == {"size": 48, "strength": 3.0, "likeness": 0.7, "extractor": "VGG19"}
     assert first["result"] == "runs/content_style_001/result.png"
     assert first["thumbnail"] == "runs/content_style_001/figure.png"
     assert first["bytes"] == size_of("runs/content_style_001")
@@ -65,7 +65,7 @@ def test_a_list_says_what_was_made(place, pair, capsys):
     assert main(["runs"]) == 0
     said = capsys.readouterr().out
     assert "runs/content_style_002  cut short (trainer.max_steps), 1 of 4 evaluations, " in said
-    assert "    content.png + style.png; size 48, strength 3.0, extractor VGG19\n" in said
+    assert "    content.png + style.png; size 48, strength 3.0, likeness 0.7, extractor VGG19\n" in said
     assert "2 runs, " in said.splitlines()[-1]
     assert [run["name"] for run in listed(capsys, "content_style_002")] == ["content_style_002"]
 
