@@ -24,7 +24,7 @@ class Table(NamedTuple):
     Attributes:
         steps: Evaluations.
         stages: Index of the stage of each.
-        losses: Weighted losses by name.
+        losses: Weighted losses by name; not a number where an evaluation had no such loss.
         seconds: When each was over.
     """
 
@@ -51,8 +51,8 @@ def read_table(path: Path) -> Table | None:
     return Table(
         steps=[int(row["step"]) for row in rows],
         stages=[int(row["stage"]) for row in rows],
-        losses={name: [float(row[name]) for row in rows] for name in names},
-        seconds=[float(row["seconds"]) for row in rows],
+        losses={name: [float(row[name] or math.nan) for row in rows] for name in names},
+        seconds=[float(row["seconds"] or math.nan) for row in rows],
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,9 @@ from nst_lightning.files.lenient import only_the_file
 class Metrics(Reader):
     """Write ``metrics.csv``: step, stage, weighted losses by group and by layer, and seconds.
 
+    A run that goes on with another objective may have other losses: the table then has the columns of both, with empty
+    cells where one of them has no such loss.
+
     Values stay on the device and are read together every n evaluations, so the loop never waits for one number. On an
     accelerator ``seconds`` is when the evaluation was handed over; it is exact where values are read.
 
@@ -30,8 +34,8 @@ class Metrics(Reader):
 
     def __init__(self, every: int = 25) -> None:
         super().__init__(every)
-        self._pending = ""  # rows that the file does not hold yet
-        self._first = 0  # step of the first of them
+        self._pending: list[dict[str, Any]] = []  # rows that the file does not hold yet
+        self._columns: list[str] = []  # of the file, once it holds nothing but what we wrote
         self._length: int | None = None  # bytes of the file, once it holds nothing from there on but what we wrote
         self._begin = 0.0
         self._before = 0.0  # seconds up to the last row taken, with those of runs that this one continues
@@ -52,27 +56,26 @@ class Metrics(Reader):
         if not trainer.is_global_zero or not (rows or self._pending):
             return
         path = Path(trainer.default_root_dir) / "metrics.csv"
-        text = io.StringIO(newline="")
-        writer = csv.writer(text)
-        for row in rows:
-            writer.writerow([row.step, row.stage, *row.losses.values(), f"{row.time - self._begin:.6f}"])
-        self._first = rows[0].step if rows and not self._pending else self._first
-        self._pending += text.getvalue()  # what cannot be written now is written next time
+        self._pending += [  # what cannot be written now is written next time
+            {"step": row.step, "stage": row.stage, **row.losses, "seconds": f"{row.time - self._begin:.6f}"}
+            for row in rows
+        ]
         with only_the_file(path):
             if self._length is not None and path.exists() and path.stat().st_size >= self._length:
-                self._length = append(path, self._pending.encode(), self._length)
+                self._length = append(path, _text(self._columns, self._pending), self._length)
             else:
                 make_folder(path.parent)
-                header = ",".join(["step", "stage", *module.objective.loss_names, "seconds"]) + "\r\n"
-                table = ((_rows_before(path, self._first) or header) + self._pending).encode()
+                own = ["step", "stage", *module.objective.loss_names, "seconds"]
+                before = _rows_before(path, self._pending[0]["step"])
+                self._columns, table = _table(before, own, self._pending)
                 with replacing(path) as file:
                     file.write(table)
                 self._length = len(table)
-            self._pending = ""
+            self._pending = []
 
     def on_train_start(self, trainer: Trainer, pl_module: StyleTransfer) -> None:  # type: ignore[override]
         """Begin a new table, or go on with a resumed run's."""
-        self._pending, self._length = "", None
+        self._pending, self._length = [], None
 
     def _seconds(self, rows: list[Row]) -> float:
         return rows[-1].time - self._begin if rows else self._before
@@ -86,7 +89,25 @@ class Metrics(Reader):
         self._before = state_dict["seconds"]
 
 
-def _rows_before(path: Path, step: int) -> str:
+def _text(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> bytes:
+    """Rows of a table."""
+    text = io.StringIO(newline="")
+    csv.DictWriter(text, columns, restval="").writerows(rows)
+    return text.getvalue().encode()
+
+
+def _table(before: bytes, own: list[str], rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], bytes]:
+    """The rows of before and those that follow, under the columns of both; the columns, and the table."""
+    header = (",".join(own) + "\r\n").encode()
+    if not before or before.startswith(header):
+        return own, (before or header) + _text(own, rows)
+    known = csv.DictReader(io.StringIO(before.decode(errors="replace"), newline=""))
+    others = [name for name in known.fieldnames or () if name not in own]
+    columns = [*own[:-1], *others, own[-1]]
+    return columns, (",".join(columns) + "\r\n").encode() + _text(columns, [*known, *rows])
+
+
+def _rows_before(path: Path, step: int) -> bytes:
     """What the file of a run that is now continued holds: header and the rows of evaluations before one.
 
     Its end may be missing, or hold anything, where the machine lost its power while rows were added.
@@ -97,7 +118,7 @@ def _rows_before(path: Path, step: int) -> str:
     try:
         lines = path.read_bytes().splitlines(keepends=True)
     except FileNotFoundError:
-        return ""
+        return b""
     columns = lines[0].count(b",") if lines else 0
     before = lines[:1]
     for line in lines[1:]:
@@ -105,4 +126,4 @@ def _rows_before(path: Path, step: int) -> str:
             break
         if int(line.split(b",", 1)[0]) < step:
             before.append(line)
-    return b"".join(before).decode(errors="replace") if columns else ""
+    return b"".join(before) if columns else b""

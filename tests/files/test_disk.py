@@ -93,8 +93,8 @@ def test_rows_with_a_torn_end(tmp_path, end):
     path = tmp_path / "metrics.csv"
     whole = b"step,stage,loss,seconds\r\n1,0,2.5,0.1\r\n2,0,2.25,0.2\r\n"
     path.write_bytes(whole + end)
-    assert _rows_before(path, 9).encode() == whole
-    assert _rows_before(path, 2).encode() == whole[: whole.index(b"2,0")]
+    assert _rows_before(path, 9) == whole
+    assert _rows_before(path, 2) == whole[: whole.index(b"2,0")]
 
 
 @pytest.mark.parametrize("begin", [b"", b"\0\0\0\0", b"not a table"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import subprocess
@@ -45,6 +46,23 @@ def test_a_finished_run_keeps_one_checkpoint_with_which_it_goes_on(place, pair):
     assert fit(pair, "--checkpoint_every=1", "--model.evaluations=6", "--trainer.max_steps=3") == 0
     kept = sorted(path.name for path in Path("runs/content_style_004/checkpoints").iterdir())
     assert kept == ["000002.ckpt", "000003.ckpt"]  # it is not finished
+
+
+def test_a_table_has_the_columns_of_all_objectives_that_it_went_on_with(place, pair):
+    """It kept the first one's header, under which the numbers of others stood in the wrong columns."""
+    assert fit(pair, "--model.evaluations=2", "--model.strength=0.5") == 0
+    assert fit(pair, "--ckpt_path=last", "--model.evaluations=4", "--model.strength=1") == 0
+    assert fit(pair, "--ckpt_path=last", "--model.evaluations=5", "--model.strength=0.5") == 0
+    (folder,) = Path("runs").iterdir()
+    with (folder / "metrics.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [bool(row["pixels.image"]) for row in rows] == [True, True, False, False, True]
+    for row in rows:
+        parts = [float(value or 0) for name, value in row.items() if "." in name]
+        assert float(row["loss"]) == pytest.approx(sum(parts), rel=1e-5)
+    seconds = [float(row["seconds"]) for row in rows]
+    assert seconds == sorted(seconds)
+    assert "<svg" in (folder / "report.html").read_text()
 
 
 def test_a_list_says_what_was_made(place, pair, capsys):
