@@ -23,7 +23,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 from nst_lightning.config.networks import Networks
 from nst_lightning.config.options import FitCLI
 from nst_lightning.config.parts import check_parts, default_callbacks, trainer_arguments
-from nst_lightning.config.resume import Resumed, check_resumed, flatten, say_resumed
+from nst_lightning.config.resume import Resumed, check_resumed, compares_anew, flatten, say_resumed
 from nst_lightning.data.module import StyleTransferData
 from nst_lightning.engine.complaints import complaint, complaint_in
 from nst_lightning.engine.module import StyleTransfer
@@ -141,6 +141,7 @@ def build(args: Sequence[str], given: Surroundings = _NOTHING) -> Job:
     kept = load_yaml(resolved)
     now = dict(flatten(kept))
     model.ends_where_stopped = resumed is not None and check_resumed(resumed, now, model, data)
+    model.compares_anew = resumed is not None and compares_anew(resumed, now)
     refuse_inputs(config.output, data.request.inputs)
     _keep_hyperparameters(model, resolved, kept)
     root_is_new = not root.exists()

@@ -32,6 +32,11 @@ _OPTIMIZER = "model.optimizer.class_path"
 _NETWORK = re.compile(r"model\.((stages\.\d+\.)?extractor|draft)\b")
 # Where results go and what is read besides is not what a run is.
 _RESULTS = ("output", "fallback", "trainer.default_root_dir", "snapshot_every", "timelapse", "preview", "report")
+# What losses are of, besides terms, strength and likeness, which the model itself compares.
+_COMPARED = re.compile(
+    r"model\.((stages\.\d+\.)?extractor|draft)\b|data\.(regions|content_mask|content_floor|color)$"
+    r"|data\.style\.\d+\.(?!path)"
+)
 _INCIDENTAL = ("ckpt_path", "checkpoint_", "log", *_RESULTS)
 
 
@@ -202,6 +207,17 @@ def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """What is not as the checkpoint's run had it, as ``key: then -> now``."""
     keys = [key for key in dict.fromkeys([*before, *now]) if not key.startswith(_INCIDENTAL)]
     return [f"{key}: {before.get(key)} -> {now.get(key)}" for key in keys if before.get(key) != now.get(key)]
+
+
+def compares_anew(resumed: Resumed, now: Mapping[str, Any]) -> bool:
+    """Whether losses of before are of other networks, regions, masks or colours; files count by their names."""
+    then = resumed.configuration  # nothing, if a program wrote the checkpoint
+    keys = [key for key in {**then, **now} if _COMPARED.match(key)] if then else []
+    return any(_named(then.get(key)) != _named(now.get(key)) for key in keys)
+
+
+def _named(value: Any) -> Any:
+    return Path(value).name if isinstance(value, str) else value
 
 
 def say_resumed(resumed: Resumed, now: dict[str, Any], *, at_end: bool) -> None:

@@ -33,14 +33,16 @@ class ResumableModule(StagedModule):
         configuration: The run's whole configuration in YAML, for its checkpoints; the command line sets it.
         ends_where_stopped: Whether a checkpoint at which a callback ended the run is its end, and not a place to go on
             from; the command line sets it where the picture is yet to be written.
-        is_other_objective: Whether terms or weights are not those of the checkpoint that is continued, so that losses
-            from before mean something else.
+        compares_anew: Whether networks, regions, masks or colours are not those of the checkpoint that is continued;
+            the command line sets it, as the model does not know what they were.
+        is_other_objective: Whether these, or terms or weights, are not those of the checkpoint that is continued, so
+            that losses from before mean something else.
         evaluation: The latest one.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.configuration, self.ends_where_stopped = "", False
+        self.configuration, self.ends_where_stopped, self.compares_anew = "", False, False
         self.is_other_objective = False
         self.evaluation: Evaluation | None = None
         self._facts: dict[str, Any] = {}
@@ -124,7 +126,8 @@ class ResumableModule(StagedModule):
             planned = self._reached.planned
         set_position(checkpoint, next_position(checkpoint, planned), planned)
         renew(checkpoint, self.trainer.callbacks)  # type: ignore[attr-defined]
-        self.is_other_objective = _objective(checkpoint.get("hyper_parameters")) != _objective(self.hparams)
+        before = _objective(checkpoint.get("hyper_parameters"))
+        self.is_other_objective = self.compares_anew or before != _objective(self.hparams)
         if self.is_other_objective:
             _forget_last_gradient(checkpoint)
 

@@ -17,6 +17,7 @@ from forked import Running, nst
 from helpers import picture
 
 from nst_lightning.cli import main
+from nst_lightning.config.resume import Resumed, compares_anew
 from nst_lightning.data import schedule
 from nst_lightning.errors import UserError, UserNotice
 from nst_lightning.images import read_image
@@ -262,3 +263,38 @@ def test_with_another_strength_losses_from_before_count_no_more(place, pair, cap
     said = capsys.readouterr().err
     assert "model.strength: 1.0 -> 4.0" in said
     assert "the image that had it is kept" not in said
+
+
+def test_with_another_color_losses_from_before_count_no_more(place, pair, capsys):
+    """Of a style in the content's colours less has to be changed: its losses are lower from the start."""
+    assert main(arguments(pair, "--data.init", "noise", "--data.color", "match", evaluations=12)) == 0
+    assert main(arguments(pair, "--ckpt_path", "last", "--data.color", "style", evaluations=13)) == 0
+    said = capsys.readouterr().err
+    assert "data.color: match -> style" in said
+    (*_, (_, before)), after = losses(newest(place))[:12], losses(newest(place))[-1][1]
+    assert float(after) > 1.1 * float(before)
+    assert "the image that had it is kept" not in said
+
+
+def test_what_losses_are_of():
+    then = {
+        **{"data.regions": 0, "data.color": "style", "data.style.0.path": "/a/x.jpg", "data.style.0.mask": "/a/m.png"},
+        **{
+            "data.seed": 0,
+            "model.extractor.init_args.weights": "/a/vgg.pth",
+            "model.extractor.init_args.pooling": "max",
+        },
+    }
+    resumed = Resumed(Path("a.ckpt"), None, then, ended=False)
+    for change in (
+        {"data.seed": 1},
+        {"data.style.0.mask": "/b/m.png"},
+        {"model.extractor.init_args.weights": "vgg.pth"},
+    ):
+        assert not compares_anew(resumed, {**then, **change})
+    for change in (
+        *({"data.regions": 2}, {"data.color": "match"}, {"data.style.0.mask": None}, {"data.style.0.scale": 2.0}),
+        *({"data.content_mask": "faces"}, {"model.extractor.init_args.pooling": "average"}, {"model.draft": "VGG19"}),
+    ):
+        assert compares_anew(resumed, {**then, **change})
+    assert not compares_anew(resumed._replace(configuration={}), then)
