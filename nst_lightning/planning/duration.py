@@ -75,6 +75,11 @@ def seconds_of_evaluation(speed: Speed, pixels: int, crops: int | None = None, t
     return (speed.per_pixel * area + speed.per_pass * tiles) * passes * _REST
 
 
+def seconds_of_picture_terms(speed: Speed, pixels: int) -> float:
+    """Time that terms take in one evaluation which look at the picture itself, of so many pixels."""
+    return (speed.per_pixel * pixels + speed.per_pass) * _REST
+
+
 def in_words(seconds: float) -> str:
     """A duration as people say it: ``40 s``, ``12 min``, ``3.5 h``."""
     if seconds < 90:

@@ -14,8 +14,9 @@ from nst_lightning.features.extractor import MemoryUse
 from nst_lightning.hardware.memory import HEAP, Supply
 from nst_lightning.objective.objective import Objective
 from nst_lightning.optim import LBFGS
-from nst_lightning.planning.duration import Speed, seconds_of_evaluation, speed_of
+from nst_lightning.planning.duration import Speed, seconds_of_evaluation, seconds_of_picture_terms, speed_of
 from nst_lightning.planning.memory import Earlier, Plan, make_plan
+from nst_lightning.planning.picture_terms import picture_speed
 
 _LEAN_HISTORIES = (20, 10, 5, 3)  # pairs
 _OTHER_OPTIMIZERS = 3  # images that an optimiser is taken to need that does not say so; Adam takes two
@@ -135,13 +136,15 @@ class Planner:
         for (_, (height, width), extractor), plan in zip(self._stages, self.plans, strict=True):
             most[extractor] = max(most.get(extractor, 0), min(height * width, (plan.tile or max(height, width)) ** 2))
         speeds: dict[Extractor, Speed] = {}
+        own = picture_speed(self._objective, self._stages[0].extractor, device)
         total = 0.0
         for (evaluations, (height, width), extractor), plan in zip(self._stages, self.plans, strict=True):
             if extractor not in speeds:
                 layers = self._objective.layers
                 speeds[extractor] = speed_of(extractor.to(device), layers, device, most[extractor])
             tiles = 1 if plan.tile is None else -(-height // plan.tile) * -(-width // plan.tile)
-            total += evaluations * seconds_of_evaluation(speeds[extractor], height * width, plan.pixels, tiles)
+            cost = seconds_of_evaluation(speeds[extractor], height * width, plan.pixels, tiles)
+            total += evaluations * (cost + seconds_of_picture_terms(own, height * width))
         return total
 
     def checkpoint_bytes(self) -> int:

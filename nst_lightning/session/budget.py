@@ -18,7 +18,8 @@ from nst_lightning.engine.module import StyleTransfer
 from nst_lightning.errors import UserError, notice
 from nst_lightning.features import Extractor
 from nst_lightning.hardware.accelerator import choose_accelerator, choose_precision, compute_dtype, describe
-from nst_lightning.planning.duration import Speed, seconds_of_evaluation, speed_of
+from nst_lightning.planning.duration import Speed, seconds_of_evaluation, seconds_of_picture_terms, speed_of
+from nst_lightning.planning.picture_terms import picture_speed
 
 _SIZES = (2048, 1536, 1024, 768, 512, 384, 256)  # pixels that are tried, where none are asked for
 _ENOUGH = 0.8  # of a preset's evaluations: from there on a larger picture is the better use of time
@@ -51,6 +52,7 @@ def within(
     cli = FitCLI(args)
     model, settings = build_model(cli, networks)
     speeds: dict[Extractor, Speed] = {}
+    pictures: Speed | None = None
     device = torch.device(choose_accelerator(settings["accelerator"]).value)
     dtype = compute_dtype(choose_precision(settings["precision"], describe(device)).value)
     data = build_data(cli.config)
@@ -64,7 +66,10 @@ def within(
             if network not in speeds:
                 network.set_compute_dtype(dtype)
                 speeds[network] = speed_of(network.to(device), model.objective.layers, device, height * width)
-            costs.append(seconds_of_evaluation(speeds[network], height * width))
+            if pictures is None:
+                pictures = picture_speed(model.objective, network, device)
+            cost = seconds_of_evaluation(speeds[network], height * width)
+            costs.append(cost + seconds_of_picture_terms(pictures, height * width))
         planned = sum(stage.evaluations * cost for stage, cost in zip(stages, costs, strict=True))
         left = asked - passed - _START - _TARGETS * sum(costs)
         factor = min(_MOST, left / planned)

@@ -9,11 +9,12 @@ import torch
 from nst_lightning.errors import UserError
 from nst_lightning.features import CompactVGG19, Extractor
 from nst_lightning.hardware.memory import HEAP, Supply, free_memory
-from nst_lightning.losses import Content, CosineContent, Grain, Gram, SelfSimilarity, TotalVariation, Wasserstein
+from nst_lightning.losses import Content, CosineContent, Grain, Gram, SelfSimilarity, Term, TotalVariation, Wasserstein
 from nst_lightning.objective.objective import Objective, default_terms
 from nst_lightning.objective.traversal import Traversal
 from nst_lightning.optim import LBFGS
 from nst_lightning.planning import duration as estimate
+from nst_lightning.planning import picture_terms
 from nst_lightning.planning.memory import SIZES, Earlier, make_plan
 from nst_lightning.planning.planner import Planner, Scope
 
@@ -161,6 +162,35 @@ def test_an_accelerator_has_a_time_to_launch_and_one_for_each_pixel(monkeypatch,
     assert estimate.seconds_of_evaluation(speed, 10**6) == pytest.approx(2.5 * (launch + per_pixel * 10**6), abs=1e-8)
     tiled = estimate.seconds_of_evaluation(speed, 10**6, crops=2 * 10**6, tiles=4)
     assert tiled == pytest.approx(3.75 * (4 * launch + per_pixel * 2 * 10**6), abs=1e-8)
+
+
+class Seen(Term):
+    """A term that looks at the picture, and takes so long by this clock."""
+
+    sees_image = True
+    group = "content"
+
+    def __init__(self, clock):
+        super().__init__([])
+        self.clock = clock
+
+    def image_loss(self, image, content, weights):
+        self.clock.now += 0.02 + 3e-7 * image[0, 0].numel()
+        return image.square().mean()
+
+
+def test_terms_that_look_at_the_picture_take_time_that_no_network_shows(monkeypatch):
+    """Of a preset of such terms alone it was said that it takes no time, and twenty seconds were spent at 2048 px."""
+    clock = Timed(0.0, 0.0)
+    monkeypatch.setattr(picture_terms.time, "perf_counter", lambda: clock.now)
+    alone = picture_terms.picture_speed(Objective([Seen(clock)]), NETWORK, torch.device("cpu"))
+    assert alone == (pytest.approx(3e-7), pytest.approx(0.02))
+    others = picture_terms.picture_speed(Objective([Seen(clock), Gram(["relu2_1"])]), NETWORK, torch.device("cpu"))
+    assert others == (pytest.approx(3e-7), pytest.approx(0.02))
+    assert estimate.seconds_of_picture_terms(alone, 10**6) == pytest.approx(1.25 * 0.32)
+    divided = Objective([Wasserstein(["image"])], regions=3)
+    assert [count for _, count in picture_terms._terms(divided)] == [3]
+    assert not list(picture_terms._terms(Objective(default_terms())))
 
 
 def test_an_evaluation_is_two_passes_or_three_of_all_crops_and_a_quarter():

@@ -243,6 +243,7 @@ def test_what_a_file_is_called_does_not_matter(pair, place):
 def test_a_run_in_a_given_time_has_the_evaluations_that_fit(pair, place, monkeypatch):
     """A millisecond for each evaluation at 48 px leaves time for 198 in a second."""
     monkeypatch.setattr("nst_lightning.session.budget.speed_of", lambda *_: Speed(1e-3 / (48 * 36 * 2 * 1.25)))
+    monkeypatch.setattr("nst_lightning.session.budget.picture_speed", lambda *_: Speed(0.0))
     args = Short(size=48).arguments(str(pair[0]), [str(pair[1])])
     assert within(args, 1.0, 0.2, any_size=False) == ["--data.size=48", "--model.evaluations=198"]
     with pytest.warns(UserNotice, match="seconds: 0.5 are few for this machine; 12 evaluations at 48 px take longer"):
@@ -257,6 +258,10 @@ def test_a_run_in_a_given_time_has_the_evaluations_that_fit(pair, place, monkeyp
         "--data.size=384",
         '--model.stages=[{"evaluations": 53, "scale": 0.5}, {"evaluations": 53, "scale": 1.0}]',
     )
+    # Terms that look at the picture take their time, too: as much again.
+    with monkeypatch.context() as patch:
+        patch.setattr("nst_lightning.session.budget.picture_speed", lambda *_: Speed(1e-3 / (48 * 36 * 1.25)))
+        assert within(args, 1.0, 0.2, any_size=False) == ["--data.size=48", "--model.evaluations=98"]
     # With a draft its stages stay its own.
     _, stages, _ = within([*args, "--model.draft=CompactVGG19"], 5.0, 0.0, any_size=True)
     first, second, third = json.loads(stages.removeprefix("--model.stages="))
