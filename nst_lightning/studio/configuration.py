@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
 import yaml
@@ -27,6 +27,7 @@ _FIELDS = {
     "data.regions": "regions",
     "model.evaluations": "evaluations",
 }
+_OF_STYLES = {"path", "weight", "mask", "scale"}  # what a request can say of a style; its scale as stroke_size
 BEGINNING = "beginning.tif"  # what a picture that began with another one calls that
 
 
@@ -116,21 +117,43 @@ def _pictures(flat: dict[str, Any], asked: dict[str, Any]) -> dict[str, Any]:
     """Take what names files out of the settings; returns the names alone."""
     given = flat.pop("data.style", None)
     items = given if isinstance(given, list) else [] if given is None else [given]
+    known = [item if isinstance(item, dict) else {"path": item} for item in items]
     styles = []
-    for item in items:
-        about = item if isinstance(item, dict) else {"path": item}
+    for about in known:
         style: dict[str, Any] = {"name": _file_name(about.get("path")), "mask": _file_name(about.get("mask"))}
         style["weight"] = about["weight"] if isinstance(about.get("weight"), (int, float)) else 1.0
         styles.append(style)
-    scales = [item.get("scale", 1.0) for item in items if isinstance(item, dict)]
-    if scales and isinstance(scales[0], (int, float)) and scales[0] != 1:
-        asked["stroke_size"] = scales[0]
+    scale = _scale_of(known)
+    if scale != 1:
+        asked["stroke_size"] = scale
     found: dict[str, Any] = {"content": _file_name(flat.pop("data.content", None)), "styles": styles}
     mask = flat.pop("data.content_mask", None)
     if mask == FACES:
         asked["protect_faces"], mask = True, None
     found["content_mask"] = _file_name(mask)
     return found
+
+
+def _scale_of(styles: Sequence[Mapping[str, Any]]) -> float:
+    """The scale that all styles have.
+
+    Raises:
+        RefusedError: If they differ in it, or say what a request cannot, which would be lost without a word.
+    """
+    for style in styles:
+        strange = [str(key) for key, value in style.items() if key not in _OF_STYLES and value is not None]
+        if strange:
+            raise RefusedError(
+                f"data.style: must say no more of a style than {', '.join(sorted(_OF_STYLES))} here, got "
+                f"{strange[0][:60]}; leave it out, or use nst fit"
+            )
+    scales = [1.0 if style.get("scale") is None else style["scale"] for style in styles]
+    if any(scale != scales[0] for scale in scales):
+        raise RefusedError(
+            f"data.style: must have one scale for all styles here, got {' and '.join(map(str, scales))[:60]}; "
+            "make them the same, or use nst fit"
+        )
+    return scales[0] if scales and isinstance(scales[0], (int, float)) else 1.0
 
 
 def _file_name(path: Any) -> str | None:

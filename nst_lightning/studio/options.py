@@ -16,6 +16,7 @@ from nst_lightning import features, losses, optim
 from nst_lightning.data.request import Color, Side, Start
 from nst_lightning.features.compact import EMBEDDED
 from nst_lightning.images.resize import Resample
+from nst_lightning.losses.term import PIXEL_LAYERS
 from nst_lightning.studio.refusals import RefusedError
 
 _NAMES = re.compile(
@@ -31,9 +32,10 @@ _WORDS = frozenset(
     (
         *(get_args(Side) + get_args(Start) + get_args(Color) + get_args(Resample)),
         *EMBEDDED,  # encoders in the package
+        *PIXEL_LAYERS,
         *("auto", "max", "average", "l2", "zeros", "replicate", "direct", "winograd", "stored", "normalised"),
         *("balanced", "released", "paper", "squared", "absolute", "nine_point", "dealt", "own", "all"),
-        *("float32", "bfloat16", "image", "torch", "any", "caffe", "torchvision"),
+        *("float32", "bfloat16", "torch", "any", "caffe", "torchvision"),
         *("32-true", "bf16-mixed", "64-true"),
     )
 )

@@ -16,6 +16,7 @@ from serving import ASKED, ask, made, png, studio_client, upload, wait_for
 from nst_lightning.config.presets import beside_package
 from nst_lightning.studio.configuration import asked_of
 from nst_lightning.studio.limits import Limits
+from nst_lightning.studio.options import check_options
 
 TOKEN = "a-token-of-the-tests"
 PATHS = ["../../etc/passwd", "/etc/passwd", "..%2f..%2fetc%2fpasswd", "....//etc", "C:\\x", "~/x", "a" * 16, "%00" * 16]
@@ -152,6 +153,39 @@ def test_what_a_preset_says_may_come_from_outside(preset):
     options = asked_of(yaml.safe_dump({"model": model}))["asked"]["options"]
     assert options["model.terms"] == model["terms"]
     assert options.get("model.draft") == model.get("draft")
+
+
+def test_both_layers_of_pixels_are_words():
+    """In lists, too: a mapping has them as keys, which may be any plain name."""
+    term = {"class_path": "Wasserstein", "init_args": {"layers": ["image", "detail", "relu1_1"]}}
+    check_options({"model.terms": [term]})
+
+
+@pytest.mark.parametrize(
+    ("styles", "said"),
+    [
+        ([{"path": "a.png", "layers": ["relu1_1"]}], "got layers; leave it out"),
+        ([{"path": "a.png"}, {"path": "b.png", "style_mask": "c.png"}], "got style_mask; leave it out"),
+        ({"path": "a.png", "size": 256}, "got size; leave it out"),
+        ([{"path": "a.png", "scale": 2}, {"path": "b.png", "scale": 3}], "got 2 and 3; make them the same"),
+        (["a.png", {"path": "b.png", "scale": 2}], "got 1.0 and 2; make them the same"),
+    ],
+)
+def test_what_a_request_cannot_say_of_a_style_is_refused(shared, styles, said):
+    answer = shared.post("/api/configuration", content=json.dumps({"data": {"style": styles}}))
+    assert (answer.status_code, answer.json()["field"]) == (422, "styles")
+    assert said in answer.json()["error"]
+
+
+def test_what_a_request_can_say_of_styles_is_taken():
+    nothing = {"style_mask": None, "layers": None, "size": None}
+    styles = [{"path": "a.png", "weight": 2, "scale": 2.0, **nothing}, {"path": "b.png", "scale": 2, "mask": "c.png"}]
+    found = asked_of(json.dumps({"data": {"style": styles}}))
+    assert found["asked"]["stroke_size"] == 2
+    assert found["pictures"]["styles"] == [
+        {"name": "a.png", "mask": None, "weight": 2},
+        {"name": "b.png", "mask": "c.png", "weight": 1.0},
+    ]
 
 
 @pytest.mark.parametrize(
