@@ -27,6 +27,10 @@ _FIELDS = {
     "data.regions": "regions",
     "model.evaluations": "evaluations",
 }
+# Where a file has none, the preset that is chosen on the page may have one. A file as nst fit writes it has all of
+# _WHOLE, and leaves out what is none.
+_MEANT = ("model.draft", "model.stages")
+_WHOLE = {"model.terms", "model.extractor", "model.optimizer"}
 _OF_STYLES = {"path", "weight", "mask", "scale"}  # what a request can say of a style; its scale as stroke_size
 BEGINNING = "beginning.tif"  # what a picture that began with another one calls that
 
@@ -64,7 +68,7 @@ def asked_of(text: str) -> dict[str, Any]:
 
     Returns:
         ``asked``, with the fields that the YAML speaks of, and ``pictures``, with the names of the files that it names
-        for content, styles and masks; only the last part of a path.
+        for content, styles, masks and the start; only the last part of a path. No field takes the last, ``init``.
 
     Raises:
         UserError: If it says anything that may not come from outside.
@@ -82,6 +86,8 @@ def asked_of(text: str) -> dict[str, Any]:
         )
     flat = {f"{group}.{key}": value for group in ("data", "model") for key, value in _mapping(tree, group).items()}
     asked: dict[str, Any] = {}
+    if flat.get("data.size") == "content":
+        raise RefusedError("data.size: must be a number of pixels here, got content; give one, such as 512")
     for name, field in _FIELDS.items():
         if flat.get(name) is not None:
             asked[field] = flat[name]
@@ -101,7 +107,9 @@ def asked_of(text: str) -> dict[str, Any]:
         raise RefusedError(
             f"body: must have no settings but data and model, got {strange[0][:60]}; leave it out", field="body"
         )
-    options = {name: value for name, value in flat.items() if value is not None}
+    if flat.keys() >= _WHOLE:
+        flat = {**dict.fromkeys(_MEANT), **flat}
+    options = {name: value for name, value in flat.items() if value is not None or name in _MEANT}
     check_options(options)
     return {"asked": {**asked, "options": options}, "pictures": pictures}
 
@@ -131,6 +139,8 @@ def _pictures(flat: dict[str, Any], asked: dict[str, Any]) -> dict[str, Any]:
     if mask == FACES:
         asked["protect_faces"], mask = True, None
     found["content_mask"] = _file_name(mask)
+    if isinstance(flat.get("data.init"), str) and flat["data.init"] not in get_args(Start):
+        found["init"] = _file_name(flat.pop("data.init"))
     return found
 
 

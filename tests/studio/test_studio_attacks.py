@@ -188,6 +188,37 @@ def test_what_a_request_can_say_of_styles_is_taken():
     ]
 
 
+@pytest.mark.parametrize(("preset", "name"), [("quickstart", "stages"), ("portrait", "draft")])
+def test_what_a_file_says_it_has_not_wins_over_the_preset(shared, preset, name):
+    none = {"model.draft": None, "model.stages": None}
+    written = shared.post("/api/plan", json=ASKED).json()["configuration"]  # which leaves out what is none
+    given = json.dumps({"data": {"size": 48}, "model": {"draft": None, "stages": None, "terms": None}})
+    for text in (written, given):
+        asked = shared.post("/api/configuration", content=text).json()["asked"]
+        assert {key: value for key, value in asked["options"].items() if key in none} == none
+        plan = shared.post("/api/plan", json={**ASKED, **asked, "preset": preset, "evaluations": None}).json()
+        assert yaml.safe_load(plan["configuration"])["model"].get(name) is None
+        assert f"--model.{name}=null" in plan["command"]
+    part = shared.post("/api/configuration", content="model: {strength: 2, terms: [Content]}").json()["asked"]
+    assert part["options"] == {"model.terms": ["Content"]}  # of what it does not speak, the preset has the word
+
+
+def test_the_contents_own_size_is_refused_in_one_line(shared):
+    answer = shared.post("/api/configuration", content="data: {size: content}")
+    assert (answer.status_code, answer.json()["field"]) == (422, "size")
+    assert answer.json()["error"] == "data.size: must be a number of pixels here, got content; give one, such as 512"
+
+
+def test_the_start_of_a_larger_picture_is_named_and_left_out(shared):
+    answer = shared.post("/api/configuration", content="data: {init: pictures/beginning.tif, seed: 3}").json()
+    assert answer["asked"]["options"] == {"data.seed": 3}
+    assert answer["pictures"]["init"] == "beginning.tif"
+    for word in ("noise", None):
+        answer = shared.post("/api/configuration", content=json.dumps({"data": {"init": word}})).json()
+        assert "init" not in answer["pictures"]
+    assert shared.post("/api/configuration", content="data: {init: [a.tif]}").status_code == 422
+
+
 @pytest.mark.parametrize(
     "text", ["[1]", "a: [", "model: 3", "!!python/object/apply:os.system [id]", "[" * 5000, "x: 1"]
 )

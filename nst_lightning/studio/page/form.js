@@ -387,7 +387,8 @@ async function takeConfiguration(file) {
     const { asked, pictures } = await api.configuration(await file.text());
     fill({ ...read(), ...asked });
     const named = [pictures.content, ...pictures.styles.map(({ name }) => name)].filter(Boolean);
-    say(`The file's settings are taken.${named.length ? ` Its pictures are ${named.join(" and ")}: choose them.` : ""}`);
+    const begun = pictures.init ? ` Its picture began with ${pictures.init}, which a new one here does not.` : "";
+    say(`The file's settings are taken.${named.length ? ` Its pictures are ${named.join(" and ")}: choose them.` : ""}${begun}`);
   } catch (error) {
     complain("error-options", error.message, $("configuration"));
   }
