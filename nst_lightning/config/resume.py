@@ -131,7 +131,7 @@ def _stages(asked: Namespace, stored: Mapping[str, Any], facts: Mapping[str, Any
     if asked.evaluations is None:
         by_default = model.get("stages") is None and model.get("evaluations") is None
         counts = then if by_default and list(then) not in _defaults(len(then)) else []
-    elif len(then) > 1:
+    elif len(then) > 1 or model.get("stages"):  # one that was given may have a network of its own
         try:
             rest = make_schedule(asked.evaluations - sum(then[:stage]), [Stage(count) for count in then[stage:]])
         except UserError:

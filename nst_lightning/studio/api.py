@@ -162,7 +162,8 @@ def configuration(studio: The, name: Id) -> Response:
 @router.get("/pictures/{name}/command", summary="The command that repeats it", response_class=PlainTextResponse)
 def command(studio: The, name: Id) -> str:
     """One line for a shell."""
-    return downloads.command_of(studio.shelf.get(name), studio.uploads) + "\n"
+    record = studio.shelf.get(name)
+    return downloads.command_of(record, studio.shelf.place(name), studio.uploads) + "\n"
 
 
 def _attachment(content: bytes, kind: str, name: str) -> Response:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 import threading
-from collections.abc import Sequence
 from pathlib import Path
 
 from nst_lightning.callbacks.frames import Frames
 from nst_lightning.callbacks.timelapse import FOLDER, Timing, make_shots
+from nst_lightning.files.yaml_text import load_yaml
 from nst_lightning.images import read_image, read_metadata, resize, target_size, write_image
 from nst_lightning.images.film import write_film
 from nst_lightning.studio.asked import Asked
-from nst_lightning.studio.configuration import BEGINNING, published
+from nst_lightning.studio.configuration import published
 from nst_lightning.studio.maker import Place
-from nst_lightning.studio.recipe import command, names_of
+from nst_lightning.studio.recipe import command, names_of, plain_words
 from nst_lightning.studio.records import Record
 from nst_lightning.studio.refusals import RefusedError
 from nst_lightning.studio.uploads import Uploads
@@ -29,6 +30,7 @@ TYPES = {
 }
 FILMS = {"webp": "image/webp", "gif": "image/gif"}
 _DEEP = ("png", "tiff", "jxl")
+_SHARED_OUT = "--model.stages=null"  # of a picture that went on
 _GIF_LONGEST, _GIF_FPS = 480, 10
 _encoding = threading.Lock()  # one at a time: a large picture takes much memory
 
@@ -96,12 +98,17 @@ def configuration(record: Record, place: Place, uploads: Uploads) -> str:
     return str((record.plan or {}).get("configuration", ""))
 
 
-def command_of(record: Record, uploads: Uploads) -> str:
+def command_of(record: Record, place: Place, uploads: Uploads) -> str:
     """The command line that makes the picture again."""
     asked = Asked(**record.asked)
-    return command(asked, names_of(asked, uploads), _plain(record.more))
+    return command(asked, names_of(asked, uploads), [*plain_words(record.more), *_stages(record, place)])
 
 
-def _plain(words: Sequence[str]) -> list[str]:
-    """Options without the server's folders."""
-    return [f"--data.init={BEGINNING}" if word.startswith("--data.init=") else word for word in words]
+def _stages(record: Record, place: Place) -> list[str]:
+    """Options for the stages of a picture that went on: it was asked for so many evaluations, and shared them out."""
+    if _SHARED_OUT not in record.more or not place.settings.is_file():
+        return []
+    model = load_yaml(place.settings.read_text(encoding="utf-8")).get("model") or {}
+    if not model.get("stages") or model.get("evaluations") is not None:
+        return []
+    return [f"--model.stages={json.dumps(model['stages'])}", "--model.evaluations=null"]

@@ -13,7 +13,7 @@ from nst_lightning.session import Session
 from nst_lightning.studio.asked import Asked
 from nst_lightning.studio.configuration import published
 from nst_lightning.studio.limits import Limits
-from nst_lightning.studio.recipe import arguments, check_asked, command, names_of
+from nst_lightning.studio.recipe import arguments, check_asked, command, names_of, plain_words
 from nst_lightning.studio.refusals import RefusedError
 from nst_lightning.studio.uploads import Uploads
 from nst_lightning.studio.workshop import device_words
@@ -84,7 +84,7 @@ class Estimator:
             "seconds": None if found.seconds is None else round(found.seconds, 2),
             "bytes": found.memory,
             "configuration": published(found.configuration, asked, names),
-            "command": command(asked, names, chosen),
+            "command": command(asked, names, [*plain_words(more), *chosen]),
         }
 
     def _plain(self, line: str) -> str:

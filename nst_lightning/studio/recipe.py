@@ -10,6 +10,7 @@ from typing import Any
 from nst_lightning.config.presets import preset_names
 from nst_lightning.config.short import Short
 from nst_lightning.studio.asked import Asked
+from nst_lightning.studio.configuration import BEGINNING
 from nst_lightning.studio.limits import Limits
 from nst_lightning.studio.options import check_options
 from nst_lightning.studio.refusals import RefusedError
@@ -118,6 +119,11 @@ def command(asked: Asked, names: Mapping[str, str], more: Sequence[str] = ()) ->
     # The options, in YAML as the short words' own maker writes them.
     plain = Short("", options=short_of(asked, names.__getitem__).options).arguments(None, ["demo:style"])[1:]
     return shlex.join([*words, *plain, *more])
+
+
+def plain_words(words: Sequence[str]) -> list[str]:
+    """Options without the server's folders."""
+    return [f"--data.init={BEGINNING}" if word.startswith("--data.init=") else word for word in words]
 
 
 def _number(value: float) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 import shutil
 import threading
@@ -14,12 +15,14 @@ from filelock import FileLock, Timeout
 
 from nst_lightning.errors import UserError
 from nst_lightning.files.folders import make_folder
+from nst_lightning.files.yaml_text import load_yaml
 from nst_lightning.runs.folder import check_folder
 from nst_lightning.studio.asked import Asked, More
 from nst_lightning.studio.configuration import BEGINNING
 from nst_lightning.studio.estimate import Estimator
 from nst_lightning.studio.events import Hub
 from nst_lightning.studio.limits import Limits
+from nst_lightning.studio.maker import Place
 from nst_lightning.studio.metrics import Metrics
 from nst_lightning.studio.records import Record, Records, new_record
 from nst_lightning.studio.refusals import RefusedError
@@ -167,18 +170,12 @@ class Studio:
                 raise RefusedError(
                     "picture: must have a result, got none yet; stop it, or wait for its end", 409, "picture"
                 )
-            wish = dict(parent.asked)
-            leave_out = {"data.init", "model.stages", "model.evaluations"}
-            wish["options"] = {key: value for key, value in wish["options"].items() if key not in leave_out}
-            side = min if wish["options"].get("data.side") == "short" else max
-            wish |= {"size": 2 * side(parent.width, parent.height), "evaluations": None, "seconds": None}
-            stages = (parent.plan or {}).get("stages") or [parent.evaluations]
-            count = min(_MOST, max(_LEAST, int(stages[-1]) // 2))
+            wish, length = _enlarged(parent, place)
             child = secrets.token_hex(8)
             beginning = make_folder(self.shelf.place(child).folder) / BEGINNING
             try:
                 shutil.copyfile(place.fine, beginning)
-                words = (f"--data.init={beginning}", "--model.stages=null", f"--model.evaluations={count}")
+                words = (f"--data.init={beginning}", *length)
                 plan = self.estimator.plan(Asked(**wish), words, measured=False)
             except BaseException:
                 shutil.rmtree(beginning.parent, ignore_errors=True)
@@ -193,6 +190,26 @@ class Studio:
         if not self.workshop.wait_for_end(name, _PATIENCE):
             raise RefusedError("picture: must come to its end first, it has not; try again", 409, "picture")
         self.shelf.remove(name)
+
+
+def _enlarged(parent: Record, place: Place) -> tuple[dict[str, Any], list[str]]:
+    """What is asked for and the options for the length, for one stage with the network of the parent's last."""
+    made = load_yaml(place.settings.read_text(encoding="utf-8")) if place.settings.is_file() else {}
+    wish = dict(parent.asked)
+    leave_out = {"data.init", "model.stages", "model.evaluations"}
+    wish["options"] = {key: value for key, value in wish["options"].items() if key not in leave_out}
+    style_size = (made.get("data") or {}).get("style_size")  # which the preset may have said
+    if style_size is not None:
+        wish["options"]["data.style_size"] = 2 * style_size
+    side = min if wish["options"].get("data.side") == "short" else max
+    wish |= {"size": 2 * side(parent.width, parent.height), "evaluations": None, "seconds": None}
+    counts = (parent.plan or {}).get("stages") or [parent.evaluations]
+    count = min(_MOST, max(_LEAST, int(counts[-1]) // 2))
+    stages = (made.get("model") or {}).get("stages") or [{}]
+    if not stages[-1].get("extractor"):
+        return wish, ["--model.stages=null", f"--model.evaluations={count}"]
+    stage = {"evaluations": count, "extractor": stages[-1]["extractor"]}
+    return wish, [f"--model.stages={json.dumps([stage])}", "--model.evaluations=null"]
 
 
 def _new(asked: dict[str, Any], turn: int, plan: dict[str, Any], name: str = "") -> Record:

@@ -7,6 +7,7 @@ import json
 import shlex
 
 import pytest
+import yaml
 from PIL import Image
 from serving import ASKED, ask, made, pixels, png, studio_client, upload, wait_for
 
@@ -126,10 +127,45 @@ def test_one_of_several_stages_goes_on(client):
     assert wait_for(client, name, reached=lambda picture: picture["evaluation"] == 15)["evaluations"] == 15
 
 
+def test_the_command_of_a_picture_that_went_on_makes_its_stages(client, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    name = made(client, preset="quickstart", evaluations=12, size=96)
+    assert "model.stages" not in client.get(f"/api/pictures/{name}/command").text  # the preset says them
+    client.post(f"/api/pictures/{name}/continue", json={"evaluations": 3})
+    picture = wait_for(client, name, reached=lambda picture: picture["evaluation"] == 15)
+    command = shlex.split(client.get(f"/api/pictures/{name}/command").text)
+    assert main([*command[1:], "--log", "none"]) == 0
+    result = client.get(picture["result"]).content
+    assert pixels((tmp_path / "picture.png").read_bytes()) == pixels(result)
+
+
+def test_the_network_of_a_single_stage_is_kept(client):
+    stage = {"evaluations": 4, "extractor": {"class_path": "CompactVGG19", "init_args": {"weights": "narrow"}}}
+    name = made(client, evaluations=None, options={"model.stages": [stage]})
+    client.post(f"/api/pictures/{name}/continue", json={"evaluations": 2})
+    wait_for(client, name, reached=lambda picture: picture["evaluation"] == 6)
+    child = client.post(f"/api/pictures/{name}/larger").json()
+    wait_for(client, child["id"])
+    for one, count in ((name, 6), (child["id"], 10)):
+        settings = yaml.safe_load(client.get(f"/api/pictures/{one}/configuration").text)
+        [made_stage] = settings["model"]["stages"]
+        assert made_stage["evaluations"] == count
+        assert made_stage["extractor"]["init_args"]["weights"] == "narrow"
+
+
+def test_a_larger_one_has_larger_styles(client):
+    name = made(client, options={"data.style_size": 32})
+    child = client.post(f"/api/pictures/{name}/larger").json()
+    assert child["asked"]["options"]["data.style_size"] == 64
+    assert "--data.style_size=64" in child["plan"]["command"]
+
+
 def test_a_larger_one_begins_with_the_result(client):
     name = made(client)
     child = client.post(f"/api/pictures/{name}/larger").json()
     assert (child["parent"], child["width"], child["height"], child["evaluations"]) == (name, 96, 64, 10)
+    assert "--data.init=beginning.tif" in child["plan"]["command"]
+    assert "--model.evaluations=10" in child["plan"]["command"]
     client.delete(f"/api/pictures/{name}")  # it needs its parent no more
     picture = wait_for(client, child["id"])
     assert picture["evaluation"] == 10
