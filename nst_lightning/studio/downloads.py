@@ -42,7 +42,7 @@ def result(place: Place, kind: str, bits: int, quality: int = 95) -> bytes:
         place: Its files.
         kind: One of `TYPES`.
         bits: 8, or 16 for PNG, TIFF and JPEG XL.
-        quality: Of JPEG and AVIF.
+        quality: Of JPEG and AVIF; JPEG XL is without loss, as what it is made of is.
 
     Raises:
         UserError: If there is none yet, or the format has no such bits.
@@ -58,6 +58,7 @@ def result(place: Place, kind: str, bits: int, quality: int = 95) -> bytes:
     with _encoding, tempfile.TemporaryDirectory(prefix="nst_") as folder:
         picture, path = read_image(source), Path(folder) / f"picture.{kind}"
         metadata = read_metadata(place.result)
+        quality = 100 if kind == "jxl" else quality
         write_image(path, picture.pixels, alpha=picture.alpha, bits=bits, quality=quality, metadata=metadata)
         return path.read_bytes()
 

@@ -56,7 +56,7 @@ def field_of(line: str) -> str | None:
     name = found[1]
     if line.startswith(_ABOUT_FACES):
         return "protect_faces"
-    if name.startswith("data.style"):
+    if name == "data.style" or name.startswith("data.style."):  # data.style_size is another option
         return "styles"
     if name in _FIELDS or name in _OWN:
         return _FIELDS.get(name, name)

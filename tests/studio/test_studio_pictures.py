@@ -6,6 +6,7 @@ import io
 import json
 import shlex
 
+import imagecodecs
 import pytest
 import yaml
 from PIL import Image
@@ -57,6 +58,13 @@ def test_a_result_comes_in_each_format(shared, tmp_path, kind, bits, sample):
         values = read_image(path).pixels * 65535
         assert float((values - values.round()).abs().max()) < 0.01
         assert float((read_image(path).pixels * 255).frac().max()) > 0.01  # more than 8 bits hold
+
+
+def test_jpeg_xl_loses_nothing(shared):
+    name = made(shared)
+    plain = pixels(shared.get(f"/api/pictures/{name}/result").content)
+    answer = shared.get(f"/api/pictures/{name}/result", params={"format": "jxl"})
+    assert imagecodecs.jpegxl_decode(answer.content).tobytes() == plain
 
 
 def test_what_a_format_has_not_is_said(shared):

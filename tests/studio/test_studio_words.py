@@ -14,6 +14,7 @@ pydantic = pytest.importorskip("pydantic")
 from nst_lightning.studio.asked import Asked  # noqa: E402
 from nst_lightning.studio.invalid import line_of  # noqa: E402
 from nst_lightning.studio.recipe import arguments, command  # noqa: E402
+from nst_lightning.studio.refusals import field_of  # noqa: E402
 from nst_lightning.studio.workshop import device_words  # noqa: E402
 
 STYLES = [{"image": "demo:style"}]
@@ -47,6 +48,20 @@ def test_a_line_for_each(given, line, field):
     assert found[0].startswith(line)
     assert "\n" not in found[0]
     assert found[1] == field
+
+
+@pytest.mark.parametrize(
+    ("line", "field"),
+    [
+        ("data.style: must name at least one picture", "styles"),
+        ("data.style[0].path: must name a picture", "styles"),
+        ("data.style.layer: must be one of path", "styles"),
+        ("data.style_size: must be at least 16 px", "options.data.style_size"),
+        ("data.style_follows: must be true or false", "options.data.style_follows"),
+    ],
+)
+def test_a_line_is_about_its_field(line, field):
+    assert field_of(line) == field
 
 
 def test_a_device_in_the_words_of_the_command():
