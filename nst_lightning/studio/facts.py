@@ -77,14 +77,16 @@ def _presets() -> list[dict[str, Any]]:
         if "/" in preset.name:
             continue
         tree = yaml.safe_load(preset.path.read_text(encoding="utf-8")) or {}
-        network = str((tree.get("model") or {}).get("extractor") or "VGG19")
+        model, data = tree.get("model") or {}, tree.get("data") or {}
+        network = str(model.get("extractor") or "VGG19")
         needs = "Compact" not in network
         found.append(
             {
                 "name": preset.name,
                 "gives": preset.gives,
                 "takes": preset.takes,
-                "likeness": float((tree.get("model") or {}).get("likeness", NEUTRAL)),
+                "likeness": float(model.get("likeness", NEUTRAL)),
+                "regions": int(data.get("regions", 0)),
                 "needs_weights": needs,
                 "weights_present": present or not needs,
             }

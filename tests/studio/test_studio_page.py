@@ -553,7 +553,8 @@ def test_likeness_is_the_presets_until_it_is_set(open_page, pictures):
     planned(page, lambda: page.select_option("#preset", "fast"), preset="fast", likeness=0.8)
     planned(page, lambda: page.locator("#likeness").fill("0.5"), likeness=None)
     planned(page, lambda: page.select_option("#regions", "3"), regions=3)
-    planned(page, lambda: page.select_option("#regions", "none"), regions=None)
+    planned(page, lambda: page.select_option("#regions", "none"), regions=0)
+    planned(page, lambda: page.select_option("#regions", label="as the preset says: none"), regions=None)
 
 
 def test_likeness_and_regions_come_back_with_their_picture(open_page, pictures):

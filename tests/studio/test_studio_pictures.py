@@ -343,6 +343,14 @@ def test_what_cannot_be_is_refused_with_its_field(shared, wish, field, said):
     assert answer.json()["error"].startswith(said)
 
 
+def test_each_preset_says_its_regions_and_none_can_be_asked_for(shared):
+    known = {preset["name"]: preset["regions"] for preset in shared.get("/api/facts").json()["presets"]}
+    assert (known["fast"], known["photoreal"]) == (0, 3)
+    for given, meant in ((None, 3), (0, 0)):
+        plan = shared.post("/api/plan", json={**ASKED, "preset": "photoreal", "regions": given}).json()
+        assert f"regions: {meant}\n" in plan["configuration"]
+
+
 def test_each_preset_says_its_likeness(shared):
     known = {preset["name"]: preset["likeness"] for preset in shared.get("/api/facts").json()["presets"]}
     assert (known["fast"], known["portrait"]) == (0.5, 0.85)

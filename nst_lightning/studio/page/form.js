@@ -64,7 +64,7 @@ export function fill(asked) {
   likeness = asked.likeness ?? null;
   $("keep_colors").checked = asked.keep_colors ?? false;
   $("protect_faces").checked = asked.protect_faces ?? false;
-  $("regions").value = asked.regions || "";
+  $("regions").value = asked.regions ?? "";
   $("length").value = asked.evaluations != null ? "evaluations" : asked.seconds != null ? "seconds" : "";
   $("length-number").value = asked.evaluations ?? asked.seconds ?? "";
   $("seed").value = asked.seed ?? 0;
@@ -120,6 +120,11 @@ function showLikeness() {
   $("likeness").value = value;
   write($("likeness-said"), `${value}${of}`);
   $("likeness").setAttribute("aria-valuetext", `${value}${of}`);
+}
+
+/** How many regions the preset has, in the choice that leaves them to it. */
+function showRegions() {
+  write($("regions").options[0], `as the preset says: ${presetOf($("preset").value)?.regions || "none"}`);
 }
 
 /** Why faces cannot be looked for, in plain words; empty where they can. */
@@ -202,6 +207,7 @@ function showControls() {
   showLength();
   showPreset();
   showLikeness();
+  showRegions();
   showFaces();
 }
 
@@ -430,7 +436,7 @@ function fillChoices() {
     return make("li", {}, button);
   }));
   const counts = Array.from({ length: facts.limits.regions - 1 }, (_, index) => index + 2);
-  $("regions").replaceChildren(new Option("none", ""), ...counts.map((count) => new Option(String(count))));
+  $("regions").replaceChildren(new Option("", ""), new Option("none", "0"), ...counts.map((count) => new Option(String(count))));
   $("content-shipped").replaceChildren(...facts.contents.map((item) => {
     const button = make("button", { type: "button", className: "quiet", title: item.title },
       facts.contents.length > 1 ? item.title : "An example");

@@ -217,7 +217,7 @@ function settings() {
   const rows = [
     ["Preset", given.preset], ["Size", `${width} × ${height} px`], ["Strength", factor(given.strength ?? 1)],
     ["Likeness", given.likeness ?? ""], ["Stroke size", factor(given.stroke_size ?? 1)], ["Colours", given.keep_colors ? "the photograph's" : "the painting's"],
-    ["Length", length], ["Seed", given.seed ?? 0], ["Masks", masks(given)], ["Regions", given.regions || ""],
+    ["Length", length], ["Seed", given.seed ?? 0], ["Masks", masks(given)], ["Regions", given.regions === 0 ? "none" : given.regions ?? ""],
     ["Begun from", shown.parent ? "a smaller picture" : ""],
     ["Device", [device, plan?.precision].filter(Boolean).join(", ")], ["Memory", plan?.bytes ? bytes(plan.bytes) : ""],
   ].filter(([, value]) => value !== "");
