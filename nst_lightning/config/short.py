@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -56,7 +57,7 @@ class Short:
         """
         args = [f"--config={name.strip()}" for name in self.preset.split(",") if name.strip()]
         if content is not None:
-            args.append(f"--data.content={content if _PLAIN.fullmatch(content) else _as_path(content)}")
+            args.append(f"--data.content={_as_path(content)}")
         args.append(f"--data.style={self._style(styles)}")
         given = {
             "data.size": self.size,
@@ -86,7 +87,7 @@ class Short:
             items.append(item)
         if len(items) == 1 and set(items[0]) == {"path"} and _PLAIN.fullmatch(items[0]["path"]):
             return str(items[0]["path"])
-        return json.dumps(items)
+        return _in_yaml(items)
 
 
 def _weighted(style: str) -> dict[str, Any]:
@@ -103,9 +104,11 @@ def _weighted(style: str) -> dict[str, Any]:
 
 
 def _as_path(text: str) -> str:
-    """A path that begins with a folder, so that YAML does not take it for ``null`` or a number."""
-    return text if text.startswith(("/", "~", "./", "../")) else f"./{text}"
+    """A path that begins with a folder where YAML would take it for ``null`` or a number otherwise."""
+    return text if _PLAIN.fullmatch(text) or text.startswith(("/", "~", "./", "../")) else f"./{text}"
 
 
 def _in_yaml(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
+    if isinstance(value, os.PathLike):
+        return _as_path(os.fspath(value))
+    return value if isinstance(value, str) else json.dumps(value, default=os.fspath)

@@ -29,6 +29,7 @@ StyleOrStyles: TypeAlias = Union[_StyleLike, Sequence[_StyleLike]]  # noqa: UP00
 
 # What a run of a program's own needs of the command's callbacks: the rest speaks, or fills a folder.
 _NEEDED = (Faults, Watch)
+_MASKS = {"mask", "style_mask"}  # of a style, which are pictures as it is itself
 
 
 class Session(Runner):
@@ -206,6 +207,8 @@ def _style_files(style: Any, folder: Path) -> list[str | Mapping[str, Any]]:
             picture, more = item[0], {"weight": item[1]}
         elif isinstance(item, Mapping):
             picture, more = item.get("path"), {key: value for key, value in item.items() if key != "path"}
+            for key in _MASKS & {key for key, value in more.items() if value is not None}:
+                more[key] = as_file(more[key], f"{name}.{key}", folder, f"style_{index}_{key}")
         path = as_file(picture, name, folder, f"style_{index}")
         files.append({"path": path, **more} if more or isinstance(item, Mapping) else path)
     return files

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -175,10 +176,30 @@ def test_several_styles_with_weights(pair, place):
     assert np.array_equal(samples("line.png"), np.asarray(named))
 
 
+def test_masks_are_paths_as_objects_or_pictures_in_memory(pair, place):
+    """Each kind makes the same picture, and another one than without masks."""
+    masks = {"mask": np.full((48, 64), 255, np.uint8), "style_mask": np.full((40, 40), 255, np.uint8)}
+    for name, samples_of_mask in masks.items():
+        samples_of_mask[:, :20] = 0
+        Image.fromarray(samples_of_mask).save(f"{name}.png")
+    second, options = {"path": str(pair[0])}, {**SHORT, "evaluations": 1}
+
+    def picture(kinds, mask):
+        styles = [{"path": pair[1], **kinds}, second]
+        return np.asarray(stylize(pair[0], styles, **options, **{"data.content_mask": mask}))
+
+    texts = {name: f"{name}.png" for name in masks}
+    wanted = picture(texts, "mask.png")
+    assert np.array_equal(picture({name: Path(path) for name, path in texts.items()}, Path("mask.png")), wanted)
+    assert np.array_equal(picture(masks, "mask.png"), wanted)
+    assert not np.array_equal(picture({}, None), wanted)
+
+
 REFUSED = {
     "a missing picture": (("no.png", "{style}"), {}, "data.content: needs an existing picture, got 'no.png'"),
     "a list as content": (([1], "{style}"), {}, "content: must be a path, a PIL image, an array (H, W, 3)"),
     "floats out of range": ((np.ones((32, 32, 3)) * 255, "{style}"), {}, "floats must be in [0, 1], got 255 to 255"),
+    "a list as mask": (("{content}", {"path": "demo:style", "mask": [1]}), {}, "style[0].mask: must be a path, a PIL"),
     "channels last in a tensor": ((torch.zeros(32, 32, 3), "{style}"), {}, "a tensor must be (3, H, W)"),
     "two channels": ((np.zeros((32, 32, 2), np.uint8), "{style}"), {}, "an array must be (H, W)"),
     "whole numbers": ((np.zeros((32, 32, 3), np.int64), "{style}"), {}, "samples must be uint8, uint16 or floats"),
