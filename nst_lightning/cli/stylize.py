@@ -135,15 +135,15 @@ def main(args: Sequence[str]) -> int:
             stack.enter_context(_to_pipe(Path(str(output))))
         fit = short_of(given, others, output).arguments(content, styles) + _machine(given) + others
         if given.seconds is not None:
-            fit += _within(fit, given.seconds, begin, any_size=given.size is None)
+            fit += _within(fit, given.seconds, begin)
         return int(load("nst_lightning.cli.arguments").main(fit))
 
 
-def _within(fit: Sequence[str], seconds: float, begin: float, *, any_size: bool) -> list[str]:
+def _within(fit: Sequence[str], seconds: float, begin: float) -> list[str]:
     running, budget = (load(f"nst_lightning.{name}") for name in ("config.running", "session.budget"))
     with running.unheard():
         passed = time.perf_counter() - begin
-        return list(budget.within(fit, seconds, passed, any_size=any_size))
+        return list(budget.within(fit, seconds, passed))
 
 
 def short_of(given: argparse.Namespace, others: Sequence[str], output: str | None = None) -> Short:

@@ -21,6 +21,7 @@ from nst_lightning.hardware.accelerator import choose_accelerator, choose_precis
 from nst_lightning.planning.duration import Speed, seconds_of_evaluation, seconds_of_picture_terms, speed_of
 from nst_lightning.planning.picture_terms import picture_speed
 
+_SIZE = "--data.size"
 _SIZES = (2048, 1536, 1024, 768, 512, 384, 256)  # pixels that are tried, where none are asked for
 _ENOUGH = 0.8  # of a preset's evaluations: from there on a larger picture is the better use of time
 _MOST = 4.0  # times a preset's evaluations; more would not show
@@ -29,17 +30,17 @@ _LEAST = 12  # evaluations of a picture, however long they take
 _TARGETS = 2.0  # evaluations that the targets of a stage take about as long as
 
 
-def within(
-    args: Sequence[str], asked: float, passed: float, networks: Networks | None = None, *, any_size: bool
-) -> list[str]:
+def within(args: Sequence[str], asked: float, passed: float, networks: Networks | None = None) -> list[str]:
     """Options that make a run take about as long as it may.
+
+    Unless the command line says a size itself, by an option and not in a file, it is chosen, too: the largest that has
+    time for most of the preset's evaluations.
 
     Args:
         args: The command line after ``nst fit``.
         asked: Seconds from the beginning to the picture.
         passed: Seconds of them that have passed.
         networks: Built before.
-        any_size: Whether the size may be chosen, too: the largest that has time for most of the preset's evaluations.
 
     Returns:
         Options to add.
@@ -57,6 +58,7 @@ def within(
     dtype = compute_dtype(choose_precision(settings["precision"], describe(device)).value)
     data = build_data(cli.config)
     own = data.request.size
+    any_size = not any(word.partition("=")[0] == _SIZE for word in args)
     for size in [side for side in _SIZES if side <= max(own, 2048)] if any_size else [own]:
         stages = _stages(model, data, size)
         costs = []
@@ -78,7 +80,7 @@ def within(
     if factor * planned < _LEAST * (planned / sum(stage.evaluations for stage in stages)):
         factor = _LEAST / sum(stage.evaluations for stage in stages)
         notice(f"seconds: {asked:g} are few for this machine; {_LEAST} evaluations at {size} px take longer")
-    return [f"--data.size={size}", *_length(cli, stages, factor)]
+    return [f"{_SIZE}={size}", *_length(cli, stages, factor)]
 
 
 def _stages(model: StyleTransfer, data: StyleTransferData, size: int) -> list[Stage]:

@@ -112,10 +112,10 @@ class Runner:
             cli.give_back_parser()
             return configuration
 
-    def within(self, args: Sequence[str], seconds: float, begin: float, *, any_size: bool) -> list[str]:
+    def within(self, args: Sequence[str], seconds: float, begin: float) -> list[str]:
         """Options that make a run end about so many seconds after a moment of `time.perf_counter`; see `budget`."""
         with _surroundings, _building:
-            return within(args, seconds, time.perf_counter() - begin, self._networks, any_size=any_size)
+            return within(args, seconds, time.perf_counter() - begin, self._networks)
 
     def forecast(self, args: Sequence[str], *, measured: bool = True) -> Forecast:
         """What a run of a command line would make and take; nothing of it is begun.

@@ -175,7 +175,7 @@ class Session(Runner):
             path = None if content is None else as_file(content, "content", Path(folder), "content")
             args = short.arguments(path, _style_files(style, Path(folder)))
             if seconds is not None:
-                args += self.within(args, seconds, begin, any_size=short.size is None)
+                args += self.within(args, seconds, begin)
             only = _NEEDED if short.output is None else (*_NEEDED, Export)
             with progress_shown(feedback[0]) as function:
                 callbacks = [Feedback(function, feedback[1])]

@@ -62,8 +62,7 @@ class Estimator:
         chosen: list[str] = []
         try:
             if asked.seconds is not None and measured:
-                any_size = asked.size is None
-                chosen = self._session.within(words, asked.seconds, time.perf_counter(), any_size=any_size)
+                chosen = self._session.within(words, asked.seconds, time.perf_counter())
             found = self._session.forecast([*words, *chosen], measured=measured)
         except UserError as error:
             raise RefusedError(self._plain(str(error))) from None

@@ -163,7 +163,7 @@ class Workshop:
         if record.planned or asked.seconds is None:
             return record
         words = [*arguments(asked, self._path), *record.more, *device_words(device)]
-        chosen = session.within(words, asked.seconds, time.perf_counter(), any_size=asked.size is None)
+        chosen = session.within(words, asked.seconds, time.perf_counter())
         return self._shelf.change(name, more=(*record.more, *chosen), planned=True)
 
     def _fail(self, name: str, line: str) -> None:

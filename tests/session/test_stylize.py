@@ -266,15 +266,16 @@ def test_a_run_in_a_given_time_has_the_evaluations_that_fit(pair, place, monkeyp
     monkeypatch.setattr("nst_lightning.session.budget.speed_of", lambda *_: Speed(1e-3 / (48 * 36 * 2 * 1.25)))
     monkeypatch.setattr("nst_lightning.session.budget.picture_speed", lambda *_: Speed(0.0))
     args = Short(size=48).arguments(str(pair[0]), [str(pair[1])])
-    assert within(args, 1.0, 0.2, any_size=False) == ["--data.size=48", "--model.evaluations=198"]
+    assert within(args, 1.0, 0.2) == ["--data.size=48", "--model.evaluations=198"]
     with pytest.warns(UserNotice, match="seconds: 0.5 are few for this machine; 12 evaluations at 48 px take longer"):
-        assert within(args, 0.5, 0.2, any_size=False) == ["--data.size=48", "--model.evaluations=12"]
-    size, *_ = within(args, 1e6, 0.0, any_size=True)
+        assert within(args, 0.5, 0.2) == ["--data.size=48", "--model.evaluations=12"]
+    args = Short().arguments(str(pair[0]), [str(pair[1])])
+    size, *_ = within(args, 1e6, 0.0)
     assert size == "--data.size=2048"
     # At 256 px, in one stage, 60 evaluations take 1.7 s; at 384 px, in two, 40 and 40 take 3.8 s.
-    size, evaluations = within(args, 3.0, 0.0, any_size=True)
+    size, evaluations = within(args, 3.0, 0.0)
     assert (size, evaluations) == ("--data.size=256", "--model.evaluations=82")
-    size, stages, _ = within(args, 5.0, 0.0, any_size=True)
+    size, stages, _ = within(args, 5.0, 0.0)
     assert (size, stages) == (
         "--data.size=384",
         '--model.stages=[{"evaluations": 53, "scale": 0.5}, {"evaluations": 53, "scale": 1.0}]',
@@ -284,9 +285,19 @@ def test_a_run_in_a_given_time_has_the_evaluations_that_fit(pair, place, monkeyp
         patch.setattr("nst_lightning.session.budget.picture_speed", lambda *_: Speed(1e-3 / (48 * 36 * 1.25)))
         assert within(args, 1.0, 0.2, any_size=False) == ["--data.size=48", "--model.evaluations=98"]
     # With a draft its stages stay its own.
-    _, stages, _ = within([*args, "--model.draft=CompactVGG19"], 5.0, 0.0, any_size=True)
+    _, stages, _ = within([*args, "--model.draft=CompactVGG19"], 5.0, 0.0)
     first, second, third = json.loads(stages.removeprefix("--model.stages="))
     assert (
         first["extractor"]["class_path"] == second["extractor"]["class_path"] == "nst_lightning.features.CompactVGG19"
     )
     assert (first["scale"], second["scale"], third["scale"], "extractor" in third) == (0.5, 1.0, 1.0, False)
+
+
+@pytest.mark.parametrize("word", ["--size=48", "--data.size=48", "--data.size 48"])
+def test_a_size_that_is_given_stays_whatever_time_there_is(word, pair, place, monkeypatch):
+    """As a short word, and as an option of ``nst fit``."""
+    monkeypatch.setattr("nst_lightning.session.budget.speed_of", lambda *_: Speed(1e-3 / (48 * 36 * 2 * 1.25)))
+    assert nst(["stylize", *map(str, pair), "--seconds", "0.9", "-o", "line.png", *word.split()]) == 0
+    assert samples("line.png").shape == (36, 48, 3)
+    options = {"size": 48} if word.startswith("--size") else {"data.size": 48}
+    assert stylize(*pair, seconds=0.9, **options).size == (48, 36)
