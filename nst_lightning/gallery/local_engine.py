@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from nst_lightning.errors import check_at_least
+from nst_lightning.errors import UserError, check_at_least
 from nst_lightning.gallery.engine import Engine, Made, Tell
 from nst_lightning.gallery.judging import Task
 from nst_lightning.gallery.local_crew import LocalCrew
@@ -88,8 +90,24 @@ def _cores_of_each(tasks: Sequence[Task], cores: int) -> int | None:
     """How many cores a picture is best made with; None: with all of them, in this process."""
     if len(tasks) < 2 or cores < 2 or sum(task.pixels * task.evaluations for task in tasks) < _WORTH:
         return None
-    largest = max(tasks, key=lambda task: task.pixels)
-    needed = Session().forecast(arguments_of(largest, Path("picture.png"), Path()), measured=False).memory
-    limit = (largest.configuration.get("model") or {}).get("memory")
+    needed = _memory_of_each(tasks)
+    limits = [(task.configuration.get("model") or {}).get("memory") for task in tasks]
+    limit = min((limit for limit in limits if limit is not None), default=None)
     workers = min(cores, len(tasks), int(_SHARE * free_within(limit, "cpu")) // needed if needed else 1)
     return cores // workers if workers > 1 else None
+
+
+def _memory_of_each(tasks: Sequence[Task]) -> int:
+    """What the picture takes that takes the most memory, of the largest ones of all settings; 0: that is not known."""
+    largest: dict[tuple[str, int], Task] = {}
+    for task in tasks:
+        # Seeds and sizes are left out: what matters of sizes are the pixels, and each forecast takes a moment.
+        key = repr(replace(task.row.short, size=None, seed=None)), len(task.row.styles)
+        if key not in largest or task.pixels > largest[key].pixels:
+            largest[key] = task
+    session = Session()
+    found: list[int] = []
+    for task in largest.values():
+        with contextlib.suppress(UserError):  # what cannot be made takes nothing, and says so when its turn comes
+            found.append(session.forecast(arguments_of(task, Path("picture.png"), Path()), measured=False).memory)
+    return max(found) if found and all(found) else 0

@@ -8,6 +8,7 @@ import os
 import signal
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -16,9 +17,11 @@ from forked import Running, nst
 from galleries import contents, make
 from painter import put_picture
 
+from nst_lightning.config.short import Short
 from nst_lightning.errors import UserError
 from nst_lightning.gallery import Gallery, LocalEngine, local_crew
 from nst_lightning.gallery import local_engine as module
+from nst_lightning.gallery.rows import Row
 from nst_lightning.images import read_image
 
 pytestmark = [pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked")]
@@ -190,7 +193,7 @@ def test_how_many_at_a_time(monkeypatch, folders):
         memory = gigabyte
 
     class Task:
-        pixels, evaluations, configuration = 1 << 18, 300, {}
+        pixels, evaluations, configuration, row = 1 << 18, 300, {}, Row(1, "", (), Short())
 
     def cores(tasks, cores, free):
         monkeypatch.setattr(module, "free_within", lambda *_: free * gigabyte)
@@ -206,6 +209,37 @@ def test_how_many_at_a_time(monkeypatch, folders):
     assert cores(16, 8, 10) is None
     Task.evaluations = 2
     assert cores(16, 8, 10) is None
+
+
+def test_rows_of_other_settings(monkeypatch, folders):
+    """Of rows of one size those with VGG-19 take the most, wherever they stand; and any row's limit is kept."""
+    asked, limits = [], []
+
+    class Session:
+        def forecast(self, preset, measured):
+            asked.append(preset)
+            if preset == "texture":
+                raise UserError("model.extractor.weights: no")
+            return SimpleNamespace(memory={"fast": 1, "gatys": 4}[preset] << 30)
+
+    def free_within(limit, device):
+        limits.append(limit)
+        return 11 << 30
+
+    def task(preset, seed=None, **model):
+        row = Row(1, "", (), Short(preset, seed=seed))
+        return SimpleNamespace(pixels=1 << 18, evaluations=300, configuration={"model": model}, row=row)
+
+    monkeypatch.setattr(module, "Session", Session)
+    monkeypatch.setattr(module, "arguments_of", lambda task, *_: task.row.short.preset)
+    monkeypatch.setattr(module, "free_within", free_within)
+    rows = [task("fast"), task("gatys", memory=9), task("gatys", seed=3, memory=7), task("fast", memory=None)]
+    assert module._cores_of_each(rows[:1] * 8, 8) == 1
+    assert module._cores_of_each(rows * 2, 8) == 4
+    assert asked == ["fast", "fast", "gatys"]  # seeds take no memory
+    assert limits == [None, 7]
+    assert module._cores_of_each([*rows * 2, task("texture")], 8) == 4  # which fails when it is made
+    assert module._cores_of_each([task("texture")] * 8, 8) is None
 
 
 def test_cores_below_one_are_refused():
