@@ -111,6 +111,11 @@ def weights_named(model: Any) -> Iterator[str | None]:
             yield from weights_named(value)
 
 
+def looks_for_faces(task: Task) -> bool:
+    """Whether a machine needs the detector's weights, which are files of a package that is not always there."""
+    return bool(task.configuration["data"].get("content_mask") == FACES)
+
+
 def digest_of_weights(weights: str | None) -> str:
     """SHA-256 of a file of weights as this machine finds it; empty if it finds none, or would have to download it."""
     try:

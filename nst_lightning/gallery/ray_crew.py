@@ -37,11 +37,13 @@ class Wanted:
         cores: Of each; None for a machine's own, shared by its GPUs.
         gpus: Whether GPUs are of use.
         weights: SHA-256 of the weights that are needed, by their file; empty where this machine has none.
+        faces: Whether they have to find faces.
     """
 
     cores: int | None
     gpus: bool
     weights: Mapping[str | None, str]
+    faces: bool = False
 
 
 @dataclass(frozen=True)
@@ -186,7 +188,8 @@ class RayCrew(Crew[RayMember]):
                 self._leave_out(member, f"its processes end at once ({reason})")
             return []
         if not member.placed:
-            member.placed, member.pending = True, member.actor.facts.remote(list(self._wanted.weights))
+            asked = list(self._wanted.weights), self._wanted.faces
+            member.placed, member.pending = True, member.actor.facts.remote(*asked)
             return []
         if task is None:
             self._greet(member, said)
@@ -206,6 +209,8 @@ class RayCrew(Crew[RayMember]):
         elif other:
             name = other[0] or f"{ENVIRONMENT_VARIABLE} or the cache"
             self._leave_out(member, f"it lacks the weights that this machine has ({name}); copy the file there")
+        elif facts["faces"]:
+            self._leave_out(member, f"{facts['faces']} there")
         else:
             member.ready = True
             if facts["torch"] != ours["torch"]:
@@ -287,7 +292,7 @@ def _worker_class() -> type:
         def here(self) -> None:
             """Be there: Ray answers this as soon as there are cores."""
 
-        def facts(self, needed: list[str | None]) -> dict[str, Any]:
+        def facts(self, needed: list[str | None], faces: bool) -> dict[str, Any]:
             """Load the program, and say which it is."""
             import importlib  # noqa: PLC0415 - all of this happens elsewhere
             import os  # noqa: PLC0415
@@ -302,9 +307,9 @@ def _worker_class() -> type:
                 importlib.import_module("nst_lightning.process.before_torch").import_torch()
                 module = importlib.import_module("nst_lightning.gallery.ray_worker")
                 self._worker = module.Worker(self._cores, self._weights, importlib.import_module("ray").get)
-                found: dict[str, Any] = self._worker.facts(needed)
+                found: dict[str, Any] = self._worker.facts(needed, faces=faces)
             except ImportError as error:
-                found = {"nst_lightning": "", "torch": "", "weights": {}, "missing": str(error)}
+                found = {"nst_lightning": "", "torch": "", "weights": {}, "faces": "", "missing": str(error)}
             return found
 
         def make(self, parcel: Any) -> Any:

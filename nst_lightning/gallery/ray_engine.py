@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from nst_lightning.errors import UserError, check_at_least
 from nst_lightning.gallery.engine import Engine, Made, Tell
 from nst_lightning.gallery.judging import Task
-from nst_lightning.gallery.parcels import digest_of_weights, weights_named
+from nst_lightning.gallery.parcels import digest_of_weights, looks_for_faces, weights_named
 from nst_lightning.gallery.ray_cluster import Cluster
 from nst_lightning.gallery.ray_crew import RayCrew, Wanted
 from nst_lightning.gallery.shift import Shift
@@ -60,7 +60,9 @@ class RayEngine(Engine):
             _check_devices(task)
         weights = {name for task in tasks for name in weights_named(task.configuration.get("model"))}
         accelerators = {str((task.configuration.get("trainer") or {}).get("accelerator")) for task in tasks}
-        wanted = Wanted(self._cores, accelerators != {"cpu"}, {name: digest_of_weights(name) for name in weights})
+        digests = {name: digest_of_weights(name) for name in weights}
+        faces = any(looks_for_faces(task) for task in tasks)
+        wanted = Wanted(self._cores, accelerators != {"cpu"}, digests, faces)
         crew = RayCrew(self._cluster, wanted)
         yield from Shift(crew, tasks, tell, lost="it is made anew").make()
 

@@ -17,6 +17,7 @@ import torch
 from nst_lightning import __version__
 from nst_lightning.callbacks import Export, Faults, Feedback, Update, Watch
 from nst_lightning.errors import UserError
+from nst_lightning.faces import check_weights
 from nst_lightning.features.weights import ENVIRONMENT_VARIABLE
 from nst_lightning.gallery.engine import Made, Step, made_of
 from nst_lightning.gallery.parcels import Parcel, digest_of_weights, unpack
@@ -26,6 +27,15 @@ from nst_lightning.session import Session
 
 _NEEDED = (Faults, Watch, Export)  # of a run's own callbacks: the rest speaks, or fills a folder that is removed
 _SECONDS = 0.5  # between two steps that are told of, at least
+
+
+def _without_faces() -> str:
+    """Why no faces can be found here; empty where they can."""
+    try:
+        check_weights()
+    except UserError as error:
+        return str(error)
+    return ""
 
 
 class Worker:
@@ -46,17 +56,19 @@ class Worker:
         if weights and ENVIRONMENT_VARIABLE not in os.environ and Path(weights).is_file():
             os.environ[ENVIRONMENT_VARIABLE] = weights
 
-    def facts(self, weights: Iterable[str | None]) -> dict[str, Any]:
+    def facts(self, weights: Iterable[str | None], *, faces: bool = False) -> dict[str, Any]:
         """What decides whether its pictures are those of another machine.
 
         Args:
             weights: Files of weights that will be needed; None for those that the machine finds by itself.
+            faces: Whether faces will be looked for.
         """
         return {
             "host": socket.gethostname(),
             "nst_lightning": __version__,
             "torch": torch.__version__,
             "weights": {name: digest_of_weights(name) for name in weights},
+            "faces": _without_faces() if faces else "",
         }
 
     def make(self, parcel: Parcel) -> Iterator[Told]:

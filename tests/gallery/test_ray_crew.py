@@ -11,8 +11,9 @@ import torch
 from painter import Painter
 
 from nst_lightning import __version__
+from nst_lightning.data import request
 from nst_lightning.errors import UserError, UserNotice
-from nst_lightning.gallery import Gallery, RayEngine, ray_crew
+from nst_lightning.gallery import Gallery, RayEngine, ray_crew, ray_worker
 from nst_lightning.gallery import ray_engine as module
 from nst_lightning.gallery.parcels import weights_named
 from nst_lightning.gallery.ray_cluster import Cluster
@@ -39,6 +40,10 @@ class Machine:
     cores: float = 1.0
     gpus: float = 0.0
     alive: bool = True
+    without_faces: str = ""  # why it finds no faces
+
+    def say(self, needed, faces):
+        return {**FACTS, "faces": self.without_faces if faces else "", **self.facts}
 
     def node(self):
         has = {"CPU": self.cores, **({"GPU": self.gpus} if self.gpus else {})}
@@ -82,7 +87,7 @@ class Ray:
         def begin(*arguments):
             return SimpleNamespace(
                 here=SimpleNamespace(remote=lambda: Later(machine.full, None)),
-                facts=SimpleNamespace(remote=lambda needed: Later(machine.slow, {**FACTS, **machine.facts})),
+                facts=SimpleNamespace(remote=lambda *asked: Later(machine.slow, machine.say(*asked))),
                 make=SimpleNamespace(remote=lambda parcel: self._make(machine, parcel)),
             )
 
@@ -119,7 +124,7 @@ def begin(folders, monkeypatch):
     """Makes a gallery of four on some machines; a fifth picture is nobody's."""
     monkeypatch.setattr(ray_crew, "_PERIOD", 0.0)
 
-    def make(*machines, cores=None, tell=None):
+    def make(*machines, cores=None, tell=None, **settings):
         ray = Ray(folders, *machines)
         monkeypatch.setattr(module, "Cluster", lambda address: SimpleNamespace(ray=ray, leave=lambda: None))
         pack = ray_crew.pack
@@ -130,7 +135,8 @@ def begin(folders, monkeypatch):
 
         with monkeypatch.context() as patch:
             patch.setattr(ray_crew, "pack", noting)
-            return Gallery("out", ["photos"], ["paintings"]).make(tell, RayEngine(cores=cores)), ray
+            gallery = Gallery("out", ["photos"], ["paintings"], **settings)
+            return gallery.make(tell, RayEngine(cores=cores)), ray
 
     return make
 
@@ -244,6 +250,34 @@ def test_weights_that_differ(begin, monkeypatch):
         _, ray = begin(Machine("a", {"weights": {None: "ours"}}), *others)
     assert {machine for machine, _ in ray.made} == {"a"}
     assert len([1 for notice in said if "lacks the weights" in str(notice.message)]) == 2
+
+
+@pytest.mark.filterwarnings("ignore:something odd")
+class TestFaces:
+    ABSENT = "data.content_mask: faces needs the package mtcnn 1.0.0, which is not installed; pip install it"
+
+    def test_a_machine_that_finds_none_is_left_out_where_they_are_asked_for(self, begin, monkeypatch):
+        monkeypatch.setattr(request, "check_weights", lambda: None)
+        with pytest.warns(UserNotice, match=f"b makes no pictures: {self.ABSENT} there"):
+            summary, ray = begin(Machine("a"), Machine("b", without_faces=self.ABSENT), protect_faces=True)
+        assert {machine for machine, _ in ray.made} == {"a"}
+        assert len(summary.made) == 3
+
+    @pytest.mark.filterwarnings("error:--engine")
+    def test_it_makes_pictures_that_need_none(self, begin):
+        _, ray = begin(Machine("b", without_faces=self.ABSENT))
+        assert {machine for machine, _ in ray.made} == {"b"}
+
+    def test_a_worker_looks_for_the_detector_where_it_is_needed(self, monkeypatch):
+        def absent():
+            raise UserError(self.ABSENT)
+
+        worker = ray_worker.Worker(torch.get_num_threads(), None, bytes)
+        monkeypatch.setattr(ray_worker, "check_weights", absent)
+        assert worker.facts([], faces=True)["faces"] == self.ABSENT
+        assert worker.facts([])["faces"] == ""
+        monkeypatch.setattr(ray_worker, "check_weights", lambda: None)
+        assert worker.facts([], faces=True)["faces"] == ""
 
 
 def test_without_ray(monkeypatch):
