@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from nst_lightning.errors import UserError
-from nst_lightning.losses import SelfSimilarity, Term, Tones
+from nst_lightning.losses import MattingLaplacian, SelfSimilarity, Term, Tones
 
 NEUTRAL = 0.5
 # Times the content's weight at a likeness of 1; of terms without a unit, whose weights say less, four times.
@@ -46,8 +46,10 @@ class Likeness(NamedTuple):
 def content_weight(terms: Sequence[Term]) -> float:
     """Sum of the weights of balanced content terms: those of other normalisations have no unit.
 
-    A self-similarity and tones are in the unit of another term, if there is one, and do not count beside it.
+    A self-similarity and tones are in the unit of another term, if there is one, and do not count beside it. Nor does a
+    matting Laplacian beside these: it has a unit of its own, small against what becomes of a photograph's colours.
     """
     balanced = [term for term in terms if term.group == "content" and term.balanced]
-    others = [term for term in balanced if not isinstance(term, (SelfSimilarity, Tones))]
-    return sum(term.weight for term in others or balanced)
+    measured = [term for term in balanced if not isinstance(term, MattingLaplacian)]
+    others = [term for term in measured if not isinstance(term, (SelfSimilarity, Tones))]
+    return sum(term.weight for term in others or measured or balanced)

@@ -11,7 +11,7 @@ from helpers import rand
 
 from nst_lightning import StyleTransferData
 from nst_lightning.features import VGG19, CompactVGG19
-from nst_lightning.losses import Content, Gram
+from nst_lightning.losses import Content, Gram, MattingLaplacian, Palette, Tones
 from nst_lightning.losses.pixels import Pixels
 from nst_lightning.objective.evaluator import Evaluator
 from nst_lightning.objective.masks import Mask, Masks
@@ -38,6 +38,10 @@ def test_likeness_by_hand():
         (0.0, lambda: [Content(weight=2.0), Gram()], 2.0),
         (0.2, lambda: [Content(weight=2.0, normalization="released"), Gram()], None),
         (0.2, lambda: [Gram()], None),
+        # A matting Laplacian, whose weights are large as its unit is small, counts by itself alone.
+        (0.5, lambda: [MattingLaplacian(weight=10.0), Tones(weight=2.0), Palette()], 1.0),
+        (0.5, lambda: [MattingLaplacian(weight=10.0), Content(weight=3.0), Tones(weight=2.0), Gram()], 1.5),
+        (0.5, lambda: [MattingLaplacian(weight=10.0), Palette()], 5.0),
     ],
 )
 def test_it_joins_a_balanced_content_below_full_strength(strength, terms, weight):

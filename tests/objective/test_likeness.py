@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from nst_lightning.errors import UserError
-from nst_lightning.losses import Content, CosineContent, Gram, Tones
+from nst_lightning.losses import Content, CosineContent, Gram, MattingLaplacian, Palette, Tones
 from nst_lightning.objective.objective import Objective, default_terms
 
 
@@ -25,6 +25,12 @@ def test_above_half_content_counts_more_up_to_twice():
     assert found == pytest.approx({"content": 0.6, "cosinecontent": 0.45, "tones": 0.15, "gram": 1})
     twice = weights(Objective(terms, likeness=1.0))
     assert twice == pytest.approx({"content": 0.8, "cosinecontent": 0.6, "tones": 0.2, "gram": 1})
+
+
+def test_a_photograph_that_stays_one_has_a_unit():
+    terms = [MattingLaplacian(weight=10.0), Tones(weight=2.0), Palette()]
+    assert weights(Objective(terms, likeness=1.0)) == {"mattinglaplacian": 20, "tones": 4, "palette": 1}
+    assert weights(Objective(terms[::2], likeness=1.0)) == {"mattinglaplacian": 20, "palette": 1}
 
 
 def test_below_half_content_counts_less():
