@@ -8,7 +8,8 @@ process of its own, one after the other, `--rounds` times. Compared are the whol
 evaluations alone, its peak of memory, and scores (`scores.py`): `style`, `unseen` and `patches`, which should be no
 lower, and `content`, a distance, which may be `--content` times what it was. With `--along N` this build runs once
 more, without a clock, and shows its picture every N evaluations: the first that has the scores of the build before is
-when it was reached. `--judges` adds what judges say that nobody optimises (`nst judge`). Both builds take the weights
+when it was reached. `--judges` adds what judges say that nobody optimises (`nst judge`). `--now`
+names another preset of this build, which is to do what the one before did. Both builds take the weights
 in NST_VGG19_WEIGHTS. Results go to a folder: `time_to_quality.json`, the pictures, and `sheet.jpg` (content, style,
 before, after).
 """
@@ -107,14 +108,15 @@ def reached_at(along: Run, referee: Judge, goal: Mapping[str, float], options: a
     return None
 
 
-def compare(referee: Judge, asked: list[str], folder: Path, options: argparse.Namespace) -> dict[str, Any]:
+def compare(referee: Judge, pictures: Sequence[str], folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     """Both builds on one pair."""
     sources = {"before": options.before, "after": beside_package("nst_lightning").parent}
-    quick = [*asked, "--snapshot_every", "0"]
+    presets = {"before": options.preset, "after": options.now or options.preset}
+    asked = {name: ["--config", preset, *pictures, *options.options] for name, preset in presets.items()}
     runs: dict[str, list[Run]] = {name: [] for name in sources}
     for turn in range(options.rounds):
         for name in sorted(sources, reverse=bool(turn % 2)):
-            runs[name].append(run(sources[name], quick, folder / name))
+            runs[name].append(run(sources[name], [*asked[name], "--snapshot_every", "0"], folder / name))
     result: dict[str, Any] = {}
     for name, made in runs.items():
         result[name] = {
@@ -130,7 +132,7 @@ def compare(referee: Judge, asked: list[str], folder: Path, options: argparse.Na
     result["ratios"] = {name: after[name] / before[name] for name in ("seconds", "cpu", "evaluating", "memory")}
     result["is_reached"] = is_reached(after["scores"], before["scores"], options.lower, options.content)
     if options.along:
-        shown = run(sources["after"], [*asked, "--snapshot_every", str(options.along)], folder / "along")
+        shown = run(sources["after"], [*asked["after"], "--snapshot_every", str(options.along)], folder / "along")
         at = reached_at(shown, referee, before["scores"], options)
         timed = runs["after"][-1]
         spared = 0 if at is None else timed.evaluating[-1] - timed.evaluating[at - 1]
@@ -190,6 +192,7 @@ def main() -> None:
     parser.add_argument("--contents", nargs="+", type=Path, required=True)
     parser.add_argument("--styles", nargs="+", type=Path, required=True)
     parser.add_argument("--preset", default="painterly")
+    parser.add_argument("--now", help="the preset of this build, if it is another one")
     parser.add_argument("--size", type=int, default=512, help="long side in pixels")
     parser.add_argument("--options", nargs=argparse.REMAINDER, default=[], help="more for both builds; the last option")
     parser.add_argument("--rounds", type=int, default=1)
@@ -208,15 +211,21 @@ def main() -> None:
         for style in options.styles:
             pair = f"{content.stem} {style.stem}"
             folder = options.output.resolve() / pair.replace(" ", "_")
-            asked = ["--config", options.preset, "--data.content", str(content.resolve())]
-            asked += ["--data.style", str(style.resolve()), "--data.size", str(options.size), "--data.side", "long"]
+            asked = ["--data.content", str(content.resolve()), "--data.style", str(style.resolve())]
+            asked += ["--data.size", str(options.size), "--data.side", "long"]
             images = pictures_of(content, style, options.size)
-            result = compare(Judge(network, *images, panel), [*asked, *options.options], folder, options)
+            result = compare(Judge(network, *images, panel), asked, folder, options)
             hashes = {"content_sha256": fingerprint(content), "style_sha256": fingerprint(style)}
             results.append({"pair": pair, **hashes, **result})
             print(line(results[-1]), flush=True)
             rows.append([*images, *(read_image(folder / name / "result.png").pixels for name in ("before", "after"))])
-            report = {**environment(), "preset": options.preset, "size": options.size, "results": results}
+            report = {
+                **environment(),
+                "preset": options.preset,
+                "now": options.now,
+                "size": options.size,
+                "results": results,
+            }
             (options.output / "time_to_quality.json").write_text(json.dumps(report, indent=1), encoding="utf-8")
             write_image(options.output / "sheet.jpg", sheet(rows))
     print(summary(results))
