@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -52,26 +52,13 @@ def within(args: Sequence[str], asked: float, passed: float, networks: Networks 
         raise UserError(f"seconds: must be above 0, got {asked:g}; 30 is a good start")
     cli = FitCLI(args)
     model, settings = build_model(cli, networks)
-    speeds: dict[Extractor, Speed] = {}
-    pictures: Speed | None = None
-    device = torch.device(choose_accelerator(settings["accelerator"]).value)
-    dtype = compute_dtype(choose_precision(settings["precision"], describe(device)).value)
+    costs_of = _Costs(model, settings)
     data = build_data(cli.config)
     own = data.request.size
     any_size = not any(word.partition("=")[0] == _SIZE for word in args)
     for size in [side for side in _SIZES if side <= max(own, 2048)] if any_size else [own]:
         stages = _stages(model, data, size)
-        costs = []
-        for stage in stages:
-            network = model.extractor_of(stage)
-            height, width = replace(data.request, size=size).stage_size(stage.scale)
-            if network not in speeds:
-                network.set_compute_dtype(dtype)
-                speeds[network] = speed_of(network.to(device), model.objective.layers, device, height * width)
-            if pictures is None:
-                pictures = picture_speed(model.objective, network, device)
-            cost = seconds_of_evaluation(speeds[network], height * width)
-            costs.append(cost + seconds_of_picture_terms(pictures, height * width))
+        costs = [costs_of.evaluation(stage, data.request.stage_size(stage.scale)) for stage in stages]
         planned = sum(stage.evaluations * cost for stage, cost in zip(stages, costs, strict=True))
         left = asked - passed - _START - _TARGETS * sum(costs)
         factor = min(_MOST, left / planned)
@@ -81,6 +68,28 @@ def within(args: Sequence[str], asked: float, passed: float, networks: Networks 
         factor = _LEAST / sum(stage.evaluations for stage in stages)
         notice(f"seconds: {asked:g} are few for this machine; {_LEAST} evaluations at {size} px take longer")
     return [f"{_SIZE}={size}", *_length(cli, stages, factor)]
+
+
+class _Costs:
+    """Seconds of evaluations, from a look at each network and at the terms that need none, once."""
+
+    def __init__(self, model: StyleTransfer, settings: Mapping[str, Any]) -> None:
+        self._model = model
+        self._speeds: dict[Extractor, Speed] = {}
+        self._pictures: Speed | None = None
+        self._device = torch.device(choose_accelerator(settings["accelerator"]).value)
+        self._dtype = compute_dtype(choose_precision(settings["precision"], describe(self._device)).value)
+
+    def evaluation(self, stage: Stage, size: tuple[int, int]) -> float:
+        """Of one in a stage whose image has a height and a width."""
+        network, objective, device = self._model.extractor_of(stage), self._model.objective, self._device
+        pixels = size[0] * size[1]
+        if network not in self._speeds:
+            network.set_compute_dtype(self._dtype)
+            self._speeds[network] = speed_of(network.to(device), objective.layers, device, pixels)
+        if self._pictures is None:
+            self._pictures = picture_speed(objective, network, device)
+        return seconds_of_evaluation(self._speeds[network], pixels) + seconds_of_picture_terms(self._pictures, pixels)
 
 
 def _stages(model: StyleTransfer, data: StyleTransferData, size: int) -> list[Stage]:

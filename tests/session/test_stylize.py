@@ -283,7 +283,8 @@ def test_a_run_in_a_given_time_has_the_evaluations_that_fit(pair, place, monkeyp
     # Terms that look at the picture take their time, too: as much again.
     with monkeypatch.context() as patch:
         patch.setattr("nst_lightning.session.budget.picture_speed", lambda *_: Speed(1e-3 / (48 * 36 * 1.25)))
-        assert within(args, 1.0, 0.2) == ["--data.size=48", "--model.evaluations=98"]
+        of_48 = Short(size=48).arguments(str(pair[0]), [str(pair[1])])
+        assert within(of_48, 1.0, 0.2) == ["--data.size=48", "--model.evaluations=98"]
     # With a draft its stages stay its own.
     _, stages, _ = within([*args, "--model.draft=CompactVGG19"], 5.0, 0.0)
     first, second, third = json.loads(stages.removeprefix("--model.stages="))
