@@ -13,6 +13,7 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 import traceback
 import warnings
@@ -344,7 +345,8 @@ def memory(notes: Notes) -> None:
         if own is not None and hasattr(own, "reset_peak_memory_stats"):
             own.reset_peak_memory_stats()
         try:
-            session.run(options)
+            with tempfile.TemporaryDirectory() as folder:
+                session.run([*options, f"--trainer.default_root_dir={folder}"])
         except (RuntimeError, ValueError) as error:
             notes.row(size=size, tile=tile, predicted=predicted, problem=str(error).split("\n")[0])
             continue

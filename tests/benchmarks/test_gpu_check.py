@@ -80,11 +80,12 @@ def test_an_evaluation_is_measured_with_its_share_of_the_peak(modules, tmp_path,
     assert judged["times that an evaluation waits, as CUDA says"] == "not measured"
 
 
-def test_memory_is_what_the_process_took(modules, tmp_path):
+def test_memory_is_what_the_process_took(modules, place):
     _, sections = modules
-    (row,) = noted(sections, "memory", tmp_path)["rows"]
+    (row,) = noted(sections, "memory", place)["rows"]
     assert row["predicted"] > 0
     assert row["bytes"] > 1 << 27
+    assert not (place / "runs").exists()  # where it is begun it leaves nothing
 
 
 PEAK = [{"dtype": "float32", "gigaflops": 50.0}, {"dtype": "bfloat16", "gigaflops": 800.0}]
