@@ -43,10 +43,10 @@ presets    --config NAME, or a file; several of them, later ones win; nst preset
            quickstart   the demo pair               fast         your own, in the least time
            painterly    the best general result     poster       large prints
            portrait     people stay who they are    photoreal    no strokes, new colours and light
-           luminance    the photograph's colours    texture      a texture, no content
-           regions      styles where masks say      article      average pooling
-           gatys        the released setting        gatys_paper  the paper's formulas
-           hardware/    for cpu, cuda, mps, xpu, multi
+           bold         painting over everything    luminance    the photograph's colours
+           texture      a texture, no content       regions      styles where masks say
+           article      average pooling             gatys        the released setting
+           gatys_paper  the paper's formulas        hardware/    for cpu, cuda, mps, xpu, multi
 
 Every option: nst fit --help all, or --help data, model, trainer, output. One class and its options:
 nst fit --model.extractor.help CompactVGG19"""

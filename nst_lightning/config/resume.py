@@ -210,10 +210,13 @@ def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
 
 
 def compares_anew(resumed: Resumed, now: Mapping[str, Any]) -> bool:
-    """Whether losses of before are of other networks, regions, masks or colours; files count by their names."""
+    """Whether losses of before are of other networks, regions, masks or colours; files count by their names.
+
+    What a file of an older version does not say was not done then: no regions are as none of them.
+    """
     then = resumed.configuration  # nothing, if a program wrote the checkpoint
     keys = [key for key in {**then, **now} if _COMPARED.match(key)] if then else []
-    return any(_named(then.get(key)) != _named(now.get(key)) for key in keys)
+    return any((_named(then.get(key)) or None) != (_named(now.get(key)) or None) for key in keys)
 
 
 def _named(value: Any) -> Any:

@@ -298,3 +298,7 @@ def test_what_losses_are_of():
     ):
         assert compares_anew(resumed, {**then, **change})
     assert not compares_anew(resumed._replace(configuration={}), then)
+    del then["data.regions"]  # as files of version 0.1.0
+    older = resumed._replace(configuration=then)
+    assert not compares_anew(older, {**then, "data.regions": 0})
+    assert compares_anew(older, {**then, "data.regions": 2})
