@@ -14,6 +14,8 @@ from nst_lightning.losses.term import Layer, Term
 
 ContentNormalization = Literal["balanced", "released", "paper"]
 
+_LEAST_SQUARE = 1e-4  # mean square of a content that it is divided by: of black there is none
+
 
 def content_distance(
     features: Tensor,
@@ -28,7 +30,8 @@ def content_distance(
         target: The same shape.
         normalization: ``released``, mean((F - P)²), as in Gatys' PyTorch notebook; ``paper``, ½ Σ (F - P)²
             (Gatys, Ecker and Bethge, CVPR 2016, equation 1); ``balanced``, mean((F - P)²) / mean(P²), which is 1 for
-            features of zero and does not depend on the network's scale.
+            features of zero and does not depend on the network's scale; mean(P²) counts as at least 1e-4, which is for
+            contents that are black.
         projection: Of features with fewer channels.
 
     Returns:
@@ -43,7 +46,7 @@ def content_distance(
 def _divisor(normalization: ContentNormalization, values: int, energy: Tensor) -> Tensor:
     """What a sum of squared differences is divided by, for targets of so many values and that sum of squares."""
     if normalization == "balanced":
-        return energy.clamp(min=torch.finfo(torch.float32).tiny)
+        return energy.clamp(min=_LEAST_SQUARE * values)
     return torch.full_like(energy, 2 if normalization == "paper" else values)
 
 

@@ -34,7 +34,8 @@ from nst_lightning.studio.workshop import Workshop
 _LEAST, _MOST = 10, 100  # evaluations of a picture that begins with another one of half its size
 _PATIENCE = 600.0  # seconds in which an evaluation is over
 _SWEEP = 600.0  # seconds between two looks for old uploads
-_LENGTH = ("--model.evaluations=", "--model.stages=")
+_COUNT = "--model.evaluations="
+_LENGTH = (_COUNT, "--model.stages=")
 
 
 class Studio:
@@ -150,9 +151,11 @@ class Studio:
                 count = max(1, record.evaluations // 2)
             total = record.evaluations
             if count is not None:
-                total = record.evaluation + count
-                words = [word for word in words if not word.startswith(_LENGTH)]
-                words += ["--model.stages=null", f"--model.evaluations={total}"]
+                begun = self.shelf.place(name).goes_on
+                total = record.evaluation + count if begun else count
+                # One that has not begun keeps the stages that it was to have, in which its evaluations are shared out.
+                words = [word for word in words if not word.startswith(_LENGTH if begun else _COUNT)]
+                words += [*(["--model.stages=null"] if begun else []), f"{_COUNT}{total}"]
             turn = self.shelf.next_turn()
             changed = replace(record, asked=asked, more=tuple(words), status="queued", turn=turn, error=None)
             return self._put(replace(changed, evaluations=total))

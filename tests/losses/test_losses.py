@@ -124,6 +124,7 @@ def test_content_distances_by_hand():
     assert float(content_distance(wide, 3 * wide, "paper")) == pytest.approx(0.5 * 6 * 4)
     assert float(content_distance(wide, 3 * wide, "released")) == pytest.approx(4)
     assert float(content_distance(0 * wide, 3 * wide, "balanced")) == pytest.approx(1)
+    assert float(content_distance(0.02 * wide, 0 * wide, "balanced")) == pytest.approx(0.02**2 / 1e-4)  # of black
 
 
 def test_total_variation_of_a_ramp():

@@ -135,6 +135,18 @@ def test_one_of_several_stages_goes_on(client):
     assert wait_for(client, name, reached=lambda picture: picture["evaluation"] == 15)["evaluations"] == 15
 
 
+def test_one_that_was_stopped_before_it_began_keeps_its_stages(client):
+    before = ask(client, evaluations=400)
+    name = ask(client, preset="quickstart", evaluations=None, size=96)
+    assert client.post(f"/api/pictures/{name}/stop").json()["status"] == "stopped"
+    assert client.post(f"/api/pictures/{name}/continue", json={"evaluations": 6}).json()["evaluations"] == 6
+    client.post(f"/api/pictures/{before}/stop")
+    assert wait_for(client, name)["evaluation"] == 6
+    model = yaml.safe_load(client.get(f"/api/pictures/{name}/configuration").text)["model"]
+    assert [stage["scale"] for stage in model["stages"]] == [0.5, 1.0]
+    assert model["evaluations"] == 6  # of both
+
+
 def test_the_command_of_a_picture_that_went_on_makes_its_stages(client, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     name = made(client, preset="quickstart", evaluations=12, size=96)
