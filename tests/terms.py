@@ -40,10 +40,12 @@ class Alone:
 
     def value(self, features):
         """The loss of (1, C, h, w) features."""
-        target = self.target
+        target, window = self.target, Window.whole(features, self.weights)
         if self.term.needs_counts:
-            target = self.term.counted(self.layer, target, self.term.count(self.layer, features.detach(), target))
-        measure = self.term.measure(self.layer, features, Window.whole(features, self.weights), target)
+            target = self.term.counted(
+                self.layer, target, self.term.count(self.layer, features.detach(), window, target)
+            )
+        measure = self.term.measure(self.layer, features, window, target)
         if self.term.additive:
             return measure
         cells = features[0, 0].numel() if self.weights is None else self.weights.sum()

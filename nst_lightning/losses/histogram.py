@@ -10,6 +10,7 @@ from torch import Tensor
 
 from nst_lightning.errors import check_at_least
 from nst_lightning.hardware.accelerator import cached_values, prefers_large_operations
+from nst_lightning.hardware.numerics import widest_dtype
 from nst_lightning.losses.reference import Sample, Window, at_least_float32
 from nst_lightning.losses.term import Layer, Term, balance
 
@@ -46,16 +47,19 @@ class _Bins(NamedTuple):
         return index.long(), position - index
 
 
-def bin_counts(values: Tensor, bins: _Bins) -> Tensor:
-    """How many of each channel's values fall into each bin: (C, n) -> (C, bins), of the values' type."""
+def bin_counts(values: Tensor, bins: _Bins, weights: Tensor | None = None) -> Tensor:
+    """How many of each channel's values fall into each bin: (C, n), weights (n,) -> (C, bins), of the values' type."""
     index, _ = bins.place(values)
     channels = len(values)
     index += _BINS * torch.arange(channels, device=values.device)[:, None]
+    if weights is not None:  # which add up to the same, to within a rounding, in tiles and whole
+        weights = weights.to(widest_dtype(values.device)).expand(channels, -1).flatten()
     if not prefers_large_operations(values.device):
-        return torch.bincount(index.flatten(), minlength=channels * _BINS).view(channels, _BINS).to(values.dtype)
+        counts = torch.bincount(index.flatten(), weights, minlength=channels * _BINS)
+        return counts.view(channels, _BINS).to(values.dtype)
     # `bincount` asks the device for the greatest index, and waits. Sums of ones are exact up to 2**24, in any order.
-    ones = values.new_ones((), dtype=torch.float32).expand(index.numel())
-    counts = ones.new_zeros(channels * _BINS).scatter_add_(0, index.flatten(), ones)
+    summed = values.new_ones((), dtype=torch.float32).expand(index.numel()) if weights is None else weights
+    counts = summed.new_zeros(channels * _BINS).scatter_add_(0, index.flatten(), summed)
     return counts.view(channels, _BINS).to(values.dtype)
 
 
@@ -74,6 +78,7 @@ class HistogramTarget(NamedTuple):
     quantiles: Tensor  # of the style, (C, Q)
     scale: Tensor  # what to divide by, a scalar
     edges: Tensor | None = None  # the style's values at the edges of the bins, (C, bins + 1), for one evaluation
+    counted: Tensor | None = None  # the sum of the weights of all cells, a scalar, likewise
 
 
 class Histogram(Term):
@@ -82,8 +87,8 @@ class Histogram(Term):
     ‖F - R(F)‖², over its value at the content, where R moves each value of a channel to the style's value of the same
     rank (Risser, Wilmot and Barnes 2017, Stable and Controllable Neural Texture Synthesis, section 4.2). R comes from
     counts over all of the picture and is a constant to the gradient. Made to stand beside a statistic of how channels
-    go together. Several styles are blended by their quantiles. Pictures are sampled (`samples`) for
-    the target only.
+    go together; at the layer ``image`` the channels are red, green and blue. Several styles are blended by their
+    quantiles. Pictures are sampled (`samples`) for the target only.
 
     Args:
         layers: Layers, as a list or with a weight each.
@@ -94,7 +99,7 @@ class Histogram(Term):
     group = "style"
     additive = True
     needs_counts = True
-    weighs_styles = balanced = True
+    weighs_cells = weighs_styles = balanced = True
 
     def __init__(
         self,
@@ -128,25 +133,35 @@ class Histogram(Term):
         target = HistogramTarget(_Bins.spanning(least, greatest), style.quantiles, torch.ones_like(least[0]))
         target = self.counted(layer, target, bin_counts(content.T, target.bins))
         distance = (content.T - remapped(target, content.T)).square().mean()
-        return target._replace(scale=balance(distance, style.quantiles.square().mean()), edges=None)
+        scale = balance(distance, style.quantiles.square().mean())
+        return target._replace(scale=scale, edges=None, counted=None)
 
-    def count(self, layer: Layer, features: Tensor, target: HistogramTarget) -> Tensor:
+    def count(self, layer: Layer, features: Tensor, window: Window, target: HistogramTarget) -> Tensor:
         """Counts of (1, C, h, w) features in (C, bins)."""
         channels, cells = features.shape[1], features.shape[-2] * features.shape[-1]
         rows = max(1, cached_values(features.device) * features.shape[-2] // (channels * cells))
         strips = torch.split(at_least_float32(features)[0], rows, dim=1)
-        return torch.stack([bin_counts(strip.flatten(1), target.bins) for strip in strips]).sum(0)
+        if window.weights is None:
+            return torch.stack([bin_counts(strip.flatten(1), target.bins) for strip in strips]).sum(0)
+        weighed = zip(strips, torch.split(window.weights[0, 0], rows), strict=True)
+        counts = [bin_counts(strip.flatten(1), target.bins, weights.flatten()) for strip, weights in weighed]
+        return torch.stack(counts).sum(0)
 
     def counted(self, layer: Layer, target: HistogramTarget, counts: Tensor) -> HistogramTarget:
         """The style's values at the edges of the bins, by rank."""
         ranks = torch.cat([torch.zeros_like(counts[:, :1]), counts.cumsum(1)], dim=1)
-        return target._replace(edges=quantiles_at(target.quantiles, ranks / ranks[:, -1:].clamp(min=1)))
+        ranks = ranks / ranks[:, -1:].clamp(min=torch.finfo(ranks.dtype).tiny)
+        return target._replace(edges=quantiles_at(target.quantiles, ranks), counted=counts[0].sum())
 
     def measure(self, layer: Layer, features: Tensor, window: Window, target: HistogramTarget) -> Tensor:
         """Mean squared distance to the remapped values, as far as these cells go, (1, C, rows, columns) -> a scalar."""
         values = at_least_float32(features)[0].flatten(1)
-        total = (values - remapped(target, values)).square().sum()
-        return total / (len(values) * window.height * window.width * target.scale)
+        squares = (values - remapped(target, values)).square()
+        if window.weights is None:
+            return squares.sum() / (len(values) * window.height * window.width * target.scale)
+        assert target.counted is not None
+        total = (squares * window.weights.flatten().to(squares.dtype)).sum()
+        return total / (len(values) * target.counted * target.scale)
 
 
 def remapped(target: HistogramTarget, values: Tensor) -> Tensor:

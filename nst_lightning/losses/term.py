@@ -185,12 +185,13 @@ class Term(nn.Module):
         """
         return target
 
-    def count(self, layer: Layer, features: Tensor, target: Any) -> Tensor:
+    def count(self, layer: Layer, features: Tensor, window: Window, target: Any) -> Tensor:
         """Count the image's cells by their values, under no gradient; the counts of two windows add up.
 
         Args:
             layer: The layer.
             features: (1, C, rows, columns) of a window.
+            window: Where these cells lie, and how much each counts.
             target: From `target`.
 
         Returns:

@@ -29,7 +29,7 @@ class Comparison(NamedTuple):
         for key, layer, features, window in self.traversal.visits(crop, tile, keys, self.targets.weights.cells):
             term, target = self.objective.parts[key[0]].term, counted[key]
             if term.needs_counts and tile.is_whole:
-                target = term.counted(layer, target, term.count(layer, features.detach(), target))
+                target = term.counted(layer, target, term.count(layer, features.detach(), window, target))
             measures.append((key, term.measure(layer, features, window, target)))
         return measures
 

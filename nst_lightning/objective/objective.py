@@ -248,6 +248,6 @@ def _needs_no_mask(term: Term) -> UserError:
     """What is said of a style term that would not heed a mask."""
     return UserError(
         f"data.style: must have no mask with the term {term.name}, which does not weigh cells; take Gram, "
-        "Covariance, MeanStd, Wasserstein, RelaxedEMD, NearestNeighbour or Palette, or leave the masks (and "
+        "Covariance, MeanStd, Wasserstein, Histogram, RelaxedEMD, NearestNeighbour or Palette, or leave the masks (and "
         "data.regions) out"
     )

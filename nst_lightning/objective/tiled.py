@@ -92,8 +92,9 @@ def _counted(comparison: Comparison, image: Tensor, tiles: Sequence[Tile], proce
     if len(tiles) == 1 and tiles[0].is_whole:  # then counts are taken where they are needed
         return given
     for tile in tiles if keys else []:
-        for key, layer, features, _ in comparison.traversal.visits(crop_of(image, tile), tile, keys):
-            _add(sums, [(key, comparison.objective.parts[key[0]].term.count(layer, features, given[key]))])
+        visits = comparison.traversal.visits(crop_of(image, tile), tile, keys, comparison.targets.weights.cells)
+        for key, layer, features, window in visits:
+            _add(sums, [(key, comparison.objective.parts[key[0]].term.count(layer, features, window, given[key]))])
     processes.add([tensor for total in sums.values() for tensor in total.tensors()])
     counted = {}
     for key, total in sums.items():

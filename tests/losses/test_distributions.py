@@ -32,7 +32,8 @@ def prepared(kind, content, styles, **options):
 
 def counted(alone, features):
     """A target of `Histogram` for an image."""
-    return alone.term.counted(alone.layer, alone.target, alone.term.count(alone.layer, features, alone.target))
+    counts = alone.term.count(alone.layer, features, Window.whole(features), alone.target)
+    return alone.term.counted(alone.layer, alone.target, counts)
 
 
 def row(*values):
@@ -72,11 +73,31 @@ def test_histogram_counts_add_up_and_leave_nothing_out():
     term = prepared(Histogram, content, [(features(3, seed=4), 1.0)])
 
     def count(features):
-        return term.term.count(term.layer, features, term.target)
+        return term.term.count(term.layer, features, Window.whole(features), term.target)
 
     whole = count(image)
     assert whole.sum(1).tolist() == [72, 72, 72]  # values beyond the range too
     torch.testing.assert_close(count(image[..., :4, :]) + count(image[..., 4:, :]), whole)
+
+
+def test_a_weight_of_a_histogram_is_how_often_a_cell_counts():
+    """Of the picture, once what it is compared with is there."""
+    content, image, style = (features(3, 4, 5, seed=seed) for seed in (1, 2, 3))
+    weights = torch.tensor([[2, 0, 1, 1, 3], [1, 1, 0, 2, 1], [0, 1, 1, 1, 4], [1, 0, 2, 3, 1]]).double()
+    term = prepared(Histogram, content, [(style, 1.0)])
+    repeated = image.flatten(2).repeat_interleave(weights.flatten().long(), dim=2)[:, :, None]
+    expected = term.value(repeated)
+    term.weights = weights.view(1, 1, 4, 5)
+    torch.testing.assert_close(term.value(image), expected, rtol=1e-12, atol=0)
+
+
+def test_a_histogram_of_a_part_is_that_part_alone():
+    content, image, style = (features(3, 8, 9, seed=seed) for seed in (1, 2, 3))
+    mask = torch.zeros(1, 1, 8, 9, dtype=torch.float64)
+    mask[..., :4] = 1
+    part = Alone(Histogram([LAYER]), content, [(style, 1.0)], weights=mask)
+    alone = prepared(Histogram, content[..., :4], [(style, 1.0)])
+    torch.testing.assert_close(part.value(image), alone.value(image[..., :4]), rtol=1e-12, atol=0)
 
 
 def test_histogram_gradient_with_the_remapping_frozen():

@@ -22,6 +22,7 @@ from nst_lightning.losses import (
     CosineContent,
     Covariance,
     Gram,
+    Histogram,
     MattingLaplacian,
     MeanStd,
     SelfSimilarity,
@@ -115,7 +116,8 @@ def test_tiles_do_not_show_in_regions(tiny_weights, keep):
     masks = Masks(halves(130, 101, soft=30), [0, 1, 1], of_styles, layers, halves(130, 101, soft=60)[1])
     found = []
     for tile in (None, 48):
-        terms = [Content(["relu3_1"]), *(kind(["relu1_1", "conv3_2"], 0.3) for kind in TERMS)]
+        terms = [Content(["relu3_1"]), *(kind(["relu1_1", "conv3_2"], 0.3) for kind in [*TERMS, Histogram])]
+        terms.append(Histogram(["image"], 0.3))
         evaluate = Evaluator(Objective(terms, regions=2), double(tiny_weights), tile, keep)
         evaluate.prepare(content, styles, masks)
         loss, parts = evaluate(image)
@@ -388,9 +390,8 @@ def test_bad_masks_get_one_line(options, message, files, pair, monkeypatch, use_
 
 
 def test_only_sums_over_cells_have_regions(tiny_weights):
-    with pytest.raises(
-        UserError, match="take Gram, Covariance, MeanStd, Wasserstein, RelaxedEMD, NearestNeighbour or Palette"
-    ):
+    others = "Gram, Covariance, MeanStd, Wasserstein, Histogram, RelaxedEMD, NearestNeighbour or Palette"
+    with pytest.raises(UserError, match=f"take {others}"):
         Objective([NNFM()], regions=1)
     model = StyleTransfer(extractor=VGG19(str(tiny_weights)))
     assert [part.region for part in model.objective.parts] == [None, None]
