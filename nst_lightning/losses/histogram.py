@@ -78,7 +78,7 @@ class HistogramTarget(NamedTuple):
     quantiles: Tensor  # of the style, (C, Q)
     scale: Tensor  # what to divide by, a scalar
     edges: Tensor | None = None  # the style's values at the edges of the bins, (C, bins + 1), for one evaluation
-    counted: Tensor | None = None  # the sum of the weights of all cells, a scalar, likewise
+    total: Tensor | None = None  # the sum of the weights of all cells, a scalar, likewise
 
 
 class Histogram(Term):
@@ -134,34 +134,34 @@ class Histogram(Term):
         target = self.counted(layer, target, bin_counts(content.T, target.bins))
         distance = (content.T - remapped(target, content.T)).square().mean()
         scale = balance(distance, style.quantiles.square().mean())
-        return target._replace(scale=scale, edges=None, counted=None)
+        return target._replace(scale=scale, edges=None, total=None)
 
     def count(self, layer: Layer, features: Tensor, window: Window, target: HistogramTarget) -> Tensor:
         """Counts of (1, C, h, w) features in (C, bins)."""
         channels, cells = features.shape[1], features.shape[-2] * features.shape[-1]
         rows = max(1, cached_values(features.device) * features.shape[-2] // (channels * cells))
         strips = torch.split(at_least_float32(features)[0], rows, dim=1)
-        if window.weights is None:
-            return torch.stack([bin_counts(strip.flatten(1), target.bins) for strip in strips]).sum(0)
-        weighed = zip(strips, torch.split(window.weights[0, 0], rows), strict=True)
-        counts = [bin_counts(strip.flatten(1), target.bins, weights.flatten()) for strip, weights in weighed]
-        return torch.stack(counts).sum(0)
+        weights: list[Tensor | None] = [None] * len(strips)
+        if window.weights is not None:
+            weights = [part.flatten() for part in torch.split(window.weights[0, 0], rows)]
+        pairs = zip(strips, weights, strict=True)
+        return torch.stack([bin_counts(strip.flatten(1), target.bins, part) for strip, part in pairs]).sum(0)
 
     def counted(self, layer: Layer, target: HistogramTarget, counts: Tensor) -> HistogramTarget:
         """The style's values at the edges of the bins, by rank."""
         ranks = torch.cat([torch.zeros_like(counts[:, :1]), counts.cumsum(1)], dim=1)
         ranks = ranks / ranks[:, -1:].clamp(min=torch.finfo(ranks.dtype).tiny)
-        return target._replace(edges=quantiles_at(target.quantiles, ranks), counted=counts[0].sum())
+        return target._replace(edges=quantiles_at(target.quantiles, ranks), total=counts[0].sum())
 
     def measure(self, layer: Layer, features: Tensor, window: Window, target: HistogramTarget) -> Tensor:
         """Mean squared distance to the remapped values, as far as these cells go, (1, C, rows, columns) -> a scalar."""
         values = at_least_float32(features)[0].flatten(1)
         squares = (values - remapped(target, values)).square()
-        if window.weights is None:
-            return squares.sum() / (len(values) * window.height * window.width * target.scale)
-        assert target.counted is not None
-        total = (squares * window.weights.flatten().to(squares.dtype)).sum()
-        return total / (len(values) * target.counted * target.scale)
+        cells: Tensor | int = window.height * window.width
+        if window.weights is not None:
+            assert target.total is not None
+            squares, cells = squares * window.weights.flatten().to(squares.dtype), target.total
+        return squares.sum() / (len(values) * cells * target.scale)
 
 
 def remapped(target: HistogramTarget, values: Tensor) -> Tensor:

@@ -155,7 +155,9 @@ class Studio:
                 total = record.evaluation + count if begun else count
                 # One that has not begun keeps the stages that it was to have, in which its evaluations are shared out.
                 words = [word for word in words if not word.startswith(_LENGTH if begun else _COUNT)]
-                words += [*(["--model.stages=null"] if begun else []), f"{_COUNT}{total}"]
+                if begun:
+                    words.append("--model.stages=null")
+                words.append(f"{_COUNT}{total}")
             turn = self.shelf.next_turn()
             changed = replace(record, asked=asked, more=tuple(words), status="queued", turn=turn, error=None)
             return self._put(replace(changed, evaluations=total))
