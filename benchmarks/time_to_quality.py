@@ -1,6 +1,6 @@
 """How long two builds take to the same scores: a preset of each, pair by pair of pictures, in turn.
 
-    git worktree add ../before v0.2.0
+    git worktree add ../before COMMIT
     python benchmarks/time_to_quality.py --before ../before --contents a.jpg b.jpg --styles x.jpg y.jpg --preset fast
 
 Every content meets every style. For each pair the preset runs as `nst fit` of the build before and of this one, each a
