@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 import yaml
 from jsonargparse import Namespace
 
+from nst_lightning.config.lengthening import stages_of_resumed
 from nst_lightning.config.parser import expand_presets, mentions
 from nst_lightning.console import log
 from nst_lightning.data.module import StyleTransferData
-from nst_lightning.data.schedule import Stage, default_evaluations, evaluations_after_draft, make_schedule
 from nst_lightning.demo import locate
 from nst_lightning.engine.module import StyleTransfer
 from nst_lightning.errors import UserError
@@ -22,7 +22,7 @@ from nst_lightning.files.paths import expand, from_its_folder
 from nst_lightning.runs.checkpoint import ENDED, FACTS, FOLDER, SETTINGS, read_checkpoint
 from nst_lightning.runs.counters import written_at
 from nst_lightning.runs.ending import evaluations_of_finished, is_written
-from nst_lightning.runs.facts import NETWORK, check_files
+from nst_lightning.runs.facts import check_files
 from nst_lightning.runs.finding import Pictures, find_last, find_requeued, was_requeued
 from nst_lightning.runs.folder import CONFIGURATION
 from nst_lightning.runs.limits import NothingLeftError, check_room, used_up
@@ -34,8 +34,9 @@ _NETWORK = re.compile(r"model\.((stages\.\d+\.)?extractor|draft)\b")
 _RESULTS = ("output", "fallback", "trainer.default_root_dir", "snapshot_every", "timelapse", "preview", "report")
 # What losses are of, besides terms, strength and likeness, which the model itself compares.
 _COMPARED = re.compile(
-    r"model\.((stages\.\d+\.)?extractor|draft)\b|data\.(regions|content_mask|content_floor|color)$"
-    r"|data\.style\.\d+\.(?!path)"
+    r"model\.((stages\.\d+\.)?extractor|draft)\b"
+    r"|data\.(regions|content_mask|content_floor|color|style_size|style_follows|resample)$"
+    r"|data\.style\.(\d+\.)?(?!path|\d)"
 )
 _INCIDENTAL = ("ckpt_path", "checkpoint_", "log", *_RESULTS)
 
@@ -87,11 +88,31 @@ def resume(args: Sequence[str], parse: Callable[[list[str]], Namespace]) -> tupl
         if made is not None and made >= (asked.model.evaluations or 0):
             raise NothingLeftError(f"ckpt_path: '{folder}' has {made} evaluations, so nothing is left to do; give more")
     if written:
+        if is_written(folder, _output({**configuration, **({"output": asked.output} if asked.output else {})})):
+            _check_more(path, asked.model.evaluations, content["global_step"])
         for name, value in used_up(configuration, content, facts.get("evaluations", [])).items():
             own.append(f"--{name}={'null' if value is None else value}")
     ended = bool(content.get(ENDED)) and not written
-    stages = _stages(asked.model, stored, facts, written_at(content).stage)
-    return [*own, *args, *stages, f"--ckpt_path={path}"], Resumed(path, folder, configuration, ended)
+    stages = stages_of_resumed(asked.model, stored, facts, written_at(content))
+    words = [f"--model.stages={json.dumps(stages)}", "--model.evaluations=null"] if stages else []
+    configuration = {**_drafts(stored, stages), **configuration}
+    return [*own, *args, *words, f"--ckpt_path={path}"], Resumed(path, folder, configuration, ended)
+
+
+def _check_more(path: Path, asked: int | None, made: int) -> None:
+    """Refuse to go on to no more evaluations than are made, whatever stage they are of."""
+    if asked is not None and asked <= made:
+        raise NothingLeftError(
+            f"ckpt_path: '{path}' has {made} evaluations and the run {asked}, so nothing is left to do; give more "
+            "evaluations"
+        )
+
+
+def _drafts(stored: Mapping[str, Any], stages: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Networks of stages that had them by default, flat, as a configuration says them that has the stages' settings."""
+    if not stored or stored["model"].get("stages"):
+        return {}
+    return {key: value for key, value in flatten({"model": {"stages": stages}}) if ".extractor" in key}
 
 
 def _checkpoint(asked: Namespace) -> Path | None:
@@ -116,47 +137,6 @@ def _pictures(asked: Namespace) -> Pictures:
     paths = [path for path in paths if path != _NOT_GIVEN]
     first, others = ([str(locate(path)) for path in given] for given in (content, paths))
     return Pictures(None if asked.content == _NOT_GIVEN else first, others or None, ", ".join([*content, *paths]))
-
-
-def _stages(asked: Namespace, stored: Mapping[str, Any], facts: Mapping[str, Any], stage: int) -> list[str]:
-    """Options for the stages of a run that is in one of them, as far as what is asked for does not say them itself.
-
-    With another number of evaluations, stages before the present one stay as they were; that one and those to come
-    share what is left. Where that leaves too little, the number is taken as that of a new run. Without one, a run of a
-    version whose stages by default were longer keeps them.
-    """
-    then, model = facts.get("evaluations", []), stored.get("model", {})
-    if asked.stages is not None or not then or not model:
-        return []
-    if asked.evaluations is None:
-        by_default = model.get("stages") is None and model.get("evaluations") is None
-        counts = then if by_default and list(then) not in _defaults(len(then)) else []
-    elif len(then) > 1 or model.get("stages"):  # one that was given may have a network of its own
-        try:
-            rest = make_schedule(asked.evaluations - sum(then[:stage]), [Stage(count) for count in then[stage:]])
-        except UserError:
-            return []
-        counts = [*then[:stage], *(part.evaluations for part in rest)]
-    else:
-        counts = []
-    given = model.get("stages") or _default_settings(model.get("draft"), facts, len(counts))
-    stages = [{**settings, "evaluations": count} for settings, count in zip(given, counts, strict=False)]
-    return [f"--model.stages={json.dumps(stages)}", "--model.evaluations=null"] if stages else []
-
-
-def _defaults(count: int) -> list[list[int]]:
-    """All that so many stages make by default: with a draft the last is the model's own, but one may be left out."""
-    found = [default_evaluations(stages, nothing) for stages in {count, max(1, count - 1)} for nothing in (False, True)]
-    return [counts if len(counts) == count else [*counts, evaluations_after_draft(counts[-1])] for counts in found]
-
-
-def _default_settings(draft: Any, facts: Mapping[str, Any], count: int) -> list[dict[str, Any]]:
-    """Scales and networks of so many stages by default."""
-    files = facts.get("files", {})
-    networks = [files.get(f"{NETWORK} of stage {index + 1}") for index in range(count)]
-    if draft is None or not networks or networks[0] == networks[-1]:  # none, or it lacked a layer
-        return [{"scale": 0.5**halvings} for halvings in reversed(range(count))]
-    return [*({"scale": 0.5**halvings, "extractor": draft} for halvings in reversed(range(count - 1))), {"scale": 1.0}]
 
 
 def _output(configuration: Mapping[str, Any]) -> Path | None:

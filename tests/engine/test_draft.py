@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import csv
+import os
+import shutil
 
 import pytest
 import torch
 from helpers import picture
+from safetensors.torch import load_file, save_file
 
 from nst_lightning import StyleTransfer
 from nst_lightning.cli import main
+from nst_lightning.config import build
+from nst_lightning.config.resume import compares_anew
 from nst_lightning.data import schedule
 from nst_lightning.errors import UserNotice
 from nst_lightning.features import VGG19, CompactVGG19
+from nst_lightning.features.weights import ENVIRONMENT_VARIABLE
 from nst_lightning.losses import Content, Gram
 
 
@@ -61,6 +67,24 @@ def test_it_goes_on_and_can_be_lengthened(place, pair, short):
     assert main(arguments(pair, "--trainer.max_steps", "5")) == 0
     assert main(["fit", "--ckpt_path", "last", "--model.evaluations", "16"]) == 0
     assert stages_of(newest(place)) == [0] * 4 + [1] * 9 + [2] * 3
+
+
+def test_lengthening_changes_no_network(place, pair, short, capsys, monkeypatch):
+    """Its stages are written out then, with the draft that they had by default: losses of before still count."""
+    compared: list[bool] = []
+    monkeypatch.setattr(build, "compares_anew", lambda *asked: compared.append(compares_anew(*asked)) or compared[-1])
+    assert main(arguments(pair, "--trainer.max_steps", "5")) == 0
+    shutil.copytree(newest(place), place / "kept")
+    assert main(["fit", "--ckpt_path", "last", "--model.evaluations", "16"]) == 0
+    assert compared == [False]
+    # A file of weights that is another one is refused, as it is without another length.
+    others = {name: value + 0.01 for name, value in load_file(os.environ[ENVIRONMENT_VARIABLE]).items()}
+    save_file(others, place / "others.safetensors")
+    monkeypatch.setenv(ENVIRONMENT_VARIABLE, str(place / "others.safetensors"))
+    capsys.readouterr()
+    asked = ["fit", "--ckpt_path", str(place / "kept" / "checkpoints" / "000005.ckpt"), "--model.evaluations", "17"]
+    assert main(asked) == 2
+    assert "model.extractor of stage 3: " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("own", [[], [2]], ids=["without a draft", "with one"])

@@ -81,19 +81,55 @@ def test_options_win_over_the_checkpoint_and_are_named(place, pair, capsys):
 STAGES = ["--model.stages", "[{evaluations: 4, scale: 0.5}, {evaluations: 2}]"]
 
 
-@pytest.mark.parametrize("stages", [[], STAGES])
+@pytest.mark.parametrize(("stages", "again"), [([], False), (STAGES, False), (STAGES, True)])
 @pytest.mark.parametrize(("made", "expected"), [(6, [0] * 4 + [1] * 5), (3, [0] * 6 + [1] * 3)])
-def test_a_run_in_stages_keeps_them_when_it_is_lengthened(place, pair, capsys, monkeypatch, stages, made, expected):
-    """What is behind stays; the stage that it is in, and those to come, share what is added."""
+def test_a_run_in_stages_keeps_them_when_it_is_lengthened(
+    place, pair, capsys, monkeypatch, stages, again, made, expected
+):
+    """What is behind stays; the stage that it is in, and those to come, share what is added.
+
+    So it is where the stages are given again, as by the preset on the same line as before.
+    """
     for name, value in (("COARSEST", 48), ("_FIRST", 4), ("_SECOND", 2), ("_LEAST", 2)):
         monkeypatch.setattr(schedule, name, value)
     pictures = ["--data.content", str(pair[0]), "--data.style", str(pair[1]), "--data.size", "96"]
     assert main(["fit", *pictures, *stages, "--trainer.accelerator", "cpu", "--trainer.max_steps", str(made)]) == 0
     capsys.readouterr()
-    assert main(["fit", "--ckpt_path", "last", "--model.evaluations", "9"]) == 0
+    again = [*pictures, *stages] if again else []
+    assert main(["fit", *again, "--ckpt_path", "last", "--model.evaluations", "9"]) == 0
     assert "stopped" not in capsys.readouterr().err
     with (newest(place) / "metrics.csv").open(encoding="utf-8") as file:
         assert [int(row["stage"]) for row in csv.DictReader(file)] == expected
+
+
+@pytest.mark.parametrize(
+    ("made", "asked", "words"),
+    [
+        (6, 6, "has 6 evaluations and the run 6, so nothing is left to do"),
+        (6, 4, "has 6 evaluations and the run 4, so nothing is left to do"),
+        (6, 1, "has 6 evaluations and the run 1, so nothing is left to do"),
+        (3, 2, "has 3 evaluations and the run 2, so nothing is left to do"),
+        (4, 4, "has 4 evaluations and the run 4, so nothing is left to do"),
+    ],
+)
+def test_no_more_than_is_made_makes_nothing(place, pair, capsys, made, asked, words):
+    pictures = ["--data.content", str(pair[0]), "--data.style", str(pair[1]), "--data.size", "48"]
+    assert main(["fit", *pictures, *STAGES, "--trainer.accelerator", "cpu", "--trainer.max_steps", str(made)]) == 0
+    before = sorted(path.name for path in newest(place).iterdir())
+    capsys.readouterr()
+    assert main(["fit", "--ckpt_path", "last", "--model.evaluations", str(asked)]) == 2
+    assert words in capsys.readouterr().err.strip().splitlines()[-1]
+    assert sorted(path.name for path in newest(place).iterdir()) == before
+
+
+def test_a_stage_beyond_its_share_is_over(place, pair):
+    """Three of four are made: of five in all the first stage would have three, of four it has three as well."""
+    pictures = ["--data.content", str(pair[0]), "--data.style", str(pair[1]), "--data.size", "48"]
+    stages = ["--model.stages", "[{evaluations: 4, scale: 0.5}, {evaluations: 4}]"]
+    assert main(["fit", *pictures, *stages, "--trainer.accelerator", "cpu", "--trainer.max_steps", "3"]) == 0
+    assert main(["fit", "--ckpt_path", "last", "--model.evaluations", "4"]) == 0
+    with (newest(place) / "metrics.csv").open(encoding="utf-8") as file:
+        assert [int(row["stage"]) for row in csv.DictReader(file)] == [0, 0, 0, 1]
 
 
 @pytest.mark.parametrize(
@@ -295,6 +331,12 @@ def test_what_losses_are_of():
     for change in (
         *({"data.regions": 2}, {"data.color": "match"}, {"data.style.0.mask": None}, {"data.style.0.scale": 2.0}),
         *({"data.content_mask": "faces"}, {"model.extractor.init_args.pooling": "average"}, {"model.draft": "VGG19"}),
+        *(
+            {"data.style_size": 1024},
+            {"data.style_follows": True},
+            {"data.resample": "bilinear"},
+            {"data.style.scale": 2},
+        ),
     ):
         assert compares_anew(resumed, {**then, **change})
     assert not compares_anew(resumed._replace(configuration={}), then)
