@@ -11,10 +11,10 @@ from torch import Tensor
 from nst_lightning.errors import check_at_least
 from nst_lightning.hardware.accelerator import cached_values, prefers_large_operations
 from nst_lightning.hardware.numerics import widest_dtype
-from nst_lightning.losses.reference import Sample, Window, at_least_float32
+from nst_lightning.losses.reference import Sample, WeighedSample, Window, at_least_float32
 from nst_lightning.losses.term import Layer, Term, balance
 
-_BINS = 256  # of the image's counts; the remapping is linear within each
+_BINS = 256  # of the image's counts; the remapping is linear within each half
 _QUANTILES = 1024  # that stand for a style's distribution
 
 
@@ -27,6 +27,15 @@ def quantiles_at(sorted_values: Tensor, probabilities: Tensor) -> Tensor:
     return torch.lerp(sorted_values.gather(1, below), sorted_values.gather(1, above), position - below)
 
 
+def quantiles_of_ranks(sorted_values: Tensor, ranks: Tensor) -> Tensor:
+    """Quantiles (C, m) of samples (C, n) at ranks (C, m) in [0, 1], where the kth of n samples has (k - ½)/n.
+
+    So values have the ranks that their share of all gives them, and equal ones the middle of theirs (Hazen 1914).
+    """
+    count = sorted_values.shape[1]
+    return quantiles_at(sorted_values, (ranks * count - 0.5) / max(1, count - 1))
+
+
 class _Bins(NamedTuple):
     """Equal bins of each channel: where they begin, and how many there are to a unit, (C, 1) each."""
 
@@ -35,15 +44,20 @@ class _Bins(NamedTuple):
 
     @classmethod
     def spanning(cls, least: Tensor, greatest: Tensor) -> _Bins:
-        """Bins from the least to the greatest value of each channel, (C,)."""
+        """Bins of which the first and the last have the least and the greatest value of each channel, (C,), amidst.
+
+        So does each bin one of the 256 levels of a picture that has black and white, and what many pixels share, such
+        as the white of a sky, is no edge.
+        """
         low, high = least[:, None], greatest[:, None]
         width = high - low
-        return cls(low, torch.where(width > 0, _BINS / width, torch.zeros_like(width)))
+        density = torch.where(width > 0, (_BINS - 1) / width, torch.ones_like(width))
+        return cls(low - 0.5 / density, density)
 
-    def place(self, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Bin and position in it, in [0, 1], of (C, n) values; those outside lie at the ends."""
-        position = ((values - self.start) * self.density).clamp(0, _BINS)
-        index = position.floor().clamp(max=_BINS - 1)
+    def place(self, values: Tensor, parts: int = 1) -> tuple[Tensor, Tensor]:
+        """Bin and position in it, in [0, 1], of (C, n) values, or of such a part; those outside lie amidst the ends."""
+        position = ((values - self.start) * self.density).clamp(0.5, _BINS - 0.5) * parts
+        index = position.floor().clamp(max=parts * _BINS - 1)
         return index.long(), position - index
 
 
@@ -57,8 +71,10 @@ def bin_counts(values: Tensor, bins: _Bins, weights: Tensor | None = None) -> Te
     if not prefers_large_operations(values.device):
         counts = torch.bincount(index.flatten(), weights, minlength=channels * _BINS)
         return counts.view(channels, _BINS).to(values.dtype)
-    # `bincount` asks the device for the greatest index, and waits. Sums of ones are exact up to 2**24, in any order.
-    summed = values.new_ones((), dtype=torch.float32).expand(index.numel()) if weights is None else weights
+    # `bincount` asks the device for the greatest index, and waits. Sums of ones are exact, in any order: up to 2**24 in
+    # float32, where there is nothing wider.
+    one = values.new_ones((), dtype=widest_dtype(values.device))
+    summed = one.expand(index.numel()) if weights is None else weights
     counts = summed.new_zeros(channels * _BINS).scatter_add_(0, index.flatten(), summed)
     return counts.view(channels, _BINS).to(values.dtype)
 
@@ -66,7 +82,7 @@ def bin_counts(values: Tensor, bins: _Bins, weights: Tensor | None = None) -> Te
 class StyleQuantiles(NamedTuple):
     """The style's distribution of each channel."""
 
-    quantiles: Tensor  # (C, Q), ascending, at equal steps of probability
+    quantiles: Tensor  # (C, Q), ascending, of ranks in equal steps: the kth of Q is that of (k - ½)/Q
     least: Tensor  # (C,), of all styles
     greatest: Tensor  # (C,), of all styles
 
@@ -77,7 +93,7 @@ class HistogramTarget(NamedTuple):
     bins: _Bins  # of the image's counts
     quantiles: Tensor  # of the style, (C, Q)
     scale: Tensor  # what to divide by, a scalar
-    edges: Tensor | None = None  # the style's values at the edges of the bins, (C, bins + 1), for one evaluation
+    knots: Tensor | None = None  # the style's values at edges and middles of bins, (C, 2 bins + 1), for one evaluation
     total: Tensor | None = None  # the sum of the weights of all cells, a scalar, likewise
 
 
@@ -99,6 +115,7 @@ class Histogram(Term):
     group = "style"
     additive = True
     needs_counts = True
+    copies = 1.0  # the distance of each value
     weighs_cells = weighs_styles = balanced = True
 
     def __init__(
@@ -111,30 +128,35 @@ class Histogram(Term):
         check_at_least(f"{self.name}.samples", samples, 1)
         self.samples = samples
 
-    def content_reference(self, layer: Layer) -> Sample:
-        """A sample of a picture's cells."""
-        return Sample(self.samples)
+    def content_reference(self, layer: Layer) -> WeighedSample:
+        """A sample of the content's cells, and how often each counts."""
+        return WeighedSample(self.samples)
 
-    style_reference = content_reference
+    def style_reference(self, layer: Layer) -> Sample:
+        """A sample of a style's cells."""
+        return Sample(self.samples)
 
     def style_target(self, layer: Layer, styles: Sequence[tuple[Tensor, float]]) -> StyleQuantiles:
         """Blend the styles' quantiles."""
         count = min(_QUANTILES, max(len(cells) for cells, _ in styles))
         first = styles[0][0]
-        levels = torch.linspace(0, 1, count, device=first.device, dtype=first.dtype).expand(first.shape[1], -1)
-        blend = [share * quantiles_at(cells.T.sort(1).values, levels) for cells, share in styles]
+        ranks = (torch.arange(count, device=first.device, dtype=first.dtype) + 0.5) / count
+        ranks = ranks.expand(first.shape[1], -1)
+        blend = [share * quantiles_of_ranks(cells.T.sort(1).values, ranks) for cells, share in styles]
         least = torch.stack([cells.amin(0) for cells, _ in styles]).amin(0)
         greatest = torch.stack([cells.amax(0) for cells, _ in styles]).amax(0)
         return StyleQuantiles(torch.stack(blend).sum(0), least, greatest)
 
-    def target(self, layer: Layer, content: Tensor, style: StyleQuantiles) -> HistogramTarget:
+    def target(self, layer: Layer, content: tuple[Tensor, Tensor | None], style: StyleQuantiles) -> HistogramTarget:
         """Bins that span content and styles, and the distance of the content."""
-        least, greatest = torch.minimum(content.amin(0), style.least), torch.maximum(content.amax(0), style.greatest)
+        cells, weights = content
+        least, greatest = torch.minimum(cells.amin(0), style.least), torch.maximum(cells.amax(0), style.greatest)
         target = HistogramTarget(_Bins.spanning(least, greatest), style.quantiles, torch.ones_like(least[0]))
-        target = self.counted(layer, target, bin_counts(content.T, target.bins))
-        distance = (content.T - remapped(target, content.T)).square().mean()
+        target = self.counted(layer, target, bin_counts(cells.T, target.bins, weights))
+        squares = (cells.T - remapped(target, cells.T)).square()
+        distance = squares.mean() if weights is None else (squares.mean(0) @ weights.to(squares)) / weights.sum()
         scale = balance(distance, style.quantiles.square().mean())
-        return target._replace(scale=scale, edges=None, total=None)
+        return target._replace(scale=scale, knots=None, total=None)
 
     def count(self, layer: Layer, features: Tensor, window: Window, target: HistogramTarget) -> Tensor:
         """Counts of (1, C, h, w) features in (C, bins)."""
@@ -148,10 +170,12 @@ class Histogram(Term):
         return torch.stack([bin_counts(strip.flatten(1), target.bins, part) for strip, part in pairs]).sum(0)
 
     def counted(self, layer: Layer, target: HistogramTarget, counts: Tensor) -> HistogramTarget:
-        """The style's values at the edges of the bins, by rank."""
+        """The style's values at the edges of the bins, and amidst them, by rank."""
         ranks = torch.cat([torch.zeros_like(counts[:, :1]), counts.cumsum(1)], dim=1)
         ranks = ranks / ranks[:, -1:].clamp(min=torch.finfo(ranks.dtype).tiny)
-        return target._replace(edges=quantiles_at(target.quantiles, ranks), total=counts[0].sum())
+        middles = (ranks[:, :-1] + ranks[:, 1:]) / 2  # of all values of a bin, if they are equal
+        ranks = torch.cat([torch.stack([ranks[:, :-1], middles], dim=2).flatten(1), ranks[:, -1:]], dim=1)
+        return target._replace(knots=quantiles_of_ranks(target.quantiles, ranks), total=counts[0].sum())
 
     def measure(self, layer: Layer, features: Tensor, window: Window, target: HistogramTarget) -> Tensor:
         """Mean squared distance to the remapped values, as far as these cells go, (1, C, rows, columns) -> a scalar."""
@@ -166,6 +190,6 @@ class Histogram(Term):
 
 def remapped(target: HistogramTarget, values: Tensor) -> Tensor:
     """The style's values of the same rank, for (C, n) values, under no gradient."""
-    assert target.edges is not None
-    index, position = target.bins.place(values.detach())
-    return torch.lerp(target.edges.gather(1, index), target.edges.gather(1, index + 1), position)
+    assert target.knots is not None
+    index, position = target.bins.place(values.detach(), parts=2)
+    return torch.lerp(target.knots.gather(1, index), target.knots.gather(1, index + 1), position)

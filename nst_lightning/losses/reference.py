@@ -164,6 +164,27 @@ class Sample:
         return torch.cat(self._cells)
 
 
+class WeighedSample(Sample):
+    """Some cells of a picture, as `Sample`, and how often each counts: with weights, of all that count at all."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__(most)
+        self._weights = list[Tensor]()
+
+    def add(self, features: Tensor, window: Window) -> None:
+        """Take those of the sampled cells that lie in a window."""
+        if window.map_weights is None:
+            super().add(features, window)
+            return
+        taken = counting(window.map_weights, self._most, least=0.0)[window.rows, window.columns]
+        self._cells.append(at_least_float32(features)[0][:, taken].T)
+        self._weights.append(window.map_weights[0, 0, window.rows, window.columns][taken])
+
+    def result(self, cells: float) -> tuple[Tensor, Tensor | None]:  # type: ignore[override]
+        """(n, C), in float32 or wider, and (n,) weights, or None."""
+        return super().result(cells), torch.cat(self._weights) if self._weights else None
+
+
 class WholeMap:
     """The whole feature map of a picture, put together from tiles if there are any, and the weights of its cells."""
 
@@ -192,14 +213,14 @@ class WholeMap:
         return self._found
 
 
-def counting(weights: Tensor, most: int | None = None) -> Tensor:
+def counting(weights: Tensor, most: int | None = None, least: float = 0.5) -> Tensor:
     """Which cells stand for a part of a picture, where cells are taken or left: those that count half or more.
 
     Of weights (1, 1, h, w) of at least 0, this is (h, w), true for one cell at least, and for so many at the most:
-    evenly spaced ones of a longer list.
+    evenly spaced ones of a longer list. Those that count so much of the greatest weight are taken, if that is not half.
     """
     flat = weights.flatten()
-    found = (flat >= 0.5 * flat.max()).nonzero()[:, 0]
+    found = ((flat >= least * flat.max()) & ((flat > 0) | (flat.max() <= 0))).nonzero()[:, 0]
     step = 1 if most is None else math.ceil(len(found) / most)
     taken = torch.zeros_like(flat, dtype=torch.bool)
     taken[found[::step]] = True

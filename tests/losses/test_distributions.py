@@ -10,7 +10,7 @@ from terms import Alone
 
 from nst_lightning.errors import UserError
 from nst_lightning.features import VGG19
-from nst_lightning.losses import NNFM, Histogram, Sample, SlicedWasserstein
+from nst_lightning.losses import NNFM, Histogram, Sample, SlicedWasserstein, histogram
 from nst_lightning.losses.histogram import quantiles_at, remapped
 from nst_lightning.losses.nnfm import nearest
 from nst_lightning.losses.reference import Window
@@ -53,7 +53,9 @@ def test_histogram_by_hand():
     x = torch.linspace(0, 1, 4001).double()
     content, style = x.view(1, 1, 1, -1), (2 + 2 * x).view(1, 1, 1, -1)
     term = prepared(Histogram, content, [(style, 1.0)])
-    torch.testing.assert_close(remapped(counted(term, content), x[None])[0], 2 + 2 * x, rtol=0, atol=5e-3)
+    bin_of_style = 4 / 255  # the range of both is that of 0 to 4
+    found = remapped(counted(term, content), x[None])[0]
+    torch.testing.assert_close(found, 2 + 2 * x, rtol=0, atol=bin_of_style / 2)
     assert float(term.target.scale) == pytest.approx(float((2 + x).square().mean()), rel=1e-3)
     assert float(term.value(content)) == pytest.approx(1, rel=1e-6)
 
@@ -66,6 +68,27 @@ def test_histogram_matches_ranks():
     exact = torch.empty_like(values).scatter_(1, values.argsort(1), target)
     difference = (remapped(counted(term, image), values) - exact).abs()
     assert float(difference.mean()) < 0.01 * float(target.std())
+
+
+@pytest.mark.parametrize("level", [0.0, 0.4, 1.0])
+def test_equal_values_have_the_middle_of_their_ranks(level):
+    """A third of a picture in 8 bits is one level, as a white sky is: by sorting it goes to the middle of its part."""
+    values = (features(3, 30, 40, seed=1).sigmoid() * 255).round() / 255
+    values[..., -1, :2] = torch.tensor([0.0, 1.0]).double()
+    values[..., :10, :] = level
+    style = features(3, 200, 300, seed=2).sigmoid()
+    term = prepared(Histogram, values, [(style, 1.0)])
+    found = remapped(counted(term, values), values[0].flatten(1))
+    for channel, painted, given in zip(values[0].flatten(1), style[0].flatten(1).sort(1).values, found, strict=True):
+        for value in channel.unique():
+            first, last = (channel < value).sum(), (channel <= value).sum()
+            middle = float(first + last) / 2 / len(channel)
+            expected = np.quantile(painted, middle, method="hazen")
+            assert float(given[channel == value][0]) == pytest.approx(expected, abs=4e-3)
+    # The sky is moved, and noise below a level, which tells equal values apart, changes little.
+    assert float((found - values[0].flatten(1))[:, :400].abs().max()) > 0.03
+    noise = 1e-3 * features(3, 30, 40, seed=3)
+    assert float(term.value(values + noise)) == pytest.approx(1, rel=0.1)
 
 
 def test_histogram_counts_add_up_and_leave_nothing_out():
@@ -98,6 +121,14 @@ def test_a_histogram_of_a_part_is_that_part_alone():
     part = Alone(Histogram([LAYER]), content, [(style, 1.0)], weights=mask)
     alone = prepared(Histogram, content[..., :4], [(style, 1.0)])
     torch.testing.assert_close(part.value(image), alone.value(image[..., :4]), rtol=1e-12, atol=0)
+
+
+def test_a_histogram_is_1_at_the_content_where_a_mask_is_soft():
+    content, style = features(3, 16, 20, seed=1), 2 + features(3, seed=2)
+    ramp = torch.linspace(0, 1, 20).double().expand(1, 1, 16, 20)
+    for weights in (ramp, 1 - ramp, 0.3 + 0 * ramp, (ramp > 0.5).double()):
+        term = Alone(Histogram([LAYER]), content, [(style, 1.0)], weights=weights)
+        assert float(term.value(content)) == pytest.approx(1)
 
 
 def test_histogram_gradient_with_the_remapping_frozen():
@@ -296,3 +327,10 @@ def test_samples_lie_on_one_grid_in_parts_and_whole():
 def test_counts_of_nothing_are_refused(kind, option):
     with pytest.raises(UserError, match=rf"{kind.__name__.lower()}\.{option}: must be at least 1, got 0"):
         kind([LAYER], **{option: 0})
+
+
+def test_more_values_than_a_float_counts_are_counted(monkeypatch):
+    """On a device that prefers large operations, whose way of counting is played by the processor."""
+    monkeypatch.setattr(histogram, "prefers_large_operations", lambda device: True)
+    bins = histogram._Bins.spanning(torch.zeros(1), torch.ones(1))
+    assert histogram.bin_counts(torch.zeros(1, 2**24 + 5), bins).sum() == torch.tensor(2.0**24 + 5)
