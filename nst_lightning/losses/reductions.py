@@ -210,7 +210,8 @@ def moments_sum(features: Tensor, weights: Tensor | None = None) -> Tensor:
 
 def _weighted(features: Tensor, weights: Tensor) -> Tensor:
     """Features whose products count as often as the weights say."""
-    return features * weights.sqrt().to(features.dtype)
+    # Of a root that is rounded itself all products are off by as much; roundings of products average out.
+    return (features * weights.sqrt()).to(features.dtype)
 
 
 def _sums(features: Tensor, *, with_sum: bool) -> Tensor:
