@@ -29,9 +29,11 @@ class Curvature(NamedTuple):
     def at(self, log_frequencies: Sequence[float], pixels: int, axes: int = 1) -> list[float]:
         """Factors at other frequencies, for an image of so many pixels; beyond the ends as at them.
 
-        They come axis of colour by axis; what is known of one axis alone goes for all.
+        They come axis of colour by axis; what is known of one axis alone goes for all, and of all the mean for one.
         """
         known = np.reshape(self.log_factors, (-1, len(self.log_frequencies)))
+        if len(known) != axes:
+            known = known.mean(0, keepdims=True)
         rows = [np.interp(log_frequencies, self.log_frequencies, row) + math.log(pixels) for row in known]
         return [float(factor) for row in rows * (axes // len(rows)) for factor in np.exp(row)]
 

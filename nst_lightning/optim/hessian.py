@@ -59,7 +59,9 @@ class InverseHessian:
         if prior is None or self._metric is None:
             return None
         if self._prior is None:
-            factors = Curvature(*prior).at(self._metric.centres, self._metric.shape[-2:].numel(), self._metric.axes)
+            # With one ring for all frequencies all colours share it, too.
+            axes = len(self._rings)
+            factors = Curvature(*prior).at(self._metric.centres, self._metric.shape[-2:].numel(), axes)
             self._prior = like.new_tensor(factors)
         return self._prior
 
@@ -73,8 +75,10 @@ class InverseHessian:
         if metric is None or not int(state["count"]):
             return None
         newest, k = state["newest"], open_slots(state)
-        squares = state["yy"][:, :k, :k].diagonal(dim1=1, dim2=2)
-        scales = ring_scales(state["ss"][:, :k].sum(1), squares.sum(1), self._rings)
+        # A history that began anew, after a gradient that was not finite, has older pairs in other slots.
+        used = (newest - torch.arange(k, device=newest.device)) % k < state["count"]
+        squares = torch.where(used, state["yy"][:, :k, :k].diagonal(dim1=1, dim2=2), 0)
+        scales = ring_scales(torch.where(used, state["ss"][:, :k], 0).sum(1), squares.sum(1), self._rings)
         gamma = state["sy"][newest, newest] / (scales @ squares[:, newest])
         factors = (gamma * scales / metric.shape[-2:].numel()).log()
         return Curvature(metric.centres, factors.tolist()) if bool(factors.isfinite().all()) else None

@@ -154,6 +154,47 @@ def test_what_is_known_of_all_channels_together_goes_for_each_colour():
     assert known.at([-2.5], 10, axes=3) == pytest.approx([10 * math.exp(2.0)] * 3)
     known = Curvature([-4.0, -1.0], [1.0, 3.0, 0.0, 0.0, 2.0, 2.0])
     assert known.at([-2.5, 0.0], 1, axes=3) == pytest.approx([math.exp(x) for x in (2, 3, 0, 0, 2, 2)])
+    assert known.at([-2.5, 0.0], 1) == pytest.approx([math.exp(x / 3) for x in (4, 5)])  # one axis: their mean
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [({"rings": 1}, {"rings": 1}), ({}, {"rings": 1}), ({"rings": 1}, {}), ({}, {"opponent_colors": False})],
+)
+def test_optimisers_of_different_rings_follow_each_other(before, after):
+    first, second = Filtered(16, 16), Filtered(24, 24)
+    optimiser, following = LBFGS([first.image], **before), LBFGS([second.image], **after)
+    for _ in range(6):
+        first.step(optimiser)
+    known = optimiser.curvature()
+    assert known is not None
+    following.begin_with(known)
+    for _ in range(6):
+        second.step(following)
+    assert second.losses[-1] < second.losses[0]
+
+
+def test_pairs_of_before_a_restart_are_forgotten():
+    """A gradient that is not finite begins the history anew; what lies in slots out of use counts no more."""
+    problem = Filtered(16, 16)
+    optimiser = LBFGS([problem.image], history_size=20)
+    for _ in range(8):
+        problem.step(optimiser)
+
+    def fails():
+        problem.image.grad = torch.full_like(problem.image, math.nan)
+        return torch.tensor(math.nan)
+
+    optimiser.step(fails)
+    for _ in range(4):
+        problem.step(optimiser)
+    (state,) = optimiser.state.values()
+    known = optimiser.curvature()
+    assert known is not None
+    assert 0 < int(state["count"]) < 8
+    unused = [slot for slot in range(20) if (int(state["newest"]) - slot) % 20 >= int(state["count"])]
+    state["ss"][:, unused], state["yy"][:, unused], state["yy"][:, :, unused] = 7.0, 3.0, 3.0
+    assert optimiser.curvature() == known
 
 
 def test_it_goes_through_a_file():
