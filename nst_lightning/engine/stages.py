@@ -221,6 +221,8 @@ class StagedModule(ImageModule):
             raise _ran_out(group, (height, width), tile, smaller) from None
         notice(f"memory ran out; going on in tiles of {smaller} px")
         hand_back_freed_memory()
+        if self._planner is not None:
+            self._planner.retile(self.current_stage, smaller)
         self._make_evaluator(self._batch.images().to(self.image), smaller)
 
     def forward(self, image: Tensor) -> Evaluation:
@@ -289,7 +291,8 @@ def plan_for(
     optimizer = module._optimizers.optimizer
     own = bytes_there([x for n in module._extractors() for x in n.parameters()], device)  # plans count them, too
     resident, available = max(0, resident - own), available + own
-    return Planner(module.objective, optimizer, scopes, module.tile, available, resident, processes, supply(device))
+    room = (available, resident, processes, supply(device))
+    return Planner(module.objective, optimizer, scopes, module.tile, *room, transparent=data.is_transparent)
 
 
 def _ran_out(group: Mapping[str, Any], size: tuple[int, int], tile: int | None, smaller: int | None) -> UserError:

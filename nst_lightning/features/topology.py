@@ -91,6 +91,7 @@ class VGGNetwork(ConvolutionStack):
         wanted, held = set(layers), held or {}
         networks = 2 if self.unit_activations else 1  # itself, and the copy that `rescaled` makes
         filters, plain, inputs, steps, apart = 0, 0, 3.0, list[Step](), list[Step]()
+        depth = max([1, *(depth_of(layer) for layer in wanted)])  # others may be in memory, for another run
         per_pixel: dict[str, float] = {}
         for index, ((name, rectified, stride), layer) in enumerate(
             zip(layer_names(), self.convolutions, strict=False), start=1
@@ -101,7 +102,9 @@ class VGGNetwork(ConvolutionStack):
             transformed = 5 if convolution.takes_winograd(self.convolution) else 2
             filters += networks * transformed * weight.numel() * weight.dtype.itemsize
             plain += networks * sum(p.numel() * p.element_size() for p in convolution.parameters())
-            pool = name in LAST_OF_BLOCK and index < len(self.convolutions)
+            if index > depth:
+                continue
+            pool = name in LAST_OF_BLOCK and index < depth
             here = wanted & {name, rectified}
             fused = pool and not here and self.pooling != "l2"
             left = held.get(name, 0.0) + held.get(rectified, 0.0)

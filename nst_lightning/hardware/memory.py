@@ -135,4 +135,5 @@ def shares_memory(device: torch.device | str) -> bool:
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an allocation failed, on whatever device."""
     said = str(error).lower()
-    return isinstance(error, torch.OutOfMemoryError) or "out of memory" in said or "not enough memory" in said
+    words = ("out of memory", "not enough memory", "allocate memory")  # of devices, Windows and Linux
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(some in said for some in words)

@@ -76,7 +76,7 @@ class Grain(Term):
 
     group = "style"
     weighs_cells = weighs_styles = balanced = True
-    copies = 2.0
+    copies = 1.0  # what the backward pass needs of the detail
 
     def __init__(self, weight: float = 1.0, side: int = 16) -> None:
         super().__init__([DETAIL], weight)

@@ -7,7 +7,7 @@ In bytes a pixel of the image, where an image of float32 has 12. What lies there
   relu4_2 then 16 for VGG-19, 12 or 16 for the compact encoders;
 - the content, for terms that compare pixels, 12, and what they make of it;
 - the image that the stage started from, 12, and the features chosen from it, as the content's, for `NearestNeighbour`;
-- with regions, their masks at each layer: 4 for each and half of that;
+- with regions, or a content that is transparent in part, masks at each layer: 4 for each and half of that;
 - matrices of cells by cells that terms compare with, `nst_lightning.losses.term.Matrices`, however large the image;
 - of L-BFGS its history (24 a pair, 12 in bfloat16), the last gradient and step, 24, the last point unless the history
   is in bfloat16, 12, and tables for the metric, 6.
@@ -41,7 +41,7 @@ from nst_lightning.hardware.memory import HEAP, Supply, is_large
 from nst_lightning.losses.grid import make_grid
 from nst_lightning.losses.term import PIXEL_LAYERS, Matrices, Term
 from nst_lightning.objective.evaluator import check_tileable
-from nst_lightning.objective.objective import Objective, with_pixels
+from nst_lightning.objective.objective import Objective, Part, with_pixels
 from nst_lightning.objective.traversal import Traversal
 
 # A tile of 2048 px takes as long as four of 1024 on two cores, and more memory: what it saves at borders it loses to
@@ -86,6 +86,7 @@ def make_plan(
     processes: int = 1,
     earlier: Earlier = _NOTHING,
     supply: Supply = HEAP,
+    transparent: bool = False,
 ) -> Plan:
     """Choose the tile of a stage.
 
@@ -99,6 +100,7 @@ def make_plan(
         processes: How many share the tiles, on devices of their own.
         earlier: What is left of the stages before.
         supply: Where the device's memory comes from.
+        transparent: Whether a part of the content alone counts.
 
     Returns:
         The plan: whole if that fits, else the largest tile that does, with the first settings that leave room for one.
@@ -116,7 +118,7 @@ def make_plan(
     use = extractor.memory(objective.layers, _left(objective))
     if use is None:  # nothing to plan with
         return _unknown(objective, extractor, size, tile, processes) if wants_tiles else Plan(None)
-    formula = _Formula(objective, extractor, use, processes, earlier, supply)
+    formula = _Formula(objective, extractor, use, processes, earlier, supply, transparent=transparent)
     return _chosen(formula, size, tile, optimizer, available, wants_tiles)
 
 
@@ -166,6 +168,8 @@ class _Formula:
         processes: int,
         earlier: Earlier,
         supply: Supply,
+        *,
+        transparent: bool,
     ) -> None:
         self._traversal = Traversal(objective, extractor, SIZES[-1])
         self._processes = processes
@@ -174,18 +178,24 @@ class _Formula:
         self._earlier = earlier
         parts = [(objective.parts[index], layer) for index, layer in objective.layer_keys]
         values = {**dict.fromkeys(PIXEL_LAYERS, 3.0), **use.values}  # of a pixel
-        self._held = _held(objective, extractor)
+        weighed = [(p, layer) for p, layer in parts if p.region is not None or (transparent and _weighs(p.term))]
+        self._held = _held(objective, extractor, weighed)
         strides = with_pixels(extractor.strides)
         self._looks = [(objective.parts[index].term, strides[layer]) for index, layer in objective.layer_keys]
-        # Weighted features that statistics of regions keep until the pass back. Measured on a CPU: 156 to 160 a
-        # region for Gram and Wasserstein with the compact encoder in float32, 79 to 85 in bfloat16, where this says
-        # 158 and 79. MeanStd takes less than this says.
+        # Weighted features that statistics of regions, or of what is seen, keep until the pass back. Measured on a CPU:
+        # 156 to 160 a region for Gram and Wasserstein with the compact encoder in float32, 79 to 85 in bfloat16, where
+        # this says 158 and 79. MeanStd takes less than this says.
         self._weighted = sum(
             values[layer] * (max(4, use.itemsize) if p.term.float32_gradient else use.itemsize)
-            for p, layer in parts
-            if p.region is not None and not p.term.additive
+            for p, layer in weighed
+            if not p.term.additive
         )
-        self._targets = sum(values[layer] for p, layer in parts if p.term.additive)
+        # What terms leave that look at the picture as at a layer; of those that hold the content, `_held` counts it.
+        self._weighted += sum(
+            _IMAGE * p.term.copies for p, layer in parts if layer in PIXEL_LAYERS and not p.term.needs_content
+        )
+        # A target that counts are compared with is a distribution.
+        self._targets = sum(values[layer] for p, layer in parts if p.term.additive and not p.term.needs_counts)
         self._widened = [_when_widened(p.term, layer, use, extractor) for p, layer in parts if layer in use.reached]
         self._spaces = [(p.term, [_channels(layer, use, strides) for layer in p.term.layers]) for p in objective.parts]
 
@@ -313,11 +323,15 @@ def _left(objective: Objective) -> dict[str, float]:
     return left
 
 
-def _held(objective: Objective, extractor: Extractor) -> float:
-    """Bytes a pixel of what terms hold besides features: the content, its change, masks at their layers."""
+def _weighs(term: Term) -> bool:
+    """Whether a term looks at what is seen of a content alone."""
+    return term.group == "style" and term.weighs_cells
+
+
+def _held(objective: Objective, extractor: Extractor, weighed: Sequence[tuple[Part, str]]) -> float:
+    """Bytes a pixel of what terms hold besides features: the content, its change, masks at the layers they weigh."""
     strides = with_pixels(extractor.strides)
-    divided = [(objective.parts[index].region, strides[layer]) for index, layer in objective.layer_keys]
-    divided = [(region, stride) for region, stride in divided if region is not None]
+    divided = [(part.region, strides[layer]) for part, layer in weighed]
     pictures = sum(1 + part.term.copies for part in objective.parts if part.term.needs_content)  # the content, too
     pictures += objective.needs_start
     return 4 * (

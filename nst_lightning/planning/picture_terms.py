@@ -44,7 +44,7 @@ def _terms(objective: Objective) -> Iterator[tuple[Term, int]]:
     """Those that look at the picture alone, and how many parts of the objective each is."""
     terms = {id(part.term): part.term for part in objective.parts}
     for key, term in terms.items():
-        if all(layer in PIXEL_LAYERS for layer in term.layers) and (term.layers or term.sees_image):
+        if term.weight > 0 and all(layer in PIXEL_LAYERS for layer in term.layers) and (term.layers or term.sees_image):
             yield term, sum(id(part.term) == key for part in objective.parts)
 
 

@@ -48,6 +48,7 @@ class Planner:
         resident: Bytes that the process has taken already.
         processes: How many share the tiles.
         supply: Where the device's memory comes from.
+        transparent: Whether a part of the content alone counts.
 
     Attributes:
         plans: One for each stage.
@@ -66,6 +67,8 @@ class Planner:
         resident: int = 0,
         processes: int = 1,
         supply: Supply = HEAP,
+        *,
+        transparent: bool = False,
     ) -> None:
         self._objective, self._stages, self._resident = objective, stages, resident
         self._optimizer = optimizer([nn.Parameter(torch.zeros(1, 3, 16, 16))])
@@ -78,9 +81,8 @@ class Planner:
             extractor.use_layers(objective.layers)
             others = sum(taken for network, taken in networks.items() if network is not extractor)
             earlier = Earlier(others, max((plan.evaluation for plan in self.plans), default=0))
-            self.plans.append(
-                make_plan(objective, extractor, size, tile, memories, available, processes, earlier, supply)
-            )
+            asked = (objective, extractor, size, tile, memories, available, processes, earlier, supply)
+            self.plans.append(make_plan(*asked, transparent=transparent))
             use = extractor.memory(objective.layers)
             networks[extractor] = _filters(use, supply)
 
@@ -93,12 +95,19 @@ class Planner:
         return [[plan.tile, plan.keep, plan.choice] for plan in self.plans]
 
     def adopt(self, saved: Sequence[Sequence[Any]]) -> None:
-        """Go on with the plans of a checkpoint, so that the result is the same to the last bit."""
-        if len(saved) == len(self.plans):
+        """Go on with the plans of a checkpoint, so that the result is the same to the last bit.
+
+        A history of another length than then keeps what has been planned for it.
+        """
+        if len(saved) == len(self.plans) and all(choice < len(self._histories) for _, _, choice in saved):
             self.plans = [
                 plan._replace(tile=tile, keep=keep, choice=choice)
                 for plan, (tile, keep, choice) in zip(self.plans, saved, strict=True)
             ]
+
+    def retile(self, stage: int, tile: int) -> None:
+        """Plan smaller tiles for a stage in which memory ran out, so that a run which goes on has them, too."""
+        self.plans[stage] = self.plans[stage]._replace(tile=tile, keep=0)
 
     def memory(self) -> int:
         """Bytes that the process will have taken at its peak, with what it holds already; 0 if that is not known."""

@@ -400,6 +400,7 @@ def test_memory_that_runs_out_leads_to_smaller_tiles(tiny_weights, pair, tmp_pat
         losses = fit(module, pair, tmp_path, size=300, precision="64-true")
     notices = [str(w.message) for w in caught if issubclass(w.category, UserNotice)]
     assert notices == ["memory ran out; going on in tiles of 256 px"]
+    assert [plan[0] for plan in module.planner.saved()] == [256]  # which a checkpoint keeps
     torch.testing.assert_close(torch.tensor(losses.values), torch.tensor(expected.values), rtol=1e-8, atol=0)
     with pytest.raises(
         UserError, match=r"memory: ran out at 300x225 px with a history of 20 pairs; set model\.tile to 256"

@@ -90,3 +90,12 @@ def test_a_network_that_is_rescaled_is_there_twice():
     filters = twice.filters - once.filters
     assert filters > 4 * sum(layer.weight.numel() for layer in plain.convolutions)
     assert (once.kept, once.pixel, once.part) == (twice.kept, twice.pixel, twice.part)
+
+
+@pytest.mark.parametrize("layers", [["relu2_1"], []])
+def test_what_another_run_asked_of_a_network_is_not_held_here(layers):
+    fresh, used = CompactVGG19("narrow"), CompactVGG19("narrow")
+    used.use_layers(["relu5_1"])
+    fresh.use_layers(layers)
+    expected, found = fresh.memory(layers), used.memory(layers)
+    assert (found.kept, found.pixel, found.part) == (expected.kept, expected.pixel, expected.part)

@@ -30,6 +30,7 @@ from nst_lightning.hardware.accelerator import (
     first_device,
     name_device,
 )
+from nst_lightning.hardware.memory import is_out_of_memory
 from nst_lightning.hardware.numerics import one_thread, side_by_side, threads_kept
 
 WITH = Hardware("cpu", "new", True, "the processor has AMX", 1)
@@ -268,3 +269,11 @@ def test_networks_and_losses_need_no_lightning():
 def test_one_device_has_one_name(devices, name):
     assert first_device("cuda", devices) == name
     assert first_device("cpu", devices) == "cpu"
+
+
+def test_the_processor_has_no_more_memory_either():
+    """As PyTorch says it on this system, of an allocation that no machine has memory for."""
+    with pytest.raises(RuntimeError) as error:
+        torch.empty(1 << 50)
+    assert is_out_of_memory(error.value)
+    assert not is_out_of_memory(RuntimeError("the size of a tensor must match"))

@@ -9,7 +9,17 @@ import torch
 from nst_lightning.errors import UserError
 from nst_lightning.features import CompactVGG19, Extractor
 from nst_lightning.hardware.memory import HEAP, Supply, free_memory
-from nst_lightning.losses import Content, CosineContent, Grain, Gram, SelfSimilarity, Term, TotalVariation, Wasserstein
+from nst_lightning.losses import (
+    Content,
+    CosineContent,
+    Grain,
+    Gram,
+    Histogram,
+    SelfSimilarity,
+    Term,
+    TotalVariation,
+    Wasserstein,
+)
 from nst_lightning.objective.objective import Objective, default_terms
 from nst_lightning.objective.traversal import Traversal
 from nst_lightning.optim import LBFGS
@@ -107,6 +117,17 @@ def test_regions_take_memory(tile):
     assert None not in tiles[1:]  # which do not fit at once
 
 
+@pytest.mark.parametrize("tile", [None, 512])
+def test_a_content_that_is_transparent_in_part_takes_memory(tile):
+    """As much as one region: statistics are of what is seen."""
+    asked = ((2048, 2048), tile, [(0, 0)], 24 * GIB)
+    whole, seen, divided = (
+        make_plan(Objective(default_terms(), regions=regions), NETWORK, *asked, transparent=transparent).memory
+        for regions, transparent in ((0, False), (0, True), (1, False))
+    )
+    assert whole < seen == divided
+
+
 def test_what_fits_with_regions_is_told(objective):
     divided = Objective(default_terms(), regions=4)
     found, settings = [], {"history_size": 3, "history_dtype": "bfloat16"}
@@ -191,6 +212,8 @@ def test_terms_that_look_at_the_picture_take_time_that_no_network_shows(monkeypa
     divided = Objective([Wasserstein(["image"])], regions=3)
     assert [count for _, count in picture_terms._terms(divided)] == [3]
     assert not list(picture_terms._terms(Objective(default_terms())))
+    switched_off = Objective([*default_terms(), Histogram(["image"], weight=0)])
+    assert picture_terms.picture_speed(switched_off, NETWORK, torch.device("cpu")) == (0, 0)
 
 
 def test_an_evaluation_is_two_passes_or_three_of_all_crops_and_a_quarter():
@@ -205,7 +228,7 @@ def test_durations_in_words():
 
 def test_what_a_term_leaves_for_the_pass_back_takes_memory():
     """`Content` leaves half of its gradient, where features alone would do for `Gram`."""
-    plain, leaving = (Objective([term]) for term in (Gram(["relu2_1"]), Content(["relu2_1"])))
+    plain, leaving = (Objective([term, Gram(["relu5_1"])]) for term in (Gram(["relu2_1"]), Content(["relu2_1"])))
     sizes = [make_plan(one, CompactVGG19(), (1152, 1152), None, [(0, 0)], 24 * GIB).memory for one in (plain, leaving)]
     values = CompactVGG19().memory(plain.layers).values["relu2_1"]
     target = left = 4 * values * 1152**2
@@ -292,9 +315,13 @@ def test_plans_for_a_cpu_stay_what_they_were():
     assert found == [
         [430487936, 2743215552],
         [440613248, 1732472256],
-        [535476608, 3663340992],
-        [519944576, 2059627968],
+        [537835904, 3684574656],
+        [522303872, 2062773696],
     ]
+    pictures = [*default_terms(), Histogram(["image"]), Grain()]  # each leaves an image
+    more = [plan.memory for plan in Planner(Objective(pictures), LBFGS, stages, None, 6 << 30).plans]
+    areas = [width * height for _, (height, width), _ in stages]
+    assert [a - b for a, b in zip(more, found[0], strict=True)] == [24 * area for area in areas]
 
 
 def test_an_accelerator_has_no_holes_and_all_of_the_history():
