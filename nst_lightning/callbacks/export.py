@@ -24,7 +24,7 @@ from nst_lightning.files.folders import make_folder
 from nst_lightning.files.paths import expand
 from nst_lightning.files.yaml_text import load_yaml
 from nst_lightning.images.encode import format_of
-from nst_lightning.images.io import check_writable, write_image
+from nst_lightning.images.io import check_sides, check_writable, write_image
 from nst_lightning.images.metadata import Metadata, without_folders
 from nst_lightning.images.origin import read_origin
 from nst_lightning.images.profiles import ColorSpace, check_color_space, color_space, space_of_content
@@ -84,6 +84,8 @@ class Export(Callback):
         data = getattr(trainer, "datamodule", None)
         if not isinstance(data, StyleTransferData):  # the module says so
             return
+        if self.output:
+            check_sides(self.output, data.stage_size(), self.bits)
         data.keep_gamut(self.color_space != "srgb")
         self._written = {}
         self._origin = Metadata()

@@ -36,6 +36,7 @@ from nst_lightning.files.lenient import only_the_file
 from nst_lightning.files.paths import PATHS_FROM, expand, in_folder
 from nst_lightning.files.yaml_text import load_yaml
 from nst_lightning.hardware.accelerator import choose_accelerator, count_devices
+from nst_lightning.images.io import check_sides
 from nst_lightning.images.profiles import check_color_space
 from nst_lightning.process.launched import launched
 from nst_lightning.process.world import check_launcher, is_first, started_by_another
@@ -132,6 +133,8 @@ def build(args: Sequence[str], given: Surroundings = _NOTHING) -> Job:
     resolved = re.sub(r"^ckpt_path: .*$", "ckpt_path: null", cli.parser.dump(config), flags=re.MULTILINE)
     callbacks = [own for own in default_callbacks(config, resolved) if isinstance(own, given.only)]
     data = build_data(config)
+    if config.output:
+        check_sides(expand(config.output, "output"), data.stage_size(), config.bits)
     model, settings = build_model(cli, given.networks)
     cli.give_back_parser()
     data.keep_gamut(check_color_space(config.color_space) != "srgb")

@@ -81,7 +81,7 @@ class Pictures:
         # What regions the content has and what belongs to them in the styles, if that is asked for.
         self.regions = FoundRegions.unknown(count, len(self.styles)) if (count := request.found_regions) else None
         if request.start_picture is not None:
-            start = read_image(request.start_picture, name="data.init", needed=size)
+            start = uncovered(read_image(request.start_picture, name="data.init", needed=size), "data.init")
             self._start = _middle(start.pixels, request.content_shape)
         # Whether none has any colour, so that the result shall have none.
         self.is_grey = all(is_grey(picture.pixels) for picture in (self.content, *self.styles))

@@ -16,7 +16,7 @@ from nst_lightning.files.folders import make_folder
 from nst_lightning.files.paths import expand
 from nst_lightning.images.color import Array, off_white, over_white, profile_of_raster, to_srgb, to_unit, unmanaged
 from nst_lightning.images.decode import read_header, read_raster
-from nst_lightning.images.encode import Content, Format, encode, format_of
+from nst_lightning.images.encode import Content, encode, format_of
 from nst_lightning.images.metadata import Metadata
 from nst_lightning.images.origin import read_settings
 from nst_lightning.images.profiles import ColorSpace, check_color_space, color_space, to_space
@@ -200,7 +200,9 @@ def write_image(
     """
     path, space = expand(path, "output"), space or color_space("srgb")
     kind = format_of(path, bits, color_space=space.name)
-    _check_fits(kind, path, pixels, quality)
+    if not 1 <= quality <= 100:
+        raise UserError(f"quality: must be from 1 to 100, got {quality}; choose a value in this range")
+    check_sides(path, (pixels.shape[-2], pixels.shape[-1]), bits)
     values = _to_samples(pixels, alpha if kind.alpha else None, bits, space)
     said = replace(origin or Metadata(), settings=metadata or {})
     try:
@@ -296,14 +298,22 @@ def read_metadata(path: str | Path) -> dict[str, str]:
     return read_settings(expand(path, "image"))
 
 
-def _check_fits(kind: Format, path: Path, pixels: Tensor, quality: int) -> None:
-    if not 1 <= quality <= 100:
-        raise UserError(f"quality: must be from 1 to 100, got {quality}; choose a value in this range")
-    height, width = pixels.shape[-2:]
-    if max(height, width) > kind.longest_side:
+def check_sides(path: str | Path, size: tuple[int, int], bits: int = 8) -> None:
+    """Refuse a picture that is larger than a file of its kind can be.
+
+    Args:
+        path: The file to be written.
+        size: Height and width in pixels.
+        bits: Bits a sample it shall have.
+
+    Raises:
+        UserError: If a side is too long.
+    """
+    kind = format_of(Path(path), bits)
+    if max(size) > kind.longest_side:
         raise UserError(
-            f"output: {kind.name} holds at most {kind.longest_side} px a side, got {height} x "
-            f"{width} for '{path}'; choose PNG or TIFF"
+            f"output: {kind.name} holds at most {kind.longest_side} px a side, got {size[0]} x {size[1]} for '{path}'; "
+            "choose PNG or TIFF"
         )
 
 

@@ -604,3 +604,10 @@ def test_the_real_process_ends_with_code_2_and_no_traceback(tmp_path, pair, tiny
     assert lines[0].startswith("nst: error: data.style: ")
     assert "gone.png" in lines[0]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_picture_that_is_larger_than_its_file_can_be(refused):
+    said = refused("--output", "picture.webp", size="20000")
+    assert (
+        said == "output: WebP holds at most 16383 px a side, got 15000 x 20000 for 'picture.webp'; choose PNG or TIFF"
+    )

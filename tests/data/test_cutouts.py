@@ -210,3 +210,13 @@ def test_every_term_takes_a_cut_out(term, cut_outs, pair, use_tiny_weights, monk
     command = ["fit", "--data.content", str(pair[0]), "--data.style", "black.png", "--data.size", "48"]
     command += ["--model.evaluations", "2", "--trainer.accelerator", "cpu", "--model.terms", f"[Content, {term}]"]
     assert main(command) == 0
+
+
+def test_a_start_with_holes_has_no_white_in_them(cut_outs, tmp_path):
+    folder, _ = cut_outs
+    cut_out = str(folder / "black.png")
+    data = StyleTransferData(cut_out, cut_out, size=48, init=cut_out)
+    data.setup("fit")
+    start = data.start_image()
+    torch.testing.assert_close(start, uncovered(read_image(cut_out)).pixels)
+    assert start[..., 0, 0].min() < 0.5  # the disc's colours, carried on
