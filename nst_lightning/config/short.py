@@ -12,6 +12,7 @@ from typing import Any
 from nst_lightning.errors import UserError
 
 PRESET = "fast"  # the best that needs no download
+_WEIGHTED = re.compile(r"(demo:\w+|.+\.\w+):([^:/\\]*)")
 _PLAIN = re.compile(r"[\w/.:~ -]*\w\.\w+|demo:\w+")  # paths that YAML takes for nothing else
 
 
@@ -90,9 +91,14 @@ class Short:
         return _in_yaml(items)
 
 
+def takes_weight(path: str) -> bool:
+    """Whether a weight may stand behind a style's path; one without a suffix may end in what looks like a weight."""
+    return _WEIGHTED.fullmatch(f"{path}:1") is not None
+
+
 def _weighted(style: str) -> dict[str, Any]:
     """A style's path, and its weight in a blend, as in ``painting.jpg:2``."""
-    found = re.fullmatch(r"(.+\.\w+):([^:/\\]*)", style)
+    found = _WEIGHTED.fullmatch(style)
     if found is None:
         return {"path": style}
     try:

@@ -12,6 +12,7 @@ import torch
 from nst_lightning.config.build import build_data, build_model
 from nst_lightning.config.networks import Networks
 from nst_lightning.config.options import FitCLI
+from nst_lightning.config.presets import options_in
 from nst_lightning.data.module import StyleTransferData
 from nst_lightning.data.schedule import Stage
 from nst_lightning.engine.module import StyleTransfer
@@ -21,7 +22,7 @@ from nst_lightning.hardware.accelerator import choose_accelerator, choose_precis
 from nst_lightning.planning.duration import Speed, seconds_of_evaluation, seconds_of_picture_terms, speed_of
 from nst_lightning.planning.picture_terms import picture_speed
 
-_SIZE = "--data.size"
+_SIZE, _COUNT = "--data.size", "--model.evaluations"
 _SIZES = (2048, 1536, 1024, 768, 512, 384, 256)  # pixels that are tried, where none are asked for
 _ENOUGH = 0.8  # of a preset's evaluations: from there on a larger picture is the better use of time
 _MOST = 4.0  # times a preset's evaluations; more would not show
@@ -30,7 +31,9 @@ _LEAST = 12  # evaluations of a picture, however long they take
 _TARGETS = 2.0  # evaluations that the targets of a stage take about as long as
 
 
-def within(args: Sequence[str], asked: float, passed: float, networks: Networks | None = None) -> list[str]:
+def within(
+    args: Sequence[str], asked: float, passed: float, networks: Networks | None = None, largest: int = _SIZES[0]
+) -> list[str]:
     """Options that make a run take about as long as it may.
 
     Unless the command line says a size itself, by an option and not in a file, it is chosen, too: the largest that has
@@ -41,6 +44,8 @@ def within(args: Sequence[str], asked: float, passed: float, networks: Networks 
         asked: Seconds from the beginning to the picture.
         passed: Seconds of them that have passed.
         networks: Built before.
+        largest: Pixels of the side that a size is of, which one that is chosen does not exceed, however much time there
+            is, unless it is the smallest that is tried.
 
     Returns:
         Options to add.
@@ -50,13 +55,18 @@ def within(args: Sequence[str], asked: float, passed: float, networks: Networks 
     """
     if not asked > 0:
         raise UserError(f"seconds: must be above 0, got {asked:g}; 30 is a good start")
+    count = next((value for flag, value in options_in(args) if flag == _COUNT and value != "null"), None)
+    if count is not None:
+        raise UserError(
+            f"seconds: must be left out where the evaluations are given, got {asked:g} and {count}; choose one"
+        )
     cli = FitCLI(args)
     model, settings = build_model(cli, networks)
     costs_of = _Costs(model, settings)
     data = build_data(cli.config)
     own = data.request.size
     any_size = not any(word.partition("=")[0] == _SIZE for word in args)
-    for size in [side for side in _SIZES if side <= max(own, 2048)] if any_size else [own]:
+    for size in [side for side in _SIZES if side <= max(largest, _SIZES[-1])] if any_size else [own]:
         stages = _stages(model, data, size)
         costs = [costs_of.evaluation(stage, data.request.stage_size(stage.scale)) for stage in stages]
         planned = sum(stage.evaluations * cost for stage, cost in zip(stages, costs, strict=True))

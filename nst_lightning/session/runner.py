@@ -112,10 +112,11 @@ class Runner:
             cli.give_back_parser()
             return configuration
 
-    def within(self, args: Sequence[str], seconds: float, begin: float) -> list[str]:
+    def within(self, args: Sequence[str], seconds: float, begin: float, largest: int | None = None) -> list[str]:
         """Options that make a run end about so many seconds after a moment of `time.perf_counter`; see `budget`."""
+        bound = {} if largest is None else {"largest": largest}
         with _surroundings, _building:
-            return within(args, seconds, time.perf_counter() - begin, self._networks)
+            return within(args, seconds, time.perf_counter() - begin, self._networks, **bound)
 
     def forecast(self, args: Sequence[str], *, measured: bool = True) -> Forecast:
         """What a run of a command line would make and take; nothing of it is begun.

@@ -31,6 +31,8 @@ _FIELDS = {
 # _WHOLE, and leaves out what is none.
 _MEANT = ("model.draft", "model.stages")
 _WHOLE = {"model.terms", "model.extractor", "model.optimizer"}
+# What such a file says by leaving it out, so that nothing of another request is left beside it.
+_UNSAID = {"evaluations": None, "seconds": None, "stroke_size": 1.0, "keep_colors": False, "protect_faces": False}
 _OF_STYLES = {"path", "weight", "mask", "scale"}  # what a request can say of a style; its scale as stroke_size
 BEGINNING = "beginning.tif"  # what a picture that began with another one calls that
 
@@ -109,6 +111,7 @@ def asked_of(text: str) -> dict[str, Any]:
         )
     if flat.keys() >= _WHOLE:
         flat = {**dict.fromkeys(_MEANT), **flat}
+        asked = {**_UNSAID, **asked}
     options = {name: value for name, value in flat.items() if value is not None or name in _MEANT}
     check_options(options)
     return {"asked": {**asked, "options": options}, "pictures": pictures}

@@ -62,7 +62,7 @@ class Estimator:
         chosen: list[str] = []
         try:
             if asked.seconds is not None and measured:
-                chosen = self._session.within(words, asked.seconds, time.perf_counter())
+                chosen = self._session.within(words, asked.seconds, time.perf_counter(), self._limits.max_size)
             found = self._session.forecast([*words, *chosen], measured=measured)
         except UserError as error:
             raise RefusedError(self._plain(str(error))) from None

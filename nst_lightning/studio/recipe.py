@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from nst_lightning.config.presets import preset_names
-from nst_lightning.config.short import Short
+from nst_lightning.config.short import Short, takes_weight
 from nst_lightning.studio.asked import Asked
 from nst_lightning.studio.configuration import BEGINNING
 from nst_lightning.studio.limits import Limits
@@ -35,6 +35,11 @@ def check_asked(asked: Asked, uploads: Uploads, limits: Limits) -> None:
     if asked.protect_faces and asked.content_mask is not None:
         raise RefusedError(
             "protect_faces: must be false beside a content_mask, which says what stays clear, got true; leave one out"
+        )
+    if asked.seconds is not None and asked.evaluations is not None:
+        raise RefusedError(
+            f"seconds: must be null beside evaluations, got {asked.seconds:g} and {asked.evaluations}; leave one out",
+            field="seconds",
         )
     for image in asked.images:
         uploads.path(image)
@@ -103,7 +108,12 @@ def names_of(asked: Asked, uploads: Uploads) -> dict[str, str]:
 
 def command(asked: Asked, names: Mapping[str, str], more: Sequence[str] = ()) -> str:
     """The command line that repeats a picture, in short words where they can say it."""
-    if asked.content is None or any(style.mask is not None for style in asked.styles):
+    weighed = [names[style.image] for style in asked.styles if style.weight != 1]
+    if (
+        asked.content is None
+        or any(style.mask is not None for style in asked.styles)
+        or not all(map(takes_weight, weighed))
+    ):
         return shlex.join(["nst", "fit", *arguments(asked, names.__getitem__), *more, "--output=picture.png"])
     words = ["nst", "stylize", names[asked.content]]
     words += [names[style.image] + (f":{_number(style.weight)}" if style.weight != 1 else "") for style in asked.styles]

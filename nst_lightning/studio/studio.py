@@ -35,6 +35,7 @@ _LEAST, _MOST = 10, 100  # evaluations of a picture that begins with another one
 _PATIENCE = 600.0  # seconds in which an evaluation is over
 _SWEEP = 600.0  # seconds between two looks for old uploads
 _COUNT = "--model.evaluations="
+_STRENGTH = "--model.strength="
 _LENGTH = (_COUNT, "--model.stages=")
 
 
@@ -64,8 +65,7 @@ class Studio:
             pass
         self.uploads = Uploads(self.folder / "uploads", self.limits)
         self.shelf = Shelf(Records(self.folder / "pictures"), self.hub.tell, self.hub.pause_of_previews)
-        seconds = self.limits.checkpoint_seconds
-        self.workshop = Workshop(self.shelf, self.uploads, devices, self.metrics, seconds)
+        self.workshop = Workshop(self.shelf, self.uploads, devices, self.metrics, self.limits)
         self.estimator = Estimator(self.uploads, self.limits, devices[0])
         self.views = Views(self.shelf, self.uploads)
         self.hub.state, self.hub.names = self.views.text, self.views.names
@@ -146,12 +146,17 @@ class Studio:
             asked, words = dict(record.asked), list(record.more)
             if more.strength is not None:
                 asked["strength"] = more.strength
+                words = [word for word in words if not word.startswith(_STRENGTH)]
+                if more.strength == 1:  # which goes without saying, but for the checkpoint's own
+                    words.append(f"{_STRENGTH}1.0")
             count = more.evaluations
             if count is None and record.status == "finished":
                 count = max(1, record.evaluations // 2)
             total = record.evaluations
             if count is not None:
                 begun = self.shelf.place(name).goes_on
+                if not begun:
+                    asked["seconds"] = None  # which the number takes the place of
                 total = record.evaluation + count if begun else count
                 # One that has not begun keeps the stages that it was to have, in which its evaluations are shared out.
                 words = [word for word in words if not word.startswith(_LENGTH if begun else _COUNT)]
@@ -206,7 +211,8 @@ def _enlarged(parent: Record, place: Place) -> tuple[dict[str, Any], list[str]]:
     style_size = (made.get("data") or {}).get("style_size")  # which the preset may have said
     if style_size is not None:
         wish["options"]["data.style_size"] = 2 * style_size
-    side = min if wish["options"].get("data.side") == "short" else max
+    short = wish["options"].get("data.side") or (made.get("data") or {}).get("side")  # which the preset may have said
+    side = min if short == "short" else max
     wish |= {"size": 2 * side(parent.width, parent.height), "evaluations": None, "seconds": None}
     counts = (parent.plan or {}).get("stages") or [parent.evaluations]
     count = min(_MOST, max(_LEAST, int(counts[-1]) // 2))

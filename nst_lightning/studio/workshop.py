@@ -15,6 +15,7 @@ from nst_lightning.console import log
 from nst_lightning.errors import UserError
 from nst_lightning.session import Outcome, Session
 from nst_lightning.studio.asked import Asked
+from nst_lightning.studio.limits import Limits
 from nst_lightning.studio.maker import make
 from nst_lightning.studio.metrics import Metrics
 from nst_lightning.studio.recipe import arguments
@@ -41,14 +42,13 @@ class Workshop:
         uploads: What they are made of.
         devices: Such as ``cpu`` or ``cuda:1``.
         metrics: Counts what is done.
-        checkpoint_seconds: Seconds between two checkpoints of a run.
+        limits: How large a picture may be, and the seconds between two checkpoints of a run.
     """
 
     def __init__(
-        self, shelf: Shelf, uploads: Uploads, devices: Sequence[str], metrics: Metrics, checkpoint_seconds: float = 10.0
+        self, shelf: Shelf, uploads: Uploads, devices: Sequence[str], metrics: Metrics, limits: Limits
     ) -> None:
-        self._shelf, self._uploads, self._metrics = shelf, uploads, metrics
-        self._checkpoint_seconds = checkpoint_seconds
+        self._shelf, self._uploads, self._metrics, self._limits = shelf, uploads, metrics, limits
         self.devices = list(devices)
         self._turn = threading.Condition()
         self._running: dict[str, _Run] = {}
@@ -148,7 +148,7 @@ class Workshop:
 
         words = [*arguments(Asked(**record.asked), self._path), *record.more, *device_words(device)]
         for _ in range(_TRIES):
-            outcome = make(session, words, place, progress, run.stop, self._checkpoint_seconds)
+            outcome = make(session, words, place, progress, run.stop, self._limits.checkpoint_seconds)
             if outcome.evaluations >= outcome.total or run.stop.is_set():
                 break
         return outcome
@@ -163,7 +163,7 @@ class Workshop:
         if record.planned or asked.seconds is None:
             return record
         words = [*arguments(asked, self._path), *record.more, *device_words(device)]
-        chosen = session.within(words, asked.seconds, time.perf_counter())
+        chosen = session.within(words, asked.seconds, time.perf_counter(), self._limits.max_size)
         return self._shelf.change(name, more=(*record.more, *chosen), planned=True)
 
     def _fail(self, name: str, line: str) -> None:

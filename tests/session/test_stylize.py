@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 
 from nst_lightning import Result, Session, UserError, stylize
@@ -209,6 +210,11 @@ REFUSED = {
     "a size that is too small": (("{content}", "{style}"), {"size": 3}, "data.size: must be at least 16 px, got 3"),
     "stroke size 0": (("{content}", "{style}"), {"stroke_size": 0}, "stroke_size: must be above 0, got 0"),
     "no time": (("{content}", "{style}"), {"seconds": 0}, "seconds: must be above 0, got 0"),
+    "two lengths": (
+        ("{content}", "{style}"),
+        {"seconds": 9, "evaluations": 30},
+        "seconds: must be left out where the evaluations are given, got 9 and 30; choose one",
+    ),
     "several devices": (("{content}", "{style}"), {"trainer.devices": 2}, "trainer.devices: must be one device"),
     "a device of letters": (("{content}", "{style}"), {"device": "cuda:x"}, "device: must be a kind such as cuda"),
     "a thing said twice": (("{content}", "{style}"), {"size": 48, "data.size": 64}, "data.size: must be given once"),
@@ -238,6 +244,10 @@ LINES = {
     "a size": (["{content}", "{style}", "--size", "big"], "data.size: must be int or one of content, got big"),
     "json into a pipe": (["{content}", "{style}", "-o", "-", "--json"], "output: must be a file with --json"),
     "a format": (["{content}", "{style}", "-o", "xyz:-"], "must end in one of"),
+    "two lengths": (
+        ["{content}", "{style}", "--seconds", "9", "--model.evaluations", "30"],
+        "seconds: must be left out where the evaluations are given, got 9 and 30; choose one",
+    ),
 }
 
 
@@ -292,6 +302,15 @@ def test_a_run_in_a_given_time_has_the_evaluations_that_fit(pair, place, monkeyp
         first["extractor"]["class_path"] == second["extractor"]["class_path"] == "nst_lightning.features.CompactVGG19"
     )
     assert (first["scale"], second["scale"], third["scale"], "extractor" in third) == (0.5, 1.0, 1.0, False)
+
+
+def test_the_yaml_says_what_was_chosen_for_a_time(pair, place, monkeypatch, capsys):
+    monkeypatch.setattr("nst_lightning.session.budget.speed_of", lambda *_: Speed(1e-3 / (48 * 36 * 2 * 1.25)))
+    with pytest.raises(SystemExit):
+        nst(["stylize", *map(str, pair), "--size", "48", "--seconds", "9", "--print_config"])
+    written = yaml.safe_load(capsys.readouterr().out)
+    assert written["data"]["size"] == 48
+    assert 60 < written["model"]["evaluations"] <= 240
 
 
 @pytest.mark.parametrize("word", ["--size=48", "--data.size=48", "--data.size 48"])

@@ -200,6 +200,10 @@ def test_what_a_file_says_it_has_not_wins_over_the_preset(shared, preset, name):
         plan = shared.post("/api/plan", json={**ASKED, **asked, "preset": preset, "evaluations": None}).json()
         assert yaml.safe_load(plan["configuration"])["model"].get(name) is None
         assert f"--model.{name}=null" in plan["command"]
+    form = {**ASKED, "seconds": 20, "stroke_size": 2, "keep_colors": True, "protect_faces": True}  # filled in before
+    asked = shared.post("/api/configuration", content=written).json()["asked"]
+    plan = shared.post("/api/plan", json={**form, **asked}).json()
+    assert yaml.safe_load(plan["configuration"]) == yaml.safe_load(written)
     part = shared.post("/api/configuration", content="model: {strength: 2, terms: [Content]}").json()["asked"]
     assert part["options"] == {"model.terms": ["Content"]}  # of what it does not speak, the preset has the word
 

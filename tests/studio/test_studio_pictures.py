@@ -128,6 +128,15 @@ def test_a_picture_goes_on_with_another_strength(client):
     assert "--strength 20" in client.get(f"/api/pictures/{name}/command").text
 
 
+def test_a_picture_goes_on_with_the_strength_that_goes_without_saying(client):
+    name = made(client, strength=2)
+    for strength, total in ((1, 10), (3, 15)):
+        client.post(f"/api/pictures/{name}/continue", json={"evaluations": 5, "strength": strength})
+        wait_for(client, name, reached=lambda picture, total=total: picture["evaluation"] == total)
+        written = yaml.safe_load(client.get(f"/api/pictures/{name}/configuration").text)
+        assert written["model"]["strength"] == strength
+
+
 def test_one_of_several_stages_goes_on(client):
     wish = {"preset": "quickstart", "evaluations": 12, "size": 96}
     name = made(client, **wish)
@@ -178,6 +187,13 @@ def test_a_larger_one_has_larger_styles(client):
     child = client.post(f"/api/pictures/{name}/larger").json()
     assert child["asked"]["options"]["data.style_size"] == 64
     assert "--data.style_size=64" in child["plan"]["command"]
+
+
+def test_a_larger_one_of_a_preset_that_counts_the_short_side_is_twice_as_large(client):
+    name = made(client, preset="gatys", options={"model.extractor": "CompactVGG19", "model.terms": ["Content", "Gram"]})
+    child = client.post(f"/api/pictures/{name}/larger").json()
+    picture = client.get(f"/api/pictures/{name}").json()
+    assert (child["width"], child["height"]) == (2 * picture["width"], 2 * picture["height"])
 
 
 def test_a_larger_one_begins_with_the_result(client):
@@ -285,6 +301,20 @@ def test_in_a_given_time(client):
     name = ask(client, evaluations=None, seconds=1)
     picture = wait_for(client, name)
     assert picture["evaluations"] == picture["evaluation"] >= 12
+
+
+def test_in_a_given_time_it_is_no_larger_than_the_server_makes_them(tmp_path):
+    with studio_client(tmp_path, limits=Limits(megapixels=0.2)) as client:  # 447 px
+        name = ask(client, evaluations=None, size=None, seconds=3600)
+        picture = wait_for(client, name, "running", reached=lambda picture: picture["evaluation"] >= 1)
+        assert picture["evaluations"] == 320  # four times a preset's, and no more
+        assert "--data.size=384" in client.get(f"/api/pictures/{name}/command").text
+
+
+def test_a_time_and_a_number_of_evaluations_are_not_given_at_once(client):
+    answer = client.post("/api/pictures", json={**ASKED, "seconds": 9})
+    assert (answer.status_code, answer.json()["field"]) == (422, "seconds")
+    assert answer.json()["error"] == "seconds: must be null beside evaluations, got 9 and 5; leave one out"
 
 
 def test_masks_and_several_styles(client):

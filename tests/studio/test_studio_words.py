@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 
 import pytest
@@ -18,6 +19,7 @@ from nst_lightning.studio.refusals import field_of  # noqa: E402
 from nst_lightning.studio.workshop import device_words  # noqa: E402
 
 STYLES = [{"image": "demo:style"}]
+SCAN = "0123456789abcdef"  # an upload
 
 
 @pytest.mark.parametrize(
@@ -76,6 +78,19 @@ class ToldError(Exception):
 class Told(Session):
     def run(self, args, **_):
         raise ToldError(args)
+
+
+def test_a_weight_is_said_where_a_short_word_can_say_it():
+    names = {"demo:content": "photo.jpg", "demo:style": "demo:style", SCAN: "scan"}
+    styles = [{"image": "demo:style", "weight": 2}, {"image": SCAN}]
+    asked = Asked(content="demo:content", styles=styles)
+    shown = shlex.split(command(asked, names))
+    assert shown[:5] == ["nst", "stylize", "photo.jpg", "demo:style:2", "scan"]
+    given, others = stylize.split(shown[2:], stylize.parser())
+    (style,) = (word for word in stylize.short_of(given, others).arguments("x", shown[3:5]) if "data.style" in word)
+    assert json.loads(style.partition("=")[2]) == [{"path": "demo:style", "weight": 2.0}, {"path": "scan"}]
+    heavy = Asked(content="demo:content", styles=[{"image": "demo:style"}, {"image": SCAN, "weight": 2}])
+    assert shlex.split(command(heavy, names))[:2] == ["nst", "fit"]  # scan:2 might be a file's name
 
 
 WISHES = {
