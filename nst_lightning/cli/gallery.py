@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from nst_lightning.cli.own_classes import own_classes
 from nst_lightning.cli.plain import PlainParser
 from nst_lightning.console import log
 from nst_lightning.errors import UserError, UserNotice
@@ -92,6 +93,8 @@ def main(args: Sequence[str]) -> int:
     galleries, display = load("nst_lightning.gallery"), load("nst_lightning.cli.gallery_display").display
 
     with contextlib.ExitStack() as stack:
+        files = [f"--config={preset}" for preset in options.preset]
+        stack.enter_context(own_classes([*args, *files]))
         shown = stack.enter_context(display(as_json=options.json))
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("always", UserNotice)

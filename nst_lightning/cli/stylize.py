@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from nst_lightning import __version__
+from nst_lightning.cli.own_classes import own_classes
 from nst_lightning.cli.plain import PlainParser
 from nst_lightning.config.habits import OURS
 from nst_lightning.config.short import PRESET, Short
@@ -135,13 +136,14 @@ def main(args: Sequence[str]) -> int:
             stack.enter_context(_to_pipe(Path(str(output))))
         fit = short_of(given, others, output).arguments(content, styles) + _machine(given) + others
         if given.seconds is not None:
-            fit += _within(fit, given.seconds, begin)
+            asked = [word for word in fit if word.partition("=")[0] != "--print_config"]  # of what is chosen, too
+            fit += _within(asked, given.seconds, begin)
         return int(load("nst_lightning.cli.arguments").main(fit))
 
 
 def _within(fit: Sequence[str], seconds: float, begin: float) -> list[str]:
     running, budget = (load(f"nst_lightning.{name}") for name in ("config.running", "session.budget"))
-    with running.unheard():
+    with running.unheard(), own_classes(fit):
         passed = time.perf_counter() - begin
         return list(budget.within(fit, seconds, passed))
 

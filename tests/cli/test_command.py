@@ -286,6 +286,30 @@ def test_classes_beside_the_configuration_are_found_and_the_path_is_as_before(
     assert sys.path == before
 
 
+TERM = "from nst_lightning.losses import Gram\nclass Mine(Gram):\n    pass\n"
+
+
+@pytest.mark.parametrize("where", ["here", "there"])
+def test_a_gallery_and_a_time_find_them_too(tmp_path, monkeypatch, capfd, where):
+    here, there = tmp_path / "here", tmp_path / "there"
+    for folder in (here, there):
+        folder.mkdir()
+    (tmp_path / where / f"my_terms_{where}.py").write_text(TERM, encoding="utf-8")
+    terms = f"[Content, {{class_path: my_terms_{where}.Mine}}]"
+    (there / "a.yaml").write_text(f"model: {{extractor: CompactVGG19, terms: {terms}}}\n", encoding="utf-8")
+    monkeypatch.chdir(here)
+    monkeypatch.setattr(sys, "path", [folder for folder in sys.path if folder not in {"", str(here)}])
+    before = sys.path[:]
+    for flag in ("--config", "--preset"):
+        gallery = ["gallery", "demo:content", "--styles", "demo:style", "-o", "out", flag, "../there/a.yaml"]
+        assert main([*gallery, "--print_config"]) == 0
+    words = ["stylize", "demo:content", "demo:style", "--config", "../there/a.yaml", "--size", "32"]
+    with pytest.raises(SystemExit):
+        main([*words, "--seconds", "60", "--print_config"])
+    assert capfd.readouterr().out.count(f"my_terms_{where}.Mine") == 3
+    assert sys.path == before
+
+
 @pytest.mark.parametrize("module", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_file_named_like_a_library_takes_nobodys_place(tmp_path, use_tiny_weights, module):
     """A folder of pictures with a random.py and a torch.py of one's own: the installed command and python -m alike."""
