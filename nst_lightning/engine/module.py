@@ -27,7 +27,7 @@ from nst_lightning.engine.trainer import check_processes
 from nst_lightning.errors import UserError
 from nst_lightning.features import VGG19, Extractor
 from nst_lightning.hardware.accelerator import choose_precision, compute_dtype, describe
-from nst_lightning.hardware.memory import hand_back_freed_memory
+from nst_lightning.hardware.memory import hand_back_freed_memory, is_out_of_memory
 from nst_lightning.hardware.numerics import set_random_states
 from nst_lightning.losses import Term
 from nst_lightning.objective.likeness import NEUTRAL
@@ -180,15 +180,24 @@ class StyleTransfer(ResumableModule):
             try:
                 return self(self.image)  # type: ignore[no-any-return]
             except RuntimeError as error:
-                self._use_smaller_tiles(error)
+                if not is_out_of_memory(error):
+                    raise
+            self._use_smaller_tiles()  # when the error is gone, and with it what the failed evaluation held
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
         """Compute the gradient, in smaller tiles if memory runs out."""
         try:
             loss.backward(*args, **kwargs)  # type: ignore[no-untyped-call]
+            failed = False
         except RuntimeError as error:
-            self._use_smaller_tiles(error)
-            self.image.grad = None
+            if not is_out_of_memory(error):
+                raise
+            failed = True
+        if failed:
+            # Whoever called has the loss, and with it all that the rest of the way back would have needed.
+            loss.detach_()
+            self.evaluation = self.image.grad = None
+            self._use_smaller_tiles()
             self.evaluation = self._evaluated()
             self.evaluation.loss.backward()  # type: ignore[no-untyped-call]
         if has_trainer(self) and self._data.is_grey and self.image.grad is not None:

@@ -47,4 +47,7 @@ class ProcessSettings(Callback):
         """Put everything back, also after an exception."""
         self._undo.close()
 
-    on_exception = teardown
+    def on_exception(self, trainer: Trainer, pl_module: StyleTransfer, exception: BaseException) -> None:  # type: ignore[override]
+        """Hand back what else the end of a fit would, which Lightning does not come to then."""
+        pl_module.teardown("fit")
+        self.teardown()

@@ -21,7 +21,6 @@ from nst_lightning.hardware.memory import (
     bytes_there,
     free_within,
     hand_back_freed_memory,
-    is_out_of_memory,
     resident_memory,
     shares_memory,
     supply,
@@ -208,17 +207,19 @@ class StagedModule(ImageModule):
             self._rescaled[given] = given.rescaled([images.content, *(style for style, _ in images.styles)], walk)
         return self._rescaled[given]
 
-    def _use_smaller_tiles(self, error: RuntimeError) -> None:
-        """Answer to a lack of memory; raises what it was if that is no answer."""
-        if not is_out_of_memory(error):
-            raise error
+    def _use_smaller_tiles(self) -> None:
+        """Answer to a lack of memory.
+
+        Raises:
+            UserError: If that is no answer.
+        """
         height, width = self.image.shape[-2:]
         tile = None if self.evaluator is None else self.evaluator.tile
         now = tile or max(height, width)
         smaller = next((side for side in SIZES if side < now), None)
         if self.tile != "auto" or smaller is None or not self.objective.layers or self._batch is None:
             group = self.trainer.optimizers[0].param_groups[0]
-            raise _ran_out(group, (height, width), tile, smaller) from None
+            raise _ran_out(group, (height, width), tile, smaller)
         notice(f"memory ran out; going on in tiles of {smaller} px")
         hand_back_freed_memory()
         if self._planner is not None:

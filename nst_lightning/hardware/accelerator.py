@@ -130,7 +130,16 @@ def describe(device: torch.device | str) -> Hardware:
     module = torch.get_device_module(kind)  # CUDA, which ROCm calls itself, too, and its like
     native = bool(module.is_bf16_supported(including_emulation=False))
     reason = f"the device {'has' if native else 'lacks'} bfloat16"
-    return Hardware(kind, module.get_device_name(), native, reason, torch.accelerator.get_memory_info()[1])
+    place = torch.device(device)
+    return Hardware(kind, module.get_device_name(place), native, reason, torch.accelerator.get_memory_info(place)[1])
+
+
+@functools.cache
+def has_float64(device: torch.device) -> bool:
+    """Whether a device computes in float64: Apple's do not, nor do some of Intel's."""
+    if device.type == "xpu":
+        return bool(torch.xpu.get_device_properties(device).has_fp64)
+    return device.type != "mps"
 
 
 def choose_precision(requested: str | int | None, hardware: Hardware) -> Choice:
@@ -150,8 +159,11 @@ def choose_precision(requested: str | int | None, hardware: Hardware) -> Choice:
         raise UserError(
             f"trainer.precision: must be auto, {', '.join(get_args(Precision))}, got {requested} ({why}); use auto"
         )
-    if name == "64-true" and hardware.accelerator == "mps":
-        raise UserError("trainer.precision: 64-true needs float64, which MPS lacks; use 32-true or accelerator cpu")
+    if name == "64-true" and not has_float64(torch.device(hardware.accelerator)):
+        named = {"mps": "MPS"}.get(hardware.accelerator, hardware.name)
+        raise UserError(
+            f"trainer.precision: 64-true needs float64, which {named} lacks; use 32-true or accelerator cpu"
+        )
     if name == "bf16-mixed" and not hardware.bfloat16 and hardware.accelerator != "mps":
         return Choice(name, f"asked for, though 32-true is many times faster here: {hardware.bfloat16_reason}")
     return Choice(name, "asked for")

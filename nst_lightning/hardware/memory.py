@@ -61,7 +61,10 @@ def hand_back_freed_memory() -> None:
     """Give the system all that was freed and kept for later: work of another size does not fit into it anyway."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL("libc.so.6").malloc_trim(0)
-    torch.accelerator.empty_cache()
+    # `torch.accelerator.empty_cache` is an error with PyTorch built for the processor alone, and on MPS before 2.13.
+    found = torch.accelerator.current_accelerator(check_available=True)
+    if found is not None:
+        torch.get_device_module(found.type).empty_cache()
 
 
 def _set_malloc(settings: dict[int, int]) -> bool:
@@ -100,8 +103,10 @@ def free_memory(device: torch.device | str) -> int:
         return free_host_memory()
     if kind == "mps":
         return int(torch.mps.recommended_max_memory()) - int(torch.mps.current_allocated_memory())
-    idle = torch.accelerator.memory_reserved() - torch.accelerator.memory_allocated()  # kept for whoever asks next
-    return int(torch.accelerator.get_memory_info()[0]) + int(idle)
+    place = torch.device(device)
+    # Kept for whoever asks next.
+    idle = torch.accelerator.memory_reserved(place) - torch.accelerator.memory_allocated(place)
+    return int(torch.accelerator.get_memory_info(place)[0]) + int(idle)
 
 
 def resident_memory(device: torch.device | str) -> int:
@@ -109,7 +114,9 @@ def resident_memory(device: torch.device | str) -> int:
     kind = torch.device(device).type
     if kind == "cpu":
         return int(psutil.Process().memory_info().rss)
-    return int(torch.mps.current_allocated_memory() if kind == "mps" else torch.accelerator.memory_allocated())
+    if kind == "mps":
+        return int(torch.mps.current_allocated_memory())
+    return int(torch.accelerator.memory_allocated(torch.device(device)))
 
 
 def bytes_there(tensors: Iterable[torch.Tensor], device: torch.device | str) -> int:
@@ -135,5 +142,6 @@ def shares_memory(device: torch.device | str) -> bool:
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an allocation failed, on whatever device."""
     said = str(error).lower()
-    words = ("out of memory", "not enough memory", "allocate memory")  # of devices, Windows and Linux
+    # Of devices, Windows, Linux, and of cuBLAS, cuDNN and cuFFT, which allocate for themselves.
+    words = ("out of memory", "not enough memory", "allocate memory", "alloc_failed", "allocation_failed")
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(some in said for some in words)

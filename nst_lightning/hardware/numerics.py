@@ -12,7 +12,7 @@ from typing import Any, TypeVar, cast
 
 import torch
 
-from nst_lightning.hardware.accelerator import multiplies_tiles
+from nst_lightning.hardware.accelerator import has_float64, multiplies_tiles
 
 _TILE = 32  # bfloat16 numbers of a row that AMX multiplies at a time
 _FEW, _SHARED = 128, 512  # terms that oneDNN always adds up alike, and gives to two threads or more
@@ -88,8 +88,8 @@ def without_autocast(device: torch.device) -> torch.autocast:
 
 
 def widest_dtype(device: torch.device | str) -> torch.dtype:
-    """The most precise floating type of a device; MPS has no float64."""
-    return torch.float32 if torch.device(device).type == "mps" else torch.float64
+    """The most precise floating type of a device; MPS has no float64, and some of Intel's GPUs have none."""
+    return torch.float64 if has_float64(torch.device(device)) else torch.float32
 
 
 _threads: ContextVar[int | None] = ContextVar("threads", default=None)  # that there are outside of `one_thread`

@@ -26,7 +26,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import FrameType
+from types import FrameType, SimpleNamespace
 from typing import Any
 
 import lightning
@@ -245,6 +245,8 @@ def _to(tensor: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
             copy = bool(kwargs.get("copy"))
             return torch.Tensor.to(tensor, dtype, copy=copy, memory_format=memory_format or torch.preserve_format)
     if isinstance(tensor, OnDevice):
+        if tensor.place.type == "mps" and dtype in _TYPES and dtype != tensor.dtype:  # pytorch issue 197715
+            raise TypeError(f"Cannot convert a MPS Tensor to {dtype} dtype as the MPS framework doesn't support it.")
         return _ToHost.apply(tensor, dtype)  # type: ignore[no-any-return]
     return _ToDevice.apply(tensor, dtype, device)  # type: ignore[no-any-return]
 
@@ -424,13 +426,18 @@ def _set_tape(tape: Tape | None) -> None:
     _tape = tape
 
 
+def _no_allocator() -> None:
+    """`torch.accelerator.empty_cache` on MPS before PyTorch 2.13, and where there is no accelerator."""
+    raise RuntimeError("Allocator for mps is not a DeviceAllocator.")
+
+
 @contextlib.contextmanager
-def pretended(monkeypatch: Any, kind: str = "mps") -> Iterator[Visit]:
+def pretended(monkeypatch: Any, kind: str = "mps", *, has_float64: bool = True) -> Iterator[Visit]:
     """Let PyTorch and Lightning find a device of a kind, as long as the context lasts."""
     global _visit  # noqa: PLW0603 - PyTorch has one set of devices, too
     device = torch.device(kind, 0)
     accelerators = {"current_accelerator": lambda check_available=False: device, "is_available": lambda: True,
-                    "device_count": lambda: 1, "empty_cache": lambda: None, "synchronize": lambda *_: None,
+                    "device_count": lambda: 1, "empty_cache": _no_allocator, "synchronize": lambda *_: None,
                     "get_memory_info": lambda *_: (MEMORY - visit.live.now, MEMORY)}  # fmt: skip
     visit = Visit(device)
     accelerators |= dict.fromkeys(("memory_reserved", "memory_allocated"), lambda *_: visit.live.now)
@@ -439,6 +446,9 @@ def pretended(monkeypatch: Any, kind: str = "mps") -> Iterator[Visit]:
             patch.setattr(torch.accelerator, name, answer)
         for name, answer in _ANSWERS.items():
             patch.setattr(torch.get_device_module(device), name, answer, raising=False)
+        if kind == "xpu":
+            has = SimpleNamespace(has_fp64=has_float64)
+            patch.setattr(torch.xpu, "get_device_properties", lambda *_: has)
         patch.setattr(torch.backends.cuda, "cublas_workspace_size", lambda *_: WORKSPACE, raising=False)
         if kind == "mps":
             patch.setattr(torch.backends.mps, "is_available", lambda: True)
@@ -458,7 +468,10 @@ def pretended(monkeypatch: Any, kind: str = "mps") -> Iterator[Visit]:
 
 def _forget_answers() -> None:
     """What the program has found out about a device by trying."""
-    for known in (accelerator.sums_halves_exactly, accelerator.multiplies_halves, accelerator.fuses_activations):
+    for known in (
+        *(accelerator.sums_halves_exactly, accelerator.multiplies_halves, accelerator.fuses_activations),
+        accelerator.has_float64,
+    ):
         known.cache_clear()
 
 

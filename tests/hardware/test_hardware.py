@@ -30,7 +30,7 @@ from nst_lightning.hardware.accelerator import (
     first_device,
     name_device,
 )
-from nst_lightning.hardware.memory import is_out_of_memory
+from nst_lightning.hardware.memory import hand_back_freed_memory, is_out_of_memory
 from nst_lightning.hardware.numerics import one_thread, side_by_side, threads_kept
 
 WITH = Hardware("cpu", "new", True, "the processor has AMX", 1)
@@ -277,3 +277,26 @@ def test_the_processor_has_no_more_memory_either():
         torch.empty(1 << 50)
     assert is_out_of_memory(error.value)
     assert not is_out_of_memory(RuntimeError("the size of a tensor must match"))
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+        "cuFFT error: CUFFT_ALLOC_FAILED",
+    ],
+)
+def test_libraries_that_allocate_for_themselves_have_no_memory_either(said):
+    assert is_out_of_memory(RuntimeError(said))
+
+
+def test_memory_is_handed_back_where_pytorch_knows_no_accelerator(monkeypatch):
+    """As PyTorch built for the processor alone: its own function for all accelerators is an error there."""
+
+    def none():
+        raise RuntimeError("Cannot access accelerator device when none is available.")
+
+    monkeypatch.setattr(torch.accelerator, "empty_cache", none)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available=False: None)
+    hand_back_freed_memory()

@@ -5,14 +5,16 @@ from __future__ import annotations
 import pytest
 import torch
 from helpers import QUIET, rand_image
-from played import painterly
+from played import fit, painterly
 from pretending import WORKSPACE, pretended
 
 from nst_lightning import StyleTransfer, StyleTransferData
 from nst_lightning.data.schedule import Stage
+from nst_lightning.engine import stages
 from nst_lightning.engine.trainer import StyleTrainer
 from nst_lightning.features import VGG19
 from nst_lightning.hardware.memory import HEAP, bytes_there, free_memory, resident_memory, supply
+from nst_lightning.objective import evaluator
 from nst_lightning.objective.objective import default_terms
 
 SIZE = 192
@@ -87,3 +89,46 @@ def test_what_the_device_has_left_and_what_lies_there(monkeypatch):
         assert free - free_memory("cuda") == -(1 << 20)
     assert supply("cpu") == HEAP
     assert bytes_there([torch.zeros(9)], "cpu") == 0
+
+
+def test_memory_is_that_of_the_device_that_is_asked_for(monkeypatch):
+    """The second of two, of which the first is full."""
+    with pretended(monkeypatch, "cuda"):
+        free = {None: 0, 0: 0, 1: 5 << 30}
+        monkeypatch.setattr(torch.accelerator, "get_memory_info", lambda place: (free[place.index], 8 << 30))
+        assert free_memory("cuda:1") - free_memory("cuda:0") == 5 << 30
+
+
+class Fails(torch.autograd.Function):
+    """Runs out of memory on the way back."""
+
+    @staticmethod
+    def forward(ctx, loss):
+        return loss.clone()
+
+    @staticmethod
+    def backward(ctx, slope):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+
+@pytest.mark.parametrize("where", ["forward", "backward"])
+def test_smaller_tiles_are_made_when_what_failed_is_gone(monkeypatch, pair, tiny_weights, tmp_path, where):
+    """Else they would have no more room than that had."""
+    with pretended(monkeypatch, "cuda") as device:
+        held, whole = [], evaluator.evaluate_whole
+
+        def fails(comparison, image):
+            held.append(device.live.now)
+            evaluation = whole(comparison, image)
+            held.append(device.live.now)
+            if where == "forward":
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return evaluation._replace(loss=Fails.apply(evaluation.loss))
+
+        monkeypatch.setattr(evaluator, "evaluate_whole", fails)
+        monkeypatch.setattr(stages, "notice", lambda _: held.append(device.live.now))
+        # Stages of 420 and 600 px, which fit whole as far as is known.
+        fit(tmp_path, pair, tiny_weights, default_terms(), 2, accelerator="cuda", last=1, size=600)
+    before, full, after = held[:3]
+    assert full - before > 1 << 20
+    assert after - before < 0.1 * (full - before)

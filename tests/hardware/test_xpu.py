@@ -16,6 +16,8 @@ from nst_lightning.engine.trainer import SharedTiles, StyleTrainer
 from nst_lightning.errors import UserError
 from nst_lightning.features import VGG19
 from nst_lightning.hardware import accelerator, inventory, memory, numerics
+from nst_lightning.hardware.accelerator import Hardware, choose_precision
+from nst_lightning.hardware.numerics import widest_dtype
 from nst_lightning.hardware.xpu import XPUAccelerator, register
 
 
@@ -138,3 +140,15 @@ def test_a_product_of_halves_in_float32_is_tried_and_not_believed_in(monkeypatch
     with pretended(monkeypatch, "xpu"):
         assert not ask(torch.device("xpu", 0))  # the CPU that plays it has none
     assert not ask("cpu")
+
+
+@pytest.mark.parametrize("has", [True, False])
+def test_a_gpu_may_have_no_float64(monkeypatch, has):
+    with pretended(monkeypatch, "xpu", has_float64=has):
+        assert widest_dtype("xpu") == (torch.float64 if has else torch.float32)
+        hardware = Hardware("xpu", "Arc A770", True, "", 1 << 34)
+        if has:
+            assert choose_precision("64-true", hardware).value == "64-true"
+        else:
+            with pytest.raises(UserError, match="64-true needs float64, which Arc A770 lacks; use 32-true or"):
+                choose_precision("64-true", hardware)
