@@ -30,13 +30,13 @@ def projection_of(matrix: Tensor | None) -> Projection | None:
     """What terms need of a linear map (C, c), with a root from the eigenvalues of its moments."""
     if matrix is None:
         return None
-    exact = matrix.detach().double().cpu()  # once, and some devices have no float64
+    exact = matrix.detach().cpu().double()  # once, and some devices have no float64
     with one_thread():
         moments = exact.T @ exact
         values, vectors = torch.linalg.eigh(moments)
     root = values.clamp(min=0).sqrt()[:, None] * vectors.T
     device = matrix.device
-    return Projection(root.to(device, torch.float32), matrix.detach(), moments.to(device, torch.float32))
+    return Projection(root.float().to(device), matrix.detach(), moments.float().to(device))
 
 
 def multiplier(features: Tensor, projection: Projection | None, network: torch.dtype | None) -> Tensor | None:

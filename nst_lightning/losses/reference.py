@@ -115,7 +115,8 @@ class Sum:
     def add(self, value: Tensor) -> None:
         """Add a tensor of any floating type."""
         exact = widest_dtype(value.device) == torch.float64
-        addend = value.detach().to(device=value.device if exact else torch.device("cpu"), dtype=torch.float64)
+        # Apart, as MPS cannot widen on the way.
+        addend = value.detach().to(value.device if exact else torch.device("cpu")).to(torch.float64)
         if self._total is None:
             self._total, self._like = addend.clone(), value.detach().new_empty(0)
         else:

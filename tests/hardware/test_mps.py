@@ -8,6 +8,7 @@ from played import TERMS, fit, painterly, steps
 from pretending import pretended
 
 from nst_lightning.losses import Content, Histogram
+from nst_lightning.losses.projection import projection_of
 from nst_lightning.objective.objective import default_terms
 
 
@@ -24,6 +25,16 @@ def test_a_step_reads_nothing_and_wants_no_operator_that_is_not_there(device, te
     assert reads == {}
     assert device.operators["convolution_backward"] > 3 * 5  # it was there that the network ran
     assert losses == pytest.approx(steps("cpu", terms(), tiny_weights)[0], rel=1e-3)
+
+
+def test_what_terms_need_of_a_narrower_network_is_made_on_the_host(device):
+    """Moments of its maps in double precision, which the device has not, nor makes on the way to the host."""
+    matrix = torch.rand(6, 3)
+    there, here = projection_of(matrix.to("mps")), projection_of(matrix)
+    torch.testing.assert_close(there.moments.cpu(), here.moments)
+    assert there.matrix.device.type == there.moments.device.type == "mps"
+    with pytest.raises(TypeError, match=r"Cannot convert a MPS Tensor to torch\.float64"):
+        matrix.to("mps").to("cpu", torch.float64)
 
 
 @pytest.mark.parametrize("terms", [default_terms, lambda: [Content(), Histogram()]], ids=["default", "histogram"])
