@@ -49,7 +49,9 @@ class _Sums(torch.autograd.Function):
             cells = _cells(rows)
             products += _multiply_halves(cells, refine=with_sum) if halves else _multiply(cells)
             if with_sum:
-                for some in torch.split(cells, max(1, _CACHED // channels)):  # PyTorch widens all of it first
+                # On a CPU PyTorch widens all of it first.
+                at_once = len(cells) if prefers_large_operations(features.device) else max(1, _CACHED // channels)
+                for some in torch.split(cells, at_once):
                     total += some.sum(0, dtype=dtype)
         return torch.cat([products, total[:, None]], dim=1) if with_sum else products
 
