@@ -18,7 +18,13 @@ from nst_lightning.data.schedule import Stage
 from nst_lightning.engine.module import StyleTransfer
 from nst_lightning.errors import UserError, notice
 from nst_lightning.features import Extractor
-from nst_lightning.hardware.accelerator import choose_accelerator, choose_precision, compute_dtype, describe
+from nst_lightning.hardware.accelerator import (
+    choose_accelerator,
+    choose_precision,
+    compute_dtype,
+    describe,
+    first_device,
+)
 from nst_lightning.planning.duration import Speed, seconds_of_evaluation, seconds_of_picture_terms, speed_of
 from nst_lightning.planning.picture_terms import picture_speed
 
@@ -87,7 +93,8 @@ class _Costs:
         self._model = model
         self._speeds: dict[Extractor, Speed] = {}
         self._pictures: Speed | None = None
-        self._device = torch.device(choose_accelerator(settings["accelerator"]).value)
+        kind = choose_accelerator(settings["accelerator"]).value
+        self._device = torch.device(first_device(kind, settings["devices"]))
         self._dtype = compute_dtype(choose_precision(settings["precision"], describe(self._device)).value)
 
     def evaluation(self, stage: Stage, size: tuple[int, int]) -> float:

@@ -15,7 +15,13 @@ from nst_lightning.config.options import FitCLI
 from nst_lightning.data.module import StyleTransferData
 from nst_lightning.engine.module import StyleTransfer
 from nst_lightning.engine.stages import plan_for
-from nst_lightning.hardware.accelerator import choose_accelerator, choose_precision, compute_dtype, describe
+from nst_lightning.hardware.accelerator import (
+    choose_accelerator,
+    choose_precision,
+    compute_dtype,
+    describe,
+    first_device,
+)
 from nst_lightning.hardware.memory import free_within, resident_memory
 
 
@@ -85,7 +91,8 @@ class Draft:
         Raises:
             UserError: If the device is not there, or a stage does not fit.
         """
-        device = torch.device(choose_accelerator(self.settings["accelerator"]).value)
+        kind = choose_accelerator(self.settings["accelerator"]).value
+        device = torch.device(first_device(kind, self.settings["devices"]))
         hardware = describe(device)
         precision = choose_precision(self.settings["precision"], hardware).value
         resident, free = resident_memory(device), free_within(self.memory, device)
