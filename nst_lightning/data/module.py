@@ -198,11 +198,6 @@ class StyleTransferData(LightningDataModule):
         """
         return self._pictures.start_image(scale)
 
-    @property
-    def is_transparent(self) -> bool:
-        """Whether the content is, in part."""
-        return self._pictures.content.alpha is not None
-
     def alpha(self) -> Tensor | None:
         """The content's alpha channel at the result's size, (1, 1, H, W) in [0, 1], or None."""
         return self._pictures.alpha_at(self.stage_size())

@@ -208,11 +208,7 @@ class StagedModule(ImageModule):
         return self._rescaled[given]
 
     def _use_smaller_tiles(self) -> None:
-        """Answer to a lack of memory.
-
-        Raises:
-            UserError: If that is no answer.
-        """
+        """Answer to a lack of memory; raises a UserError if that is no answer."""
         height, width = self.image.shape[-2:]
         tile = None if self.evaluator is None else self.evaluator.tile
         now = tile or max(height, width)
@@ -293,7 +289,7 @@ def plan_for(
     own = bytes_there([x for n in module._extractors() for x in n.parameters()], device)  # plans count them, too
     resident, available = max(0, resident - own), available + own
     room = (available, resident, processes, supply(device))
-    return Planner(module.objective, optimizer, scopes, module.tile, *room, transparent=data.is_transparent)
+    return Planner(module.objective, optimizer, scopes, module.tile, *room, transparent=data.content.alpha is not None)
 
 
 def _ran_out(group: Mapping[str, Any], size: tuple[int, int], tile: int | None, smaller: int | None) -> UserError:

@@ -200,9 +200,7 @@ def write_image(
     """
     path, space = expand(path, "output"), space or color_space("srgb")
     kind = format_of(path, bits, color_space=space.name)
-    if not 1 <= quality <= 100:
-        raise UserError(f"quality: must be from 1 to 100, got {quality}; choose a value in this range")
-    check_sides(path, (pixels.shape[-2], pixels.shape[-1]), bits)
+    _check_fits(path, pixels, quality, bits)
     values = _to_samples(pixels, alpha if kind.alpha else None, bits, space)
     said = replace(origin or Metadata(), settings=metadata or {})
     try:
@@ -296,6 +294,12 @@ def read_metadata(path: str | Path) -> dict[str, str]:
         {'Style': 'waves'}
     """
     return read_settings(expand(path, "image"))
+
+
+def _check_fits(path: Path, pixels: Tensor, quality: int, bits: int) -> None:
+    if not 1 <= quality <= 100:
+        raise UserError(f"quality: must be from 1 to 100, got {quality}; choose a value in this range")
+    check_sides(path, (pixels.shape[-2], pixels.shape[-1]), bits)
 
 
 def check_sides(path: str | Path, size: tuple[int, int], bits: int = 8) -> None:
