@@ -48,8 +48,8 @@ def test_chart(name):
     over_white = expected * alpha + 255 * (1 - alpha)
     uses = {
         "read": (picture.pixels, over_white, 1),
-        "init": (start, over_white, 1),
         # Colours without their transparency, in which steps count more.
+        "init": (start, expected, alpha),
         "content": (images.content, expected, alpha),
         "style": (images.styles[0][0], expected, alpha),
     }
