@@ -88,8 +88,10 @@ def resume(args: Sequence[str], parse: Callable[[list[str]], Namespace]) -> tupl
         if made is not None and made >= (asked.model.evaluations or 0):
             raise NothingLeftError(f"ckpt_path: '{folder}' has {made} evaluations, so nothing is left to do; give more")
     if written:
-        if is_written(folder, _output({**configuration, **({"output": asked.output} if asked.output else {})})):
-            _check_more(path, asked.model.evaluations, content["global_step"])
+        count, made = asked.model.evaluations, content["global_step"]
+        output = {"output": asked.output or configuration.get("output")}
+        if count is not None and count <= made and is_written(folder, _output(output)):
+            raise NothingLeftError.of(path, made, count)
         for name, value in used_up(configuration, content, facts.get("evaluations", [])).items():
             own.append(f"--{name}={'null' if value is None else value}")
     ended = bool(content.get(ENDED)) and not written
@@ -97,15 +99,6 @@ def resume(args: Sequence[str], parse: Callable[[list[str]], Namespace]) -> tupl
     words = [f"--model.stages={json.dumps(stages)}", "--model.evaluations=null"] if stages else []
     configuration = {**_drafts(stored, stages), **configuration}
     return [*own, *args, *words, f"--ckpt_path={path}"], Resumed(path, folder, configuration, ended)
-
-
-def _check_more(path: Path, asked: int | None, made: int) -> None:
-    """Refuse to go on to no more evaluations than are made, whatever stage they are of."""
-    if asked is not None and asked <= made:
-        raise NothingLeftError(
-            f"ckpt_path: '{path}' has {made} evaluations and the run {asked}, so nothing is left to do; give more "
-            "evaluations"
-        )
 
 
 def _drafts(stored: Mapping[str, Any], stages: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -19,6 +19,14 @@ _NONE = {"trainer.max_steps": -1, "trainer.max_epochs": -1, "trainer.limit_train
 class NothingLeftError(UserError):
     """A run that is to go on has made all of its evaluations."""
 
+    @classmethod
+    def of(cls, path: Path, made: int, asked: int) -> NothingLeftError:
+        """Of a checkpoint with so many, of so many."""
+        return cls(
+            f"ckpt_path: '{path}' has {made} evaluations and the run {asked}, so nothing is left to do; give more "
+            "evaluations"
+        )
+
 
 def limited(evaluations: Sequence[int], limit: float | None) -> list[int]:
     """Evaluations of each stage under ``trainer.limit_train_batches``: a number, a fraction, or None for all."""
@@ -65,10 +73,7 @@ def check_room(path: Path, settings: Mapping[str, Any], checkpoint: dict[str, An
     position = next_position(checkpoint, planned)
     made = position.stage + (position.done >= planned[position.stage])
     if is_over(position, evaluations):
-        raise NothingLeftError(
-            f"ckpt_path: '{path}' has {step} evaluations and the run {sum(evaluations)}, so nothing is left to do; "
-            "give more evaluations"
-        )
+        raise NothingLeftError.of(path, step, sum(evaluations))
     if epochs is not None and 0 < epochs <= made:
         raise UserError(
             f"trainer.max_epochs: must be above the {made} stages that are made, got {epochs}, so nothing is left to "

@@ -29,7 +29,8 @@ from nst_lightning.planning.duration import Speed, seconds_of_evaluation, second
 from nst_lightning.planning.picture_terms import picture_speed
 
 _SIZE, _COUNT = "--data.size", "--model.evaluations"
-_SIZES = (2048, 1536, 1024, 768, 512, 384, 256)  # pixels that are tried, where none are asked for
+LARGEST = 2048  # pixels of a side that is chosen
+_SIZES = (LARGEST, 1536, 1024, 768, 512, 384, 256)  # pixels that are tried, where none are asked for
 _ENOUGH = 0.8  # of a preset's evaluations: from there on a larger picture is the better use of time
 _MOST = 4.0  # times a preset's evaluations; more would not show
 _START = 0.6  # seconds for reading the pictures and writing the result
@@ -38,7 +39,7 @@ _TARGETS = 2.0  # evaluations that the targets of a stage take about as long as
 
 
 def within(
-    args: Sequence[str], asked: float, passed: float, networks: Networks | None = None, largest: int = _SIZES[0]
+    args: Sequence[str], asked: float, passed: float, networks: Networks | None = None, largest: int = LARGEST
 ) -> list[str]:
     """Options that make a run take about as long as it may.
 

@@ -19,7 +19,7 @@ from nst_lightning.errors import UserError
 from nst_lightning.hardware.accelerator import choose_accelerator, first_device
 from nst_lightning.objective.style_store import StyleStore
 from nst_lightning.process.turns import Together, turn_on
-from nst_lightning.session.budget import within
+from nst_lightning.session.budget import LARGEST, within
 from nst_lightning.session.forecast import Draft, Forecast
 from nst_lightning.session.result import Outcome
 
@@ -112,11 +112,10 @@ class Runner:
             cli.give_back_parser()
             return configuration
 
-    def within(self, args: Sequence[str], seconds: float, begin: float, largest: int | None = None) -> list[str]:
+    def within(self, args: Sequence[str], seconds: float, begin: float, largest: int = LARGEST) -> list[str]:
         """Options that make a run end about so many seconds after a moment of `time.perf_counter`; see `budget`."""
-        bound = {} if largest is None else {"largest": largest}
         with _surroundings, _building:
-            return within(args, seconds, time.perf_counter() - begin, self._networks, **bound)
+            return within(args, seconds, time.perf_counter() - begin, self._networks, largest)
 
     def forecast(self, args: Sequence[str], *, measured: bool = True) -> Forecast:
         """What a run of a command line would make and take; nothing of it is begun.
